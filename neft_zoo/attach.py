@@ -1,0 +1,102 @@
+"""attach(): noise in a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neft_zoo.batch import Batch, step_key
+from neft_zoo.measure import measure
+from neft_zoo.noise import Noise
+from neft_zoo.objectives import Pass
+from neft_zoo.registry import Strategy, make
+from neft_zoo.schedules import check_number
+from neft_zoo.tap import EmbeddingTap
+
+Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
+
+
+def model_loss(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    """Return the loss that a transformers model computes when it is given labels."""
+    return model(**inputs).loss
+
+
+class Attached:
+    """A strategy attached to a model; see `attach`."""
+
+    def __init__(self, model: nn.Module, strategy: Strategy, total_steps: int, seed: int, rank: int) -> None:
+        self.model, self.strategy, self.total_steps = model, strategy, total_steps
+        self.seed, self.rank = seed, rank
+        self.step = 0
+        self.measured: dict[str, float] = {}
+        self._tap = EmbeddingTap(model)
+
+    def loss(self, inputs: Mapping[str, Any], step: int | None = None, compute: Loss = model_loss) -> Tensor:
+        """Return the loss of a batch under the strategy; call backward on it as usual.
+
+        In eval mode, or without gradients, it is the clean loss.
+
+        Args:
+            inputs: the model's keyword arguments, labels included.
+            step: optimizer step, counted from 0. None counts calls; with gradient accumulation or after a resume,
+                pass it. Calls with the same step draw the same noise for the same document.
+            compute: the loss of one pass, if it is not the model's own.
+        """
+        if self.strategy.noise is None or not self.model.training or not torch.is_grad_enabled():
+            return compute(self.model, dict(inputs))
+        self.step = self.step if step is None else step
+        progress = min(1.0, self.step / self.total_steps)
+        batch = Batch.from_inputs(inputs, key=step_key(self.seed, self.rank, self.step), progress=progress)
+        passes: list[Pass] = []
+
+        def forward(noise: Noise | None) -> Pass:
+            with self._tap.open(noise, batch) as done:
+                done.loss = compute(self.model, dict(inputs))
+            passes.append(done)
+            return done
+
+        loss = self.strategy.objective(forward, self.strategy.noise)
+        self.measured = {name: value.item() for name, value in measure(self.strategy, passes[0], batch).items()}
+        self.step += 1
+        return loss
+
+    def detach(self) -> None:
+        """Take the noise off; the model is as it was before."""
+        self._tap.detach()
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.detach()
+
+
+def attach(
+    model: nn.Module,
+    noise: str | Mapping[str, Any] | Strategy,
+    *,
+    total_steps: int,
+    seed: int = 0,
+    rank: int = 0,
+) -> Attached:
+    """Attach a strategy to a model that a loop of one's own trains (accelerate, plain torch).
+
+    Args:
+        model: a transformers or PEFT model, wrapped in PEFT before and in DDP after.
+        noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
+        total_steps: optimizer steps of the whole run, which schedules are fractions of.
+        seed: seed of the noise; the global random state is not used.
+        rank: data-parallel rank, so that ranks draw different noise.
+
+    Raises:
+        NoiseError: if the noise is not accepted or the model has no token embedding.
+
+    Example:
+        >>> handle = attach(model, "neft_uniform", total_steps=1000)  # doctest: +SKIP
+        >>> handle.loss(batch).backward()  # doctest: +SKIP
+    """
+    check_number("total_steps", total_steps, 1)
+    return Attached(model, make(noise), total_steps, seed, rank)

@@ -1,0 +1,124 @@
+"""Batch: everything a noise may know about the tokens it perturbs, read from any batch layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.randomness import GOLDEN, key_of, mix, stream
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The tokens of one forward pass, whatever the layout they came in.
+
+    Attributes:
+        input_ids: token ids.
+        real: False on padding.
+        document: which document owns the position; documents are numbered through the whole batch. What stands on
+            padding, here and in the next two, means nothing.
+        position: place of the token within its document, from 0.
+        lengths: number of real tokens of the document that owns the position.
+        graded: True where the loss counts the token as a target; None without labels.
+        keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
+        progress: fraction of training done, in [0, 1].
+    """
+
+    input_ids: Int[Tensor, "B L"]
+    real: Bool[Tensor, "B L"]
+    document: Int[Tensor, "B L"]
+    position: Int[Tensor, "B L"]
+    lengths: Int[Tensor, "B L"]
+    graded: Bool[Tensor, "B L"] | None
+    keys: Int[Tensor, "B L"]
+    progress: float = 0.0
+
+    @classmethod
+    def from_inputs(cls, inputs: Mapping[str, Any], *, key: int = 0, progress: float = 0.0) -> Batch:
+        """Read a model's keyword arguments: padded, packed (`position_ids`) or padding-free (`cu_seq_lens_q`).
+
+        Args:
+            inputs: what the model is called with; `input_ids` (B, L) is needed, the rest is used where present.
+            key: a hash of run seed, data-parallel rank and optimizer step; equal keys draw equal noise.
+            progress: fraction of training done, in [0, 1].
+
+        Raises:
+            NoiseError: without `input_ids`, or with an attention mask that is not one number per token.
+        """
+        input_ids = inputs.get("input_ids")
+        if input_ids is None:
+            raise NoiseError(f"a batch needs input_ids to be given noise, got {sorted(inputs)}.")
+        real, first = _read_layout(inputs, input_ids)
+        document = (first.flatten().cumsum(0) - 1).clamp_(min=0).view_as(input_ids)
+        lengths = _per_document(real.long(), document)
+        order = torch.arange(input_ids.numel(), device=input_ids.device).view_as(input_ids)
+        position = order - _per_document(order * first, document)
+        labels = inputs.get("labels")
+        # The first token of a document is nobody's target: some layouts mask its label, others leave it.
+        graded = None if labels is None else (labels != IGNORED) & real & ~first
+        keys = _keys(input_ids, real, document, position, key)
+        return cls(input_ids, real, document, position, lengths.clamp(min=1), graded, keys, progress)
+
+    def document_sum(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+        """Return, at every position, the sum of `values` over the real tokens of its document."""
+        return _per_document(torch.where(self.real, values, 0), self.document)
+
+    def stream(self, name: str) -> Int[Tensor, "B L"]:
+        """Return keys for a draw that is independent of every other stream's."""
+        return stream(self.keys, name)
+
+
+def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
+    """Return which positions are real and which begin a document."""
+    mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != input_ids.shape):
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise NoiseError(f"attention_mask must have one number per token, {tuple(input_ids.shape)}, got {shape}.")
+    real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask != 0
+    first = torch.zeros_like(real)
+    first[:, 0] = True
+    borders = inputs.get("cu_seq_lens_q")
+    if positions is not None and positions.shape[-2:] == input_ids.shape:
+        positions = positions.view(-1, *input_ids.shape)[0]  # multimodal models carry several planes
+        first[:, 1:] |= positions[:, 1:] != positions[:, :-1] + 1
+        if mask is None:
+            # `pad_to_multiple_of` pads a packed row with position 0: its tail looks like documents of one token. A real
+            # one there could not matter: nothing is predicted from it.
+            tail = (positions == 0).long().flip(-1).cumprod(-1).flip(-1).bool()
+            real = real & ~(tail & (positions.shape[1] > 1))
+    elif borders is not None:
+        starts = borders[:-1].long()
+        first.view(-1)[starts[starts < first.numel()]] = True
+    previous = torch.zeros_like(real)
+    previous[:, 1:] = real[:, :-1]
+    return real, real & (first | ~previous)
+
+
+def _per_document(values: Tensor, document: Int[Tensor, "B L"]) -> Tensor:
+    totals = values.new_zeros(values.numel()).index_add_(0, document.flatten(), values.flatten())
+    return totals[document]
+
+
+def _keys(input_ids: Tensor, real: Tensor, document: Tensor, position: Tensor, key: int) -> Int[Tensor, "B L"]:
+    """Hash (key, the document's tokens, how many equal documents came before, position) into one key per position."""
+    token = mix(mix(input_ids.long() * GOLDEN) + position * GOLDEN)
+    fingerprint = _per_document(torch.where(real, token, 0), document)
+    firsts = (real & (position == 0)).flatten()
+    prints = fingerprint.flatten()[firsts]
+    twins = (prints[:, None] == prints[None, :]).tril(-1).sum(1)
+    twin = torch.zeros_like(fingerprint).view(-1).index_add_(0, firsts.nonzero()[:, 0], twins).view_as(fingerprint)
+    seeds = mix(mix(fingerprint ^ key) + _per_document(twin, document) * GOLDEN)
+    return mix(seeds + position * GOLDEN)
+
+
+def step_key(seed: int, rank: int, step: int) -> int:
+    """Return the key of an optimizer step: micro-batches share it, so a split of the batch changes no draw."""
+    return key_of("step", seed, rank, step)

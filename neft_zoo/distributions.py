@@ -1,0 +1,94 @@
+"""WHAT: the shape of the noise. Each states its rms, since equal scales are not equal energies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from neft_zoo import randomness
+from neft_zoo.schedules import check_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from neft_zoo.batch import Batch
+
+UNIFORM_RMS = 1 / math.sqrt(3)
+
+
+class Distribution(Protocol):
+    """Draws zero-mean float32 numbers; `rms` is their root mean square (dimensionless)."""
+
+    @property
+    def rms(self) -> float: ...
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]: ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """U(-1, 1): rms 1/sqrt(3), bounded by 1."""
+
+    @property
+    def rms(self) -> float:
+        return UNIFORM_RMS
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.uniform(batch.stream("what"), width)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(0, rms^2)."""
+
+    rms: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.normal(batch.stream("what"), width) * self.rms
+
+
+@dataclass(frozen=True)
+class Rademacher:
+    """-rms or +rms with equal probability: the largest energy a bound allows."""
+
+    rms: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.signs(batch.stream("what"), width) * self.rms
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Two-sided exponential with the stated rms: the density's scale is rms/sqrt(2)."""
+
+    rms: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.laplace(batch.stream("what"), width) * self.rms
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """A uniformly random direction per document: over its n real tokens the norm is exactly rms * sqrt(n * D)."""
+
+    rms: float = UNIFORM_RMS
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        direction = randomness.normal(batch.stream("what"), width)
+        mean_square = batch.document_sum(direction.square().mean(-1)) / batch.lengths
+        # Padding may hold a document without a real token, hence without a norm.
+        return direction * (self.rms / mean_square.clamp(min=1e-30).sqrt())[..., None]

@@ -1,0 +1,1 @@
+"""The zoo: one entry per file, named as the function it registers."""

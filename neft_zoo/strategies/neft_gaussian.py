@@ -1,0 +1,25 @@
+from neft_zoo.distributions import UNIFORM_RMS, Gaussian
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import ByLength
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/2310.05914", version=1)
+def neft_gaussian(alpha: Scalar = 5.0, match_rms: bool = False) -> Strategy:
+    r"""Gaussian noise at NEFTune's scale, the paper's ablation.
+
+    $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim N(0, 1)$$
+
+    At equal alpha it carries three times the energy of uniform noise, so the paper's table does not separate shape
+    from strength; at equal energy the two train alike. Pick it when an unbounded draw is wanted, for instance to
+    compare with privacy noise.
+
+    Args:
+        alpha: strength (dimensionless, >= 0), a number or a schedule.
+        match_rms: divide z by sqrt(3), so that the energy equals that of `neft_uniform` at the same alpha.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "neft_gaussian", "match_rms": True})`
+    """
+    return Strategy(AdditiveNoise(Gaussian(UNIFORM_RMS if match_rms else 1.0), ByLength(alpha)))

@@ -1,0 +1,24 @@
+from neft_zoo.distributions import UNIFORM_RMS, Laplace
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import ByLength
+from neft_zoo.schedules import Scalar
+
+
+@register(paper=None, version=1)
+def neft_laplace(alpha: Scalar = 5.0, match_rms: bool = False) -> Strategy:
+    r"""Laplace noise at NEFTune's scale: mostly small, now and then large.
+
+    $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim \mathrm{Laplace}(0, 1/\sqrt 2)$$
+
+    z has standard deviation 1, three times the energy of uniform noise at the same alpha. No paper recommends it: it
+    is here to show whether heavy tails matter, and at equal energy there is no sign that they do.
+
+    Args:
+        alpha: strength (dimensionless, >= 0), a number or a schedule.
+        match_rms: divide z by sqrt(3), so that the energy equals that of `neft_uniform` at the same alpha.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "neft_laplace", "match_rms": True})`
+    """
+    return Strategy(AdditiveNoise(Laplace(UNIFORM_RMS if match_rms else 1.0), ByLength(alpha)))

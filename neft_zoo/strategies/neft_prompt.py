@@ -1,0 +1,27 @@
+from neft_zoo.distributions import Uniform
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import ByLength
+from neft_zoo.schedules import Scalar
+from neft_zoo.tokens import Tokens
+
+
+@register(paper="https://arxiv.org/abs/2310.05914", version=1)
+def neft_prompt(alpha: Scalar = 5.0) -> Strategy:
+    r"""NEFTune on the prompt only: the tokens that the loss does not grade.
+
+    $$\tilde e_t = e_t + [t \in \text{prompt}]\,\frac{\alpha}{\sqrt{n D}}\, z_t, \qquad z \sim U[-1, 1]$$
+
+    The model learns to answer paraphrase-like variations of the question while it reads its own answer clean. The paper
+    noises both; nothing published compares the two. With a loss on every token there is no prompt and no noise.
+
+    Args:
+        alpha: strength (dimensionless, >= 0), a number or a schedule; n still counts the whole document.
+
+    Raises:
+        NoiseError: if the batch has no labels.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise="neft_prompt")`
+    """
+    return Strategy(AdditiveNoise(Uniform(), ByLength(alpha), Tokens("prompt")))

@@ -1,0 +1,25 @@
+from neft_zoo.distributions import Uniform
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import ByLength
+from neft_zoo.schedules import Linear, Scalar
+
+
+@register(paper=None, version=1)
+def neft_scheduled(alpha: Scalar = Linear(10.0, 0.0)) -> Strategy:
+    r"""NEFTune whose strength changes during training, by default from 10 down to 0.
+
+    $$\tilde e = e + \frac{\alpha(t)}{\sqrt{n D}}\, z, \qquad z \sim U[-1, 1]$$
+
+    t is the fraction of training done, so a recipe keeps its meaning when its length changes. No paper anneals alpha;
+    the idea is to explore early and to finish on clean embeddings, the ones the model is used with. Any number of any
+    other entry may be a schedule as well.
+
+    Args:
+        alpha: a schedule (linear, cosine, warmup, window) or a number (dimensionless, >= 0).
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "neft_scheduled",
+        "alpha": {"schedule": "cosine", "start": 15, "end": 0}})`
+    """
+    return Strategy(AdditiveNoise(Uniform(), ByLength(alpha)))

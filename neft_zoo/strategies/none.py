@@ -1,0 +1,16 @@
+from neft_zoo.registry import Strategy, register
+
+
+@register(paper=None, version=1)
+def none() -> Strategy:
+    r"""Plain fine-tuning: the baseline of every comparison.
+
+    $$\tilde e = e$$
+
+    Bit-identical to the trainer without this package. Use it as the reference that a regularizer must beat, at the
+    end of training and at its best checkpoint.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise="none")`
+    """
+    return Strategy(noise=None)

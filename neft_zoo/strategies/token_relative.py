@@ -1,0 +1,24 @@
+from neft_zoo.distributions import Gaussian
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import Relative
+from neft_zoo.schedules import Scalar
+
+
+@register(paper=None, version=1)
+def token_relative(rho: Scalar = 0.1) -> Strategy:
+    r"""Gaussian noise in proportion to each token's own embedding: the same noise ratio on every model.
+
+    $$\tilde e_t = e_t + \rho\,\mathrm{rms}(e_t)\, z_t, \qquad z \sim N(0, 1)$$
+
+    NEFTune's alpha means 0.80 of the embedding on one architecture and 0.05 on another, as their embeddings differ in
+    scale. rho is a ratio, 0.1 everywhere, so a value that works carries over to another model. Pick it for models
+    that scale their embeddings (Gemma, Granite), or to compare models with each other.
+
+    Args:
+        rho: noise rms over embedding rms (dimensionless, >= 0), a number or a schedule.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "token_relative", "rho": 0.05})`
+    """
+    return Strategy(AdditiveNoise(Gaussian(), Relative(rho)))

@@ -1,0 +1,54 @@
+"""The trainers: TRL's, with `noise=`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trl
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.mixin import NoiseMixin
+from neft_zoo.registry import make
+
+
+@dataclass
+class NoiseSFTConfig(trl.SFTConfig):
+    """TRL's `SFTConfig` with the field `noise`, so that a recipe can hold it and a checkpoint records it.
+
+    Args:
+        noise: a strategy's name, or a mapping with `name` and arguments, as JSON on the command line.
+
+    Raises:
+        NoiseError: if the noise is not accepted.
+    """
+
+    _VALID_DICT_FIELDS = [*trl.SFTConfig._VALID_DICT_FIELDS, "noise"]
+
+    noise: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Embedding noise: a strategy's name or a JSON mapping with name and arguments."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise is False:  # YAML reads `noise: off` as False
+            self.noise = None
+        if self.noise is None:
+            return
+        if not isinstance(self.noise, str | Mapping):
+            raise NoiseError(f"noise must be a name or a mapping with a name, got {self.noise!r}.")
+        make(self.noise)
+        if self.neftune_noise_alpha is not None:
+            raise NoiseError(
+                f"neftune_noise_alpha must be unset when noise is given, got {self.neftune_noise_alpha!r}: "
+                "two noises would add up."
+            )
+
+
+class SFTTrainer(NoiseMixin, trl.SFTTrainer):
+    """TRL's `SFTTrainer` with `noise=`; every other argument is TRL's.
+
+    Example:
+        `SFTTrainer("Qwen/Qwen3-0.6B", train_dataset=data, noise="neft_uniform").train()`
+    """
