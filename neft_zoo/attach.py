@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from neft_zoo.batch import Batch, step_key
 from neft_zoo.measure import measure
-from neft_zoo.noise import Noise
-from neft_zoo.objectives import Pass
+from neft_zoo.noise import AtLayers
 from neft_zoo.registry import Strategy, make
 from neft_zoo.schedules import check_number
-from neft_zoo.tap import EmbeddingTap
+from neft_zoo.step import Step
+from neft_zoo.tap import Tap
 
 Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
 
@@ -32,7 +32,8 @@ class Attached:
         self.seed, self.rank = seed, rank
         self.step = 0
         self.measured: dict[str, float] = {}
-        self._tap = EmbeddingTap(model)
+        layers = isinstance(strategy.noise, AtLayers) or strategy.objective.inputs
+        self._tap = Tap(model, layers=layers, hidden=strategy.objective.hidden)
 
     def loss(self, inputs: Mapping[str, Any], step: int | None = None, compute: Loss = model_loss) -> Tensor:
         """Return the loss of a batch under the strategy; call backward on it as usual.
@@ -45,21 +46,18 @@ class Attached:
                 pass it. Calls with the same step draw the same noise for the same document.
             compute: the loss of one pass, if it is not the model's own.
         """
-        if self.strategy.noise is None or not self.model.training or not torch.is_grad_enabled():
+        if self.strategy.clean or not self.model.training or not torch.is_grad_enabled():
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
         progress = min(1.0, self.step / self.total_steps)
         batch = Batch.from_inputs(inputs, key=step_key(self.seed, self.rank, self.step), progress=progress)
-        passes: list[Pass] = []
 
-        def forward(noise: Noise | None) -> Pass:
-            with self._tap.open(noise, batch) as done:
-                done.loss = compute(self.model, dict(inputs))
-            passes.append(done)
-            return done
+        def one_pass(input_ids: Tensor) -> Tensor:
+            return compute(self.model, {**inputs, "input_ids": input_ids})
 
-        loss = self.strategy.objective(forward, self.strategy.noise)
-        self.measured = {name: value.item() for name, value in measure(self.strategy, passes[0], batch).items()}
+        passes = Step(self._tap, batch, one_pass)
+        loss = self.strategy.objective(passes, self.strategy.noise)
+        self.measured = {name: value.item() for name, value in measure(self.strategy, passes).items()}
         self.step += 1
         return loss
 

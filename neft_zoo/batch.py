@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.randomness import GOLDEN, key_of, mix, stream
 
 IGNORED = -100
+EMBEDDING = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,8 @@ class Batch:
         graded: True where the loss counts the token as a target; None without labels.
         keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
         progress: fraction of training done, in [0, 1].
+        special: True on the tokenizer's special tokens; all False where nobody said which they are.
+        site: where the noise enters: `EMBEDDING`, or the number of the decoder layer whose input it is.
     """
 
     input_ids: Int[Tensor, "B L"]
@@ -39,16 +42,21 @@ class Batch:
     lengths: Int[Tensor, "B L"]
     graded: Bool[Tensor, "B L"] | None
     keys: Int[Tensor, "B L"]
-    progress: float = 0.0
+    progress: float
+    special: Bool[Tensor, "B L"]
+    site: int = EMBEDDING
 
     @classmethod
-    def from_inputs(cls, inputs: Mapping[str, Any], *, key: int = 0, progress: float = 0.0) -> Batch:
+    def from_inputs(
+        cls, inputs: Mapping[str, Any], *, key: int = 0, progress: float = 0.0, special_ids: Sequence[int] = ()
+    ) -> Batch:
         """Read a model's keyword arguments: padded, packed (`position_ids`) or padding-free (`cu_seq_lens_q`).
 
         Args:
             inputs: what the model is called with; `input_ids` (B, L) is needed, the rest is used where present.
             key: a hash of run seed, data-parallel rank and optimizer step; equal keys draw equal noise.
             progress: fraction of training done, in [0, 1].
+            special_ids: ids of the tokenizer's special tokens.
 
         Raises:
             NoiseError: without `input_ids`, or with an attention mask that is not one number per token.
@@ -65,7 +73,12 @@ class Batch:
         # The first token of a document is nobody's target: some layouts mask its label, others leave it.
         graded = None if labels is None else (labels != IGNORED) & real & ~first
         keys = _keys(input_ids, real, document, position, key)
-        return cls(input_ids, real, document, position, lengths.clamp(min=1), graded, keys, progress)
+        special = torch.isin(input_ids, torch.tensor(list(special_ids), dtype=torch.long, device=input_ids.device))
+        return cls(input_ids, real, document, position, lengths.clamp(min=1), graded, keys, progress, special)
+
+    def at(self, site: int) -> Batch:
+        """Return the same batch as seen at a site; draws at different sites are independent."""
+        return self if site == self.site else replace(self, site=site, keys=stream(self.keys, f"layer {site}"))
 
     def document_sum(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """Return, at every position, the sum of `values` over the real tokens of its document."""
@@ -90,8 +103,8 @@ def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tu
         positions = positions.view(-1, *input_ids.shape)[0]  # multimodal models carry several planes
         first[:, 1:] |= positions[:, 1:] != positions[:, :-1] + 1
         if mask is None:
-            # `pad_to_multiple_of` pads a packed row with position 0: its tail looks like documents of one token. A real
-            # one there could not matter: nothing is predicted from it.
+            # `pad_to_multiple_of` pads a packed row with position 0: its tail looks like documents of one token. A
+            # real one there could not matter: nothing is predicted from it.
             tail = (positions == 0).long().flip(-1).cumprod(-1).flip(-1).bool()
             real = real & ~(tail & (positions.shape[1] > 1))
     elif borders is not None:

@@ -52,7 +52,9 @@ def check(folder: Path, strategy: Strategy) -> None:
         saved = json.loads(path.read_text(encoding="utf-8"))
         theirs = {key: saved[key] for key in ("name", "arguments", "version")} | {"repr": saved.get("repr")}
     except (ValueError, KeyError, TypeError):
-        raise NoiseError(f"{path} must hold the name, arguments and version of a strategy, but it is damaged.") from None
+        raise NoiseError(
+            f"{path} must hold the name, arguments and version of a strategy, but it is damaged."
+        ) from None
     now = provenance(strategy)
     ours = {key: now[key] for key in ("name", "arguments", "version")} | {"repr": now.get("repr")}
     if theirs != ours:

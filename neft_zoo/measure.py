@@ -5,26 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neft_zoo.batch import Batch
-from neft_zoo.objectives import Pass
 from neft_zoo.registry import Strategy
 from neft_zoo.schedules import Schedule, value_at
+from neft_zoo.step import Step
 
 
-def measure(strategy: Strategy, done: Pass, batch: Batch) -> dict[str, Tensor]:
+def measure(strategy: Strategy, step: Step) -> dict[str, Tensor]:
     """Return rms, snr_db and the strategy's current numbers (alpha, rho ...), as 0-d tensors.
 
-    rms is taken over the real tokens; snr_db is 20 log10 of embedding rms over noise rms, in decibels, and missing
-    while there is no noise.
+    Measured on the last noisy pass, at its first site, over the real tokens; snr_db is 20 log10 of embedding rms over
+    noise rms, in decibels, and missing while there is no noise.
     """
+    batch = step.batch
     numbers = {
         name: torch.tensor(value_at(value, batch.progress))
         for name, value in strategy.arguments.items()
         if isinstance(value, Schedule) or type(value) is float
     }
-    if done.delta is None or done.embeds is None:
+    noisy = next((done for done in reversed(step.passes) if done.deltas), None)
+    if noisy is None:
         return numbers
-    noise, signal = _rms(done.delta, batch.real), _rms(done.embeds, batch.real)
+    site = min(noisy.deltas)
+    noise, signal = _rms(noisy.deltas[site], batch.real), _rms(noisy.embeds[site], batch.real)
     measured = {"rms": noise, **numbers}
     return measured | ({"snr_db": 20 * (signal / noise).log10()} if noise > 0 else {})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ from neft_zoo.batch import Batch, step_key
 from neft_zoo.callback import NoiseCallback, write
 from neft_zoo.errors import NoiseError
 from neft_zoo.measure import measure
-from neft_zoo.noise import Noise
-from neft_zoo.objectives import Pass
+from neft_zoo.noise import AtLayers
 from neft_zoo.registry import Strategy, make
-from neft_zoo.tap import EmbeddingTap, find_embedding
+from neft_zoo.step import Step
+from neft_zoo.tap import Tap
 
 if TYPE_CHECKING:
     from transformers import Trainer as Host
@@ -50,19 +50,31 @@ class NoiseMixin(Host):
                 f"neftune_noise_alpha must be unset when noise is given, got {self.args.neftune_noise_alpha!r}: "
                 "two noises would add up."
             )
-        if self.strategy.noise is not None and self.model is not None:
-            find_embedding(self.model)
-        self._tap: EmbeddingTap | None = None
+        self._tap: Tap | None = None
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
         self._provenance = NoiseCallback(self.strategy)
         self.add_callback(self._provenance)
+        self._refuse_reentrant_checkpointing()
+        if not self.strategy.clean:
+            self._attached()  # what the model cannot do is said before training
+            self._detach()
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         self._provenance.check(self.args.output_dir, resume_from_checkpoint)
+        if self.strategy.weights is not None and not resume_from_checkpoint:
+            self.strategy.weights.begin(self.model, step_key(self.args.seed, 0, 0))
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self._detach()
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        if self.strategy.weights is None:
+            return super().training_step(model, inputs, *args, **kwargs)
+        # Every rank must train the same perturbed weights, hence no rank in the key.
+        key = step_key(self.args.seed, 0, self.state.global_step)
+        with self.strategy.weights.around(self.model, key, self._progress()):
+            return super().training_step(model, inputs, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -71,21 +83,24 @@ class NoiseMixin(Host):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        if self.strategy.noise is None or not self.model.training or not torch.is_grad_enabled():
+        if self.strategy.clean or not self.model.training or not torch.is_grad_enabled():
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        tap, batch, passes = self._attached(), self._read(inputs), list[Pass]()
+        outputs, counted = None, _Counters(self)
 
-        def forward(noise: Noise | None) -> Pass:
-            with tap.open(noise, batch) as done:
-                # TRL writes into the inputs it is given, hence a copy for every pass.
-                result = super(NoiseMixin, self).compute_loss(model, dict(inputs), return_outputs, num_items_in_batch)
-            done.loss, done.outputs = result if return_outputs else (result, None)
-            passes.append(done)
-            return done
+        def compute(input_ids: Tensor) -> Tensor:
+            nonlocal outputs
+            # TRL writes into the inputs it is given, hence a copy for every pass, and counts every pass.
+            counted.rewind()
+            copy = {**inputs, "input_ids": input_ids}
+            result = super(NoiseMixin, self).compute_loss(model, copy, return_outputs, num_items_in_batch)
+            loss, outputs = result if return_outputs else (result, None)
+            return loss
 
-        loss = self.strategy.objective(forward, self.strategy.noise)
-        self._record(passes[0], batch)
-        return (loss, passes[-1].outputs) if return_outputs else loss
+        step = Step(self._attached(), self._read(inputs), compute, self._token_weight(num_items_in_batch))
+        step.backward = None if return_outputs else self._backward(num_items_in_batch)
+        loss = self.strategy.objective(step, self.strategy.noise)
+        self._record(step)
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -103,11 +118,12 @@ class NoiseMixin(Host):
         if self.is_world_process_zero():
             tag_model_card(Path(str(self.args.output_dir)) / "README.md", self.strategy)
 
-    def _attached(self) -> EmbeddingTap:
+    def _attached(self) -> Tap:
         """Return the tap of the current model; `model_init` replaces the model inside `train`."""
         if self._tap is None or self._tap.model is not self.model:
             self._detach()
-            self._tap = EmbeddingTap(self.model)
+            layers = isinstance(self.strategy.noise, AtLayers) or self.strategy.objective.inputs
+            self._tap = Tap(self.model, layers=layers, hidden=self.strategy.objective.hidden)
         return self._tap
 
     def _detach(self) -> None:
@@ -117,14 +133,58 @@ class NoiseMixin(Host):
 
     def _read(self, inputs: Mapping[str, Any]) -> Batch:
         key = step_key(self.args.seed, self.accelerator.process_index, self.state.global_step)
-        return Batch.from_inputs(inputs, key=key, progress=self._progress())
+        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)  # a processor holds one
+        special = getattr(tokenizer, "all_special_ids", ())
+        return Batch.from_inputs(inputs, key=key, progress=self._progress(), special_ids=special)
 
     def _progress(self) -> float:
         return min(1.0, self.state.global_step / max(1, self.state.max_steps))
 
-    def _record(self, done: Pass, batch: Batch) -> None:
-        for name, value in measure(self.strategy, done, batch).items():
+    def _token_weight(self, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:
+        """Return what the trainer multiplies a sum of token losses by: accumulation and ranks are in it."""
+        if num_items_in_batch is None:
+            return None
+        ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return ranks / num_items_in_batch
+
+    def _backward(self, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
+        """Return a backward pass on the scale of the one that follows `compute_loss`."""
+        scaled = self.loss_is_scaled_for_ga
+        if scaled is None:
+            scaled = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(
+                self.compute_loss_func
+            )
+        share = 1 if scaled else self.current_gradient_accumulation_steps
+        return lambda loss: self.accelerator.backward(loss / share)
+
+    def _refuse_reentrant_checkpointing(self) -> None:
+        reentrant = (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+        if self.args.gradient_checkpointing and reentrant and self.strategy.objective.forwards > 1:
+            raise NoiseError(
+                f"use_reentrant must be false with {self.strategy.name}, which runs several forward passes a step, "
+                "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
+            )
+
+    def _record(self, step: Step) -> None:
+        for name, value in measure(self.strategy, step).items():
             self._measured[f"noise/{name}"].append(value)
+
+
+class _Counters:
+    """What a trainer counts and logs in `compute_loss`, so that a step of several passes counts as one."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.tokens = vars(trainer).get("_total_train_tokens")
+        self.metrics = vars(trainer).get("_metrics", {}).get("train", {})
+        self.lengths = {name: len(values) for name, values in self.metrics.items()}
+
+    def rewind(self) -> None:
+        """Forget what the previous pass of this step counted."""
+        if self.tokens is not None:
+            self.trainer._total_train_tokens = self.tokens
+        for name, values in self.metrics.items():
+            del values[self.lengths.get(name, 0) :]
 
 
 def tag_model_card(card: Path, strategy: Strategy) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
+from neft_zoo.errors import NoiseError
 from neft_zoo.tokens import Tokens, Where
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from neft_zoo.batch import Batch
     from neft_zoo.distributions import Distribution
     from neft_zoo.scales import Scale
+
+# Which decoder layers, counted from 0; negative numbers count from the end.
+Layers: TypeAlias = tuple[int, ...] | Literal["all"]
 
 
 class Noise(Protocol):
@@ -36,3 +40,26 @@ class AdditiveNoise:
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         size = self.where(batch)[..., None] * self.scale(embeds, batch)
         return self.what(batch, embeds.shape[-1]) * size
+
+
+@dataclass(frozen=True)
+class AtLayers:
+    """The same kind of noise, drawn anew, on the input of decoder layers instead of the embedding output."""
+
+    noise: Noise
+    layers: Layers = "all"
+
+    def __post_init__(self) -> None:
+        numbers = isinstance(self.layers, tuple) and self.layers and all(type(i) is int for i in self.layers)
+        if self.layers != "all" and not numbers:
+            raise NoiseError(f"layers must be 'all' or a list of layer numbers, got {self.layers!r}.")
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        return self.noise(embeds, batch)
+
+
+@runtime_checkable
+class TokenEdit(Protocol):
+    """Noise on the token ids themselves: returns the ids the model reads instead; labels stay."""
+
+    def edit(self, batch: Batch) -> Int[Tensor, "B L"]: ...

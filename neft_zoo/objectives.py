@@ -2,42 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from neft_zoo.divergences import DIVERGENCES, Divergence
+from neft_zoo.errors import NoiseError
+from neft_zoo.schedules import Scalar, check_scalar, value_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from neft_zoo.noise import Noise
+    from neft_zoo.batch import Batch
+    from neft_zoo.noise import Noise, TokenEdit
+    from neft_zoo.step import Step
+
+Family: TypeAlias = Literal["single pass", "consistency", "adversarial"]
 
 
 @dataclass
 class Pass:
-    """What one forward pass left behind; `delta` is None where nothing was added."""
+    """What one forward pass left behind.
 
-    loss: Tensor | None = None
-    delta: Float[Tensor, "B L D"] | None = None
-    embeds: Float[Tensor, "B L D"] | None = None
-    outputs: Any = None
+    Attributes:
+        loss: the trainer's own loss.
+        deltas: what was added at each site (`EMBEDDING`, or a layer's number).
+        embeds: what it was added to.
+        hidden: last hidden state, where the objective asked for it.
+        inputs: the input of every decoder layer, where the objective asked for it.
+    """
 
-
-# One pass of the trainer's own loss with this noise; `None` is a clean pass.
-Forward: TypeAlias = "Callable[[Noise | None], Pass]"
+    loss: Any = None
+    deltas: dict[int, Tensor] = field(default_factory=dict)
+    embeds: dict[int, Tensor] = field(default_factory=dict)
+    hidden: Float[Tensor, "B L D"] | None = None
+    inputs: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """Turns passes into the loss of the step; it never sees the trainer behind `forward`."""
+    """Turns passes into the loss of a step; it never sees the trainer behind `step`.
 
-    def __call__(self, forward: Forward, noise: Noise | None) -> Float[Tensor, ""]: ...
+    Attributes:
+        family: how the passes are used.
+        forwards: forward passes per batch.
+        backwards: backward passes per batch.
+        hidden: whether it compares last hidden states.
+        inputs: whether it compares the inputs of decoder layers.
+    """
+
+    @property
+    def family(self) -> Family: ...
+    @property
+    def forwards(self) -> int: ...
+    @property
+    def backwards(self) -> int: ...
+    @property
+    def hidden(self) -> bool: ...
+    @property
+    def inputs(self) -> bool: ...
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]: ...
 
 
 @dataclass(frozen=True)
 class SinglePass:
-    """The trainer's own loss on noisy embeddings: one forward, one backward."""
+    """The trainer's own loss on noisy embeddings."""
 
-    def __call__(self, forward: Forward, noise: Noise | None) -> Float[Tensor, ""]:
-        loss = forward(noise).loss
-        assert loss is not None  # `forward` always fills it
-        return loss
+    family = "single pass"
+    forwards = backwards = 1
+    hidden = inputs = False
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        return step.run(noise).loss
+
+
+@dataclass(frozen=True)
+class Given:
+    """A noise that is known already: a delta per site."""
+
+    deltas: dict[int, Tensor]
+    sign: float = 1.0
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        return self.deltas[batch.site] * self.sign
+
+
+@dataclass(frozen=True)
+class SymmetricPair:
+    """The mean loss of one draw added and the same draw subtracted."""
+
+    family = "consistency"
+    forwards = backwards = 2
+    hidden = inputs = False
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        plus = step.run(noise)
+        minus = step.run(step.fixed(plus.deltas, noise, sign=-1.0))
+        return (plus.loss + minus.loss) / 2
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """first * CE(clean) + second * CE(noisy) + weight * divergence of the two predictions.
+
+    Args:
+        divergence: between the clean and the noisy next-token distribution, summed over the graded tokens and divided
+            as the trainer divides its own loss.
+        weight: of the divergence (>= 0).
+        first, second: of the two losses; the loss of the noisy pass counts only where `second` is not 0.
+        redraw_dropout: give the second pass dropout masks of its own; otherwise both passes share them.
+    """
+
+    divergence: Divergence = "symmetric_kl"
+    weight: Scalar = 1.0
+    first: float = 1.0
+    second: float = 0.0
+    redraw_dropout: bool = False
+
+    family = "consistency"
+    forwards = backwards = 2
+    hidden = True
+    inputs = False
+
+    def __post_init__(self) -> None:
+        check_scalar("weight", self.weight)
+        if self.divergence not in DIVERGENCES:
+            raise NoiseError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}.")
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        if self.redraw_dropout:
+            step.require_dropout()
+        clean = step.run(None)
+        noisy = step.run(noise, redraw_dropout=self.redraw_dropout)
+        weight = value_at(self.weight, step.batch.progress)
+        loss = self.first * clean.loss + weight * step.divergence(self.divergence, clean, noisy)
+        return loss + self.second * noisy.loss if self.second else loss

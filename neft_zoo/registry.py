@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from neft_zoo import strategies
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise import Noise
+from neft_zoo.noise import AtLayers, Layers, Noise, TokenEdit
 from neft_zoo.objectives import Objective, SinglePass
 from neft_zoo.schedules import Scalar, Schedule, parse_number, parse_scalar, schedule_to_dict
+from neft_zoo.weights import WeightNoise
 
 GROUP = "neft_zoo.strategies"
 
@@ -30,18 +31,39 @@ class Strategy:
     """How to train with noise: what to add and how to spend the passes. A value: printable, comparable, JSON.
 
     Attributes:
-        noise: what is added; None adds nothing.
+        noise: what is added to embeddings or layer inputs, or how token ids are edited; None adds nothing.
         objective: how a step spends its forward passes.
+        weights: what is done to the weights; None leaves them alone.
         name: the entry it was made from, or "custom".
         arguments: the entry's arguments, defaults included.
         version: the entry's version, raised whenever its numbers change.
     """
 
-    noise: Noise | None
+    noise: Noise | TokenEdit | None
     objective: Objective = SinglePass()
+    weights: WeightNoise | None = None
     name: str = "custom"
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     version: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """True if a step is the trainer's own and nothing else."""
+        return self.noise is None and self.objective == SinglePass()
+
+    @property
+    def site(self) -> str:
+        """Where it enters the model."""
+        if self.noise is None:
+            return "weights" if self.weights else "-"
+        if isinstance(self.noise, AtLayers):
+            return "layers"
+        return "token ids" if isinstance(self.noise, TokenEdit) else "embeddings"
+
+    @property
+    def family(self) -> str:
+        """How it works: single pass, consistency, adversarial or weights."""
+        return "weights" if self.weights else self.objective.family
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `make` reads back: the name and the arguments, in JSON's types.
@@ -182,6 +204,8 @@ def _read(name: str, value: Any, hint: Any) -> Any:
         return parse_scalar(name, value)
     if hint is float:
         return parse_number(name, value)
+    if hint == Layers:
+        return tuple(value) if isinstance(value, list) else value  # the noise itself says what it accepts
     if typing.get_origin(hint) is Literal:
         accepted = typing.get_args(hint)
         if not any(value == choice and type(value) is type(choice) for choice in accepted):
@@ -196,7 +220,9 @@ _ARTICLES = {bool: "true or false", int: "a whole number", str: "a string"}
 
 
 def _jsonable(value: Any) -> Any:
-    return schedule_to_dict(value) if isinstance(value, Schedule) else value
+    if isinstance(value, Schedule):
+        return schedule_to_dict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _third_party() -> dict[str, EntryPoint]:

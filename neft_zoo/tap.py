@@ -1,20 +1,27 @@
-"""EmbeddingTap: the one hook between a noise and a model."""
+"""Tap: the hooks between a noise and a model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from neft_zoo.batch import Batch
+from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise import Noise
+from neft_zoo.noise import AtLayers, Noise
 from neft_zoo.objectives import Pass
 from neft_zoo.randomness import bits
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+def base_model(model: nn.Module) -> Any:
+    """Return the transformers model inside a PEFT model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT need not be installed
 
 
 def find_embedding(model: nn.Module) -> nn.Module:
@@ -23,7 +30,7 @@ def find_embedding(model: nn.Module) -> nn.Module:
     Raises:
         NoiseError: if the model names no token embedding.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT is optional here
+    base = base_model(model)
     try:
         embedding = base.get_input_embeddings()
     except (AttributeError, NotImplementedError):
@@ -35,24 +42,65 @@ def find_embedding(model: nn.Module) -> nn.Module:
     return embedding
 
 
-class EmbeddingTap:
-    """Adds noise to the embedding output while a pass is open and gradients are on; never otherwise.
+def find_backbone(model: nn.Module) -> nn.Module:
+    """Return the module whose output holds the last hidden state.
+
+    Raises:
+        NoiseError: if the model has no backbone apart from its head.
+    """
+    base = base_model(model)
+    backbone = getattr(base, "base_model", None)
+    if not isinstance(backbone, nn.Module) or backbone is base:
+        raise NoiseError(f"model must have a backbone under its head, got {type(base).__name__}, which has none.")
+    return backbone
+
+
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the decoder layers in order.
+
+    Raises:
+        NoiseError: if the model has none that can be told.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    base = base_model(model)
+    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
+    lists = [m for m in (decoder or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
+    layers = next((m for m in lists if all(isinstance(layer, GradientCheckpointingLayer) for layer in m)), None)
+    if layers is None:
+        raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")
+    return list(layers)
+
+
+class Tap:
+    """Adds noise to the model's own tensors while a pass is open and gradients are on; never otherwise.
 
     So evaluation, generation, reference passes and everything after an exception see the clean model, in train mode
-    too. The hook is set after PEFT has wrapped the model: before, some adapters would bypass or copy it.
+    too. The hooks are set after PEFT has wrapped the model: before, some adapters would bypass or copy them.
+
+    Args:
+        model: a transformers or PEFT model.
+        layers: also tap and record the inputs of the decoder layers.
+        hidden: also record the last hidden state of every pass.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, layers: bool = False, hidden: bool = False) -> None:
         self.model = model
-        self.embedding = find_embedding(model)
-        self._handle = self.embedding.register_forward_hook(self._add)
         self._noise: Noise | None = None
         self._batch: Batch | None = None
         self._pass: Pass | None = None
+        self._layers = len(find_layers(model)) if layers else 0
+        self._handles = [find_embedding(model).register_forward_hook(self._at_embedding)]
+        for index, layer in enumerate(find_layers(model) if layers else []):
+            hook = LayerHook(self, index)
+            self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        if hidden:
+            self._handles.append(find_backbone(model).register_forward_hook(self._at_backbone))
 
     def detach(self) -> None:
         """Leave the model as it was found."""
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
     @contextmanager
     def open(self, noise: Noise | None, batch: Batch) -> Iterator[Pass]:
@@ -63,20 +111,55 @@ class EmbeddingTap:
         finally:
             self._noise = self._batch = self._pass = None
 
-    def _add(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if isinstance(self._noise, AtLayers):
+            return None
+        return self._add(output, EMBEDDING)
+
+    def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
+        """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
+        if self._pass is not None and torch.is_grad_enabled():
+            self._pass.inputs[index] = hidden
+        if not isinstance(self._noise, AtLayers):
+            return None
+        wanted = self._noise.layers
+        if wanted != "all" and index not in wanted and index - self._layers not in wanted:
+            return None
+        return self._add(hidden, index)
+
+    def _add(self, embeds: Tensor, site: int) -> Tensor | None:
         if self._noise is None or self._batch is None or self._pass is None or not torch.is_grad_enabled():
             return None
         # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
-        if output.dim() != 3 or output.shape[:2] != self._batch.input_ids.shape:
+        if embeds.dim() != 3 or embeds.shape[:2] != self._batch.input_ids.shape:
             return None
-        delta = self._noise(output, self._batch)
-        self._pass.delta, self._pass.embeds = delta, output
-        return add_rounded(output, delta, self._batch)
+        batch = self._batch.at(site)
+        delta = self._noise(embeds, batch)
+        self._pass.deltas[site], self._pass.embeds[site] = delta, embeds
+        return add_rounded(embeds, delta, batch)
+
+    def _at_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
+            hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+            # Prompt tuning puts virtual tokens in front.
+            self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
 
 
-def add_rounded(
-    embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], batch: Batch
-) -> Float[Tensor, "B L D"]:
+class LayerHook:
+    """The pre-hook of one decoder layer; a class, because a closure could not be pickled with the model."""
+
+    def __init__(self, tap: Tap, index: int) -> None:
+        self.tap, self.index = tap, index
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        noisy = self.tap.at_layer(hidden, self.index)
+        if noisy is None:
+            return None
+        return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})
+
+
+def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
     """Return embeds + delta in the dtype of `embeds`; in bf16 round up or down at random, in proportion.
 
     A bf16 number near 1 has steps of 0.008: rounding to nearest would drop most of a small noise, and all of it where

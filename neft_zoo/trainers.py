@@ -27,7 +27,8 @@ class NoiseSFTConfig(trl.SFTConfig):
     _VALID_DICT_FIELDS = [*trl.SFTConfig._VALID_DICT_FIELDS, "noise"]
 
     noise: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Embedding noise: a strategy's name or a JSON mapping with name and arguments."}
+        default=None,
+        metadata={"help": "Embedding noise: a strategy's name or a JSON mapping with name and arguments."},
     )
 
     def __post_init__(self) -> None:

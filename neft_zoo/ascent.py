@@ -1,0 +1,249 @@
+"""Objectives with an inner loop: move the noise to where it hurts, then train there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise import AtLayers, Noise, TokenEdit
+from neft_zoo.objectives import Pass
+from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from neft_zoo.batch import Batch
+    from neft_zoo.divergences import Divergence
+    from neft_zoo.step import Step
+
+Norm: TypeAlias = Literal["document", "token"]
+Direction: TypeAlias = Literal["gradient", "sign"]
+SMALLEST = 1e-30  # keeps 0 / 0 at 0; a divide-guard, never a radius
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Where a perturbation may be, and which way is up.
+
+    Args:
+        radius: largest L2 norm, in the embedding's own unit; 0 leaves no room.
+        norm: of a whole document (over its real tokens), or of each token.
+        direction: `gradient` normalised by that norm, or its `sign` per coordinate.
+        relative: the radius and the step are fractions of the mean L2 norm of the real tokens' embeddings.
+    """
+
+    radius: Scalar
+    norm: Norm = "document"
+    direction: Direction = "gradient"
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        check_scalar("radius", self.radius)
+        if self.norm not in ("document", "token"):
+            raise NoiseError(f"norm must be 'document' or 'token', got {self.norm!r}.")
+        if self.direction not in ("gradient", "sign"):
+            raise NoiseError(f"direction must be 'gradient' or 'sign', got {self.direction!r}.")
+
+    def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
+        """Return the norm of the document, or of the token, at every position."""
+        squares = values.square().sum(-1)
+        return (batch.document_sum(squares) if self.norm == "document" else squares).sqrt()[..., None]
+
+    def up(self, gradient: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        """Return the direction of steepest ascent, 0 on padding and where the gradient is 0."""
+        gradient = gradient.float() * batch.real[..., None]
+        if self.direction == "sign":
+            return gradient.sign()
+        # Scaled by its largest entry first: a gradient of 1e-25 has a direction too, but its square is 0.
+        gradient = gradient / gradient.abs().amax().clamp(min=SMALLEST)
+        return gradient / self.length(gradient, batch).clamp(min=SMALLEST)
+
+    def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:
+        """Return the nearest perturbation inside the ball."""
+        radius = value_at(self.radius, batch.progress) * self.unit(embeds, batch)
+        return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)
+
+    def unit(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Tensor | float:
+        """Return what one unit of radius means in the embedding's own unit."""
+        if not self.relative:
+            return 1.0
+        norms = embeds.detach().float().square().sum(-1).sqrt() * batch.real
+        return norms.sum() / batch.real.sum()
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A start noise as an independent variable that a gradient can be taken at; None starts at 0."""
+
+    start: Noise | None
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        start = embeds.new_zeros(embeds.shape).float() if self.start is None else self.start(embeds, batch)
+        return start.detach().requires_grad_()
+
+
+def leaf(start: Noise | TokenEdit | None) -> Noise:
+    """Return the start as a leaf, at the sites of `start`.
+
+    Raises:
+        NoiseError: if the start edits token ids, which have no gradient.
+    """
+    if isinstance(start, TokenEdit):
+        raise NoiseError(f"an ascent must start from a noise on embeddings or layers, got {start!r}.")
+    return replace(start, noise=Leaf(start.noise)) if isinstance(start, AtLayers) else Leaf(start)
+
+
+def ascend(step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, size: float) -> dict[int, Tensor]:
+    """Return the perturbations one step of length `size` further up, back inside the ball, as leaves."""
+    moved = {}
+    for site, delta in done.deltas.items():
+        embeds = done.embeds[site]
+        stride = size * ball.unit(embeds, step.batch)
+        higher = delta.detach() + stride * ball.up(gradients[site], step.batch)
+        moved[site] = ball.project(higher, embeds, step.batch).requires_grad_()
+    return moved
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Projected gradient ascent on the loss; only the last pass trains (PGD).
+
+    Args:
+        ball: where the perturbation may be.
+        steps: gradient steps K (>= 0); with 0 the start noise is all there is.
+        size: length of a step (>= 0).
+    """
+
+    ball: Ball
+    steps: int = 2
+    size: Scalar = 0.1
+
+    family = "adversarial"
+    hidden = inputs = False
+
+    def __post_init__(self) -> None:
+        check_number("steps", self.steps)
+        check_scalar("size", self.size)
+
+    @property
+    def forwards(self) -> int:
+        return self.steps + 1
+
+    backwards = forwards
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        if self.steps == 0:
+            return step.run(noise).loss
+        current = leaf(noise)
+        for _ in range(self.steps):
+            done = step.run(current)
+            gradients = step.gradients(done.loss, done.deltas)
+            moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
+            current = step.fixed(moved, noise)
+        return step.run(current).loss
+
+
+@dataclass(frozen=True)
+class FreeAscent:
+    """Ascent whose every pass trains: the parameters get the mean gradient of all K passes (FreeLB).
+
+    Args:
+        ball: where the perturbation may be.
+        passes: K (>= 1); with 1 the start noise is all there is.
+        size: length of a step (>= 0).
+    """
+
+    ball: Ball
+    passes: int = 2
+    size: Scalar = 0.1
+
+    family = "adversarial"
+    hidden = inputs = False
+
+    def __post_init__(self) -> None:
+        check_number("passes", self.passes, 1)
+        check_scalar("size", self.size)
+
+    @property
+    def forwards(self) -> int:
+        return self.passes
+
+    backwards = forwards
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        current = leaf(noise) if self.passes > 1 else noise
+        for _ in range(self.passes - 1):
+            done = step.run(current)
+            gradients = step.gradients(done.loss, done.deltas, share=1 / self.passes)
+            moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
+            current = step.fixed(moved, noise)
+        return step.total(step.run(current).loss / self.passes)
+
+
+@dataclass(frozen=True)
+class CleanAndAdversarial:
+    """CE(e) + CE(e + d) with d one step from 0 to the surface of the ball (FGM)."""
+
+    ball: Ball
+
+    family = "adversarial"
+    forwards = backwards = 2
+    hidden = inputs = False
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        clean = step.run(leaf(noise))
+        gradients = step.gradients(clean.loss, clean.deltas, share=1.0)
+        moved = ascend(step, clean, gradients, self.ball, value_at(self.ball.radius, step.batch.progress))
+        return step.total(step.run(step.fixed(moved, noise)).loss)
+
+
+@dataclass(frozen=True)
+class VirtualAdversarial:
+    """CE(e) + weight * D(clean, e + d), d found by ascent on D from a small random start (SMART, VAT).
+
+    Args:
+        ball: where the perturbation may be; its radius really is one.
+        divergence: D, of the clean to the perturbed prediction.
+        weight: of the divergence (>= 0).
+        steps: gradient steps (>= 1).
+        size: length of a step (>= 0).
+        constant_clean: no gradient flows into the clean side of D.
+    """
+
+    ball: Ball
+    divergence: Divergence = "symmetric_kl"
+    weight: Scalar = 1.0
+    steps: int = 1
+    size: Scalar = 1e-3
+    constant_clean: bool = False
+
+    family = "adversarial"
+    hidden = True
+    inputs = False
+
+    def __post_init__(self) -> None:
+        check_scalar("weight", self.weight)
+        check_number("steps", self.steps, 1)
+        check_scalar("size", self.size)
+
+    @property
+    def forwards(self) -> int:
+        return self.steps + 2
+
+    backwards = forwards
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        clean = step.run(None)
+        assert clean.hidden is not None  # the tap records it for objectives that say so
+        constant = Pass(hidden=clean.hidden.detach())
+        current = leaf(noise)
+        for _ in range(self.steps):
+            done = step.run(current)
+            gradients = step.gradients(step.divergence(self.divergence, constant, done), done.deltas)
+            moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
+            current = step.fixed(moved, noise)
+        worst = step.run(current)
+        apart = step.divergence(self.divergence, constant if self.constant_clean else clean, worst)
+        return clean.loss + value_at(self.weight, step.batch.progress) * apart

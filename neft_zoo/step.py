@@ -1,0 +1,168 @@
+"""Step: one batch as an objective sees it, whoever trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from neft_zoo.batch import Batch
+from neft_zoo.divergences import Divergence, divergence
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise import AtLayers, Noise, TokenEdit
+from neft_zoo.objectives import Given, Pass
+from neft_zoo.tap import Tap, base_model
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+POSITIONS_AT_A_TIME = 1024
+
+
+@dataclass
+class Step:
+    """The passes of one batch.
+
+    Args:
+        tap: the hooks of the model.
+        batch: the batch.
+        compute: the trainer's own loss of one pass on these token ids.
+        token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
+        backward: backpropagates a part of the loss at once. Without it (a loop of one's own) the part's graph is kept
+            and added to the loss that is returned, at the cost of one more backward pass through it.
+    """
+
+    tap: Tap
+    batch: Batch
+    compute: Callable[[Tensor], Any]
+    token_weight: Tensor | float | None = None
+    backward: Callable[[Tensor], None] | None = None
+    passes: list[Pass] = field(default_factory=list)
+    _kept: list[Tensor] = field(default_factory=list)
+    _dropout: list[Tensor] = field(default_factory=list)
+
+    def run(self, noise: Noise | TokenEdit | None, redraw_dropout: bool = False) -> Pass:
+        """Run one forward pass; all passes of a step share their dropout masks unless told otherwise."""
+        if not redraw_dropout:
+            self._same_dropout()
+        ids, batch = self.batch.input_ids, self.batch
+        if isinstance(noise, TokenEdit):
+            ids, noise = noise.edit(batch), None
+        with self.tap.open(noise, batch) as done:
+            done.loss = self.compute(ids)
+        self.passes.append(done)
+        return done
+
+    def fixed(self, deltas: dict[int, Tensor], like: Noise | None, sign: float = 1.0) -> Noise:
+        """Return the noise that adds these deltas, at the sites of `like`."""
+        given = Given(deltas, sign)
+        return replace(like, noise=given) if isinstance(like, AtLayers) else given
+
+    def gradients(self, value: Tensor, deltas: dict[int, Tensor], share: float = 0.0) -> dict[int, Tensor]:
+        """Return the gradient of `value` at each delta, and count `share * value` to the loss of the step."""
+        leaves = list(deltas.values())
+        if share and self.backward is not None:
+            for leaf in leaves:
+                leaf.grad = None
+            self.backward(share * value)
+            found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / share for leaf in leaves]
+            self._kept.append(share * value.detach())
+        else:
+            found = list(torch.autograd.grad(value, leaves, retain_graph=bool(share)))
+            if share:
+                self._kept.append(share * value)
+        return dict(zip(deltas, found, strict=True))
+
+    def total(self, loss: Tensor) -> Tensor:
+        """Return the loss of the step with the shares that were counted before."""
+        return sum(self._kept, start=loss)
+
+    def divergence(self, name: Divergence, first: Pass, second: Pass) -> Float[Tensor, ""]:
+        """Return the divergence of two passes' predictions over the graded tokens, on the trainer's loss scale.
+
+        The hidden states are projected through the LM head in chunks and recomputed in the backward pass, so that no
+        tensor of all positions by all words ever exists.
+        """
+        graded = self.graded
+        one, two = (self._predicting(done, graded) for done in (first, second))
+        head = LanguageHead(self.tap.model)
+        compare = partial(_chunk_divergence, head, name)
+        chunks = zip(one.split(POSITIONS_AT_A_TIME), two.split(POSITIONS_AT_A_TIME), strict=True)
+        parts = [checkpoint(compare, a, b, use_reentrant=False) for a, b in chunks]
+        return self.per_token(sum(parts, start=one.new_zeros((), dtype=torch.float32)))
+
+    @property
+    def graded(self) -> Tensor:
+        """True where the next token is a target of the loss."""
+        if self.batch.graded is None:
+            raise NoiseError("an objective that compares predictions needs labels in the batch, got none.")
+        return self.batch.graded[:, 1:]
+
+    def per_token(self, total: Tensor) -> Tensor:
+        """Divide a sum over graded tokens as the trainer divides its own loss."""
+        if self.token_weight is None:
+            return total / self.graded.sum().clamp(min=1)
+        return total * self.token_weight
+
+    def require_dropout(self) -> None:
+        """Raise unless something in the model is random."""
+        modules = [m for m in self.tap.model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+        attention = getattr(base_model(self.tap.model).config.get_text_config(), "attention_dropout", 0.0)
+        if not modules and not attention:
+            raise NoiseError(
+                "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
+                "attention_dropout in the model's config above 0, got 0 for all."
+            )
+
+    def _predicting(self, done: Pass, graded: Tensor) -> Tensor:
+        assert done.hidden is not None  # the tap records it for objectives that say so
+        return done.hidden[:, :-1][graded]
+
+    def _same_dropout(self) -> None:
+        """Let every pass start from the random state that the first one started from."""
+        device = self.batch.input_ids.device
+        if not self._dropout:
+            self._dropout.append(torch.get_rng_state())
+            if device.type == "cuda":
+                self._dropout.append(torch.cuda.get_rng_state(device))
+            return
+        torch.set_rng_state(self._dropout[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(self._dropout[1], device)
+
+
+class LanguageHead:
+    """The projection from hidden states to logits, with the factor and the soft cap of the model's config."""
+
+    def __init__(self, model: nn.Module) -> None:
+        base = base_model(model)
+        self.project = base.get_output_embeddings()
+        if self.project is None:
+            raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
+        config = base.config.get_text_config()
+        self.scale = _logit_scale(config)
+        self.cap = getattr(config, "final_logit_softcapping", None)
+
+    def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        logits = self.project(hidden).float() * self.scale
+        return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
+
+
+def _logit_scale(config: Any) -> float:
+    """Return what a model's forward multiplies its logits by; the config key differs between families."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name))
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return float(scaling) if config.model_type == "hyperclovax" else 1 / float(scaling)
+
+
+def _chunk_divergence(head: LanguageHead, name: Divergence, first: Tensor, second: Tensor) -> Tensor:
+    return divergence(name, head(first), head(second)).sum()
