@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
-from neft_zoo.objectives import Pass
+from neft_zoo.objectives import Family, Pass
 from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -120,18 +120,17 @@ class Ascent:
     steps: int = 2
     size: Scalar = 0.1
 
-    family = "adversarial"
-    hidden = inputs = False
+    family: ClassVar[Family] = "adversarial"
+    hidden: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number("steps", self.steps)
         check_scalar("size", self.size)
 
     @property
-    def forwards(self) -> int:
+    def passes(self) -> int:
         return self.steps + 1
-
-    backwards = forwards
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         if self.steps == 0:
@@ -151,35 +150,34 @@ class FreeAscent:
 
     Args:
         ball: where the perturbation may be.
-        passes: K (>= 1); with 1 the start noise is all there is.
+        steps: passes K (>= 1); with 1 the start noise is all there is.
         size: length of a step (>= 0).
     """
 
     ball: Ball
-    passes: int = 2
+    steps: int = 2
     size: Scalar = 0.1
 
-    family = "adversarial"
-    hidden = inputs = False
+    family: ClassVar[Family] = "adversarial"
+    hidden: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_number("passes", self.passes, 1)
+        check_number("steps", self.steps, 1)
         check_scalar("size", self.size)
 
     @property
-    def forwards(self) -> int:
-        return self.passes
-
-    backwards = forwards
+    def passes(self) -> int:
+        return self.steps
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        current = leaf(noise) if self.passes > 1 else noise
-        for _ in range(self.passes - 1):
+        current = leaf(noise) if self.steps > 1 else noise
+        for _ in range(self.steps - 1):
             done = step.run(current)
-            gradients = step.gradients(done.loss, done.deltas, share=1 / self.passes)
+            gradients = step.gradients(done.loss, done.deltas, share=1 / self.steps)
             moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
             current = step.fixed(moved, noise)
-        return step.total(step.run(current).loss / self.passes)
+        return step.total(step.run(current).loss / self.steps)
 
 
 @dataclass(frozen=True)
@@ -188,9 +186,10 @@ class CleanAndAdversarial:
 
     ball: Ball
 
-    family = "adversarial"
-    forwards = backwards = 2
-    hidden = inputs = False
+    family: ClassVar[Family] = "adversarial"
+    passes = 2
+    hidden: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean = step.run(leaf(noise))
@@ -219,9 +218,9 @@ class VirtualAdversarial:
     size: Scalar = 1e-3
     constant_clean: bool = False
 
-    family = "adversarial"
-    hidden = True
-    inputs = False
+    family: ClassVar[Family] = "adversarial"
+    hidden: ClassVar[bool] = True
+    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)
@@ -229,10 +228,8 @@ class VirtualAdversarial:
         check_scalar("size", self.size)
 
     @property
-    def forwards(self) -> int:
+    def passes(self) -> int:
         return self.steps + 2
-
-    backwards = forwards
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean = step.run(None)

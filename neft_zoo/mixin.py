@@ -60,9 +60,9 @@ class NoiseMixin(Host):
             self._detach()
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._provenance.check(self.args.output_dir, resume_from_checkpoint)
+        self._provenance.check(str(self.args.output_dir), resume_from_checkpoint)
         if self.strategy.weights is not None and not resume_from_checkpoint:
-            self.strategy.weights.begin(self.model, step_key(self.args.seed, 0, 0))
+            self.strategy.weights.begin(self._bare(), step_key(self.args.seed, 0, 0))
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -73,7 +73,7 @@ class NoiseMixin(Host):
             return super().training_step(model, inputs, *args, **kwargs)
         # Every rank must train the same perturbed weights, hence no rank in the key.
         key = step_key(self.args.seed, 0, self.state.global_step)
-        with self.strategy.weights.around(self.model, key, self._progress()):
+        with self.strategy.weights.around(self._bare(), key, self._progress()):
             return super().training_step(model, inputs, *args, **kwargs)
 
     def compute_loss(
@@ -83,7 +83,7 @@ class NoiseMixin(Host):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        if self.strategy.clean or not self.model.training or not torch.is_grad_enabled():
+        if self.strategy.clean or not model.training or not torch.is_grad_enabled():
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs, counted = None, _Counters(self)
 
@@ -93,7 +93,7 @@ class NoiseMixin(Host):
             counted.rewind()
             copy = {**inputs, "input_ids": input_ids}
             result = super(NoiseMixin, self).compute_loss(model, copy, return_outputs, num_items_in_batch)
-            loss, outputs = result if return_outputs else (result, None)
+            loss, outputs = result if isinstance(result, tuple) else (result, None)
             return loss
 
         step = Step(self._attached(), self._read(inputs), compute, self._token_weight(num_items_in_batch))
@@ -123,8 +123,12 @@ class NoiseMixin(Host):
         if self._tap is None or self._tap.model is not self.model:
             self._detach()
             layers = isinstance(self.strategy.noise, AtLayers) or self.strategy.objective.inputs
-            self._tap = Tap(self.model, layers=layers, hidden=self.strategy.objective.hidden)
+            self._tap = Tap(self._bare(), layers=layers, hidden=self.strategy.objective.hidden)
         return self._tap
+
+    def _bare(self) -> nn.Module:
+        assert self.model is not None  # it is only None in transformers' annotations
+        return self.model
 
     def _detach(self) -> None:
         if self._tap is not None:
@@ -158,8 +162,9 @@ class NoiseMixin(Host):
         return lambda loss: self.accelerator.backward(loss / share)
 
     def _refuse_reentrant_checkpointing(self) -> None:
-        reentrant = (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
-        if self.args.gradient_checkpointing and reentrant and self.strategy.objective.forwards > 1:
+        settings = self.args.gradient_checkpointing_kwargs
+        reentrant = isinstance(settings, dict) and settings.get("use_reentrant")
+        if self.args.gradient_checkpointing and reentrant and self.strategy.objective.passes > 1:
             raise NoiseError(
                 f"use_reentrant must be false with {self.strategy.name}, which runs several forward passes a step, "
                 "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
@@ -194,8 +199,8 @@ def tag_model_card(card: Path, strategy: Strategy) -> None:
     if not card.exists():
         return
     loaded = ModelCard.load(card)
-    tags = list(loaded.data.tags or [])
-    loaded.data.tags = [*dict.fromkeys([*tags, "neft-zoo", strategy.name])]
+    tags = loaded.data.get("tags") or []
+    loaded.data["tags"] = [*dict.fromkeys([*tags, "neft-zoo", strategy.name])]
     heading = "### Embedding noise"
     if heading not in loaded.text:
         arguments = "".join(f", {name} = `{value!r}`" for name, value in strategy.arguments.items())

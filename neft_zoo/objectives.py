@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from neft_zoo.divergences import DIVERGENCES, Divergence
 from neft_zoo.errors import NoiseError
@@ -44,22 +44,17 @@ class Objective(Protocol):
 
     Attributes:
         family: how the passes are used.
-        forwards: forward passes per batch.
-        backwards: backward passes per batch.
+        passes: forward passes per batch, and as many backward.
         hidden: whether it compares last hidden states.
         inputs: whether it compares the inputs of decoder layers.
     """
 
+    family: ClassVar[Family]
+    hidden: ClassVar[bool]
+    inputs: ClassVar[bool]
+
     @property
-    def family(self) -> Family: ...
-    @property
-    def forwards(self) -> int: ...
-    @property
-    def backwards(self) -> int: ...
-    @property
-    def hidden(self) -> bool: ...
-    @property
-    def inputs(self) -> bool: ...
+    def passes(self) -> int: ...
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]: ...
 
@@ -68,9 +63,10 @@ class Objective(Protocol):
 class SinglePass:
     """The trainer's own loss on noisy embeddings."""
 
-    family = "single pass"
-    forwards = backwards = 1
-    hidden = inputs = False
+    family: ClassVar[Family] = "single pass"
+    passes = 1
+    hidden: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         return step.run(noise).loss
@@ -91,9 +87,10 @@ class Given:
 class SymmetricPair:
     """The mean loss of one draw added and the same draw subtracted."""
 
-    family = "consistency"
-    forwards = backwards = 2
-    hidden = inputs = False
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+    hidden: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         plus = step.run(noise)
@@ -119,10 +116,10 @@ class Consistency:
     second: float = 0.0
     redraw_dropout: bool = False
 
-    family = "consistency"
-    forwards = backwards = 2
-    hidden = True
-    inputs = False
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+    hidden: ClassVar[bool] = True
+    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)

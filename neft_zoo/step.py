@@ -58,7 +58,7 @@ class Step:
         self.passes.append(done)
         return done
 
-    def fixed(self, deltas: dict[int, Tensor], like: Noise | None, sign: float = 1.0) -> Noise:
+    def fixed(self, deltas: dict[int, Tensor], like: Noise | TokenEdit | None, sign: float = 1.0) -> Noise:
         """Return the noise that adds these deltas, at the sites of `like`."""
         given = Given(deltas, sign)
         return replace(like, noise=given) if isinstance(like, AtLayers) else given

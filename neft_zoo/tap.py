@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def base_model(model: nn.Module) -> Any:
     """Return the transformers model inside a PEFT model, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT need not be installed
+    unwrap: Any = getattr(model, "get_base_model", None)  # PEFT need not be installed
+    return model if unwrap is None else unwrap()
 
 
 def find_embedding(model: nn.Module) -> nn.Module:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import trl
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer as TRLSFTTrainer
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.mixin import NoiseMixin
@@ -14,7 +15,7 @@ from neft_zoo.registry import make
 
 
 @dataclass
-class NoiseSFTConfig(trl.SFTConfig):
+class NoiseSFTConfig(SFTConfig):
     """TRL's `SFTConfig` with the field `noise`, so that a recipe can hold it and a checkpoint records it.
 
     Args:
@@ -24,11 +25,11 @@ class NoiseSFTConfig(trl.SFTConfig):
         NoiseError: if the noise is not accepted.
     """
 
-    _VALID_DICT_FIELDS = [*trl.SFTConfig._VALID_DICT_FIELDS, "noise"]
+    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "noise"]
 
     noise: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Embedding noise: a strategy's name or a JSON mapping with name and arguments."},
+        metadata={"help": "Embedding noise: a strategy's name, or JSON with name and arguments."},
     )
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class NoiseSFTConfig(trl.SFTConfig):
             )
 
 
-class SFTTrainer(NoiseMixin, trl.SFTTrainer):
+class SFTTrainer(NoiseMixin, TRLSFTTrainer):
     """TRL's `SFTTrainer` with `noise=`; every other argument is TRL's.
 
     Example:

@@ -47,9 +47,7 @@ def train_tokenizer(texts: list[str], vocab_size: int = 4096) -> PreTrainedToken
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
         texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=list(SPECIAL.values()), initial_alphabet=alphabet
-        ),
+        trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL.values()), initial_alphabet=alphabet),
     )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,

@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# pip takes the tested versions from constraints.txt; a plain `torch` could bring gigabytes of CUDA.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+setup: $(VENV)/installed  ## create .venv with the tested versions
+
+demo: setup  ## fine-tune the shipped model without and with noise: table and plot
+	$(BIN)/python recipes/quickstart/demo.py
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-all: setup  ## run all tests, the slow ones too
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
+
+check: setup  ## lint, format check, types, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	@if [ -f mkdocs.yml ]; then $(BIN)/python -m mkdocs build --strict --quiet; fi
+
+compare-hook: setup  ## measure this package against transformers' neftune_noise_alpha
+	$(BIN)/python tests/benchmarks/against_hook.py
+
+bench: setup  ## time and memory of a step, as ratios to plain TRL
+	$(BIN)/python tests/benchmarks/cost.py
+
+wheel: setup  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove what make and the tests leave behind
+	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
+
+.PHONY: help setup demo test test-all check compare-hook bench wheel clean

@@ -1,0 +1,123 @@
+"""A recipe: a TRL config in YAML, plus `noise:` and `extends:`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from neft_zoo.errors import NoiseError
+
+PLACEHOLDER = "{recipes}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with everything it extends merged in.
+
+    Attributes:
+        values: the options.
+        origin: file and line of each option, for messages.
+    """
+
+    values: dict[str, Any]
+    origin: dict[str, str]
+
+    def check_keys(self, accepted: Collection[str]) -> None:
+        """Raise if an option is not one of `accepted`, naming its file and line.
+
+        Raises:
+            NoiseError: for the first unknown option.
+        """
+        for key in self.values:
+            if key not in accepted:
+                near = difflib.get_close_matches(key, accepted, n=1)
+                hint = f"; did you mean {near[0]}?" if near else "."
+                raise NoiseError(f"{self.origin[key]}: unknown option {key!r}{hint}")
+
+
+def folder() -> Path:
+    """Return the folder of the shipped recipes: inside an installed package, beside it in a checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
+
+
+def names() -> list[str]:
+    """Return the names of the shipped recipes, such as `quickstart` or `paper/llama2-7b-alpaca`."""
+    return sorted(path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))
+
+
+def find(name: str, beside: Path | None = None) -> Path:
+    """Return the file of a recipe: a path (of the caller, or beside another recipe), else a shipped recipe's name.
+
+    A strategy's own recipe is found by the bare name of the strategy.
+
+    Raises:
+        NoiseError: if there is none; the message lists near names.
+    """
+    candidates = [Path(name).expanduser()] if beside is None else [beside / name, beside / f"{name}.yaml"]
+    candidates += [folder() / f"{name}.yaml", folder() / "strategies" / f"{name}.yaml"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    short = [found.removeprefix("strategies/") for found in names()]
+    near = difflib.get_close_matches(name, [*names(), *short], n=3, cutoff=0.5) or ["neft-zoo recipes ls lists them"]
+    raise NoiseError(f"config must be a YAML file or a recipe's name, got {name!r}; near: {', '.join(near)}.")
+
+
+def load(name: str) -> Recipe:
+    """Read a recipe and what it extends; an option of the recipe replaces the extended one's whole.
+
+    Raises:
+        NoiseError: if a file is missing, not YAML, not a mapping, has a key twice, or extends itself.
+    """
+    chain: list[Path] = []
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    path: Path | None = find(name)
+    while path is not None:
+        if path.resolve() in chain:
+            raise NoiseError(f"extends must not lead back to the recipe itself, got {path}.")
+        chain.append(path.resolve())
+        mine, lines = _read(path)
+        parent = mine.pop("extends", None)
+        if parent is not None and not isinstance(parent, str):
+            raise NoiseError(f"{path}: extends must be one recipe's name or path, got {parent!r}.")
+        values = {**mine, **values}
+        origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
+        path = None if parent is None else find(parent, beside=path.parent)
+    return Recipe({key: _fill(value) for key, value in values.items()}, origin)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the options of one file and the line of each."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise NoiseError(f"{path} must be YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise NoiseError(f"{path} must be a mapping of options, got {type(values).__name__}.")
+    assert isinstance(node, yaml.MappingNode)
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if key.value in lines:
+            raise NoiseError(f"{path} line {key.start_mark.line + 1}: {key.value!r} is given twice.")
+        lines[key.value] = key.start_mark.line + 1
+    return values, lines
+
+
+def _fill(value: Any) -> Any:
+    """Put the folder of the shipped recipes where a recipe says `{recipes}`."""
+    if isinstance(value, str):
+        return value.replace(PLACEHOLDER, str(folder()))
+    if isinstance(value, list):
+        return [_fill(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _fill(item) for key, item in value.items()}
+    return value
