@@ -94,7 +94,7 @@ def run(argv: list[str]) -> None:
         "trust_remote_code": training.trust_remote_code,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
-        **(training.model_init_kwargs or {}),
+        **(training.model_init_kwargs if isinstance(training.model_init_kwargs, dict) else {}),
     }
     data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
     for split in (script.dataset_train_split, script.dataset_test_split):

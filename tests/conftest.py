@@ -1,0 +1,99 @@
+"""Small real models and data: everything is built here or shipped, nothing is fetched."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import datasets
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from neft_zoo import NoiseSFTConfig, recipe
+
+torch.set_num_threads(1)
+datasets.disable_progress_bars()
+QUICKSTART = recipe.folder() / "quickstart"
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(QUICKSTART / "model")
+
+
+@pytest.fixture
+def llama(tokenizer):
+    """Return a maker of equal tiny Llamas."""
+
+    def make(seed=0, **config):
+        torch.manual_seed(seed)
+        numbers = dict(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            tie_word_embeddings=True,
+        )
+        return LlamaForCausalLM(LlamaConfig(**{**numbers, **config}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def records():
+    """Return 32 conversations of different lengths."""
+    words = "the cell divides when its energy is enough to copy what it holds".split()
+    return Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": f"Question {i}: " + " ".join(words[: i % 7 + 1])}],
+                "completion": [{"role": "assistant", "content": " ".join(words[: i % 11 + 1])}],
+            }
+            for i in range(32)
+        ]
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return a maker of trainer arguments: 4 steps of 4 records, every step logged."""
+
+    def make(**settings):
+        defaults = dict(
+            output_dir=str(tmp_path / "out"),
+            max_steps=4,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+            gradient_checkpointing=False,
+        )
+        return NoiseSFTConfig(**{**defaults, **settings})
+
+    return make
+
+
+def weights(model):
+    """Return a copy of all weights."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one, other):
+    """Return whether two sets of weights are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def apart(one, other):
+    """Return the largest difference of two sets of weights."""
+    return max((one[name].float() - other[name].float()).abs().max().item() for name in one)

@@ -1,0 +1,155 @@
+"""Batch reads every layout that trainers produce."""
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.integrations.neftune import neftune_post_forward_hook
+from trl import pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from neft_zoo import make
+from neft_zoo.batch import Batch, step_key
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.scales import ByLength
+
+DOCUMENTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [5, 6]]
+
+
+def collate(documents=DOCUMENTS, **settings):
+    return DataCollatorForLanguageModeling(pad_token_id=0, **settings)([{"input_ids": d} for d in documents])
+
+
+def per_document(batch, values):
+    """Return the values of the real positions, document by document."""
+    numbers = [int(i) for i in batch.document[batch.real].unique()]
+    return [values[batch.real & (batch.document == i)].tolist() for i in numbers]
+
+
+def reads(batch, documents=DOCUMENTS):
+    assert per_document(batch, batch.input_ids) == documents
+    assert per_document(batch, batch.lengths) == [[len(d)] * len(d) for d in documents]
+    assert per_document(batch, batch.position) == [list(range(len(d))) for d in documents]
+
+
+@pytest.mark.parametrize("multiple", [None, 4, 16])
+@pytest.mark.parametrize("padding_free", [False, True])
+def test_reads_what_trl_collates(padding_free, multiple):
+    inputs = collate(padding_free=padding_free, pad_to_multiple_of=multiple)
+    batch = Batch.from_inputs(inputs)
+    reads(batch)
+    assert batch.real.sum() == sum(map(len, DOCUMENTS))
+
+
+def test_reads_packed_rows():
+    data = pack_dataset(Dataset.from_dict({"input_ids": DOCUMENTS * 8}), seq_length=8, strategy="bfd")
+    rows = list(data)
+    inputs = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)
+    documents = []
+    for row in rows:
+        ids = list(row["input_ids"])
+        for length in row["seq_lengths"]:
+            documents.append(ids[:length])
+            ids = ids[length:]
+    reads(Batch.from_inputs(inputs), documents)
+
+
+def test_reads_borders_without_positions():
+    inputs = collate(padding_free=True)
+    del inputs["position_ids"]
+    reads(Batch.from_inputs(inputs))
+
+
+@pytest.mark.parametrize("pads", [0, 1])
+def test_reads_left_padding_with_positions(pads):
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]])
+    ids = torch.arange(15).view(3, 5) * mask
+    positions = (mask.cumsum(-1) - 1).masked_fill(mask == 0, pads)
+    for given_positions in ({}, {"position_ids": positions}, {"position_ids": positions.expand(3, 3, 5)}):
+        batch = Batch.from_inputs({"input_ids": ids, "attention_mask": mask, **given_positions})
+        reads(batch, [[2, 3, 4], [5, 6, 7, 8, 9], [14]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=6), min_size=1, max_size=6), st.booleans())
+def test_lengths_are_what_a_loop_counts(documents, padding_free):
+    reads(Batch.from_inputs(collate(documents, padding_free=padding_free)), documents)
+
+
+def test_an_empty_row_has_no_real_position():
+    batch = Batch.from_inputs(
+        {"input_ids": torch.ones(2, 3).long(), "attention_mask": torch.tensor([[0] * 3, [1] * 3])}
+    )
+    assert batch.real.tolist() == [[False] * 3, [True] * 3]
+    assert make("neft_sphere").noise(torch.ones(2, 3, 4), batch).isfinite().all()
+
+
+def test_graded_tokens_are_the_same_in_every_layout():
+    examples = [{"input_ids": d, "labels": d[:1] + [-100] + d[2:]} for d in DOCUMENTS]
+    for padding_free in (False, True):
+        inputs = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=padding_free)(examples)
+        batch = Batch.from_inputs(inputs)
+        assert per_document(batch, batch.graded) == [[False, False] + [True] * (len(d) - 2) for d in DOCUMENTS]
+    assert Batch.from_inputs({"input_ids": torch.ones(1, 2).long()}).graded is None
+
+
+def test_equal_documents_draw_different_noise():
+    batch = Batch.from_inputs(collate([[1, 2, 3]] * 3))
+    assert len(batch.keys.unique()) == 9
+    noise = make("neft_uniform").noise(torch.zeros(3, 3, 8), batch)
+    assert not torch.equal(noise[0], noise[1]) and not torch.equal(noise[1], noise[2])
+
+
+def test_steps_ranks_seeds_and_sites_draw_different_noise():
+    keys = {step_key(seed, rank, step) for seed in range(3) for rank in range(3) for step in range(3)}
+    assert len(keys) == 27
+    batch = Batch.from_inputs(collate(), key=1)
+    assert not torch.equal(batch.at(0).keys, batch.keys) and not torch.equal(batch.at(0).keys, batch.at(1).keys)
+    assert torch.equal(batch.at(-1).keys, batch.keys)
+    assert not torch.equal(batch.stream("what"), batch.stream("rounding"))
+
+
+def test_a_split_into_micro_batches_changes_no_draw():
+    whole = Batch.from_inputs(collate(DOCUMENTS[:3]), key=5)
+    for row, document in enumerate(DOCUMENTS[:3]):
+        alone = Batch.from_inputs(collate([document]), key=5)
+        assert torch.equal(whole.keys[row][: len(document)], alone.keys[0])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"labels": torch.ones(1, 2)}, r"needs input_ids.*\['labels'\]"),
+        (
+            {"input_ids": torch.ones(1, 2).long(), "attention_mask": torch.ones(1, 1, 2, 2)},
+            r"\(1, 2\), got \(1, 1, 2, 2\)",
+        ),
+        ({"input_ids": torch.ones(1, 2).long(), "attention_mask": {"full": 1}}, "got dict"),
+    ],
+)
+def test_unreadable_inputs_are_refused(inputs, message):
+    with pytest.raises(NoiseError, match=message):
+        Batch.from_inputs(inputs)
+
+
+def test_special_tokens_are_marked():
+    batch = Batch.from_inputs(collate(), special_ids=[6, 13])
+    assert batch.input_ids[batch.special].tolist() == [6, 13, 6]
+
+
+def test_equals_transformers_hook_at_equal_random_numbers():
+    """Padded length and the hook's own draw: the same noise on every real position."""
+    inputs = collate()
+    embedding = torch.nn.Embedding(16, 24).train()
+    embedding.neftune_noise_alpha = 5.0
+    embeds = embedding(inputs["input_ids"]).detach()
+    torch.manual_seed(3)
+    theirs = neftune_post_forward_hook(embedding, None, embeds) - embeds
+    torch.manual_seed(3)
+    drawn = torch.zeros_like(embeds).uniform_(-1, 1)
+    batch = Batch.from_inputs(inputs)
+    ours = AdditiveNoise(lambda batch, width: drawn, ByLength(5.0, "padded"))(embeds, batch)
+    assert (ours - theirs)[batch.real].abs().max() < 1e-6
+    assert theirs[~batch.real].abs().max() > 0 and not ours[~batch.real].any()
