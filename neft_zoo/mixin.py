@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.batch import Batch, step_key
-from neft_zoo.callback import NoiseCallback, write
 from neft_zoo.errors import NoiseError
 from neft_zoo.measure import measure
 from neft_zoo.noise import AtLayers
+from neft_zoo.provenance import check_run, tag_model_card, write
 from neft_zoo.registry import Strategy, make
 from neft_zoo.step import Step
 from neft_zoo.tap import Tap
@@ -52,15 +52,13 @@ class NoiseMixin(Host):
             )
         self._tap: Tap | None = None
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
-        self._provenance = NoiseCallback(self.strategy)
-        self.add_callback(self._provenance)
         self._refuse_reentrant_checkpointing()
         if not self.strategy.clean:
             self._attached()  # what the model cannot do is said before training
             self._detach()
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._provenance.check(str(self.args.output_dir), resume_from_checkpoint)
+        check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
         if self.strategy.weights is not None and not resume_from_checkpoint:
             self.strategy.weights.begin(self._bare(), step_key(self.args.seed, 0, 0))
         try:
@@ -190,21 +188,3 @@ class _Counters:
             self.trainer._total_train_tokens = self.tokens
         for name, values in self.metrics.items():
             del values[self.lengths.get(name, 0) :]
-
-
-def tag_model_card(card: Path, strategy: Strategy) -> None:
-    """Name the noise in a model card, once."""
-    from huggingface_hub import ModelCard
-
-    if not card.exists():
-        return
-    loaded = ModelCard.load(card)
-    tags = loaded.data.get("tags") or []
-    loaded.data["tags"] = [*dict.fromkeys([*tags, "neft-zoo", strategy.name])]
-    heading = "### Embedding noise"
-    if heading not in loaded.text:
-        arguments = "".join(f", {name} = `{value!r}`" for name, value in strategy.arguments.items())
-        loaded.text += f"\n\n{heading}\n\nTrained with `{strategy.name}`{arguments} (neft-zoo).\n"
-    partial = card.with_suffix(".partial")
-    loaded.save(partial)
-    partial.replace(card)

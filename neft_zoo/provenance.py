@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from huggingface_hub import ModelCard
 from transformers.trainer_utils import get_last_checkpoint
 
 import neft_zoo
@@ -69,27 +69,30 @@ def _spell(saved: dict[str, Any]) -> str:
     return saved["repr"] or f"{saved['name']}({arguments}) version {saved['version']}"
 
 
-class NoiseCallback(TrainerCallback):
-    """Refuses a folder of another strategy before training starts and leaves `noise.json` in every checkpoint."""
+def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None, strategy: Strategy) -> None:
+    """Raise if a run would go on, or write over, a run of another strategy.
 
-    def __init__(self, strategy: Strategy) -> None:
-        self.strategy = strategy
+    Raises:
+        NoiseError: if it would.
+    """
+    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    resumed = last if resume_from_checkpoint is True else resume_from_checkpoint
+    for folder in (output_dir, last, resumed):
+        if folder:
+            check(Path(folder), strategy)
 
-    def check(self, output_dir: str | Path, resume_from_checkpoint: str | Path | bool | None) -> None:
-        """Raise if the run would go on, or write over, a run of another strategy."""
-        check(Path(output_dir), self.strategy)
-        last = get_last_checkpoint(str(output_dir)) if Path(output_dir).is_dir() else None
-        resumed = last if resume_from_checkpoint is True else resume_from_checkpoint
-        for folder in {folder for folder in (last, resumed) if folder}:
-            check(Path(folder), self.strategy)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            write(Path(str(args.output_dir)), self.strategy)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            write(folder, self.strategy)
+def tag_model_card(card: Path, strategy: Strategy) -> None:
+    """Name the noise in a model card, once."""
+    if not card.exists():
+        return
+    loaded = ModelCard.load(card)
+    tags = loaded.data.get("tags") or []
+    loaded.data["tags"] = [*dict.fromkeys([*tags, "neft-zoo", strategy.name])]
+    heading = "### Embedding noise"
+    if heading not in loaded.text:
+        arguments = "".join(f", {name} = `{value!r}`" for name, value in strategy.arguments.items())
+        loaded.text += f"\n\n{heading}\n\nTrained with `{strategy.name}`{arguments} (neft-zoo).\n"
+    partial = card.with_suffix(".partial")
+    loaded.save(partial)
+    partial.replace(card)
