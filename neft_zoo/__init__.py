@@ -12,7 +12,7 @@ _HOME = {
     "NoiseMixin": "mixin",
     "NoiseError": "errors",
     "Strategy": "registry",
-    "attach": "attach",
+    "attach": "loop",
     "make": "registry",
     "names": "registry",
     "register": "registry",
@@ -20,8 +20,8 @@ _HOME = {
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
-    from neft_zoo.attach import attach as attach
     from neft_zoo.errors import NoiseError as NoiseError
+    from neft_zoo.loop import attach as attach
     from neft_zoo.mixin import NoiseMixin as NoiseMixin
     from neft_zoo.registry import Strategy as Strategy
     from neft_zoo.registry import make as make

@@ -97,7 +97,7 @@ def check_strategy(strategy: Strategy | str, *, max_examples: int = 30) -> None:
         database=None,
         derandomize=True,
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     for check in BATCH_CHECKS:
         quiet(given(_cases(needs_labels(made)))(_on_cases(check, made)))()

@@ -1,4 +1,4 @@
-"""attach(): noise in a training loop of one's own."""
+"""attach(): noise in a training loop of one's own (a module called `attach` would hide the function)."""
 
 from __future__ import annotations
 

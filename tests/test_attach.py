@@ -1,0 +1,119 @@
+"""attach(): loops of one's own."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import apart, same, weights
+from peft import LoraConfig, get_peft_model
+
+from neft_zoo import NoiseError, attach
+
+IDS = torch.arange(5, 29).view(4, 6)
+BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS.clone()}
+
+
+def loop(model, noise, steps=4, accumulate=1, optimizer=None, backward=torch.Tensor.backward):
+    """Train for some steps, each batch in `accumulate` parts."""
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.5)
+    handle = attach(model, noise, total_steps=steps)
+    model.train()
+    for step in range(steps):
+        for part in range(accumulate):
+            rows = slice(part * 4 // accumulate, (part + 1) * 4 // accumulate)
+            loss = handle.loss({name: value[rows] for name, value in BATCH.items()}, step=step)
+            backward(loss / accumulate)
+        optimizer.step()
+        optimizer.zero_grad()
+    handle.detach()
+    return weights(model)
+
+
+@pytest.mark.parametrize("noise", ["neft_uniform", "symnoise", "neft_completion"])
+def test_plain_torch_loop(llama, noise):
+    whole = loop(llama(), noise)
+    assert not same(whole, loop(llama(), "none"))
+    assert apart(whole, loop(llama(), noise, accumulate=4)) < 1e-5
+
+
+def test_accelerate_loop_equals_plain_torch(llama):
+    accelerator = Accelerator(cpu=True)
+    model = llama()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    got = loop(prepared, "neft_uniform", optimizer=optimizer, backward=accelerator.backward)
+    assert same(got, loop(llama(), "neft_uniform"))
+
+
+def test_lora(llama):
+    model = get_peft_model(llama(), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    before = weights(model)
+    assert not same(loop(model, "neft_uniform"), before)
+
+
+def test_steps_are_counted_or_given(llama):
+    model = llama().train()
+    with attach(
+        model, {"name": "neft_scheduled", "alpha": {"schedule": "linear", "start": 8, "end": 0}}, total_steps=4
+    ) as h:
+        first, second = h.loss(BATCH).item(), h.loss(BATCH).item()
+        assert h.measured["alpha"] == 6 and h.step == 2
+        assert [h.loss(BATCH, step=i).item() for i in (0, 1)] == [first, second] and first != second
+        assert h.measured["rms"] == pytest.approx(6 / (3 * 6 * 32) ** 0.5, rel=0.05)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_evaluation_is_clean(llama):
+    model = llama()
+    clean = model.eval()(**BATCH).loss
+    handle = attach(model, {"name": "neft_uniform", "alpha": 50}, total_steps=1)
+    assert torch.equal(handle.loss(BATCH), clean)
+    model.train()
+    with torch.no_grad():
+        assert torch.equal(handle.loss(BATCH), clean)
+    assert not torch.equal(handle.loss(BATCH), clean)
+    assert torch.equal(model(**BATCH).loss, clean)
+
+
+def test_attached_twice_only_the_one_in_use_adds(llama):
+    model = llama().train()
+    attach(model, {"name": "neft_uniform", "alpha": 50}, total_steps=1)
+    second = attach(model, "neft_uniform", total_steps=1).loss(BATCH)
+    assert torch.equal(second, attach(llama().train(), "neft_uniform", total_steps=1).loss(BATCH))
+
+
+def test_a_loss_of_ones_own(llama):
+    def squared(model, inputs):
+        return model(inputs["input_ids"]).logits.square().mean()
+
+    model = llama().train()
+    handle = attach(model, "neft_uniform", total_steps=1)
+    assert handle.loss(BATCH, compute=squared) != squared(model, BATCH)
+
+
+def test_ranks_and_seeds_draw_differently(llama):
+    model = llama().train()
+    losses = {
+        attach(model, "neft_uniform", total_steps=1, seed=s, rank=r).loss(BATCH).item() for s in (0, 1) for r in (0, 1)
+    }
+    assert len(losses) == 4
+
+
+@pytest.mark.parametrize(
+    ("noise", "steps", "message"),
+    [
+        ("nope", 1, "must name a strategy, got 'nope'"),
+        ("neft_uniform", 0, "total_steps must be a finite number >= 1, got 0"),
+        (3, 1, "got 3"),
+    ],
+)
+def test_bad_input(llama, noise, steps, message):
+    with pytest.raises(NoiseError, match=message):
+        attach(llama(), noise, total_steps=steps)
+
+
+def test_models_and_batches_that_cannot_work(llama):
+    with pytest.raises(NoiseError, match="token embedding .* got Linear"):
+        attach(torch.nn.Linear(2, 2), "neft_uniform", total_steps=1)
+    handle = attach(llama().train(), "neft_prompt", total_steps=1)
+    with pytest.raises(NoiseError, match="'prompt' tokens needs labels"):
+        handle.loss({"input_ids": IDS})

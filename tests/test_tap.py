@@ -1,0 +1,166 @@
+"""The hooks between noise and model."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from neft_zoo import NoiseError, make
+from neft_zoo.batch import EMBEDDING, Batch
+from neft_zoo.distributions import Uniform
+from neft_zoo.noise import AdditiveNoise, AtLayers
+from neft_zoo.scales import Fixed
+from neft_zoo.tap import Tap, add_rounded, find_backbone, find_layers
+
+NEFT = make("neft_uniform").noise
+IDS = torch.arange(5, 17).view(2, 6)
+
+
+@pytest.fixture
+def batch():
+    return Batch.from_inputs({"input_ids": IDS}, key=1)
+
+
+def test_noise_is_added_in_an_open_pass_only(llama, batch):
+    model = llama().train()
+    clean = model(IDS).logits
+    tap = Tap(model)
+    with tap.open(NEFT, batch) as done:
+        noisy = model(IDS).logits
+    assert not torch.equal(noisy, clean)
+    assert torch.equal(
+        done.embeds[EMBEDDING] + done.deltas[EMBEDDING], model.model.embed_tokens(IDS) + done.deltas[-1]
+    )
+    assert torch.equal(model(IDS).logits, clean)
+    tap.detach()
+    with tap.open(NEFT, batch):
+        assert torch.equal(model(IDS).logits, clean)
+
+
+def test_other_shapes_pass_unchanged(llama, batch):
+    model = llama()
+    tap = Tap(model)
+    embed = model.model.embed_tokens
+    with tap.open(NEFT, batch):
+        for ids in (torch.tensor(3), torch.tensor([3, 4]), IDS[:1]):
+            assert torch.equal(embed(ids), embed.weight[ids])
+
+
+def test_an_exception_closes_the_pass(llama, batch):
+    model = llama()
+    clean = model(IDS).logits
+    tap = Tap(model)
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), tap.open(NEFT, batch):
+            raise error
+    assert torch.equal(model(IDS).logits, clean)
+
+
+def test_an_attached_model_can_be_copied_and_pickled(llama, batch):
+    model = llama()
+    tap = Tap(model, layers=True, hidden=True)
+    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    with tap.open(NEFT, batch):
+        noisy = model(IDS).logits
+        for twin in twins:
+            assert not torch.equal(twin(IDS).logits, noisy), "the copy has a tap of its own"
+
+
+def test_layers_get_noise_of_their_own(llama, batch):
+    model = llama(num_hidden_layers=4)
+    tap = Tap(model, layers=True)
+    for layers, expected in (("all", [0, 1, 2, 3]), ((1, -1), [1, 3])):
+        with tap.open(AtLayers(AdditiveNoise(Uniform(), Fixed(0.1)), layers), batch) as done:
+            model(IDS)
+        assert sorted(done.deltas) == expected
+        assert len({delta.sum().item() for delta in done.deltas.values()}) == len(expected)
+    with tap.open(NEFT, batch) as done:
+        model(IDS)
+    assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_layers_gradient_is_that_of_the_noise_it_saw(llama, batch, checkpointing):
+    """With checkpointing the block is computed again in the backward pass, and must see the same noise."""
+    model = llama().train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    tap = Tap(model, layers=True)
+    with tap.open(AtLayers(AdditiveNoise(Uniform(), Fixed(0.1))), batch):
+        loss = model(IDS, labels=IDS).loss
+    loss.backward()
+    reference = llama().train()
+    other = Tap(reference, layers=True)
+    with other.open(AtLayers(AdditiveNoise(Uniform(), Fixed(0.1))), batch):
+        reference(IDS, labels=IDS).loss.backward()
+    for one, two in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(one.grad, two.grad)
+
+
+def test_hidden_is_what_the_head_sees(llama, batch):
+    model = llama()
+    tap = Tap(model, hidden=True)
+    with tap.open(None, batch) as done:
+        logits = model(IDS).logits
+    assert torch.equal(model.lm_head(done.hidden), logits)
+
+
+def test_other_architectures_are_found():
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=16, n_head=2, vocab_size=64, n_positions=16))
+    assert len(find_layers(gpt2)) == 3 and find_backbone(gpt2) is gpt2.transformer
+    batch = Batch.from_inputs({"input_ids": IDS})
+    with Tap(gpt2, layers=True).open(NEFT, batch) as done:
+        gpt2(IDS)
+    assert list(done.deltas) == [EMBEDDING], "only the token embedding: positions are an nn.Embedding, too"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({}, "token embedding"), ({"layers": True}, "decoder layers"), ({"hidden": True}, "backbone")],
+)
+def test_models_without_the_part_are_refused_by_name(options, message):
+    class Bare(nn.Module):
+        def get_input_embeddings(self):
+            return None if not options else self.embed
+
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(4, 4)
+
+    with pytest.raises(NoiseError, match=f"{message}.* got Bare"):
+        Tap(Bare(), **options)
+
+
+@pytest.mark.parametrize("length", [128, 2048, 32768])
+@pytest.mark.parametrize("std", [0.02, 0.1, 1.0])
+def test_bf16_keeps_mean_and_rms_of_small_noise(length, std):
+    """alpha 5 at 4,096 features, where rounding to nearest loses up to 93 % of the coordinates."""
+    rows, width = 256, 4096
+    batch = Batch.from_inputs({"input_ids": torch.arange(rows)[None]}, key=length)
+    embeds = (torch.randn(1, rows, width, generator=torch.Generator().manual_seed(0)) * std).to(torch.bfloat16)
+    delta = Uniform()(batch, width) * 5 / math.sqrt(length * width)
+    added = add_rounded(embeds, delta, batch).float() - embeds.float()
+    # What arrives is delta plus rounding of mean 0: its projection on delta keeps the size, its mean stays 0.
+    assert ((added * delta).sum() / delta.square().sum()).item() == pytest.approx(1, abs=0.02)
+    assert abs((added - delta).mean().item()) < 6 * (added - delta).std().item() / math.sqrt(delta.numel())
+    nearest = (embeds + delta.to(torch.bfloat16)).float() - embeds.float()
+    if std == 1.0:
+        assert (nearest == 0).float().mean() > 0.2, "the case is one where rounding to nearest does lose noise"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_zero_delta_changes_no_bit(dtype, batch):
+    embeds = torch.randn(2, 6, 8).to(dtype)
+    noisy = add_rounded(embeds, torch.zeros(2, 6, 8), batch)
+    assert noisy.dtype == dtype and torch.equal(noisy, embeds)
+
+
+def test_the_gradient_passes_through_the_rounding(batch):
+    embeds = torch.randn(2, 6, 8).to(torch.bfloat16).requires_grad_()
+    delta = torch.randn(2, 6, 8).requires_grad_()
+    add_rounded(embeds, delta, batch).sum().backward()
+    assert (embeds.grad == 1).all() and (delta.grad == 1).all()
