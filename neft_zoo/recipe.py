@@ -51,18 +51,22 @@ def names() -> list[str]:
     return sorted(path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))
 
 
-def find(name: str, beside: Path | None = None) -> Path:
-    """Return the file of a recipe: a path (of the caller, or beside another recipe), else a shipped recipe's name.
+def find(name: str, extended_by: Path | None = None) -> Path:
+    """Return the file of a recipe: a path (from here, or beside the recipe that extends it), else a shipped name.
 
     A strategy's own recipe is found by the bare name of the strategy.
 
     Raises:
         NoiseError: if there is none; the message lists near names.
     """
-    candidates = [Path(name).expanduser()] if beside is None else [beside / name, beside / f"{name}.yaml"]
+    if extended_by is None:
+        candidates = [Path(name).expanduser()]
+    else:
+        candidates = [extended_by.parent / name, extended_by.parent / f"{name}.yaml"]
     candidates += [folder() / f"{name}.yaml", folder() / "strategies" / f"{name}.yaml"]
     for path in candidates:
-        if path.is_file():
+        # A copy of `quickstart` may be called quickstart.yaml and extend the shipped one.
+        if path.is_file() and path != extended_by:
             return path
     short = [found.removeprefix("strategies/") for found in names()]
     near = difflib.get_close_matches(name, [*names(), *short], n=3, cutoff=0.5) or ["neft-zoo recipes ls lists them"]
@@ -89,7 +93,7 @@ def load(name: str) -> Recipe:
             raise NoiseError(f"{path}: extends must be one recipe's name or path, got {parent!r}.")
         values = {**mine, **values}
         origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
-        path = None if parent is None else find(parent, beside=path.parent)
+        path = None if parent is None else find(parent, extended_by=path)
     return Recipe({key: _fill(value) for key, value in values.items()}, origin)
 
 
