@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from neft_zoo.step import Step
 
 Norm: TypeAlias = Literal["document", "token"]
-Direction: TypeAlias = Literal["gradient", "sign"]
+Direction: TypeAlias = Literal["gradient", "sign", "token_share"]
 SMALLEST = 1e-30  # keeps 0 / 0 at 0; a divide-guard, never a radius
 
 
@@ -30,7 +31,8 @@ class Ball:
     Args:
         radius: largest L2 norm, in the embedding's own unit; 0 leaves no room.
         norm: of a whole document (over its real tokens), or of each token.
-        direction: `gradient` normalised by that norm, or its `sign` per coordinate.
+        direction: the `gradient` divided by its norm, its `sign` per coordinate (a token's step has norm 1), or its
+            `token_share`: each token's gradient over the largest token's.
         relative: the radius and the step are fractions of the mean L2 norm of the real tokens' embeddings.
     """
 
@@ -43,8 +45,8 @@ class Ball:
         check_scalar("radius", self.radius)
         if self.norm not in ("document", "token"):
             raise NoiseError(f"norm must be 'document' or 'token', got {self.norm!r}.")
-        if self.direction not in ("gradient", "sign"):
-            raise NoiseError(f"direction must be 'gradient' or 'sign', got {self.direction!r}.")
+        if self.direction not in get_args(Direction):
+            raise NoiseError(f"direction must be one of {', '.join(get_args(Direction))}, got {self.direction!r}.")
 
     def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
         """Return the norm of the document, or of the token, at every position."""
@@ -55,9 +57,12 @@ class Ball:
         """Return the direction of steepest ascent, 0 on padding and where the gradient is 0."""
         gradient = gradient.float() * batch.real[..., None]
         if self.direction == "sign":
-            return gradient.sign()
+            return gradient.sign() / math.sqrt(gradient.shape[-1])
         # Scaled by its largest entry first: a gradient of 1e-25 has a direction too, but its square is 0.
         gradient = gradient / gradient.abs().amax().clamp(min=SMALLEST)
+        if self.direction == "token_share":
+            tokens = gradient.square().sum(-1).sqrt()
+            return gradient / batch.document_max(tokens)[..., None].clamp(min=SMALLEST)
         return gradient / self.length(gradient, batch).clamp(min=SMALLEST)
 
     def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:

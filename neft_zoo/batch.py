@@ -29,9 +29,12 @@ class Batch:
         position: place of the token within its document, from 0.
         lengths: number of real tokens of the document that owns the position.
         graded: True where the loss counts the token as a target; None without labels.
+        labels: the loss's targets as they came, -100 where there is none; None without labels.
+        key: of the optimizer step, equal for all its micro-batches.
         keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
         progress: fraction of training done, in [0, 1].
         special: True on the tokenizer's special tokens; all False where nobody said which they are.
+        fill_id: the token that stands for a hidden one: the tokenizer's mask token, or its padding token.
         site: where the noise enters: `EMBEDDING`, or the number of the decoder layer whose input it is.
     """
 
@@ -41,14 +44,23 @@ class Batch:
     position: Int[Tensor, "B L"]
     lengths: Int[Tensor, "B L"]
     graded: Bool[Tensor, "B L"] | None
+    labels: Int[Tensor, "B L"] | None
+    key: int
     keys: Int[Tensor, "B L"]
     progress: float
     special: Bool[Tensor, "B L"]
+    fill_id: int | None = None
     site: int = EMBEDDING
 
     @classmethod
     def from_inputs(
-        cls, inputs: Mapping[str, Any], *, key: int = 0, progress: float = 0.0, special_ids: Sequence[int] = ()
+        cls,
+        inputs: Mapping[str, Any],
+        *,
+        key: int = 0,
+        progress: float = 0.0,
+        special_ids: Sequence[int] = (),
+        fill_id: int | None = None,
     ) -> Batch:
         """Read a model's keyword arguments: padded, packed (`position_ids`) or padding-free (`cu_seq_lens_q`).
 
@@ -57,6 +69,7 @@ class Batch:
             key: a hash of run seed, data-parallel rank and optimizer step; equal keys draw equal noise.
             progress: fraction of training done, in [0, 1].
             special_ids: ids of the tokenizer's special tokens.
+            fill_id: id of the token that stands for a hidden one.
 
         Raises:
             NoiseError: without `input_ids`, or with an attention mask that is not one number per token.
@@ -74,7 +87,20 @@ class Batch:
         graded = None if labels is None else (labels != IGNORED) & real & ~first
         keys = _keys(input_ids, real, document, position, key)
         special = torch.isin(input_ids, torch.tensor(list(special_ids), dtype=torch.long, device=input_ids.device))
-        return cls(input_ids, real, document, position, lengths.clamp(min=1), graded, keys, progress, special)
+        return cls(
+            input_ids=input_ids,
+            real=real,
+            document=document,
+            position=position,
+            lengths=lengths.clamp(min=1),
+            graded=graded,
+            labels=labels,
+            key=key,
+            keys=keys,
+            progress=progress,
+            special=special,
+            fill_id=fill_id,
+        )
 
     def at(self, site: int) -> Batch:
         """Return the same batch as seen at a site; draws at different sites are independent."""
@@ -84,9 +110,27 @@ class Batch:
         """Return, at every position, the sum of `values` over the real tokens of its document."""
         return _per_document(torch.where(self.real, values, 0), self.document)
 
+    def document_max(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+        """Return, at every position, the largest of `values` (>= 0) over the real tokens of its document."""
+        values, document = torch.where(self.real, values, 0), self.document.flatten()
+        return values.new_zeros(values.numel()).scatter_reduce_(0, document, values.flatten(), "amax")[self.document]
+
     def stream(self, name: str) -> Int[Tensor, "B L"]:
         """Return keys for a draw that is independent of every other stream's."""
         return stream(self.keys, name)
+
+    def document_stream(self, name: str) -> Int[Tensor, "B L"]:
+        """Return keys that all positions of a document share."""
+        firsts = self.real & (self.position == 0)
+        return stream(_per_document(torch.where(firsts, self.keys, 0), self.document), name)
+
+    def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
+        """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
+        order = torch.arange(self.real.numel(), device=self.real.device)
+        starts = order.new_zeros(self.real.numel())
+        firsts = (self.real & (self.position == 0)).flatten()
+        starts[self.document.flatten()[firsts]] = order[firsts]
+        return values.flatten(0, 1)[starts[document] + position]
 
 
 def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
@@ -135,3 +179,11 @@ def _keys(input_ids: Tensor, real: Tensor, document: Tensor, position: Tensor, k
 def step_key(seed: int, rank: int, step: int) -> int:
     """Return the key of an optimizer step: micro-batches share it, so a split of the batch changes no draw."""
     return key_of("step", seed, rank, step)
+
+
+def known_tokens(tokenizer: Any) -> dict[str, Any]:
+    """Return what a tokenizer or processor, if there is one, says of its special tokens and its mask token."""
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
+    fills = [getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id")]
+    fill = next((token for token in fills if token is not None), None)
+    return {"special_ids": getattr(tokenizer, "all_special_ids", ()), "fill_id": fill}

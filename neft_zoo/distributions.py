@@ -40,6 +40,19 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class SharedByToken:
+    """U(-1, 1), the same numbers for equal tokens of an optimizer step."""
+
+    @property
+    def rms(self) -> float:
+        return UNIFORM_RMS
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        keys = randomness.mix(batch.input_ids.long() * randomness.GOLDEN ^ batch.key)
+        return randomness.uniform(randomness.stream(keys, "what"), width)
+
+
+@dataclass(frozen=True)
 class Gaussian:
     """N(0, rms^2)."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.batch import Batch, step_key
+from neft_zoo.batch import Batch, known_tokens, step_key
+from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
 from neft_zoo.noise import AtLayers
 from neft_zoo.registry import Strategy, make
@@ -27,13 +29,26 @@ def model_loss(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
 class Attached:
     """A strategy attached to a model; see `attach`."""
 
-    def __init__(self, model: nn.Module, strategy: Strategy, total_steps: int, seed: int, rank: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        strategy: Strategy,
+        total_steps: int,
+        seed: int,
+        rank: int,
+        tokenizer: Any,
+        token_counts: Tensor | None,
+    ) -> None:
         self.model, self.strategy, self.total_steps = model, strategy, total_steps
+        self.tokens = known_tokens(tokenizer)
         self.seed, self.rank = seed, rank
         self.step = 0
         self.measured: dict[str, float] = {}
         layers = isinstance(strategy.noise, AtLayers) or strategy.objective.inputs
         self._tap = Tap(model, layers=layers, hidden=strategy.objective.hidden)
+        self._noise = prepare(strategy.noise, model, None if token_counts is None else lambda: token_counts)
+        if strategy.weights is not None:
+            strategy.weights.check(model)
 
     def loss(self, inputs: Mapping[str, Any], step: int | None = None, compute: Loss = model_loss) -> Tensor:
         """Return the loss of a batch under the strategy; call backward on it as usual.
@@ -50,16 +65,29 @@ class Attached:
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
         progress = min(1.0, self.step / self.total_steps)
-        batch = Batch.from_inputs(inputs, key=step_key(self.seed, self.rank, self.step), progress=progress)
+        key = step_key(self.seed, self.rank, self.step)
+        batch = Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
 
         def one_pass(input_ids: Tensor) -> Tensor:
             return compute(self.model, {**inputs, "input_ids": input_ids})
 
         passes = Step(self._tap, batch, one_pass)
-        loss = self.strategy.objective(passes, self.strategy.noise)
+        loss = self.strategy.objective(passes, self._noise)
         self.measured = {name: value.item() for name, value in measure(self.strategy, passes).items()}
         self.step += 1
         return loss
+
+    def begin(self) -> None:
+        """Change the weights once, where the strategy does so; not after a resume."""
+        if self.strategy.weights is not None:
+            self.strategy.weights.begin(self.model, step_key(self.seed, 0, 0))
+
+    def perturbed(self) -> AbstractContextManager[None]:
+        """Return a context for forward and backward in which the weights carry the strategy's noise."""
+        if self.strategy.weights is None:
+            return nullcontext()
+        key = step_key(self.seed, 0, self.step)
+        return self.strategy.weights.around(self.model, key, min(1.0, self.step / self.total_steps))
 
     def detach(self) -> None:
         """Take the noise off; the model is as it was before."""
@@ -79,6 +107,8 @@ def attach(
     total_steps: int,
     seed: int = 0,
     rank: int = 0,
+    tokenizer: Any = None,
+    token_counts: Tensor | None = None,
 ) -> Attached:
     """Attach a strategy to a model that a loop of one's own trains (accelerate, plain torch).
 
@@ -88,6 +118,8 @@ def attach(
         total_steps: optimizer steps of the whole run, which schedules are fractions of.
         seed: seed of the noise; the global random state is not used.
         rank: data-parallel rank, so that ranks draw different noise.
+        tokenizer: tells special tokens and the mask token to the strategies that spare or use them.
+        token_counts: how often each token occurs in the training data, for `token_frequency`.
 
     Raises:
         NoiseError: if the noise is not accepted or the model has no token embedding.
@@ -97,4 +129,4 @@ def attach(
         >>> handle.loss(batch).backward()  # doctest: +SKIP
     """
     check_number("total_steps", total_steps, 1)
-    return Attached(model, make(noise), total_steps, seed, rank)
+    return Attached(model, make(noise), total_steps, seed, rank, tokenizer, token_counts)

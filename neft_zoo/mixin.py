@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.batch import Batch, step_key
+from neft_zoo.batch import Batch, known_tokens, step_key
 from neft_zoo.errors import NoiseError
+from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
-from neft_zoo.noise import AtLayers
+from neft_zoo.noise import AtLayers, Noise, TokenEdit
 from neft_zoo.provenance import check_run, tag_model_card, write
 from neft_zoo.registry import Strategy, make
 from neft_zoo.step import Step
-from neft_zoo.tap import Tap
+from neft_zoo.tap import Tap, find_embedding
 
 if TYPE_CHECKING:
     from transformers import Trainer as Host
@@ -53,9 +54,12 @@ class NoiseMixin(Host):
         self._tap: Tap | None = None
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
         self._refuse_reentrant_checkpointing()
+        self._noise: Noise | TokenEdit | None = self.strategy.noise
         if not self.strategy.clean:
             self._attached()  # what the model cannot do is said before training
             self._detach()
+        if self.strategy.weights is not None:
+            self.strategy.weights.check(self._bare())
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
@@ -96,7 +100,7 @@ class NoiseMixin(Host):
 
         step = Step(self._attached(), self._read(inputs), compute, self._token_weight(num_items_in_batch))
         step.backward = None if return_outputs else self._backward(num_items_in_batch)
-        loss = self.strategy.objective(step, self.strategy.noise)
+        loss = self.strategy.objective(step, self._noise)
         self._record(step)
         return (loss, outputs) if return_outputs else loss
 
@@ -122,7 +126,17 @@ class NoiseMixin(Host):
             self._detach()
             layers = isinstance(self.strategy.noise, AtLayers) or self.strategy.objective.inputs
             self._tap = Tap(self._bare(), layers=layers, hidden=self.strategy.objective.hidden)
+            self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)
         return self._tap
+
+    def _count_tokens(self) -> Tensor:
+        """Count the tokens of the training data."""
+        table, data = find_embedding(self._bare()), self.train_dataset
+        assert isinstance(table.weight, Tensor) and data is not None
+        counts = torch.zeros(len(table.weight), dtype=torch.long)
+        for record in data:
+            counts += torch.bincount(torch.as_tensor(record["input_ids"]), minlength=len(counts))
+        return counts
 
     def _bare(self) -> nn.Module:
         assert self.model is not None  # it is only None in transformers' annotations
@@ -135,9 +149,7 @@ class NoiseMixin(Host):
 
     def _read(self, inputs: Mapping[str, Any]) -> Batch:
         key = step_key(self.args.seed, self.accelerator.process_index, self.state.global_step)
-        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)  # a processor holds one
-        special = getattr(tokenizer, "all_special_ids", ())
-        return Batch.from_inputs(inputs, key=key, progress=self._progress(), special_ids=special)
+        return Batch.from_inputs(inputs, key=key, progress=self._progress(), **known_tokens(self.processing_class))
 
     def _progress(self) -> float:
         return min(1.0, self.state.global_step / max(1, self.state.max_steps))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from neft_zoo.divergences import DIVERGENCES, Divergence
 from neft_zoo.errors import NoiseError
-from neft_zoo.schedules import Scalar, check_scalar, value_at
+from neft_zoo.mixing import EmbedMix
+from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -99,6 +100,84 @@ class SymmetricPair:
 
 
 @dataclass(frozen=True)
+class DropoutConsistency:
+    """The mean loss of two passes with different dropout masks, and their symmetric divergence (R-Drop).
+
+    Args:
+        weight: of the mean of the two KL divergences (>= 0).
+    """
+
+    weight: Scalar = 1.0
+
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+    hidden: ClassVar[bool] = True
+    inputs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_scalar("weight", self.weight)
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        step.require_dropout()
+        one, two = step.run(noise), step.run(noise, redraw_dropout=True)
+        apart = step.divergence("symmetric_kl", one, two)
+        return (one.loss + two.loss) / 2 + value_at(self.weight, step.batch.progress) / 2 * apart
+
+
+@dataclass(frozen=True)
+class LayerStability:
+    """CE(clean) + weight * sum over layers of |h(clean) - h(noisy)|^2 / D, over the real tokens.
+
+    The sum over tokens is divided as the trainer divides its own loss, by the step's graded tokens.
+
+    Args:
+        weight: of the distance (>= 0).
+        first: the first decoder layer whose output counts.
+    """
+
+    weight: Scalar = 1.0
+    first: int = 0
+
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+    hidden: ClassVar[bool] = True
+    inputs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_scalar("weight", self.weight)
+        check_number("first", self.first)
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        clean, noisy = step.run(None), step.run(noise)
+        assert clean.hidden is not None and noisy.hidden is not None  # the tap records them
+        distance = _distance(clean.hidden, noisy.hidden, step.batch)
+        for index in sorted(clean.inputs):
+            if index > self.first:
+                distance = distance + _distance(clean.inputs[index], noisy.inputs[index], step.batch)
+        return clean.loss + value_at(self.weight, step.batch.progress) * step.per_token(distance)
+
+
+def _distance(one: Tensor, other: Tensor, batch: Batch) -> Tensor:
+    """Return the squared distance per feature, summed over the real tokens."""
+    return ((one.float() - other.float()).square().mean(-1) * batch.real).sum()
+
+
+@dataclass(frozen=True)
+class MixedTargets:
+    """l * CE(own labels) + (1 - l) * CE(the partner's labels), for a noise that mixes documents."""
+
+    family: ClassVar[Family] = "single pass"
+    passes = 1
+    hidden: ClassVar[bool] = True
+    inputs: ClassVar[bool] = False
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        assert isinstance(noise, EmbedMix)
+        share, done = noise.share(step.batch), step.run(noise)
+        return share * done.loss + (1 - share) * step.cross_entropy(done, noise.partners_labels(step.batch))
+
+
+@dataclass(frozen=True)
 class Consistency:
     """first * CE(clean) + second * CE(noisy) + weight * divergence of the two predictions.
 
@@ -107,14 +186,12 @@ class Consistency:
             as the trainer divides its own loss.
         weight: of the divergence (>= 0).
         first, second: of the two losses; the loss of the noisy pass counts only where `second` is not 0.
-        redraw_dropout: give the second pass dropout masks of its own; otherwise both passes share them.
     """
 
     divergence: Divergence = "symmetric_kl"
     weight: Scalar = 1.0
     first: float = 1.0
     second: float = 0.0
-    redraw_dropout: bool = False
 
     family: ClassVar[Family] = "consistency"
     passes = 2
@@ -127,10 +204,7 @@ class Consistency:
             raise NoiseError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}.")
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        if self.redraw_dropout:
-            step.require_dropout()
-        clean = step.run(None)
-        noisy = step.run(noise, redraw_dropout=self.redraw_dropout)
+        clean, noisy = step.run(None), step.run(noise)
         weight = value_at(self.weight, step.batch.progress)
         loss = self.first * clean.loss + weight * step.divergence(self.divergence, clean, noisy)
         return loss + self.second * noisy.loss if self.second else loss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neft_zoo.batch import Batch
+from neft_zoo.batch import IGNORED, Batch
 from neft_zoo.divergences import Divergence, divergence
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
@@ -19,7 +19,7 @@ from neft_zoo.objectives import Given, Pass
 from neft_zoo.tap import Tap, base_model
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
 
 POSITIONS_AT_A_TIME = 1024
 
@@ -96,6 +96,16 @@ class Step:
         parts = [checkpoint(compare, a, b, use_reentrant=False) for a, b in chunks]
         return self.per_token(sum(parts, start=one.new_zeros((), dtype=torch.float32)))
 
+    def cross_entropy(self, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
+        """Return the loss of a pass against other labels, on the trainer's loss scale."""
+        targets = labels[:, 1:]
+        graded = targets != IGNORED
+        hidden = self._predicting(done, graded)
+        head = LanguageHead(self.tap.model)
+        chunks = zip(hidden.split(POSITIONS_AT_A_TIME), targets[graded].split(POSITIONS_AT_A_TIME), strict=True)
+        parts = [checkpoint(_chunk_cross_entropy, head, h, t, use_reentrant=False) for h, t in chunks]
+        return self.per_token(sum(parts, start=hidden.new_zeros((), dtype=torch.float32)))
+
     @property
     def graded(self) -> Tensor:
         """True where the next token is a target of the loss."""
@@ -162,6 +172,10 @@ def _logit_scale(config: Any) -> float:
     if scaling is None:
         return 1.0
     return float(scaling) if config.model_type == "hyperclovax" else 1 / float(scaling)
+
+
+def _chunk_cross_entropy(head: LanguageHead, hidden: Tensor, targets: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(head(hidden), targets, reduction="sum")
 
 
 def _chunk_divergence(head: LanguageHead, name: Divergence, first: Tensor, second: Tensor) -> Tensor:

@@ -1,0 +1,134 @@
+"""Noise whose shape depends on the embedding table or on the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from neft_zoo import randomness
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise import Noise, TokenEdit
+from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+
+    from neft_zoo.batch import Batch
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a noise may look at once, before training."""
+
+    table: Float[Tensor, "V D"]
+    count_tokens: Callable[[], Int[Tensor, " V"]] | None
+
+
+@runtime_checkable
+class Unprepared(Protocol):
+    """A noise that needs the model or the data before it can be used."""
+
+    def prepare(self, setup: Setup) -> Noise:
+        """Return the noise that can be used."""
+        ...
+
+
+def prepare(
+    noise: Noise | TokenEdit | None, model: nn.Module, count_tokens: Callable[[], Tensor] | None
+) -> Noise | TokenEdit | None:
+    """Return the noise ready for a model and its data; most are as they are.
+
+    Raises:
+        NoiseError: if the noise needs what is not there.
+    """
+    if not isinstance(noise, Unprepared):
+        return noise
+    from neft_zoo.tap import find_embedding
+
+    weight: Any = find_embedding(model).weight
+    # Sharded (FSDP2) or gathered later (ZeRO-3), the table cannot be looked at as a whole.
+    if weight.ndim != 2 or type(weight.data).__name__ == "DTensor":
+        raise NoiseError(f"{type(noise).__name__} needs the whole embedding table before it is sharded.")
+    return noise.prepare(Setup(weight.detach(), count_tokens))
+
+
+@dataclass(frozen=True)
+class MetricLaplace:
+    """l * v per token: v uniform on the sphere, l ~ Gamma(D, 1/eta), so that the mean norm is D / eta."""
+
+    eta: Scalar
+
+    def __post_init__(self) -> None:
+        check_scalar("eta", self.eta, 1e-6)
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        width = embeds.shape[-1]
+        direction = randomness.normal(batch.stream("what"), width)
+        direction = direction / direction.square().sum(-1, keepdim=True).sqrt()
+        # A Gamma variable of whole shape D is the sum of D exponential ones.
+        exponentials = -((randomness.uniform(batch.stream("length"), width) + 1) / 2).log()
+        length = exponentials.sum(-1, keepdim=True) / value_at(self.eta, batch.progress)
+        return direction * length * batch.real[..., None]
+
+
+@dataclass(frozen=True)
+class ByFrequency:
+    """rho * w(token) * z: rarer tokens get more, w = count**-exponent, of mean 1 over the training tokens."""
+
+    rho: Scalar
+    exponent: float
+    weights: Float[Tensor, " V"] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_scalar("rho", self.rho)
+        check_number("exponent", self.exponent)
+
+    def prepare(self, setup: Setup) -> ByFrequency:
+        if setup.count_tokens is None:
+            raise NoiseError("token_frequency needs the counts of the training tokens, got none (token_counts=).")
+        counts = setup.count_tokens()
+        if counts.shape != setup.table.shape[:1] or (counts < 0).any() or not counts.any():
+            shape, words = tuple(counts.shape), setup.table.shape[0]
+            raise NoiseError(f"token_counts must be one count >= 0 for each of {words} tokens, got shape {shape}.")
+        weights = counts.clamp(min=1).double() ** -self.exponent
+        weights = weights * counts.sum() / (weights * counts).sum()
+        return replace(self, weights=weights.float().to(setup.table.device))
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        if self.weights is None:
+            raise NoiseError("token_frequency must be prepared with the counts of the training tokens first.")
+        size = value_at(self.rho, batch.progress) * self.weights[batch.input_ids] * batch.real
+        return randomness.normal(batch.stream("what"), embeds.shape[-1]) * size[..., None]
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Another noise, projected off or onto the k principal directions of the embedding table."""
+
+    noise: Noise
+    k: int
+    keep: Literal["off", "onto"]
+    basis: Float[Tensor, "k D"] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number("k", self.k, 1)
+        if self.keep not in ("off", "onto"):
+            raise NoiseError(f"keep must be 'off' or 'onto', got {self.keep!r}.")
+
+    def prepare(self, setup: Setup) -> Projected:
+        width = setup.table.shape[1]
+        if self.k >= width:
+            raise NoiseError(f"k must be below the model's width {width}, got {self.k}.")
+        table = setup.table.detach().double()
+        centred = table - table.mean(0)
+        right = centred.svd().V  # principal directions, the strongest first
+        return replace(self, basis=right[:, : self.k].T.float().contiguous())
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        if self.basis is None:
+            raise NoiseError("token_subspace must be prepared with the model's embedding table first.")
+        delta = self.noise(embeds, batch)
+        onto = delta @ self.basis.T @ self.basis
+        return onto if self.keep == "onto" else delta - onto

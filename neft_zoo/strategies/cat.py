@@ -1,0 +1,26 @@
+from neft_zoo.ascent import Ascent, Ball
+from neft_zoo.registry import Strategy, register
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/2405.15589", version=1)
+def cat(eps: Scalar = 0.05, steps: int = 10, size: Scalar = 0.01) -> Strategy:
+    r"""Continuous adversarial training: sign ascent on the embeddings, in a ball relative to their norm.
+
+    $$d_t \leftarrow \Pi_{\lVert d_t \rVert \le \epsilon \bar n}(d_t + \eta\,\bar n\,\mathrm{sign}(g_t) / \sqrt
+    D), \qquad \bar n = \text{mean of } \lVert e_t \rVert$$
+
+    Made to harden models against jailbreaks at a fraction of the cost of discrete attacks. Radius and step are
+    fractions of the mean embedding norm, so values carry over between models. As a regularizer of ordinary fine-
+    tuning it has not been compared. K + 1 passes: 11 by default, so start with fewer steps.
+
+    Args:
+        eps: largest norm of a token's perturbation over the mean embedding norm (dimensionless, >= 0), a number or
+            a schedule.
+        steps: K (>= 0).
+        size: norm of a token's step over the mean embedding norm (dimensionless, >= 0), a number or a schedule.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "cat", "steps": 3})`
+    """
+    return Strategy(None, Ascent(Ball(eps, "token", "sign", relative=True), steps, size))

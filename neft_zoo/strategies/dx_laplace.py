@@ -1,0 +1,24 @@
+from neft_zoo.geometry import MetricLaplace
+from neft_zoo.registry import Strategy, register
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/1910.08902", version=1)
+def dx_laplace(eta: Scalar = 10000.0) -> Strategy:
+    r"""The noise of metric differential privacy: a random direction with a Gamma length, per token.
+
+    $$\tilde e_t = e_t + l_t v_t, \qquad v_t \in S^{D-1}, \quad l_t \sim \Gamma(D, 1/\eta)$$
+
+    The mean norm per token is D / eta, so a value of eta means something only together with the width: eta = 10 on
+    4,096 features is noise of norm 410, hundreds of times a token's embedding, which is why copied values destroy
+    training. It gives no privacy guarantee here, since only training sees it. Pick it to train a model for inputs
+    that will be perturbed in this way.
+
+    Args:
+        eta: privacy parameter (inverse length, > 0), a number or a schedule; the mean norm of the noise is D /
+            eta.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "dx_laplace", "eta": 20000})`
+    """
+    return Strategy(MetricLaplace(eta))

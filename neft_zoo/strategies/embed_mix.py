@@ -1,0 +1,23 @@
+from neft_zoo.mixing import EmbedMix
+from neft_zoo.objectives import MixedTargets
+from neft_zoo.registry import Strategy, register
+
+
+@register(paper="https://arxiv.org/abs/2004.12239", version=1)
+def embed_mix(a: float = 0.2) -> Strategy:
+    r"""Mix the embeddings of two documents of equal length, and their losses alike (experimental).
+
+    $$\tilde e = \lambda e_i + (1-\lambda) e_j,
+    \quad \lambda\,\mathrm{CE}(y_i) + (1-\lambda)\,\mathrm{CE}(y_j), \quad \lambda \sim \mathrm{Beta}(a, a)$$
+
+    Mixup for text, made for classifiers; on next-token prediction there is no published evidence. Only documents
+    of the same length in one batch are mixed, the others train as usual: sort by length to mix more. One share per
+    optimizer step, max(l, 1 - l), so that a document stays the main part of its own input.
+
+    Args:
+        a: parameter of the Beta distribution (> 0); small values mix rarely and a little.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise="embed_mix")`
+    """
+    return Strategy(EmbedMix(a), MixedTargets())

@@ -1,0 +1,22 @@
+from neft_zoo.cuts import ElementDropout
+from neft_zoo.registry import Strategy, register
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/1512.05287", version=1)
+def embedding_dropout(p: Scalar = 0.1) -> Strategy:
+    r"""Dropout on the coordinates of the embeddings.
+
+    $$\tilde e = e \odot m / (1 - p), \qquad m \sim \mathrm{Bernoulli}(1 - p)$$
+
+    Multiplicative noise: large coordinates move more, and the gradient passes the coordinates that are kept only.
+    On a small model it did as well as NEFTune at equal effect on the training loss. The cheapest alternative to
+    try.
+
+    Args:
+        p: probability that a coordinate is set to 0 (0 to 1, 1 excluded), a number or a schedule.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise="embedding_dropout")`
+    """
+    return Strategy(ElementDropout(p))

@@ -1,0 +1,22 @@
+from neft_zoo.ascent import Ball, CleanAndAdversarial
+from neft_zoo.registry import Strategy, register
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/1605.07725", version=1)
+def fgm(eps: Scalar = 1.0) -> Strategy:
+    r"""FGM: train on the clean input and on one step uphill.
+
+    $$\mathrm{CE}(e) + \mathrm{CE}(e + d), \qquad d = \epsilon\, g / \lVert g \rVert$$
+
+    g is the gradient of the loss at the embeddings and its norm is taken per document over the real tokens. Made
+    for text classifiers, where it helped with few labels. eps is a length: compare it with the embedding's norm,
+    sqrt(n D) times its rms. Two passes; both train.
+
+    Args:
+        eps: length of the step (in the embedding's own unit, >= 0), a number or a schedule.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "fgm", "eps": 0.5})`
+    """
+    return Strategy(None, CleanAndAdversarial(Ball(eps)))

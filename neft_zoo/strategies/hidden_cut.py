@@ -1,0 +1,28 @@
+from neft_zoo.cuts import SpanCut
+from neft_zoo.noise import AtLayers, Layers
+from neft_zoo.objectives import Consistency
+from neft_zoo.registry import Strategy, register
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/2106.00149", version=1)
+def hidden_cut(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.0, layers: Layers = (-1,)) -> Strategy:
+    r"""HiddenCut: predictions with and without a span of hidden states must agree.
+
+    $$\mathrm{CE}(h) + a\,\mathrm{CE}(h^{cut}) + b\,\mathrm{JS}(p, p^{cut})
+    , \qquad h^{cut}_t = h_t\,[t \notin \text{span}]$$
+
+    Cutoff inside the network: one contiguous span per document vanishes from the input of the chosen layers. The
+    paper picks spans by attention and reports gains on GLUE, most of them out of distribution; here the place is
+    random, the paper's own baseline. No published result for causal models.
+
+    Args:
+        ratio: share of the document's tokens in the span (0 to 1, 1 excluded), a number or a schedule.
+        weight: b, of the divergence (>= 0), a number or a schedule.
+        cut_weight: a, of the loss on the cut pass (>= 0).
+        layers: `all`, or a list of layer numbers; negative ones count from the end.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "hidden_cut", "layers": [-2]})`
+    """
+    return Strategy(AtLayers(SpanCut(ratio), layers), Consistency("js", weight, second=cut_weight))

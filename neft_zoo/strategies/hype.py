@@ -1,0 +1,42 @@
+from typing import Literal
+
+from neft_zoo.distributions import Gaussian, Uniform
+from neft_zoo.noise import AdditiveNoise, AtLayers, Layers
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import Fixed, Relative
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/2212.08853", version=1)
+def hype(
+    size: Scalar = 1e-5,
+    what: Literal["gaussian", "uniform"] = "gaussian",
+    relative: bool = False,
+    layers: Layers = "all",
+) -> Strategy:
+    r"""HyPe: small noise on the input of every decoder layer.
+
+    $$\tilde h_l = h_l + s\, z_l, \qquad z_l \sim N(0, 1) \text{ or } U[-1, 1]$$
+
+    The paper reports better fine-tuning of small encoders with noise of 1e-5. In bf16 that is far below a rounding
+    step; it survives here on average only, so use `relative`, where the size is a fraction of each token's hidden
+    rms. No published result for large language models.
+
+    Args:
+        size: noise per coordinate (in the hidden states' unit, or a fraction of their rms; >= 0), a number or a
+            schedule.
+        what: the distribution.
+        relative: read `size` as a fraction of the token's own rms.
+        layers: `all`, or a list of layer numbers; negative ones count from the end.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "hype", "size": 0.01, "relative": True})`
+    """
+    return Strategy(
+        AtLayers(
+            AdditiveNoise(
+                Gaussian() if what == "gaussian" else Uniform(), Relative(size) if relative else Fixed(size)
+            ),
+            layers,
+        )
+    )

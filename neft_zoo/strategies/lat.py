@@ -1,0 +1,28 @@
+from neft_zoo.ascent import Ascent, Ball
+from neft_zoo.distributions import Gaussian
+from neft_zoo.noise import AdditiveNoise, AtLayers, Layers
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import Fixed
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/2403.05030", version=1)
+def lat(eps: Scalar = 6.0, steps: int = 16, size: Scalar = 1.0, layers: Layers = (4,)) -> Strategy:
+    r"""Latent adversarial training: ascend on the hidden states of chosen layers.
+
+    $$h_l \leftarrow h_l + d, \qquad \max_{\lVert d_t \rVert \le \epsilon} \mathrm{CE}$$
+
+    The perturbation enters at a layer's input and is clipped per token. Made to remove unwanted behaviour that
+    survives fine-tuning, where it worked better than attacks on the input; not meant to raise accuracy. K + 1
+    passes: 17 by default, so start with fewer steps.
+
+    Args:
+        eps: largest norm of a token's perturbation (in the hidden states' unit, >= 0), a number or a schedule.
+        steps: K (>= 0).
+        size: length of a token's step (>= 0), a number or a schedule.
+        layers: `all`, or a list of layer numbers; negative ones count from the end.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "lat", "steps": 4, "layers": [8]})`
+    """
+    return Strategy(AtLayers(AdditiveNoise(Gaussian(), Fixed(0.0)), layers), Ascent(Ball(eps, "token"), steps, size))

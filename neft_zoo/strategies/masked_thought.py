@@ -1,0 +1,28 @@
+from typing import Literal
+
+from neft_zoo.cuts import HideTokens
+from neft_zoo.registry import Strategy, register
+from neft_zoo.schedules import Scalar, WarmUp
+
+
+@register(paper="https://arxiv.org/abs/2403.02178", version=1)
+def masked_thought(p: Scalar = WarmUp(0.4, 2 / 3), by: Literal["mask", "random"] = "mask") -> Strategy:
+    r"""Masked thought: hide part of the answer's tokens from the input, keep them as targets.
+
+    $$\tilde x_t = [\mathrm{mask}] \text{ with probability } p \text{ if } t \text{ is graded}
+    , \qquad \text{labels unchanged}$$
+
+    The model has to go on from a chain of thought with holes, and leans more on the question. The strongest cheap
+    result on reasoning: GSM8K 41.6 -> 47.1 for LLaMA-2-7B, where NEFTune gave 40.6 to 41.3. Not for answers that
+    copy names or numbers which occur nowhere else.
+
+    Args:
+        p: probability that a graded token is hidden (0 to 1), a number or a schedule; the paper warms up over two
+            thirds of training.
+        by: `mask` for the tokenizer's mask token, or its padding token if it has none; `random` for another token
+            of the document.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise="masked_thought")`
+    """
+    return Strategy(HideTokens(p, by))

@@ -1,0 +1,28 @@
+from neft_zoo.distributions import Gaussian
+from neft_zoo.divergences import Divergence
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.objectives import Consistency
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import Fixed
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/2010.12638", version=1)
+def pdr(eps: Scalar = 1e-3, weight: Scalar = 1.0, divergence: Divergence = "js") -> Strategy:
+    r"""PDR: the posterior must differ little under noise, in a divergence of choice.
+
+    $$\mathrm{CE}(e) + a\,D_f(p, q), \qquad q \text{ from } e + z, \quad z \sim N(0, \epsilon^2)$$
+
+    Posterior differential regularization with an f-divergence: KL, symmetric KL, Jensen-Shannon or squared
+    Hellinger. The paper reports robustness out of domain on reading comprehension and inference tasks. The
+    divergences differ by constant factors at small noise, so tune the weight with the divergence.
+
+    Args:
+        eps: standard deviation of the noise (in the embedding's own unit, >= 0), a number or a schedule.
+        weight: of the divergence (>= 0), a number or a schedule.
+        divergence: `kl` (clean to noisy), `reverse_kl`, `symmetric_kl`, `js` or `hellinger`.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "pdr", "divergence": "hellinger"})`
+    """
+    return Strategy(AdditiveNoise(Gaussian(), Fixed(eps)), Consistency(divergence, weight))

@@ -1,0 +1,29 @@
+from neft_zoo.ascent import Ascent, Ball
+from neft_zoo.distributions import Uniform
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.registry import Strategy, register
+from neft_zoo.scales import ByLength
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/1706.06083", version=1)
+def pgd(steps: int = 2, size: Scalar = 0.1, radius: Scalar = 0.3, alpha: Scalar = 0.1) -> Strategy:
+    r"""PGD: a few steps uphill from a random start, then train there.
+
+    $$d \leftarrow \Pi_{\lVert d \rVert \le r}(d + \eta\, g / \lVert g \rVert) \;\; K \text{ times}
+    , \qquad \mathrm{CE}(e + d)$$
+
+    Projected gradient ascent on the embeddings from NEFTune's noise, per document; only the last pass trains. More
+    robust to perturbed embeddings, and often a little worse on clean text. K + 1 passes.
+
+    Args:
+        steps: K (>= 0); 0 leaves the random start.
+        size: length of a step (in the embedding's own unit, >= 0), a number or a schedule.
+        radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a
+            schedule.
+        alpha: strength of the random start, as in `neft_uniform`.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise={"name": "pgd", "steps": 3})`
+    """
+    return Strategy(AdditiveNoise(Uniform(), ByLength(alpha)), Ascent(Ball(radius), steps, size))

@@ -1,0 +1,21 @@
+from neft_zoo.objectives import DropoutConsistency
+from neft_zoo.registry import Strategy, register
+from neft_zoo.schedules import Scalar
+
+
+@register(paper="https://arxiv.org/abs/2106.14448", version=1)
+def r_drop(weight: Scalar = 1.0) -> Strategy:
+    r"""R-Drop: two passes with different dropout masks must predict alike.
+
+    $$\tfrac12(\mathrm{CE}_1 + \mathrm{CE}_2) + \tfrac{a}{2}\,[\mathrm{KL}(p_1 \| p_2) + \mathrm{KL}(p_2 \| p_1)]$$
+
+    The paper reports gains on translation, summarization and classification at twice the cost. Most large models
+    have no dropout, and then both passes are the same: that is refused. With LoRA, set `lora_dropout`.
+
+    Args:
+        weight: of the divergence (>= 0), a number or a schedule.
+
+    Example:
+        `SFTTrainer(model, train_dataset=data, noise="r_drop")`
+    """
+    return Strategy(None, DropoutConsistency(weight))
