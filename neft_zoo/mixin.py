@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ class NoiseMixin(Host):
         table, data = find_embedding(self._bare()), self.train_dataset
         assert isinstance(table.weight, Tensor) and data is not None
         counts = torch.zeros(len(table.weight), dtype=torch.long)
-        for record in data:
+        for record in cast(Iterable[dict[str, Any]], data):
             counts += torch.bincount(torch.as_tensor(record["input_ids"]), minlength=len(counts))
         return counts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.randomness import key_of
@@ -26,6 +26,8 @@ class EmbedMix:
     """
 
     a: float
+
+    mixes_documents: ClassVar[bool] = True  # so it depends on the neighbours, by design
 
     def __post_init__(self) -> None:
         check_number("a", self.a, 1e-6)
