@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.randomness import GOLDEN, key_of, mix, stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 IGNORED = -100
 EMBEDDING = -1

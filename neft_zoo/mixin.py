@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from neft_zoo.batch import Batch, known_tokens, step_key
+from neft_zoo.counters import PassCounters
 from neft_zoo.errors import NoiseError
 from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
@@ -19,6 +20,7 @@ from neft_zoo.provenance import check_run, tag_model_card, write
 from neft_zoo.registry import Strategy, make
 from neft_zoo.step import Step
 from neft_zoo.tap import Tap, find_embedding
+from neft_zoo.token_counts import count_tokens, load_counts, save_counts
 
 if TYPE_CHECKING:
     from transformers import Trainer as Host
@@ -34,12 +36,19 @@ class NoiseMixin(Host):
     Args:
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`; None reads `args.noise` where
             the arguments have such a field, and means no noise otherwise.
+        token_counts: how often each token occurs in the training data (V,), for `token_frequency`; None counts them.
 
     Raises:
         NoiseError: before training, if `noise` is not accepted or meets `neftune_noise_alpha`.
     """
 
-    def __init__(self, *args: Any, noise: str | Mapping[str, Any] | Strategy | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        noise: str | Mapping[str, Any] | Strategy | None = None,
+        token_counts: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
         strategy = None if noise is None else make(noise)  # before a model is loaded: a typo costs nothing
         super().__init__(*args, **kwargs)
         configured = getattr(self.args, "noise", None)
@@ -52,6 +61,7 @@ class NoiseMixin(Host):
                 "two noises would add up."
             )
         self._tap: Tap | None = None
+        self._counts = token_counts
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
         self._refuse_reentrant_checkpointing()
         self._noise: Noise | TokenEdit | None = self.strategy.noise
@@ -62,7 +72,8 @@ class NoiseMixin(Host):
             self.strategy.weights.check(self._bare())
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
+        resumed = check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
+        self._read_counts(resumed)
         if self.strategy.weights is not None and not resume_from_checkpoint:
             self.strategy.weights.begin(self._bare(), step_key(self.args.seed, 0, 0))
         try:
@@ -87,7 +98,7 @@ class NoiseMixin(Host):
     ) -> Any:
         if self.strategy.clean or not model.training or not torch.is_grad_enabled():
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        outputs, counted = None, _Counters(self)
+        outputs, counted = None, PassCounters(self)
 
         def compute(input_ids: Tensor) -> Tensor:
             nonlocal outputs
@@ -113,7 +124,10 @@ class NoiseMixin(Host):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            write(Path(output_dir or str(self.args.output_dir)), self.strategy)
+            folder = Path(output_dir or str(self.args.output_dir))
+            write(folder, self.strategy)
+            if self._counts is not None:
+                save_counts(folder, self._counts)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
@@ -130,13 +144,17 @@ class NoiseMixin(Host):
         return self._tap
 
     def _count_tokens(self) -> Tensor:
-        """Count the tokens of the training data."""
-        table, data = find_embedding(self._bare()), self.train_dataset
-        assert isinstance(table.weight, Tensor) and data is not None
-        counts = torch.zeros(len(table.weight), dtype=torch.long)
-        for record in cast(Iterable[dict[str, Any]], data):
-            counts += torch.bincount(torch.as_tensor(record["input_ids"]), minlength=len(counts))
-        return counts
+        if self._counts is None:
+            table: Any = find_embedding(self._bare())
+            self._counts = count_tokens(self.train_dataset, len(table.weight))
+        return self._counts
+
+    def _read_counts(self, checkpoint: Path | None) -> None:
+        """Go on with the counts of the run that is resumed, should its data have changed."""
+        saved = None if checkpoint is None else load_counts(checkpoint)
+        if saved is not None and self._counts is not None and not torch.equal(saved, self._counts.cpu()):
+            self._counts = saved
+            self._detach()  # the next pass prepares the noise anew
 
     def _bare(self) -> nn.Module:
         assert self.model is not None  # it is only None in transformers' annotations
@@ -183,20 +201,3 @@ class NoiseMixin(Host):
     def _record(self, step: Step) -> None:
         for name, value in measure(self.strategy, step).items():
             self._measured[f"noise/{name}"].append(value)
-
-
-class _Counters:
-    """What a trainer counts and logs in `compute_loss`, so that a step of several passes counts as one."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.tokens = vars(trainer).get("_total_train_tokens")
-        self.metrics = vars(trainer).get("_metrics", {}).get("train", {})
-        self.lengths = {name: len(values) for name, values in self.metrics.items()}
-
-    def rewind(self) -> None:
-        """Forget what the previous pass of this step counted."""
-        if self.tokens is not None:
-            self.trainer._total_train_tokens = self.tokens
-        for name, values in self.metrics.items():
-            del values[self.lengths.get(name, 0) :]

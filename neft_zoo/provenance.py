@@ -69,17 +69,18 @@ def _spell(saved: dict[str, Any]) -> str:
     return saved["repr"] or f"{saved['name']}({arguments}) version {saved['version']}"
 
 
-def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None, strategy: Strategy) -> None:
-    """Raise if a run would go on, or write over, a run of another strategy.
+def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None, strategy: Strategy) -> Path | None:
+    """Return the checkpoint that is resumed, None for a new run.
 
     Raises:
-        NoiseError: if it would.
+        NoiseError: if the run would go on, or write over, a run of another strategy.
     """
     last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
     resumed = last if resume_from_checkpoint is True else resume_from_checkpoint
     for folder in (output_dir, last, resumed):
         if folder:
             check(Path(folder), strategy)
+    return Path(resumed) if resumed else None
 
 
 def tag_model_card(card: Path, strategy: Strategy) -> None:

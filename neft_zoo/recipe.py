@@ -13,6 +13,7 @@ import yaml
 from neft_zoo.errors import NoiseError
 
 PLACEHOLDER = "{recipes}"
+SHORT = ("strategies/", "controls/")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def names() -> list[str]:
 def find(name: str, extended_by: Path | None = None) -> Path:
     """Return the file of a recipe: a path (from here, or beside the recipe that extends it), else a shipped name.
 
-    A strategy's own recipe is found by the bare name of the strategy.
+    The recipes of strategies and controls are found by their bare names.
 
     Raises:
         NoiseError: if there is none; the message lists near names.
@@ -63,12 +64,12 @@ def find(name: str, extended_by: Path | None = None) -> Path:
         candidates = [Path(name).expanduser()]
     else:
         candidates = [extended_by.parent / name, extended_by.parent / f"{name}.yaml"]
-    candidates += [folder() / f"{name}.yaml", folder() / "strategies" / f"{name}.yaml"]
+    candidates += [folder() / place / f"{name}.yaml" for place in ("", *SHORT)]
     for path in candidates:
         # A copy of `quickstart` may be called quickstart.yaml and extend the shipped one.
         if path.is_file() and path != extended_by:
             return path
-    short = [found.removeprefix("strategies/") for found in names()]
+    short = [found.rpartition("/")[2] for found in names() if found.startswith(SHORT)]
     near = difflib.get_close_matches(name, [*names(), *short], n=3, cutoff=0.5) or ["neft-zoo recipes ls lists them"]
     raise NoiseError(f"config must be a YAML file or a recipe's name, got {name!r}; near: {', '.join(near)}.")
 

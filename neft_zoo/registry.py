@@ -53,9 +53,9 @@ class Strategy:
 
     @property
     def site(self) -> str:
-        """Where it enters the model."""
+        """Where it enters the model; an objective without a noise ascends on the embeddings or redraws dropout."""
         if self.noise is None:
-            return "weights" if self.weights else "-"
+            return "weights" if self.weights else _SITES[self.objective.family]
         if isinstance(self.noise, AtLayers):
             return "layers"
         return "token ids" if isinstance(self.noise, TokenEdit) else "embeddings"
@@ -72,6 +72,9 @@ class Strategy:
             NoiseError: if an argument is a schedule function that no file can hold.
         """
         return {"name": self.name, **{key: _jsonable(value) for key, value in self.arguments.items()}}
+
+
+_SITES = {"single pass": "-", "adversarial": "embeddings", "consistency": "dropout"}
 
 
 @dataclass(frozen=True)

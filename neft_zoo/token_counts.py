@@ -1,0 +1,54 @@
+"""How often each token occurs in the training data, for noise that depends on it; saved with the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import IterableDataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from neft_zoo.errors import NoiseError
+
+FILE = "noise_token_counts.safetensors"
+
+
+def count_tokens(data: Any, vocabulary: int) -> Tensor:
+    """Return the counts (V,) of the tokens of a tokenized dataset.
+
+    Raises:
+        NoiseError: if the records hold no `input_ids`, the data is a stream, or a token is not in the vocabulary.
+    """
+    if data is None or isinstance(data, IterableDataset):
+        kind = "a stream" if data is not None else "none"
+        raise NoiseError(f"token_counts must be given where the training data cannot be counted, got {kind}.")
+    counts = torch.zeros(vocabulary, dtype=torch.long)
+    for record in cast(Iterable[dict[str, Any]], data):
+        if "input_ids" not in record:
+            raise NoiseError(f"token_counts must be given for records without input_ids, got {sorted(record)}.")
+        ids = torch.as_tensor(record["input_ids"])
+        if len(ids) and int(ids.max()) >= vocabulary:
+            raise NoiseError(
+                f"training tokens must be below the model's vocabulary {vocabulary}, got {int(ids.max())}."
+            )
+        counts += torch.bincount(ids, minlength=vocabulary)
+    return counts
+
+
+def save_counts(folder: Path, counts: Tensor) -> None:
+    """Write the counts whole or not at all."""
+    partial = folder / f"{FILE}.{os.getpid()}.partial"
+    try:
+        save_file({"counts": counts.cpu().contiguous()}, partial)
+        partial.replace(folder / FILE)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_counts(folder: Path) -> Tensor | None:
+    """Return the counts that a run saved, None if it saved none."""
+    return load_file(folder / FILE)["counts"] if (folder / FILE).exists() else None
