@@ -1,7 +1,6 @@
 """Measure what transformers' `neftune_noise_alpha` and this package do to the same model and data.
 
-python tests/benchmarks/against_hook.py               # or: make compare-hook
-python tests/benchmarks/against_hook.py --markdown    # the same table in Markdown
+python tests/benchmarks/against_hook.py [--markdown]    # or: make compare-hook
 
 Every row trains a real step with `trl.SFTTrainer(neftune_noise_alpha=5)` and one with `neft_zoo.SFTTrainer`, noise
 neft_uniform of the same alpha, and compares what the first decoder layer read with what the embedding table holds.
