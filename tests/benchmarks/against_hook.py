@@ -190,9 +190,9 @@ def show(rows: list[tuple[str, ...]], markdown: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    options = parser.parse_args()
+    markdown = parser.parse_args().markdown
     rows = [(what, *map(measure, SIDES), paper) for what, measure, paper in ROWS]
-    show([("what", *SIDES, "paper"), *rows], options.markdown)
+    show([("what", *SIDES, "paper"), *rows], markdown)
     print(LEGEND)
 
 
