@@ -3,8 +3,8 @@
 python tests/benchmarks/cost.py                                         # or: make bench
 python tests/benchmarks/cost.py --strategies neft_uniform,freelb --rounds 9 --json cost.json
 
-Every round trains plain `trl.SFTTrainer` and each strategy in turn, every other round backwards, so that a slow machine slows
-all of them down. A ratio is taken within its round; its median over rounds is printed, and the extremes.
+Every round trains plain `trl.SFTTrainer` and each strategy in turn, every other round backwards, so that a slow spell
+of the machine falls on all of them. A ratio is taken within its round; its median and its extremes are printed.
 """
 
 import argparse
