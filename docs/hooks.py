@@ -9,7 +9,7 @@ from mkdocs.structure.files import File
 
 from neft_zoo import recipe, registry
 from neft_zoo.citations import bibtex
-from neft_zoo.cli import _argument_texts, _body, _spell
+from neft_zoo.pages import argument_texts, prose, spell
 
 
 def on_config(config: Any) -> Any:
@@ -50,7 +50,7 @@ def page(name: str) -> str:
     paper = f"[{entry.paper}]({entry.paper})" if entry.paper else "none"
     facts = {"Family": strategy.family, "Passes": strategy.objective.passes, "Site": strategy.site}
     facts |= {"Paper": paper, "Version": entry.version}
-    parts = [f"# {name}", entry.summary, formulas(_body(entry))]
+    parts = [f"# {name}", entry.summary, formulas(prose(entry))]
     parts += ["| | |\n| --- | --- |\n" + "\n".join(f"| {key} | {value} |" for key, value in facts.items())]
     if entry.parameters:
         parts += ["## Arguments", arguments(entry)]
@@ -64,11 +64,11 @@ def page(name: str) -> str:
 
 def arguments(entry: registry.Entry) -> str:
     """Return the table of an entry's arguments: types and defaults from the signature, meaning from the docstring."""
-    hints, texts = entry.hints(), _argument_texts(entry)
+    hints, texts = entry.hints(), argument_texts(entry)
     lines = ["| argument | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, parameter in entry.parameters.items():
         default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
-        lines.append(f"| `{name}` | {cell(_spell(hints[name]))} | {cell(default)} | {cell(texts.get(name, ''))} |")
+        lines.append(f"| `{name}` | {cell(spell(hints[name]))} | {cell(default)} | {cell(texts.get(name, ''))} |")
     return "\n".join(lines)
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import inspect
 import os
 import shutil
 import sys
 import textwrap
-import typing
 from pathlib import Path
-from typing import Any, Literal
 
 import yaml
 
@@ -19,8 +16,8 @@ import neft_zoo
 from neft_zoo import recipe, registry
 from neft_zoo.citations import bibtex
 from neft_zoo.errors import NoiseError
+from neft_zoo.pages import argument_texts, prose, readable, spell
 from neft_zoo.registry import Entry
-from neft_zoo.schedules import Scalar
 
 WIDTH = 100
 
@@ -98,7 +95,7 @@ def show(options: argparse.Namespace) -> None:
     entry, strategy = registry.entry(options.name), registry.make(options.name)
     print(f"{entry.name} (version {entry.version})\n")
     print(textwrap.fill(entry.summary, WIDTH), end="\n\n")
-    print(_body(entry), end="\n\n")
+    print(readable(prose(entry)), end="\n\n")
     if entry.parameters:
         print("Arguments")
         for line in _arguments(entry):
@@ -113,46 +110,14 @@ def show(options: argparse.Namespace) -> None:
     print(textwrap.indent(yaml.safe_dump({"noise": strategy.to_dict()}, sort_keys=False), "    "), end="")
 
 
-def _body(entry: Entry) -> str:
-    """Return formula and prose of an entry's docstring, without summary and sections."""
-    paragraphs = inspect.cleandoc(entry.build.__doc__ or "").split("\n\n")[1:]
-    body = [text for text in paragraphs if not text.startswith(("Args:", "Raises:", "Example:", "Returns:"))]
-    return "\n\n".join(body)
-
-
 def _arguments(entry: Entry) -> list[str]:
     """Return a line per argument: name, type, default and what the docstring says of it."""
-    hints, texts, lines = entry.hints(), _argument_texts(entry), []
+    hints, texts, lines = entry.hints(), argument_texts(entry), []
     for name, parameter in entry.parameters.items():
         default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
-        lines.append(f"  {name}: {_spell(hints[name])}, {default}")
+        lines.append(f"  {name}: {spell(hints[name])}, {default}")
         lines += textwrap.wrap(texts.get(name, ""), WIDTH, initial_indent="      ", subsequent_indent="      ")
     return lines
-
-
-def _argument_texts(entry: Entry) -> dict[str, str]:
-    """Read the `Args:` section of a Google docstring."""
-    sections = inspect.cleandoc(entry.build.__doc__ or "").split("\n\n")
-    section = next((text for text in sections if text.startswith("Args:")), "")
-    texts: dict[str, str] = {}
-    for line in section.splitlines()[1:]:
-        name, colon, text = line.strip().partition(": ")
-        if colon and not line.startswith("        "):
-            texts[name] = text
-        elif texts:
-            texts[list(texts)[-1]] += f" {line.strip()}"
-    return texts
-
-
-def _spell(hint: Any) -> str:
-    """Return a type as a user would say it."""
-    if hint == Scalar:
-        return "number or schedule"
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(map(repr, typing.get_args(hint)))
-    if hint == registry.Layers:
-        return "'all' or a list of layer numbers"
-    return {float: "number", int: "whole number", bool: "true or false", str: "text"}.get(hint, str(hint))
 
 
 def list_recipes(options: argparse.Namespace) -> None:

@@ -35,6 +35,7 @@ def test_show_explains_every_entry(cli, name):
     entry = registry.entry(name)
     assert status == 0 and entry.summary.split(":")[0] in out.replace("\n", " ")
     assert all(f"  {argument}: " in out for argument in entry.parameters)
+    assert "$$" not in out and "\\frac" not in out, "the formula is TeX"
     assert "Cost " in out and (entry.paper or "none") in out
     block = yaml.safe_load(out.split("In a recipe")[1])["noise"]
     assert registry.make(block) == registry.make(name)

@@ -8,8 +8,8 @@ from neft_zoo.schedules import Scalar
 def cutoff_span(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.0) -> Strategy:
     r"""Cutoff of spans: predictions with and without a random span must agree.
 
-    $$\mathrm{CE}(e) + a\,\mathrm{CE}(e^{cut}) + b\,\mathrm{JS}(p, p^{cut})
-    , \qquad e^{cut}_t = e_t\,[t \notin \text{span of } r n \text{ tokens}]$$
+    $$\mathrm{CE}(e) + a\,\mathrm{CE}(e^{cut}) + b\,\mathrm{JS}(p, p^{cut}),
+    \qquad e^{cut}_t = e_t\,[t \notin \text{span of } r n \text{ tokens}]$$
 
     The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less
     cost. The original loss stays in, and the Jensen-Shannon divergence is between the two predictions at graded

@@ -10,8 +10,8 @@ from neft_zoo.schedules import Scalar
 def freelb(steps: int = 2, size: Scalar = 0.1, alpha: Scalar = 0.1, radius: Scalar = 0.3) -> Strategy:
     r"""FreeLB: ascend on the embeddings, and train on every pass of the way.
 
-    $$\frac1K \sum_{k} \mathrm{CE}(e + d_k)
-    , \qquad d_{k+1} = \Pi_{\lVert d \rVert \le r}(d_k + \eta\, g_k / \lVert g_k \rVert)$$
+    $$\frac1K \sum_{k} \mathrm{CE}(e + d_k),
+    \qquad d_{k+1} = \Pi_{\lVert d \rVert \le r}(d_k + \eta\, g_k / \lVert g_k \rVert)$$
 
     Starts from NEFTune's noise of strength alpha; with one pass it is NEFTune exactly. All passes share their
     dropout masks. The NEFTune paper compared the two on LLaMA-1-7B and Evol-Instruct: 62.30 without, 63.48 with

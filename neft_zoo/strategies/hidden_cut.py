@@ -9,8 +9,8 @@ from neft_zoo.schedules import Scalar
 def hidden_cut(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.0, layers: Layers = (-1,)) -> Strategy:
     r"""HiddenCut: predictions with and without a span of hidden states must agree.
 
-    $$\mathrm{CE}(h) + a\,\mathrm{CE}(h^{cut}) + b\,\mathrm{JS}(p, p^{cut})
-    , \qquad h^{cut}_t = h_t\,[t \notin \text{span}]$$
+    $$\mathrm{CE}(h) + a\,\mathrm{CE}(h^{cut}) + b\,\mathrm{JS}(p, p^{cut}),
+    \qquad h^{cut}_t = h_t\,[t \notin \text{span}]$$
 
     Cutoff inside the network: one contiguous span per document vanishes from the input of the chosen layers. The
     paper picks spans by attention and reports gains on GLUE, most of them out of distribution; here the place is

@@ -10,8 +10,8 @@ from neft_zoo.schedules import Scalar
 def lnsr(size: Scalar = 0.1, weight: Scalar = 1.0, first: int = 0) -> Strategy:
     r"""LNSR: hidden states must not move much when the embeddings do.
 
-    $$\mathrm{CE}(e) + \lambda \sum_{l > b} \lVert h_l(e) - h_l(e + z) \rVert^2 / D
-    , \qquad z_t = s\,\mathrm{rms}(e_t)\,g_t, \quad g \sim N(0, 1)$$
+    $$\mathrm{CE}(e) + \lambda \sum_{l > b} \lVert h_l(e) - h_l(e + z) \rVert^2 / D,
+    \qquad z_t = s\,\mathrm{rms}(e_t)\,g_t, \quad g \sim N(0, 1)$$
 
     Noise stability of every layer after b, over the real tokens. The paper reports steadier fine-tuning of BERT
     and RoBERTa on small data sets. A large weight freezes what the lower layers do. Twice the cost of a step.

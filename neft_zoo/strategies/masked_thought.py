@@ -9,8 +9,8 @@ from neft_zoo.schedules import Scalar, WarmUp
 def masked_thought(p: Scalar = WarmUp(0.4, 2 / 3), by: Literal["mask", "random"] = "mask") -> Strategy:
     r"""Masked thought: hide part of the answer's tokens from the input, keep them as targets.
 
-    $$\tilde x_t = [\mathrm{mask}] \text{ with probability } p \text{ if } t \text{ is graded}
-    , \qquad \text{labels unchanged}$$
+    $$\tilde x_t = [\mathrm{mask}] \text{ with probability } p \text{ if } t \text{ is graded},
+    \qquad \text{labels unchanged}$$
 
     The model has to go on from a chain of thought with holes, and leans more on the question. The strongest cheap
     result on reasoning: GSM8K 41.6 -> 47.1 for LLaMA-2-7B, where NEFTune gave 40.6 to 41.3. Not for answers that

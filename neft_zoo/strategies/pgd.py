@@ -10,8 +10,8 @@ from neft_zoo.schedules import Scalar
 def pgd(steps: int = 2, size: Scalar = 0.1, radius: Scalar = 0.3, alpha: Scalar = 0.1) -> Strategy:
     r"""PGD: a few steps uphill from a random start, then train there.
 
-    $$d \leftarrow \Pi_{\lVert d \rVert \le r}(d + \eta\, g / \lVert g \rVert) \;\; K \text{ times}
-    , \qquad \mathrm{CE}(e + d)$$
+    $$d \leftarrow \Pi_{\lVert d \rVert \le r}(d + \eta\, g / \lVert g \rVert) \;\; K \text{ times},
+    \qquad \mathrm{CE}(e + d)$$
 
     Projected gradient ascent on the embeddings from NEFTune's noise, per document; only the last pass trains. More
     robust to perturbed embeddings, and often a little worse on clean text. K + 1 passes.

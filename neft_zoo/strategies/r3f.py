@@ -14,7 +14,7 @@ def r3f(
 ) -> Strategy:
     r"""R3F: predictions must not change under tiny noise on the embeddings.
 
-    $$\mathrm{CE}(e) + \lambda\,[\mathrm{KL}(p \| q) + \mathrm{KL}(q \| p)], \qquad q \text{ from } e + z,
+    $$\mathrm{CE}(e) + \lambda\,[\mathrm{KL}(p \Vert q) + \mathrm{KL}(q \Vert p)], \qquad q \text{ from } e + z,
     \quad z \sim U[-\epsilon, \epsilon]$$
 
     The paper reports steadier fine-tuning of small encoders against representational collapse. The divergence is

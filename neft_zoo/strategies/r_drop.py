@@ -7,7 +7,8 @@ from neft_zoo.schedules import Scalar
 def r_drop(weight: Scalar = 1.0) -> Strategy:
     r"""R-Drop: two passes with different dropout masks must predict alike.
 
-    $$\tfrac12(\mathrm{CE}_1 + \mathrm{CE}_2) + \tfrac{a}{2}\,[\mathrm{KL}(p_1 \| p_2) + \mathrm{KL}(p_2 \| p_1)]$$
+    $$\frac{1}{2}(\mathrm{CE}_1 + \mathrm{CE}_2)
+    + \frac{a}{2}\,[\mathrm{KL}(p_1 \Vert p_2) + \mathrm{KL}(p_2 \Vert p_1)]$$
 
     The paper reports gains on translation, summarization and classification at twice the cost. Most large models
     have no dropout, and then both passes are the same: that is refused. With LoRA, set `lora_dropout`.

@@ -12,7 +12,8 @@ def smart(
 ) -> Strategy:
     r"""SMART: predictions must not change under the worst small perturbation.
 
-    $$\mathrm{CE}(e) + \lambda \max_{\lVert d \rVert \le \epsilon} [\mathrm{KL}(p \| p_d) + \mathrm{KL}(p_d \| p)]$$
+    $$\mathrm{CE}(e)
+    + \lambda \max_{\lVert d \rVert \le \epsilon} [\mathrm{KL}(p \Vert p_d) + \mathrm{KL}(p_d \Vert p)]$$
 
     The perturbation is found by ascent on the divergence from Gaussian noise and projected into the ball of that
     radius, per document; in published code the radius is only a guard against division by zero. The paper's

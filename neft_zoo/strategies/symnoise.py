@@ -10,7 +10,7 @@ from neft_zoo.schedules import Scalar
 def symnoise(alpha: Scalar = 5.0) -> Strategy:
     r"""Random signs, added in one pass and subtracted in the other.
 
-    $$\tfrac12\,[\mathrm{CE}(e + \delta) + \mathrm{CE}(e - \delta)], \qquad
+    $$\frac{1}{2}\,[\mathrm{CE}(e + \delta) + \mathrm{CE}(e - \delta)], \qquad
     \delta = \frac{\alpha}{\sqrt{n D}}\, z, \quad z \in \{-1, +1\}$$
 
     The pair cancels the first-order effect of the noise, so what is left penalises the curvature of the loss around

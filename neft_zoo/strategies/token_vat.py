@@ -10,8 +10,8 @@ from neft_zoo.schedules import Scalar
 def token_vat(steps: int = 2, size: Scalar = 0.1, alpha: Scalar = 0.1, radius: Scalar = 0.3) -> Strategy:
     r"""Token-aware ascent: a document's budget goes to the tokens that matter.
 
-    $$d_t \leftarrow d_t + \eta\, n_t\, g_t / \lVert g_t \rVert
-    , \qquad n_t = \lVert g_t \rVert / \max_s \lVert g_s \rVert, \quad \lVert d \rVert \le r$$
+    $$d_t \leftarrow d_t + \eta\, n_t\, g_t / \lVert g_t \rVert,
+    \qquad n_t = \lVert g_t \rVert / \max_s \lVert g_s \rVert, \quad \lVert d \rVert \le r$$
 
     Equal tokens start from equal noise, and every token moves by its own share n_t of the step, while the document
     stays in its ball; all passes train. The paper keeps a table of perturbations for the whole vocabulary during
