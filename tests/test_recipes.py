@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from neft_zoo import recipe, registry
 from neft_zoo.cli import main
 
-SHIPPED = [name for name in recipe.names() if name not in ("base", "paper/base")]
+SHIPPED = [name for name in recipe.names() if name != "paper/base"]
 ROWS = {
     "instructions": [{"instruction": f"Say {i}.", "input": "", "output": "yes " * (i + 1)} for i in range(8)],
     "conversations": [
@@ -51,7 +51,7 @@ def test_the_base_recipe_says_what_every_option_does():
 @pytest.mark.parametrize("name", registry.builtin_names())
 def test_every_entry_has_a_short_recipe(name):
     text = (recipe.folder() / "strategies" / f"{name}.yaml").read_text()
-    assert len(text.splitlines()) <= 10 and text.startswith("# ") and "extends: " in text
+    assert len(text.splitlines()) <= 10 and text.startswith("# ") and "\nextends: base\n" in text
     values = recipe.load(name).values
     noise = values["noise"]
     assert registry.make(noise).name == name

@@ -1,0 +1,57 @@
+"""The wheel holds all that a run needs, and works where there is no checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from neft_zoo import recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_every_recipe_with_model_data_and_licences_is_inside(wheel):
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    shipped = {f"neft_zoo/recipes/{name}.yaml" for name in recipe.names()}
+    files = {path.name for path in (recipe.folder() / "quickstart" / "model").iterdir()}
+    shipped |= {f"neft_zoo/recipes/quickstart/model/{name}" for name in files}
+    shipped |= {f"neft_zoo/recipes/quickstart/data/{name}" for name in ("train.jsonl", "test.jsonl", "README.md")}
+    assert shipped <= inside
+    assert not any("openstax" in name or name.endswith("pretrain.py") for name in inside)
+    assert wheel.stat().st_size < 20e6
+
+
+def test_it_runs_outside_a_checkout(wheel, tmp_path):
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+
+    def cli(*arguments):
+        command = [sys.executable, "-m", "neft_zoo", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    assert "strategies/symnoise" in cli("recipes", "ls")
+    settings = "--max_steps 1 --eval_strategy no --per_device_train_batch_size 2 --disable_tqdm true".split()
+    cli("sft", "--config", "symnoise", "--output_dir", "out", "--use_cpu", "true", *settings)
+    assert (tmp_path / "out" / "noise.json").exists() and (tmp_path / "out" / "model.safetensors").exists()
+    origin = subprocess.run(
+        [sys.executable, "-c", "import neft_zoo; print(neft_zoo.__file__)"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert origin.stdout.startswith(str(tmp_path))
