@@ -33,7 +33,7 @@ class Ball:
         norm: of a whole document (over its real tokens), or of each token.
         direction: the `gradient` divided by its norm, its `sign` per coordinate (a token's step has norm 1), or its
             `token_share`: each token's gradient over the largest token's.
-        relative: the radius and the step are fractions of the mean L2 norm of the real tokens' embeddings.
+        relative: the radius and the step are fractions of the mean L2 norm of the document's embeddings.
     """
 
     radius: Scalar
@@ -59,7 +59,7 @@ class Ball:
         if self.direction == "sign":
             return gradient.sign() / math.sqrt(gradient.shape[-1])
         # Scaled by its largest entry first: a gradient of 1e-25 has a direction too, but its square is 0.
-        gradient = gradient / gradient.abs().amax().clamp(min=SMALLEST)
+        gradient = gradient / batch.document_max(gradient.abs().amax(-1))[..., None].clamp(min=SMALLEST)
         if self.direction == "token_share":
             tokens = gradient.square().sum(-1).sqrt()
             return gradient / batch.document_max(tokens)[..., None].clamp(min=SMALLEST)
@@ -74,8 +74,8 @@ class Ball:
         """Return what one unit of radius means in the embedding's own unit."""
         if not self.relative:
             return 1.0
-        norms = embeds.detach().float().square().sum(-1).sqrt() * batch.real
-        return norms.sum() / batch.real.sum()
+        norms = embeds.detach().float().square().sum(-1).sqrt()
+        return (batch.document_sum(norms) / batch.lengths)[..., None]
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,11 @@ class NoiseMixin(Host):
         """Return the tap of the current model; `model_init` replaces the model inside `train`."""
         if self._tap is None or self._tap.model is not self.model:
             self._detach()
-            layers = isinstance(self.strategy.noise, AtLayers) or self.strategy.objective.inputs
+            layers = (
+                self.strategy.noise.layers
+                if isinstance(self.strategy.noise, AtLayers)
+                else self.strategy.objective.inputs
+            )
             self._tap = Tap(self._bare(), layers=layers, hidden=self.strategy.objective.hidden)
             self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)
         return self._tap
@@ -159,7 +163,8 @@ class NoiseMixin(Host):
         if num_items_in_batch is None:
             return None
         ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        return ranks / num_items_in_batch
+        # Where nothing is graded the sum is 0, and must not become 0 / 0.
+        return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _backward(self, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
         """Return a backward pass on the scale of the one that follows `compute_loss`."""
