@@ -80,16 +80,21 @@ class Ball:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A start noise as an independent variable that a gradient can be taken at; None starts at 0."""
+    """A start noise as an independent variable that a gradient can be taken at; None starts at 0.
+
+    With a ball, the start is projected into it.
+    """
 
     start: Noise | None
+    ball: Ball | None = None
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         start = embeds.new_zeros(embeds.shape).float() if self.start is None else self.start(embeds, batch)
+        start = start if self.ball is None else self.ball.project(start, embeds, batch)
         return start.detach().requires_grad_()
 
 
-def leaf(start: Noise | TokenEdit | None) -> Noise:
+def leaf(start: Noise | TokenEdit | None, ball: Ball | None = None) -> Noise:
     """Return the start as a leaf, at the sites of `start`.
 
     Raises:
@@ -97,7 +102,7 @@ def leaf(start: Noise | TokenEdit | None) -> Noise:
     """
     if isinstance(start, TokenEdit):
         raise NoiseError(f"an ascent must start from a noise on embeddings or layers, got {start!r}.")
-    return replace(start, noise=Leaf(start.noise)) if isinstance(start, AtLayers) else Leaf(start)
+    return replace(start, noise=Leaf(start.noise, ball)) if isinstance(start, AtLayers) else Leaf(start, ball)
 
 
 def ascend(step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, size: float) -> dict[int, Tensor]:
@@ -154,8 +159,8 @@ class FreeAscent:
     """Ascent whose every pass trains: the parameters get the mean gradient of all K passes (FreeLB).
 
     Args:
-        ball: where the perturbation may be.
-        steps: passes K (>= 1); with 1 the start noise is all there is.
+        ball: where the perturbation may be, in every pass.
+        steps: passes K (>= 1); with 1 the start noise is all there is, in no ball.
         size: length of a step (>= 0).
     """
 
@@ -176,7 +181,7 @@ class FreeAscent:
         return self.steps
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        current = leaf(noise) if self.steps > 1 else noise
+        current = leaf(noise, self.ball) if self.steps > 1 else noise
         for _ in range(self.steps - 1):
             done = step.run(current)
             gradients = step.gradients(done.loss, done.deltas, share=1 / self.steps)

@@ -99,7 +99,9 @@ class NoiseMixin(Host):
             return loss
 
         step = Step(self._attached(), self._read(inputs), compute, self._token_weight(num_items_in_batch))
-        step.backward = None if return_outputs else self._backward(num_items_in_batch)
+        # DeepSpeed's backward takes the optimizer step as well, so it may come once only.
+        whole = return_outputs or self.is_deepspeed_enabled
+        step.backward = None if whole else self._backward(num_items_in_batch)
         loss = self.strategy.objective(step, self._noise)
         self._record(step)
         return (loss, outputs) if return_outputs else loss

@@ -39,19 +39,19 @@ class Naive:
         self.table = model.get_input_embeddings().weight
         self.places = (inputs["labels"][:, 1:] != IGNORED).nonzero().tolist()
 
-    def run(self, deltas=None):
+    def run(self, deltas=None, kept=None):
         """Return the cross-entropy, the next-token logits at graded places and every layer's output.
 
-        `deltas` maps -1 to what is added to the embeddings, and a layer's number to what is added to its input.
+        `deltas` maps -1 to what is added to the embeddings, and a layer's number to what is added to its input; `kept`
+        maps them to what their input is multiplied by.
         """
-        deltas = deltas or {}
-        embeds = self.table[self.inputs["input_ids"]]
-        embeds = embeds + deltas[-1].to(embeds.dtype) if -1 in deltas else embeds
+        deltas, kept = deltas or {}, kept or {}
+        embeds = self.change(self.table[self.inputs["input_ids"]], deltas.get(-1), kept.get(-1))
         states, hooks = [], []
         layers = self.model.model.layers
         for index, layer in enumerate(layers):
-            if index in deltas:
-                hooks.append(layer.register_forward_pre_hook(self._adding(deltas[index])))
+            hook = self._changing(deltas.get(index), kept.get(index))
+            hooks.append(layer.register_forward_pre_hook(hook))
             if index + 1 < len(layers):
                 hooks.append(layer.register_forward_hook(lambda m, a, output: states.append(output)))
         hooks.append(self.model.model.norm.register_forward_hook(lambda m, a, output: states.append(output)))
@@ -63,8 +63,12 @@ class Naive:
         loss = -graded.log_softmax(-1).gather(1, targets[:, None]).mean()
         return loss, graded, states
 
-    def _adding(self, delta):
-        return lambda module, args: (args[0] + delta.to(args[0].dtype), *args[1:])
+    def change(self, values, delta, kept):
+        values = values if kept is None else values * kept
+        return values if delta is None else values + delta.to(values.dtype)
+
+    def _changing(self, delta, kept):
+        return lambda module, args: (self.change(args[0], delta, kept), *args[1:])
 
     def loss(self, deltas=None):
         return self.run(deltas)[0]
