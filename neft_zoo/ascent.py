@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
-from neft_zoo.objectives import Family, Pass
+from neft_zoo.objectives import Family
 from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from neft_zoo.batch import Batch
     from neft_zoo.divergences import Divergence
+    from neft_zoo.objectives import Pass
     from neft_zoo.step import Step
 
 Norm: TypeAlias = Literal["document", "token"]
@@ -242,15 +243,12 @@ class VirtualAdversarial:
         return self.steps + 2
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        clean = step.run(None)
-        assert clean.hidden is not None  # the tap records it for objectives that say so
-        constant = Pass(hidden=clean.hidden.detach())
-        current = leaf(noise)
+        clean, current = step.run(None), leaf(noise)
         for _ in range(self.steps):
             done = step.run(current)
-            gradients = step.gradients(step.divergence(self.divergence, constant, done), done.deltas)
+            gradients = step.gradients(step.divergence(self.divergence, clean, done, constant=True), done.deltas)
             moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
             current = step.fixed(moved, noise)
         worst = step.run(current)
-        apart = step.divergence(self.divergence, constant if self.constant_clean else clean, worst)
+        apart = step.divergence(self.divergence, clean, worst, constant=self.constant_clean)
         return clean.loss + value_at(self.weight, step.batch.progress) * apart

@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from naive import Naive, apart, furthest, gradients, padded
+from naive import DOCUMENTS, INPUTS, Naive, Quadratic, apart, furthest, gradients, own
 
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.batch import Batch, step_key
 from neft_zoo.noise import AtLayers
-
-DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11, 12], [13, 14, 15, 16], [17, 18, 19, 20, 21, 22]]
-INPUTS = padded(DOCUMENTS)
 
 
 @pytest.fixture
@@ -154,31 +151,6 @@ def test_without_noise_nothing_but_the_plain_loss_is_left(llama, name):
     assert got == pytest.approx(plain, rel=1e-7) and furthest(grads, reference) < 1e-6
     if name == "r3f":
         assert got == plain and all(torch.equal(grads[key], reference[key]) for key in reference)
-
-
-class Quadratic(torch.nn.Module):
-    """loss = half of e A e + b e, of the sum e of the embeddings: every derivative is known."""
-
-    def __init__(self, width=6):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed = torch.nn.Embedding(64, width, dtype=torch.float64)
-        root = torch.randn(width, width, dtype=torch.float64)
-        self.register_buffer("curve", root @ root.T)
-        self.register_buffer("slope", torch.randn(width, dtype=torch.float64))
-
-    def get_input_embeddings(self):
-        return self.embed
-
-    def at(self, total):
-        return ((total @ self.curve) * total).sum(-1).mean() / 2 + (total @ self.slope).mean()
-
-    def forward(self, ids):
-        return self.at(self.embed(ids).sum(1))
-
-
-def own(model, inputs):
-    return model(inputs["input_ids"])
 
 
 def test_symnoise_on_a_quadratic_is_the_plain_loss_plus_its_curvature():
