@@ -69,9 +69,12 @@ class Attached:
                 pass it. Calls with the same step draw the same noise for the same document.
             compute: the loss of one pass, if it is not the model's own.
         """
-        if self.strategy.clean or not self.model.training or not torch.is_grad_enabled():
+        if not self.model.training or not torch.is_grad_enabled():
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
+        if self.strategy.clean:
+            self.step += 1
+            return compute(self.model, dict(inputs))
         progress = min(1.0, self.step / self.total_steps)
         key = step_key(self.seed, self.rank, self.step)
         batch = Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
@@ -90,8 +93,13 @@ class Attached:
         if self.strategy.weights is not None:
             self.strategy.weights.begin(self.model, step_key(self.seed, 0, 0))
 
-    def perturbed(self) -> AbstractContextManager[None]:
-        """Return a context for forward and backward in which the weights carry the strategy's noise."""
+    def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
+        """Return a context for forward and backward in which the weights carry the strategy's noise.
+
+        Args:
+            step: optimizer step, as in `loss`; with gradient accumulation or after a resume, pass it here as well.
+        """
+        self.step = self.step if step is None else step
         if self.strategy.weights is None:
             return nullcontext()
         key = step_key(self.seed, 0, self.step)

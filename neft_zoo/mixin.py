@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class NoiseMixin(Host):
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
         self._refuse_reentrant_checkpointing()
         self._noise: Noise | TokenEdit | None = self.strategy.noise
+        self._prepared: nn.Module | None = None
+        self._starting = False
         if not self.strategy.clean:
             self._attached()  # what the model cannot do is said before training
             self._detach()
@@ -63,12 +65,24 @@ class NoiseMixin(Host):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
-        if self.strategy.weights is not None and not resume_from_checkpoint:
-            self.strategy.weights.begin(self._bare(), step_key(self.args.seed, 0, 0))
+        self._starting = not resume_from_checkpoint
+        if self.model_init is None:
+            self._begin(self._bare())
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
+            self._starting = False
             self._detach()
+
+    def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
+        model = super().call_model_init(*args, **kwargs)
+        self._begin(model)
+        return model
+
+    def _begin(self, model: nn.Module) -> None:
+        """Change the weights that a run starts from, where the strategy does so."""
+        if getattr(self, "_starting", False) and self.strategy.weights is not None:
+            self.strategy.weights.begin(model, step_key(self.args.seed, 0, 0))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         if self.strategy.weights is None:
@@ -132,16 +146,25 @@ class NoiseMixin(Host):
                 else self.strategy.objective.inputs
             )
             self._tap = Tap(self._bare(), layers=layers, hidden=self.strategy.objective.hidden)
-            self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)
+            if self._prepared is not self.model:  # once: a resumed run's table has been trained already
+                self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)
+                self._prepared = self.model
         return self._tap
 
     def _count_tokens(self) -> Tensor:
         """Count the tokens of the training data."""
         table, data = find_embedding(self._bare()), self.train_dataset
-        assert isinstance(table.weight, Tensor) and data is not None
+        assert isinstance(table.weight, Tensor)
         counts = torch.zeros(len(table.weight), dtype=torch.long)
-        for record in data:
-            counts += torch.bincount(torch.as_tensor(record["input_ids"]), minlength=len(counts))
+        if data is None or not hasattr(data, "__len__"):
+            raise NoiseError(f"token counts need a training dataset of known length, got {type(data).__name__}.")
+        for record in cast(Iterable[dict[str, Any]], data):
+            if "input_ids" not in record:
+                raise NoiseError(f"token counts need input_ids in the training dataset, got {', '.join(record)}.")
+            ids = torch.as_tensor(record["input_ids"]).flatten().long()
+            if (ids >= len(counts)).any():
+                raise NoiseError(f"token ids must be below the model's {len(counts)} tokens, got {ids.max().item()}.")
+            counts.index_add_(0, ids, torch.ones_like(ids))
         return counts
 
     def _bare(self) -> nn.Module:
