@@ -3,7 +3,7 @@ from neft_zoo.noise import AdditiveNoise
 from neft_zoo.objectives import LayerStability
 from neft_zoo.registry import Strategy, register
 from neft_zoo.scales import Relative
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_scalar
 
 
 @register(paper="https://arxiv.org/abs/2107.04835", version=1)
@@ -25,4 +25,5 @@ def lnsr(size: Scalar = 0.1, weight: Scalar = 1.0, first: int = 0) -> Strategy:
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "lnsr", "weight": 0.1})`
     """
+    check_scalar("size", size)
     return Strategy(AdditiveNoise(Gaussian(), Relative(size)), LayerStability(weight, first))
