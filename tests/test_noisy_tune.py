@@ -9,6 +9,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
 from neft_zoo.mixin import NoiseMixin
+from neft_zoo.weights import OnceRelative
 
 
 def trained(llama, config, records, tokenizer, noise, model=None, callbacks=(), resume=None, **settings):
@@ -62,6 +63,15 @@ def test_noisy_tune_happens_once_before_the_first_step_and_not_on_resume(llama, 
     checkpoint = str(tmp_path / "out" / "checkpoint-2")
     resumed = trained(*given, callbacks=[again], save_strategy="steps", save_steps=2, resume=checkpoint)
     assert same(again.seen[0], watch.seen[2]) and same(weights(resumed.model), weights(whole.model))
+
+
+def test_noisy_tune_shakes_nothing_on_resume(llama, config, records, tokenizer, tmp_path, monkeypatch):
+    shaken = []
+    monkeypatch.setattr(OnceRelative, "begin", lambda self, model, key: shaken.append(model))
+    given = (llama, config, records, tokenizer, "noisy_tune")
+    first = trained(*given, save_strategy="steps", save_steps=2)
+    trained(*given, save_strategy="steps", save_steps=2, resume=str(tmp_path / "out" / "checkpoint-2"))
+    assert shaken == [first.model]
 
 
 def test_noisy_tune_shakes_the_fresh_model_of_model_init(llama, tmp_path):
