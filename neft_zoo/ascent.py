@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar
 
+from neft_zoo.ball import Ball
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
-from neft_zoo.objectives import Family, Pass
+from neft_zoo.objectives import Family
 from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -17,79 +17,27 @@ if TYPE_CHECKING:
 
     from neft_zoo.batch import Batch
     from neft_zoo.divergences import Divergence
+    from neft_zoo.objectives import Pass
     from neft_zoo.step import Step
-
-Norm: TypeAlias = Literal["document", "token"]
-Direction: TypeAlias = Literal["gradient", "sign", "token_share"]
-SMALLEST = 1e-30  # keeps 0 / 0 at 0; a divide-guard, never a radius
-
-
-@dataclass(frozen=True)
-class Ball:
-    """Where a perturbation may be, and which way is up.
-
-    Args:
-        radius: largest L2 norm, in the embedding's own unit; 0 leaves no room.
-        norm: of a whole document (over its real tokens), or of each token.
-        direction: the `gradient` divided by its norm, its `sign` per coordinate (a token's step has norm 1), or its
-            `token_share`: each token's gradient over the largest token's.
-        relative: the radius and the step are fractions of the mean L2 norm of the real tokens' embeddings.
-    """
-
-    radius: Scalar
-    norm: Norm = "document"
-    direction: Direction = "gradient"
-    relative: bool = False
-
-    def __post_init__(self) -> None:
-        check_scalar("radius", self.radius)
-        if self.norm not in ("document", "token"):
-            raise NoiseError(f"norm must be 'document' or 'token', got {self.norm!r}.")
-        if self.direction not in get_args(Direction):
-            raise NoiseError(f"direction must be one of {', '.join(get_args(Direction))}, got {self.direction!r}.")
-
-    def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
-        """Return the norm of the document, or of the token, at every position."""
-        squares = values.square().sum(-1)
-        return (batch.document_sum(squares) if self.norm == "document" else squares).sqrt()[..., None]
-
-    def up(self, gradient: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        """Return the direction of steepest ascent, 0 on padding and where the gradient is 0."""
-        gradient = gradient.float() * batch.real[..., None]
-        if self.direction == "sign":
-            return gradient.sign() / math.sqrt(gradient.shape[-1])
-        # Scaled by its largest entry first: a gradient of 1e-25 has a direction too, but its square is 0.
-        gradient = gradient / gradient.abs().amax().clamp(min=SMALLEST)
-        if self.direction == "token_share":
-            tokens = gradient.square().sum(-1).sqrt()
-            return gradient / batch.document_max(tokens)[..., None].clamp(min=SMALLEST)
-        return gradient / self.length(gradient, batch).clamp(min=SMALLEST)
-
-    def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:
-        """Return the nearest perturbation inside the ball."""
-        radius = value_at(self.radius, batch.progress) * self.unit(embeds, batch)
-        return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)
-
-    def unit(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Tensor | float:
-        """Return what one unit of radius means in the embedding's own unit."""
-        if not self.relative:
-            return 1.0
-        norms = embeds.detach().float().square().sum(-1).sqrt() * batch.real
-        return norms.sum() / batch.real.sum()
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A start noise as an independent variable that a gradient can be taken at; None starts at 0."""
+    """A start noise as an independent variable that a gradient can be taken at; None starts at 0.
+
+    With a ball, the start is projected into it.
+    """
 
     start: Noise | None
+    ball: Ball | None = None
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         start = embeds.new_zeros(embeds.shape).float() if self.start is None else self.start(embeds, batch)
+        start = start if self.ball is None else self.ball.project(start, embeds, batch)
         return start.detach().requires_grad_()
 
 
-def leaf(start: Noise | TokenEdit | None) -> Noise:
+def leaf(start: Noise | TokenEdit | None, ball: Ball | None = None) -> Noise:
     """Return the start as a leaf, at the sites of `start`.
 
     Raises:
@@ -97,7 +45,7 @@ def leaf(start: Noise | TokenEdit | None) -> Noise:
     """
     if isinstance(start, TokenEdit):
         raise NoiseError(f"an ascent must start from a noise on embeddings or layers, got {start!r}.")
-    return replace(start, noise=Leaf(start.noise)) if isinstance(start, AtLayers) else Leaf(start)
+    return replace(start, noise=Leaf(start.noise, ball)) if isinstance(start, AtLayers) else Leaf(start, ball)
 
 
 def ascend(step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, size: float) -> dict[int, Tensor]:
@@ -154,8 +102,8 @@ class FreeAscent:
     """Ascent whose every pass trains: the parameters get the mean gradient of all K passes (FreeLB).
 
     Args:
-        ball: where the perturbation may be.
-        steps: passes K (>= 1); with 1 the start noise is all there is.
+        ball: where the perturbation may be, in every pass.
+        steps: passes K (>= 1); with 1 the start noise is all there is, in no ball.
         size: length of a step (>= 0).
     """
 
@@ -176,7 +124,7 @@ class FreeAscent:
         return self.steps
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        current = leaf(noise) if self.steps > 1 else noise
+        current = leaf(noise, self.ball) if self.steps > 1 else noise
         for _ in range(self.steps - 1):
             done = step.run(current)
             gradients = step.gradients(done.loss, done.deltas, share=1 / self.steps)
@@ -237,15 +185,12 @@ class VirtualAdversarial:
         return self.steps + 2
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        clean = step.run(None)
-        assert clean.hidden is not None  # the tap records it for objectives that say so
-        constant = Pass(hidden=clean.hidden.detach())
-        current = leaf(noise)
+        clean, current = step.run(None), leaf(noise)
         for _ in range(self.steps):
             done = step.run(current)
-            gradients = step.gradients(step.divergence(self.divergence, constant, done), done.deltas)
+            gradients = step.gradients(step.divergence(self.divergence, clean, done, constant=True), done.deltas)
             moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
             current = step.fixed(moved, noise)
         worst = step.run(current)
-        apart = step.divergence(self.divergence, constant if self.constant_clean else clean, worst)
+        apart = step.divergence(self.divergence, clean, worst, constant=self.constant_clean)
         return clean.loss + value_at(self.weight, step.batch.progress) * apart

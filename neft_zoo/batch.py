@@ -188,4 +188,7 @@ def known_tokens(tokenizer: Any) -> dict[str, Any]:
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
     fills = [getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id")]
     fill = next((token for token in fills if token is not None), None)
-    return {"special_ids": getattr(tokenizer, "all_special_ids", ()), "fill_id": fill}
+    # A chat template's markers may be special tokens that have no role of their own, such as Llama 3's headers.
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    markers = (number for number, token in added.items() if token.special)
+    return {"special_ids": sorted({*getattr(tokenizer, "all_special_ids", ()), *markers}), "fill_id": fill}

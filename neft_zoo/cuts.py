@@ -87,7 +87,7 @@ class HideTokens:
     """Replaces graded input tokens with probability p; the labels stay, and special tokens are never replaced.
 
     `by="mask"` puts the tokenizer's mask token, or its padding token if it has none; `by="random"` another token of
-    the same document.
+    the same document, from any other place in it.
     """
 
     p: Scalar
@@ -108,8 +108,9 @@ class HideTokens:
 
     def _instead(self, batch: Batch) -> Int[Tensor, "B L"]:
         if self.by == "random":
-            place = (randomness.unit(batch.stream("instead")) * batch.lengths).long()
-            return batch.gather(batch.input_ids, place * batch.real, batch.document)
+            place = (randomness.unit(batch.stream("instead")) * (batch.lengths - 1)).long()
+            place = place + (place >= batch.position)  # any place but the token's own
+            return batch.gather(batch.input_ids, place.clamp(max=batch.lengths - 1) * batch.real, batch.document)
         if batch.fill_id is None:
             raise NoiseError("by='mask' needs a tokenizer with a mask or a padding token, got none; use by='random'.")
         return batch.input_ids.new_tensor(batch.fill_id)

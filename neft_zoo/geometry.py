@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+import torch
+
 from neft_zoo import randomness
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import Noise, TokenEdit
@@ -88,18 +90,22 @@ class ByFrequency:
     def prepare(self, setup: Setup) -> ByFrequency:
         if setup.count_tokens is None:
             raise NoiseError("token_frequency needs the counts of the training tokens, got none (token_counts=).")
-        counts = setup.count_tokens()
-        if counts.shape != setup.table.shape[:1] or (counts < 0).any() or not counts.any():
-            shape, words = tuple(counts.shape), setup.table.shape[0]
-            raise NoiseError(f"token_counts must be one count >= 0 for each of {words} tokens, got shape {shape}.")
-        weights = counts.clamp(min=1).double() ** -self.exponent
-        weights = weights * counts.sum() / (weights * counts).sum()
-        return replace(self, weights=weights.float().to(setup.table.device))
+        counts = torch.as_tensor(setup.count_tokens()).double().cpu()
+        words = setup.table.shape[0]
+        if counts.shape != (words,):
+            raise NoiseError(f"token_counts must be one count for each of {words} tokens, got {tuple(counts.shape)}.")
+        if not (counts >= 0).all() or not 0 < counts.sum() < float("inf"):
+            raise NoiseError(f"token_counts must be >= 0, finite and not all 0, got {counts.tolist()[:4]} ...")
+        weights = counts.clamp(min=1) ** -self.exponent
+        weights = (weights * counts.sum() / (weights * counts).sum()).float()
+        if not weights.isfinite().all():
+            raise NoiseError(f"exponent must be small enough for weights that are finite, got {self.exponent}.")
+        return replace(self, weights=weights.to(setup.table.device))
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         if self.weights is None:
             raise NoiseError("token_frequency must be prepared with the counts of the training tokens first.")
-        size = value_at(self.rho, batch.progress) * self.weights[batch.input_ids] * batch.real
+        size = value_at(self.rho, batch.progress) * self.weights.to(embeds.device)[batch.input_ids] * batch.real
         return randomness.normal(batch.stream("what"), embeds.shape[-1]) * size[..., None]
 
 
@@ -123,12 +129,13 @@ class Projected:
             raise NoiseError(f"k must be below the model's width {width}, got {self.k}.")
         table = setup.table.detach().double()
         centred = table - table.mean(0)
-        right = centred.svd().V  # principal directions, the strongest first
-        return replace(self, basis=right[:, : self.k].T.float().contiguous())
+        directions = torch.linalg.eigh(centred.T @ centred).eigenvectors  # the strongest last
+        return replace(self, basis=directions[:, -self.k :].T.float().contiguous())
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         if self.basis is None:
             raise NoiseError("token_subspace must be prepared with the model's embedding table first.")
-        delta = self.noise(embeds, batch)
-        onto = delta @ self.basis.T @ self.basis
+        delta, basis = self.noise(embeds, batch), self.basis.to(embeds.device)
+        with torch.autocast(delta.device.type, enabled=False):  # rounded to bf16 it would not be orthogonal
+            onto = delta @ basis.T @ basis
         return onto if self.keep == "onto" else delta - onto

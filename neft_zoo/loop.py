@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.batch import Batch, known_tokens, step_key
+from neft_zoo.errors import NoiseError
 from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
 from neft_zoo.noise import AtLayers
@@ -22,8 +23,15 @@ Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
 
 
 def model_loss(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    """Return the loss that a transformers model computes when it is given labels."""
-    return model(**inputs).loss
+    """Return the loss that a transformers model computes when it is given labels.
+
+    Raises:
+        NoiseError: if it returns none.
+    """
+    loss = getattr(model(**inputs), "loss", None)
+    if loss is None:
+        raise NoiseError(f"model must return a loss: give the batch labels, or pass compute=, got {sorted(inputs)}.")
+    return loss
 
 
 class Attached:
@@ -44,7 +52,7 @@ class Attached:
         self.seed, self.rank = seed, rank
         self.step = 0
         self.measured: dict[str, float] = {}
-        layers = isinstance(strategy.noise, AtLayers) or strategy.objective.inputs
+        layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
         self._tap = Tap(model, layers=layers, hidden=strategy.objective.hidden)
         self._noise = prepare(strategy.noise, model, None if token_counts is None else lambda: token_counts)
         if strategy.weights is not None:
@@ -61,9 +69,12 @@ class Attached:
                 pass it. Calls with the same step draw the same noise for the same document.
             compute: the loss of one pass, if it is not the model's own.
         """
-        if self.strategy.clean or not self.model.training or not torch.is_grad_enabled():
+        if not self.model.training or not torch.is_grad_enabled():
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
+        if self.strategy.clean:
+            self.step += 1
+            return compute(self.model, dict(inputs))
         progress = min(1.0, self.step / self.total_steps)
         key = step_key(self.seed, self.rank, self.step)
         batch = Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
@@ -82,8 +93,13 @@ class Attached:
         if self.strategy.weights is not None:
             self.strategy.weights.begin(self.model, step_key(self.seed, 0, 0))
 
-    def perturbed(self) -> AbstractContextManager[None]:
-        """Return a context for forward and backward in which the weights carry the strategy's noise."""
+    def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
+        """Return a context for forward and backward in which the weights carry the strategy's noise.
+
+        Args:
+            step: optimizer step, as in `loss`; with gradient accumulation or after a resume, pass it here as well.
+        """
+        self.step = self.step if step is None else step
         if self.strategy.weights is None:
             return nullcontext()
         key = step_key(self.seed, 0, self.step)

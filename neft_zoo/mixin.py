@@ -65,6 +65,8 @@ class NoiseMixin(Host):
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
         self._refuse_reentrant_checkpointing()
         self._noise: Noise | TokenEdit | None = self.strategy.noise
+        self._prepared: nn.Module | None = None
+        self._starting = False
         if not self.strategy.clean:
             self._attached()  # what the model cannot do is said before training
             self._detach()
@@ -72,14 +74,25 @@ class NoiseMixin(Host):
             self.strategy.weights.check(self._bare())
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        resumed = check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
-        self._read_counts(resumed)
-        if self.strategy.weights is not None and not resume_from_checkpoint:
-            self.strategy.weights.begin(self._bare(), step_key(self.args.seed, 0, 0))
+        self._read_counts(check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy))
+        self._starting = not resume_from_checkpoint
+        if self.model_init is None:
+            self._begin(self._bare())
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
+            self._starting = False
             self._detach()
+
+    def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
+        model = super().call_model_init(*args, **kwargs)
+        self._begin(model)
+        return model
+
+    def _begin(self, model: nn.Module) -> None:
+        """Change the weights that a run starts from, where the strategy does so."""
+        if getattr(self, "_starting", False) and self.strategy.weights is not None:
+            self.strategy.weights.begin(model, step_key(self.args.seed, 0, 0))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         if self.strategy.weights is None:
@@ -110,7 +123,9 @@ class NoiseMixin(Host):
             return loss
 
         step = Step(self._attached(), self._read(inputs), compute, self._token_weight(num_items_in_batch))
-        step.backward = None if return_outputs else self._backward(num_items_in_batch)
+        # DeepSpeed's backward takes the optimizer step as well, so it may come once only.
+        whole = return_outputs or self.is_deepspeed_enabled
+        step.backward = None if whole else self._backward(num_items_in_batch)
         loss = self.strategy.objective(step, self._noise)
         self._record(step)
         return (loss, outputs) if return_outputs else loss
@@ -138,9 +153,15 @@ class NoiseMixin(Host):
         """Return the tap of the current model; `model_init` replaces the model inside `train`."""
         if self._tap is None or self._tap.model is not self.model:
             self._detach()
-            layers = isinstance(self.strategy.noise, AtLayers) or self.strategy.objective.inputs
+            layers = (
+                self.strategy.noise.layers
+                if isinstance(self.strategy.noise, AtLayers)
+                else self.strategy.objective.inputs
+            )
             self._tap = Tap(self._bare(), layers=layers, hidden=self.strategy.objective.hidden)
-            self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)
+            if self._prepared is not self.model:  # once: a resumed run's table has been trained already
+                self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)
+                self._prepared = self.model
         return self._tap
 
     def _count_tokens(self) -> Tensor:
@@ -154,7 +175,7 @@ class NoiseMixin(Host):
         saved = None if checkpoint is None else load_counts(checkpoint)
         if saved is not None and self._counts is not None and not torch.equal(saved, self._counts.cpu()):
             self._counts = saved
-            self._detach()  # the next pass prepares the noise anew
+            self._prepared = None  # the next pass prepares the noise anew
 
     def _bare(self) -> nn.Module:
         assert self.model is not None  # it is only None in transformers' annotations
@@ -177,7 +198,8 @@ class NoiseMixin(Host):
         if num_items_in_batch is None:
             return None
         ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        return ranks / num_items_in_batch
+        # Where nothing is graded the sum is 0, and must not become 0 / 0.
+        return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _backward(self, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
         """Return a backward pass on the scale of the one that follows `compute_loss`."""

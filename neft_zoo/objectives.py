@@ -150,6 +150,8 @@ class LayerStability:
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, noisy = step.run(None), step.run(noise)
         assert clean.hidden is not None and noisy.hidden is not None  # the tap records them
+        if self.first >= len(clean.inputs):
+            raise NoiseError(f"first must be below the model's {len(clean.inputs)} layers, got {self.first}.")
         distance = _distance(clean.hidden, noisy.hidden, step.batch)
         for index in sorted(clean.inputs):
             if index > self.first:
@@ -185,7 +187,7 @@ class Consistency:
         divergence: between the clean and the noisy next-token distribution, summed over the graded tokens and divided
             as the trainer divides its own loss.
         weight: of the divergence (>= 0).
-        first, second: of the two losses; the loss of the noisy pass counts only where `second` is not 0.
+        first, second: of the two losses (>= 0); the loss of the noisy pass counts only where `second` is not 0.
     """
 
     divergence: Divergence = "symmetric_kl"
@@ -200,6 +202,8 @@ class Consistency:
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)
+        check_number("first", self.first)
+        check_number("second", self.second)
         if self.divergence not in DIVERGENCES:
             raise NoiseError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}.")
 

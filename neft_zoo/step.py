@@ -82,16 +82,22 @@ class Step:
         """Return the loss of the step with the shares that were counted before."""
         return sum(self._kept, start=loss)
 
-    def divergence(self, name: Divergence, first: Pass, second: Pass) -> Float[Tensor, ""]:
+    def divergence(self, name: Divergence, first: Pass, second: Pass, constant: bool = False) -> Float[Tensor, ""]:
         """Return the divergence of two passes' predictions over the graded tokens, on the trainer's loss scale.
 
         The hidden states are projected through the LM head in chunks and recomputed in the backward pass, so that no
         tensor of all positions by all words ever exists.
+
+        Args:
+            name: which divergence.
+            first, second: its two sides, in this order.
+            constant: no gradient flows into the first side, nor into the LM head through it.
         """
         graded = self.graded
         one, two = (self._predicting(done, graded) for done in (first, second))
         head = LanguageHead(self.tap.model)
-        compare = partial(_chunk_divergence, head, name)
+        one = one.detach() if constant else one
+        compare = partial(_chunk_divergence, head, name, constant)
         chunks = zip(one.split(POSITIONS_AT_A_TIME), two.split(POSITIONS_AT_A_TIME), strict=True)
         parts = [checkpoint(compare, a, b, use_reentrant=False) for a, b in chunks]
         return self.per_token(sum(parts, start=one.new_zeros((), dtype=torch.float32)))
@@ -178,5 +184,6 @@ def _chunk_cross_entropy(head: LanguageHead, hidden: Tensor, targets: Tensor) ->
     return torch.nn.functional.cross_entropy(head(hidden), targets, reduction="sum")
 
 
-def _chunk_divergence(head: LanguageHead, name: Divergence, first: Tensor, second: Tensor) -> Tensor:
-    return divergence(name, head(first), head(second)).sum()
+def _chunk_divergence(head: LanguageHead, name: Divergence, constant: bool, first: Tensor, second: Tensor) -> Tensor:
+    logits = head(first)
+    return divergence(name, logits.detach() if constant else logits, head(second)).sum()

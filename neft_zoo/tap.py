@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise import AtLayers, Noise
+from neft_zoo.noise import AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
 from neft_zoo.randomness import bits
 
@@ -81,22 +81,31 @@ class Tap:
 
     Args:
         model: a transformers or PEFT model.
-        layers: also tap and record the inputs of the decoder layers.
+        layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
+            numbers, all of which must exist.
         hidden: also record the last hidden state of every pass.
+
+    Raises:
+        NoiseError: if the model lacks a part, or one of the layers.
     """
 
-    def __init__(self, model: nn.Module, *, layers: bool = False, hidden: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, layers: Layers | bool = False, hidden: bool = False) -> None:
         self.model = model
         self._noise: Noise | None = None
         self._batch: Batch | None = None
         self._pass: Pass | None = None
-        self._layers = len(find_layers(model)) if layers else 0
-        self._handles = [find_embedding(model).register_forward_hook(self._at_embedding)]
-        for index, layer in enumerate(find_layers(model) if layers else []):
+        embedding, backbone = find_embedding(model), find_backbone(model) if hidden else None
+        tapped = find_layers(model) if layers else []
+        self._layers = len(tapped)
+        for number in layers if isinstance(layers, tuple) else ():
+            if not -len(tapped) <= number < len(tapped):
+                raise NoiseError(f"layers must lie between {-len(tapped)} and {len(tapped) - 1}, got {number}.")
+        self._handles = [embedding.register_forward_hook(self._at_embedding)]
+        for index, layer in enumerate(tapped):
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-        if hidden:
-            self._handles.append(find_backbone(model).register_forward_hook(self._at_backbone))
+        if backbone is not None:
+            self._handles.append(backbone.register_forward_hook(self._at_backbone))
 
     def detach(self) -> None:
         """Leave the model as it was found."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from datasets import IterableDataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,14 +22,13 @@ def count_tokens(data: Any, vocabulary: int) -> Tensor:
     Raises:
         NoiseError: if the records hold no `input_ids`, the data is a stream, or a token is not in the vocabulary.
     """
-    if data is None or isinstance(data, IterableDataset):
-        kind = "a stream" if data is not None else "none"
-        raise NoiseError(f"token_counts must be given where the training data cannot be counted, got {kind}.")
+    if data is None or not hasattr(data, "__len__"):
+        raise NoiseError(f"token_counts must be given for training data without a length, got {type(data).__name__}.")
     counts = torch.zeros(vocabulary, dtype=torch.long)
     for record in cast(Iterable[dict[str, Any]], data):
         if "input_ids" not in record:
             raise NoiseError(f"token_counts must be given for records without input_ids, got {sorted(record)}.")
-        ids = torch.as_tensor(record["input_ids"])
+        ids = torch.as_tensor(record["input_ids"]).flatten().long()
         if len(ids) and int(ids.max()) >= vocabulary:
             raise NoiseError(
                 f"training tokens must be below the model's vocabulary {vocabulary}, got {int(ids.max())}."

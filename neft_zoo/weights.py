@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from neft_zoo import randomness
@@ -53,9 +54,9 @@ class OnceRelative:
         return nullcontext()
 
     def _matrices(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        return (
-            (n, p) for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1 and p.is_floating_point()
-        )
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and weight.ndim > 1 and weight.numel() > 1 and weight.is_floating_point():
+                yield name, weight
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,14 @@ class EveryStep:
         targets = list(_linear_weights(model))
         if not targets:
             raise NoiseError("model must have linear layers that train or carry LoRA, got none.")
-        for name, weight, _ in targets:
-            if not weight.is_floating_point():
-                raise NoiseError(f"flat_lora needs weights in a floating type, got {weight.dtype} in {name}.")
+        for target in targets:
+            kind = type(target.weight).__name__
+            # A quantized weight may be stored in a floating type, and a computed one would not keep what is added.
+            if kind != "Parameter" or not target.weight.is_floating_point() or target.weight.element_size() < 2:
+                raise NoiseError(
+                    f"flat_lora needs plain weights of 16 bits or more, not a quantized base, got {kind} of type "
+                    f"{getattr(target.weight, 'dtype', None)} in {target.name}."
+                )
 
     def begin(self, model: nn.Module, key: int) -> None:
         """There is nothing to do before training."""
@@ -87,12 +93,12 @@ class EveryStep:
         rise = (1 - math.cos(math.pi * progress)) / 2
         saved = []
         try:
-            for name, weight, merged in _linear_weights(model):
+            for target in _linear_weights(model):
                 # Adding and subtracting would drift in bf16, hence a copy.
+                weight = target.weight
                 saved.append((weight, weight.data.clone()))
-                norms = merged().float().square().sum(1, keepdim=True).sqrt()
-                size = rise * self.rho / math.sqrt(weight.shape[1]) * norms
-                weight.data += (draw(weight, key, name, randomness.normal) * size).to(weight.dtype)
+                size = rise * self.rho * target.merged().float().square().mean(target.inputs, keepdim=True).sqrt()
+                weight.data += (draw(weight, key, target.name, randomness.normal) * size).to(weight.dtype)
             yield
         finally:
             for weight, before in saved:
@@ -106,22 +112,35 @@ def draw(weight: Float[Tensor, "rows columns"], key: int, name: str, kind: Any) 
     return kind(keys, weight[0].numel()).view_as(weight)
 
 
-def _linear_weights(model: nn.Module) -> Iterator[tuple[str, Any, Any]]:
-    """Yield name, weight and a function that returns the weight the layer works with, adapter included."""
+@dataclass(frozen=True)
+class _Linear:
+    """The weight of a linear layer, the weight it works with (adapter included) and the dimension of its inputs."""
+
+    name: str
+    weight: Any
+    merged: Callable[[], Tensor]
+    inputs: int
+
+
+def _linear_weights(model: nn.Module) -> Iterator[_Linear]:
+    """Yield every weight of the adapted layers, without an adapter every one that trains, each once."""
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
     adapted = [(name, m) for name, m in model.named_modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
-    for name, module in adapted:
-        layer: Any = module
-        base = layer.get_base_layer().weight
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    layers: Any = adapted or [(name, m) for name, m in linear if m.weight.requires_grad]
+    seen = set()  # a tied weight is one weight
+    for name, layer in layers:
+        base = layer.get_base_layer() if adapted else layer
+        weight: Any = layer.get_param() if hasattr(layer, "get_param") else getattr(base, "weight", None)
+        if id(weight) not in seen and getattr(weight, "ndim", 2) == 2:
+            seen.add(id(weight))
+            yield _Linear(name, weight, partial(_merged, layer, weight), 0 if isinstance(base, Conv1D) else 1)
 
-        def merged(layer: Any = layer, base: Any = base) -> Tensor:
-            delta = sum(layer.get_delta_weight(active).detach() for active in layer.active_adapters)
-            return base.data + delta
 
-        if base.ndim == 2:
-            yield name, base, merged
-    if not adapted:
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear) and module.weight.requires_grad:
-                yield name, module.weight, lambda module=module: module.weight.data
+def _merged(layer: Any, weight: Tensor) -> Tensor:
+    """Return a weight with what the active adapters add to it."""
+    known = {*getattr(layer, "lora_A", ()), *getattr(layer, "lora_embedding_A", ())}
+    active = [name for name in getattr(layer, "active_adapters", ()) if name in known]
+    return sum((layer.get_delta_weight(name).detach() for name in active), start=weight.data)

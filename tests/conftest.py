@@ -10,6 +10,7 @@ import datasets
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseSFTConfig, recipe
@@ -97,3 +98,19 @@ def same(one, other):
 def apart(one, other):
     """Return the largest difference of two sets of weights."""
     return max((one[name].float() - other[name].float()).abs().max().item() for name in one)
+
+
+def moved(before, after):
+    """Return what was added to each weight that is no longer the same."""
+    return {k: (after[k] - before[k]).double().numpy() for k in before if not torch.equal(after[k], before[k])}
+
+
+def with_lora(model, **settings):
+    """Return the model with an adapter whose B is not 0."""
+    settings = {"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}
+    model = get_peft_model(model, LoraConfig(**settings))
+    generator = torch.Generator().manual_seed(3)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.1
+    return model

@@ -1,4 +1,5 @@
-from neft_zoo.ascent import Ascent, Ball
+from neft_zoo.ascent import Ascent
+from neft_zoo.ball import Ball
 from neft_zoo.registry import Strategy, register
 from neft_zoo.schedules import Scalar
 
@@ -8,11 +9,11 @@ def cat(eps: Scalar = 0.05, steps: int = 10, size: Scalar = 0.01) -> Strategy:
     r"""Continuous adversarial training: sign ascent on the embeddings, in a ball relative to their norm.
 
     $$d_t \leftarrow \Pi_{\lVert d_t \rVert \le \epsilon \bar n}(d_t + \eta\,\bar n\,\mathrm{sign}(g_t) / \sqrt
-    D), \qquad \bar n = \text{mean of } \lVert e_t \rVert$$
+    D), \qquad \bar n = \text{mean of the document's } \lVert e_t \rVert$$
 
     Made to harden models against jailbreaks at a fraction of the cost of discrete attacks. Radius and step are
-    fractions of the mean embedding norm, so values carry over between models. As a regularizer of ordinary fine-
-    tuning it has not been compared. K + 1 passes: 11 by default, so start with fewer steps.
+    fractions of the document's mean embedding norm, so values carry over between models. As a regularizer of ordinary
+    fine-tuning it has not been compared. K + 1 passes: 11 by default, so start with fewer steps.
 
     Args:
         eps: largest norm of a token's perturbation over the mean embedding norm (dimensionless, >= 0), a number or

@@ -1,7 +1,7 @@
 from neft_zoo.cuts import FeatureCut
 from neft_zoo.objectives import Consistency
 from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_number
 
 
 @register(paper="https://arxiv.org/abs/2009.13818", version=1)
@@ -23,4 +23,5 @@ def cutoff_feature(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="cutoff_feature")`
     """
+    check_number("cut_weight", cut_weight)
     return Strategy(FeatureCut(ratio), Consistency("js", weight, second=cut_weight))

@@ -1,7 +1,7 @@
 from neft_zoo.cuts import SpanCut
 from neft_zoo.objectives import Consistency
 from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_number
 
 
 @register(paper="https://arxiv.org/abs/2009.13818", version=1)
@@ -16,11 +16,12 @@ def cutoff_span(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1
     tokens; the published code differs in both. Twice the cost of a step.
 
     Args:
-        ratio: share of spans removed (0 to 1, 1 excluded), a number or a schedule.
+        ratio: share of the tokens in the span (0 to 1, 1 excluded), a number or a schedule.
         weight: b, of the divergence (>= 0), a number or a schedule.
         cut_weight: a, of the loss on the cut input (>= 0).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="cutoff_span")`
     """
+    check_number("cut_weight", cut_weight)
     return Strategy(SpanCut(ratio), Consistency("js", weight, second=cut_weight))

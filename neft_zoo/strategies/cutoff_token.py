@@ -1,7 +1,7 @@
-from neft_zoo.cuts import TokenCut
+from neft_zoo.cuts import ALMOST_ONE, TokenCut
 from neft_zoo.objectives import Consistency
 from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_number, check_scalar
 
 
 @register(paper="https://arxiv.org/abs/2009.13818", version=1)
@@ -22,4 +22,6 @@ def cutoff_token(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="cutoff_token")`
     """
+    check_scalar("ratio", ratio, 0, ALMOST_ONE)
+    check_number("cut_weight", cut_weight)
     return Strategy(TokenCut(ratio), Consistency("js", weight, second=cut_weight))

@@ -1,4 +1,5 @@
-from neft_zoo.ascent import Ball, CleanAndAdversarial
+from neft_zoo.ascent import CleanAndAdversarial
+from neft_zoo.ball import Ball
 from neft_zoo.registry import Strategy, register
 from neft_zoo.schedules import Scalar
 

@@ -1,4 +1,5 @@
-from neft_zoo.ascent import Ball, FreeAscent
+from neft_zoo.ascent import FreeAscent
+from neft_zoo.ball import Ball
 from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise
 from neft_zoo.registry import Strategy, register

@@ -2,7 +2,7 @@ from neft_zoo.cuts import SpanCut
 from neft_zoo.noise import AtLayers, Layers
 from neft_zoo.objectives import Consistency
 from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_number
 
 
 @register(paper="https://arxiv.org/abs/2106.00149", version=1)
@@ -25,4 +25,5 @@ def hidden_cut(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "hidden_cut", "layers": [-2]})`
     """
+    check_number("cut_weight", cut_weight)
     return Strategy(AtLayers(SpanCut(ratio), layers), Consistency("js", weight, second=cut_weight))

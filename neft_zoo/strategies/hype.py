@@ -4,7 +4,7 @@ from neft_zoo.distributions import Gaussian, Uniform
 from neft_zoo.noise import AdditiveNoise, AtLayers, Layers
 from neft_zoo.registry import Strategy, register
 from neft_zoo.scales import Fixed, Relative
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_scalar
 
 
 @register(paper="https://arxiv.org/abs/2212.08853", version=1)
@@ -32,6 +32,7 @@ def hype(
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "hype", "size": 0.01, "relative": True})`
     """
+    check_scalar("size", size)
     return Strategy(
         AtLayers(
             AdditiveNoise(

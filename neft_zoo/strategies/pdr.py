@@ -4,7 +4,7 @@ from neft_zoo.noise import AdditiveNoise
 from neft_zoo.objectives import Consistency
 from neft_zoo.registry import Strategy, register
 from neft_zoo.scales import Fixed
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_scalar
 
 
 @register(paper="https://arxiv.org/abs/2010.12638", version=1)
@@ -25,4 +25,5 @@ def pdr(eps: Scalar = 1e-3, weight: Scalar = 1.0, divergence: Divergence = "js")
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "pdr", "divergence": "hellinger"})`
     """
+    check_scalar("eps", eps)
     return Strategy(AdditiveNoise(Gaussian(), Fixed(eps)), Consistency(divergence, weight))

@@ -5,7 +5,7 @@ from neft_zoo.noise import AdditiveNoise
 from neft_zoo.objectives import Consistency
 from neft_zoo.registry import Strategy, register
 from neft_zoo.scales import Fixed, Relative
-from neft_zoo.schedules import Scalar
+from neft_zoo.schedules import Scalar, check_scalar
 
 
 @register(paper="https://arxiv.org/abs/2008.03156", version=1)
@@ -31,6 +31,7 @@ def r3f(
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "r3f", "eps": 0.1, "relative": True})`
     """
+    check_scalar("eps", eps)
     return Strategy(
         AdditiveNoise(Uniform() if what == "uniform" else Gaussian(), Relative(eps) if relative else Fixed(eps)),
         Consistency("symmetric_kl", weight),

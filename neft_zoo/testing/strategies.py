@@ -10,13 +10,31 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from neft_zoo import ascent, distributions, noise, objectives, registry, scales, schedules, tokens
+from neft_zoo import (
+    ascent,
+    ball,
+    cuts,
+    distributions,
+    geometry,
+    mixing,
+    noise,
+    objectives,
+    registry,
+    scales,
+    schedules,
+    tokens,
+    weights,
+)
 from neft_zoo.batch import IGNORED, Batch
 from neft_zoo.noise import AdditiveNoise
 from neft_zoo.registry import Strategy, make
 from neft_zoo.tap import Tap
 from neft_zoo.testing.cases import VOCABULARY, ready, widths
 
+# What a strategy's repr may be made of.
+PARTS = (
+    ascent, ball, cuts, distributions, geometry, mixing, noise, objectives, registry, scales, schedules, tokens, weights,
+)  # fmt: skip
 # Room for a mean of many draws: six standard errors, once in a billion.
 SIGMAS = 6.0
 
@@ -44,7 +62,7 @@ def _mean_is_zero_and_rms_as_stated(strategy: Strategy) -> None:
 
 def _repr_json_and_yaml_give_the_strategy_back(strategy: Strategy) -> None:
     names = {}
-    for module in (ascent, distributions, noise, objectives, scales, schedules, tokens, registry):
+    for module in PARTS:
         names |= vars(module)
     if strategy.name == "custom":
         return
