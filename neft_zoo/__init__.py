@@ -9,6 +9,12 @@ __version__ = "0.1.0"
 _HOME = {
     "SFTTrainer": "trainers",
     "NoiseSFTConfig": "trainers",
+    "DPOTrainer": "trainers",
+    "GRPOTrainer": "trainers",
+    "KTOTrainer": "trainers",
+    "RLOOTrainer": "trainers",
+    "RewardTrainer": "trainers",
+    "Trainer": "trainers",
     "NoiseMixin": "mixin",
     "NoiseError": "errors",
     "Strategy": "registry",
@@ -27,8 +33,14 @@ if TYPE_CHECKING:
     from neft_zoo.registry import make as make
     from neft_zoo.registry import names as names
     from neft_zoo.registry import register as register
+    from neft_zoo.trainers import DPOTrainer as DPOTrainer
+    from neft_zoo.trainers import GRPOTrainer as GRPOTrainer
+    from neft_zoo.trainers import KTOTrainer as KTOTrainer
     from neft_zoo.trainers import NoiseSFTConfig as NoiseSFTConfig
+    from neft_zoo.trainers import RewardTrainer as RewardTrainer
+    from neft_zoo.trainers import RLOOTrainer as RLOOTrainer
     from neft_zoo.trainers import SFTTrainer as SFTTrainer
+    from neft_zoo.trainers import Trainer as Trainer
 
 
 def __getattr__(name: str) -> Any:

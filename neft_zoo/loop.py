@@ -79,7 +79,7 @@ class Attached:
         key = step_key(self.seed, self.rank, self.step)
         batch = Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
 
-        def one_pass(input_ids: Tensor) -> Tensor:
+        def one_pass(input_ids: Tensor | None) -> Tensor:
             return compute(self.model, {**inputs, "input_ids": input_ids})
 
         passes = Step(self._tap, batch, one_pass)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from neft_zoo.batch import Batch, known_tokens, step_key
-from neft_zoo.counters import PassCounters
+from neft_zoo.engine import PassCounters, backward_of, check_calls, check_engine, data_parallel_rank, token_weight
 from neft_zoo.errors import NoiseError
 from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
@@ -38,15 +38,22 @@ class NoiseMixin(Host):
             the arguments have such a field, and means no noise otherwise.
         token_counts: how often each token occurs in the training data (V,), for `token_frequency`; None counts them.
 
+        reference: what a pass without gradients inside the loss sees, such as the reference model of DPO: `clean`,
+            the default, or the `same` draw as the policy.
+
     Raises:
         NoiseError: before training, if `noise` is not accepted or meets `neftune_noise_alpha`.
     """
+
+    # True where the model is called with other inputs than `compute_loss` is: they are read from the call then.
+    reads_calls: ClassVar[bool] = False
 
     def __init__(
         self,
         *args: Any,
         noise: str | Mapping[str, Any] | Strategy | None = None,
         token_counts: Tensor | None = None,
+        reference: Literal["clean", "same"] = "clean",
         **kwargs: Any,
     ) -> None:
         strategy = None if noise is None else make(noise)  # before a model is loaded: a typo costs nothing
@@ -55,15 +62,11 @@ class NoiseMixin(Host):
         if strategy is not None and configured is not None and make(configured) != strategy:
             raise NoiseError(f"noise is given twice: {strategy.name!r} as an argument and {configured!r} in args.")
         self.strategy = strategy or make(configured if configured is not None else "none")
-        if self.args.neftune_noise_alpha is not None:
-            raise NoiseError(
-                f"neftune_noise_alpha must be unset when noise is given, got {self.args.neftune_noise_alpha!r}: "
-                "two noises would add up."
-            )
+        check_engine(self, self.strategy)
+        check_calls(self, self.strategy, reference)
         self._tap: Tap | None = None
-        self._counts = token_counts
+        self._counts, self._reference = token_counts, reference
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
-        self._refuse_reentrant_checkpointing()
         self._noise: Noise | TokenEdit | None = self.strategy.noise
         self._prepared: nn.Module | None = None
         self._starting = False
@@ -113,19 +116,20 @@ class NoiseMixin(Host):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs, counted = None, PassCounters(self)
 
-        def compute(input_ids: Tensor) -> Tensor:
+        def compute(input_ids: Tensor | None) -> Tensor:
             nonlocal outputs
             # TRL writes into the inputs it is given, hence a copy for every pass, and counts every pass.
             counted.rewind()
-            copy = {**inputs, "input_ids": input_ids}
+            copy = dict(inputs) if input_ids is None else {**inputs, "input_ids": input_ids}
             result = super(NoiseMixin, self).compute_loss(model, copy, return_outputs, num_items_in_batch)
             loss, outputs = result if isinstance(result, tuple) else (result, None)
             return loss
 
-        step = Step(self._attached(), self._read(inputs), compute, self._token_weight(num_items_in_batch))
+        known = None if self.reads_calls else self._read(inputs)
+        step = Step(self._attached(), known, compute, token_weight(self, num_items_in_batch))
         # DeepSpeed's backward takes the optimizer step as well, so it may come once only.
-        whole = return_outputs or self.is_deepspeed_enabled
-        step.backward = None if whole else self._backward(num_items_in_batch)
+        whole = return_outputs or self.reads_calls or self.is_deepspeed_enabled
+        step.backward = None if whole else backward_of(self, num_items_in_batch)
         loss = self.strategy.objective(step, self._noise)
         self._record(step)
         return (loss, outputs) if return_outputs else loss
@@ -158,7 +162,13 @@ class NoiseMixin(Host):
                 if isinstance(self.strategy.noise, AtLayers)
                 else self.strategy.objective.inputs
             )
-            self._tap = Tap(self._bare(), layers=layers, hidden=self.strategy.objective.hidden)
+            self._tap = Tap(
+                self._bare(),
+                layers=layers,
+                hidden=self.strategy.objective.hidden,
+                read=self._read if self.reads_calls else None,
+                reference=[getattr(self, "ref_model", None)] if self._reference == "same" else None,
+            )
             if self._prepared is not self.model:  # once: a resumed run's table has been trained already
                 self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)
                 self._prepared = self.model
@@ -187,38 +197,11 @@ class NoiseMixin(Host):
         self._tap = None
 
     def _read(self, inputs: Mapping[str, Any]) -> Batch:
-        key = step_key(self.args.seed, self.accelerator.process_index, self.state.global_step)
+        key = step_key(self.args.seed, data_parallel_rank(self.accelerator), self.state.global_step)
         return Batch.from_inputs(inputs, key=key, progress=self._progress(), **known_tokens(self.processing_class))
 
     def _progress(self) -> float:
         return min(1.0, self.state.global_step / max(1, self.state.max_steps))
-
-    def _token_weight(self, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:
-        """Return what the trainer multiplies a sum of token losses by: accumulation and ranks are in it."""
-        if num_items_in_batch is None:
-            return None
-        ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        # Where nothing is graded the sum is 0, and must not become 0 / 0.
-        return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
-
-    def _backward(self, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
-        """Return a backward pass on the scale of the one that follows `compute_loss`."""
-        scaled = self.loss_is_scaled_for_ga
-        if scaled is None:
-            scaled = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(
-                self.compute_loss_func
-            )
-        share = 1 if scaled else self.current_gradient_accumulation_steps
-        return lambda loss: self.accelerator.backward(loss / share)
-
-    def _refuse_reentrant_checkpointing(self) -> None:
-        settings = self.args.gradient_checkpointing_kwargs
-        reentrant = isinstance(settings, dict) and settings.get("use_reentrant")
-        if self.args.gradient_checkpointing and reentrant and self.strategy.objective.passes > 1:
-            raise NoiseError(
-                f"use_reentrant must be false with {self.strategy.name}, which runs several forward passes a step, "
-                "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
-            )
 
     def _record(self, step: Step) -> None:
         for name, value in measure(self.strategy, step).items():

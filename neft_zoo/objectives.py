@@ -31,9 +31,11 @@ class Pass:
         embeds: what it was added to.
         hidden: last hidden state, where the objective asked for it.
         inputs: the input of every decoder layer, where the objective asked for it.
+        batch: what was read.
     """
 
     loss: Any = None
+    batch: Batch | None = None
     deltas: dict[int, Tensor] = field(default_factory=dict)
     embeds: dict[int, Tensor] = field(default_factory=dict)
     hidden: Float[Tensor, "B L D"] | None = None
@@ -175,7 +177,8 @@ class MixedTargets:
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         assert isinstance(noise, EmbedMix)
-        share, done = noise.share(step.batch), step.run(noise)
+        done = step.run(noise)
+        share = noise.share(step.batch)
         return share * done.loss + (1 - share) * step.cross_entropy(done, noise.partners_labels(step.batch))
 
 

@@ -30,16 +30,16 @@ class Step:
 
     Args:
         tap: the hooks of the model.
-        batch: the batch.
-        compute: the trainer's own loss of one pass on these token ids.
+        known: the batch; None if the tap reads it from the model's own call.
+        compute: the trainer's own loss of one pass, on these token ids where the batch is known.
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
         backward: backpropagates a part of the loss at once. Without it (a loop of one's own) the part's graph is kept
             and added to the loss that is returned, at the cost of one more backward pass through it.
     """
 
     tap: Tap
-    batch: Batch
-    compute: Callable[[Tensor], Any]
+    known: Batch | None
+    compute: Callable[[Tensor | None], Any]
     token_weight: Tensor | float | None = None
     backward: Callable[[Tensor], None] | None = None
     passes: list[Pass] = field(default_factory=list)
@@ -50,13 +50,25 @@ class Step:
         """Run one forward pass; all passes of a step share their dropout masks unless told otherwise."""
         if not redraw_dropout:
             self._same_dropout()
-        ids, batch = self.batch.input_ids, self.batch
+        ids = None if self.known is None else self.known.input_ids
         if isinstance(noise, TokenEdit):
-            ids, noise = noise.edit(batch), None
-        with self.tap.open(noise, batch) as done:
+            ids, noise = noise.edit(self.batch), None
+        with self.tap.open(noise, self.known) as done:
             done.loss = self.compute(ids)
+        if done.batch is None or (noise is not None and not done.deltas):
+            raise NoiseError(
+                f"the loss must call the model with input_ids, which noise enters by, got none from "
+                f"{type(self.tap.model).__name__}."
+            )
         self.passes.append(done)
         return done
+
+    @property
+    def batch(self) -> Batch:
+        """The batch of the last pass, before any pass the batch that is known."""
+        batch = self.passes[-1].batch if self.passes else self.known
+        assert batch is not None  # objectives that read calls look at the batch after a pass
+        return batch
 
     def fixed(self, deltas: dict[int, Tensor], like: Noise | TokenEdit | None, sign: float = 1.0) -> Noise:
         """Return the noise that adds these deltas, at the sites of `like`."""
@@ -141,7 +153,7 @@ class Step:
 
     def _same_dropout(self) -> None:
         """Let every pass start from the random state that the first one started from."""
-        device = self.batch.input_ids.device
+        device = next(self.tap.model.parameters()).device
         if not self._dropout:
             self._dropout.append(torch.get_rng_state())
             if device.type == "cuda":

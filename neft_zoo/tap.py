@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -84,28 +84,43 @@ class Tap:
         layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
             numbers, all of which must exist.
         hidden: also record the last hidden state of every pass.
+        read: makes the batch of every call of the model from its keyword arguments; None if `open` is given it.
+        reference: add the noise in passes without gradients as well, and to these models; None never does.
 
     Raises:
         NoiseError: if the model lacks a part, or one of the layers.
     """
 
-    def __init__(self, model: nn.Module, *, layers: Layers | bool = False, hidden: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layers: Layers | bool = False,
+        hidden: bool = False,
+        read: Callable[[Mapping[str, Any]], Batch] | None = None,
+        reference: Sequence[nn.Module | None] | None = None,
+    ) -> None:
         self.model = model
         self._noise: Noise | None = None
         self._batch: Batch | None = None
         self._pass: Pass | None = None
-        embedding, backbone = find_embedding(model), find_backbone(model) if hidden else None
-        tapped = find_layers(model) if layers else []
-        self._layers = len(tapped)
+        self._read, self._shared = read, reference is not None
+        backbone = find_backbone(model) if hidden else None
+        models = [model, *(other for other in reference or () if other is not None)]
+        embeddings = [find_embedding(each) for each in models]
+        tapped = [find_layers(each) if layers else [] for each in models]
+        self._layers = len(tapped[0])
         for number in layers if isinstance(layers, tuple) else ():
-            if not -len(tapped) <= number < len(tapped):
-                raise NoiseError(f"layers must lie between {-len(tapped)} and {len(tapped) - 1}, got {number}.")
-        self._handles = [embedding.register_forward_hook(self._at_embedding)]
-        for index, layer in enumerate(tapped):
+            if not -self._layers <= number < self._layers:
+                raise NoiseError(f"layers must lie between {-self._layers} and {self._layers - 1}, got {number}.")
+        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
+        for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         if backbone is not None:
             self._handles.append(backbone.register_forward_hook(self._at_backbone))
+        if read is not None:
+            self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
 
     def detach(self) -> None:
         """Leave the model as it was found."""
@@ -113,13 +128,22 @@ class Tap:
             handle.remove()
 
     @contextmanager
-    def open(self, noise: Noise | None, batch: Batch) -> Iterator[Pass]:
+    def open(self, noise: Noise | None, batch: Batch | None) -> Iterator[Pass]:
         """Yield the record of a pass during which `noise` is added."""
-        self._noise, self._batch, self._pass = noise, batch, Pass()
+        self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
         try:
             yield self._pass
         finally:
             self._noise = self._batch = self._pass = None
+
+    @property
+    def _live(self) -> bool:
+        """True in an open pass, where it carries gradients or the reference shares the noise."""
+        return self._pass is not None and (self._shared or torch.is_grad_enabled())
+
+    def _at_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._live and self._read is not None and self._pass is not None:
+            self._batch = self._pass.batch = self._read(kwargs)
 
     def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if isinstance(self._noise, AtLayers):
@@ -128,7 +152,7 @@ class Tap:
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
-        if self._pass is not None and torch.is_grad_enabled():
+        if self._live and self._pass is not None:
             self._pass.inputs[index] = hidden
         if not isinstance(self._noise, AtLayers):
             return None
@@ -138,7 +162,7 @@ class Tap:
         return self._add(hidden, index)
 
     def _add(self, embeds: Tensor, site: int) -> Tensor | None:
-        if self._noise is None or self._batch is None or self._pass is None or not torch.is_grad_enabled():
+        if not self._live or self._noise is None or self._batch is None or self._pass is None:
             return None
         # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
         if embeds.dim() != 3 or embeds.shape[:2] != self._batch.input_ids.shape:

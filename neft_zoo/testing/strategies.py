@@ -32,9 +32,8 @@ from neft_zoo.tap import Tap
 from neft_zoo.testing.cases import VOCABULARY, ready, widths
 
 # What a strategy's repr may be made of.
-PARTS = (
-    ascent, ball, cuts, distributions, geometry, mixing, noise, objectives, registry, scales, schedules, tokens, weights,
-)  # fmt: skip
+PARTS = (ascent, ball, cuts, distributions, geometry, mixing, noise, objectives)
+PARTS += (registry, scales, schedules, tokens, weights)
 # Room for a mean of many draws: six standard errors, once in a billion.
 SIGMAS = 6.0
 

@@ -1,0 +1,113 @@
+"""What transformers, TRL and accelerate do around a loss: ranks, accumulation, counters, and what cannot work."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise import TokenEdit
+from neft_zoo.registry import Strategy
+
+
+def data_parallel_rank(accelerator: Any) -> int:
+    """Return which share of the data this process sees; the ranks of a tensor-parallel group see the same one."""
+    mesh: Any = getattr(accelerator, "torch_device_mesh", None)
+    names = getattr(mesh, "mesh_dim_names", None)
+    if not names:
+        return accelerator.process_index
+    rank = 0
+    for name, size, place in zip(names, mesh.mesh.shape, mesh.get_coordinate(), strict=True):
+        rank = rank * size + place if name.startswith("dp") else rank
+    return rank
+
+
+def token_weight(trainer: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:
+    """Return what the trainer multiplies a sum of token losses by: accumulation and ranks are in it."""
+    if num_items_in_batch is None:
+        return None
+    ranks = trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1
+    # Where nothing is graded the sum is 0, and must not become 0 / 0.
+    return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
+
+
+def backward_of(trainer: Any, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
+    """Return a backward pass on the scale of the one that follows `compute_loss`."""
+    scaled = trainer.loss_is_scaled_for_ga
+    if scaled is None:
+        counted = trainer.model_accepts_loss_kwargs and num_items_in_batch is not None
+        scaled = counted or bool(trainer.compute_loss_func)
+    share = 1 if scaled else trainer.current_gradient_accumulation_steps
+    return lambda loss: trainer.accelerator.backward(loss / share)
+
+
+class PassCounters:
+    """What a trainer counts and logs in `compute_loss`, so that a step of several passes counts as one."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.tokens = vars(trainer).get("_total_train_tokens")
+        self.metrics = vars(trainer).get("_metrics", {}).get("train", {})
+        self.lengths = {name: len(values) for name, values in self.metrics.items()}
+
+    def rewind(self) -> None:
+        """Forget what the previous pass of this step counted."""
+        if self.tokens is not None:
+            self.trainer._total_train_tokens = self.tokens
+        for name, values in self.metrics.items():
+            del values[self.lengths.get(name, 0) :]
+
+
+def check_engine(trainer: Any, strategy: Strategy) -> None:
+    """Raise, before training, for settings under which the noise would not be what it says.
+
+    Raises:
+        NoiseError: for two noises at once, reentrant checkpointing with several passes, or a split sequence.
+    """
+    args = trainer.args
+    if args.neftune_noise_alpha is not None:
+        raise NoiseError(
+            f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "
+            "two noises would add up."
+        )
+    settings = args.gradient_checkpointing_kwargs
+    reentrant = isinstance(settings, dict) and settings.get("use_reentrant")
+    if args.gradient_checkpointing and reentrant and strategy.objective.passes > 1:
+        raise NoiseError(
+            f"use_reentrant must be false with {strategy.name}, which runs several forward passes a step, "
+            "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
+        )
+    split = getattr(trainer.accelerator, "parallelism_config", None)
+    for size in ("cp_size", "sp_size"):
+        if strategy.noise is not None and getattr(split, size, 1) > 1:
+            raise NoiseError(f"{size} must be 1 with noise, which needs whole documents, got {getattr(split, size)}.")
+    if strategy.noise is not None and getattr(args, "packing", False) and args.packing_strategy == "wrapped":
+        warnings.warn(
+            "packing_strategy='wrapped' carries no borders of documents: noise takes a whole row for one document. "
+            "Choose 'bfd' for noise by document.",
+            stacklevel=4,
+        )
+
+
+def check_calls(trainer: Any, strategy: Strategy, reference: str) -> None:
+    """Raise for a strategy, or a reference, that does not go with how a trainer calls its model.
+
+    Raises:
+        NoiseError: if it does not.
+    """
+    name = type(trainer).__name__
+    if reference not in ("clean", "same"):
+        raise NoiseError(f"reference must be 'clean' or 'same', got {reference!r}.")
+    if trainer.reads_calls and isinstance(strategy.noise, TokenEdit):
+        raise NoiseError(f"noise must not edit token ids with {name}, got {strategy.name!r}.")
+    if reference == "same" and (not trainer.reads_calls or strategy.objective.passes > 1):
+        raise NoiseError(
+            f"reference='same' needs a preference or RL trainer and a strategy of one pass, got {name} and "
+            f"{strategy.name!r}."
+        )
+    if reference == "same" and getattr(trainer.args, "precompute_ref_log_probs", False):
+        raise NoiseError("precompute_ref_log_probs must be false with reference='same', got true.")

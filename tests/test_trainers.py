@@ -1,0 +1,195 @@
+"""TRL's other trainers and transformers' own: noise in the pass that trains, and a clean model everywhere else."""
+
+import math
+
+import pytest
+import torch
+import trl
+from conftest import apart, same, weights
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import (
+    DataCollatorForLanguageModeling,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    TrainingArguments,
+)
+
+from neft_zoo import DPOTrainer, GRPOTrainer, KTOTrainer, NoiseError, RewardTrainer, RLOOTrainer, Trainer
+
+PAIRS = Dataset.from_list(
+    [
+        {"prompt": f"Question {i}", "chosen": " yes it is" + " so" * i, "rejected": " no" + " never" * (i % 3)}
+        for i in range(8)
+    ]
+)
+RATED = Dataset.from_list(
+    [{"prompt": f"Question {i}", "completion": " yes" + " it" * i, "label": i % 2 == 0} for i in range(8)]
+)
+PROMPTS = PAIRS.select_columns("prompt")
+TEXT = Dataset.from_list([{"input_ids": list(range(5, 12 + i))} for i in range(8)])
+LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+LOUD = {"name": "neft_uniform", "alpha": 20}
+
+
+def longest(completions, **_):
+    return [float(len(text)) for text in completions]
+
+
+@pytest.fixture
+def build(llama, tokenizer, tmp_path):
+    """Return a maker of trainers: two steps of four records."""
+
+    def make(kind, cls=None, model=None, peft=None, settings=None, **arguments):
+        common = dict(
+            output_dir=str(tmp_path / kind),
+            max_steps=2,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+            gradient_checkpointing=False,
+            **(settings or {}),
+        )
+        online = dict(num_generations=2, max_completion_length=4)
+        ours, config, data, extra = {
+            "dpo": (DPOTrainer, trl.DPOConfig, PAIRS, {}),
+            "kto": (KTOTrainer, trl.KTOConfig, RATED, {}),
+            "reward": (RewardTrainer, trl.RewardConfig, PAIRS, {}),
+            "grpo": (GRPOTrainer, trl.GRPOConfig, PROMPTS, online),
+            "rloo": (RLOOTrainer, trl.RLOOConfig, PROMPTS, online),
+            "plain": (Trainer, TrainingArguments, TEXT, {}),
+        }[kind]
+        if kind in ("grpo", "rloo"):
+            arguments["reward_funcs"] = longest
+        if kind == "plain":
+            common.pop("bf16")
+            arguments["data_collator"] = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+        elif peft is not None:
+            arguments["peft_config"] = peft
+        if model is None:
+            llama().save_pretrained(tmp_path / "model")  # a reference model is loaded from where the policy was
+            tokenizer.save_pretrained(tmp_path / "model")
+            model = judge(tokenizer) if kind == "reward" else llama()
+            model.config._name_or_path = str(tmp_path / "model")
+        return (cls or ours)(
+            model, args=config(**common, **extra), train_dataset=data, processing_class=tokenizer, **arguments
+        )
+
+    return make
+
+
+def judge(tokenizer):
+    torch.manual_seed(0)
+    numbers = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), num_labels=1, pad_token_id=tokenizer.pad_token_id, num_key_value_heads=2, **numbers
+    )
+    return LlamaForSequenceClassification(config)
+
+
+class Watch:
+    """Records, for every forward pass, whether it carries gradients and the largest noise it was given."""
+
+    def __init__(self, model):
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.seen, self.ids, self.table = [], None, base.get_input_embeddings()
+        base.get_input_embeddings().register_forward_pre_hook(self.read_ids)
+        base.model.layers[0].register_forward_pre_hook(self.read_hidden, with_kwargs=True)
+
+    def read_ids(self, module, args):
+        self.ids = args[0]
+
+    def read_hidden(self, module, args, kwargs):
+        added = args[0].detach() - self.table.weight[self.ids].detach()
+        self.seen.append((torch.is_grad_enabled(), self.ids.shape[1], added.abs().max().item()))
+
+    def noise(self, gradients):
+        return [largest for graded, _, largest in self.seen if graded == gradients]
+
+
+KINDS = ["dpo", "kto", "reward", "grpo", "rloo", "plain"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_pass_that_trains_is_noisy(build, kind):
+    trainer = build(kind, noise=LOUD)
+    watch = Watch(trainer.model)
+    trainer.train()
+    assert len(watch.noise(True)) >= 2 and min(watch.noise(True)) > 0.1
+    assert all(largest == 0 for largest in watch.noise(False))
+    if kind in ("grpo", "rloo"):
+        assert any(length == 1 for _, length, _ in watch.seen), "no token was decoded"
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert all(math.isfinite(line["loss"]) and line["noise/alpha"] == 20 for line in lines)
+    # Documents of 3 to 30 tokens, 32 wide.
+    assert all(20 / (3 * 30 * 32) ** 0.5 < line["noise/rms"] < 20 / (3 * 3 * 32) ** 0.5 for line in lines)
+    assert not any(m._forward_hooks for m in trainer.model.modules() if m is not trainer.model.model.embed_tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_strength_is_the_plain_trainer_bit_for_bit(build, kind):
+    stock = {"plain": "transformers.Trainer"}.get(kind)
+    cls = __import__("transformers").Trainer if stock else getattr(trl, build(kind, noise="none").__class__.__name__)
+    plain, ours, noisy = build(kind, cls=cls), build(kind, noise={**LOUD, "alpha": 0}), build(kind, noise=LOUD)
+    for trainer in (plain, ours, noisy):
+        torch.manual_seed(0)  # of generation
+        trainer.train()
+    assert same(weights(plain.model), weights(ours.model))
+    assert not same(weights(plain.model), weights(noisy.model))
+
+
+def first(trainer, name):
+    trainer.train()
+    return trainer.state.log_history[0][name]
+
+
+@pytest.mark.parametrize("peft", [LORA, None])
+def test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise(build, peft):
+    assert first(build("dpo", peft=peft, noise=LOUD, reference="same"), "loss") == pytest.approx(math.log(2), abs=1e-5)
+    assert abs(first(build("dpo", peft=peft, noise=LOUD), "loss") - math.log(2)) > 1e-4
+    assert first(build("dpo", peft=peft, noise="none"), "loss") == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("reference", ["clean", "same"])
+def test_kto_starts_without_divergence(build, reference):
+    assert first(build("kto", peft=LORA, noise=LOUD, reference=reference), "kl") == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("noise", ["symnoise", "r3f", "freelb", "cutoff_token"])
+def test_dpo_trains_in_several_passes(build, noise):
+    trainer = build("dpo", noise=noise, settings=dict(gradient_accumulation_steps=2))
+    before = weights(trainer.model)
+    trainer.train()
+    assert not same(weights(trainer.model), before)
+    assert all(math.isfinite(line["loss"]) for line in trainer.state.log_history if "loss" in line)
+
+
+def test_two_passes_without_noise_are_one(build):
+    one, two = build("dpo", noise="none"), build("dpo", noise={"name": "symnoise", "alpha": 0})
+    one.train(), two.train()
+    assert apart(weights(one.model), weights(two.model)) < 1e-5
+    assert one.state.log_history[1]["num_tokens"] == two.state.log_history[1]["num_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        ("dpo", {"noise": "masked_thought"}, "must not edit token ids with DPOTrainer, got 'masked_thought'"),
+        ("dpo", {"noise": LOUD, "reference": "noisy"}, "reference must be 'clean' or 'same', got 'noisy'"),
+        ("dpo", {"noise": "symnoise", "reference": "same"}, "a strategy of one pass, got DPOTrainer and 'symnoise'"),
+        ("plain", {"noise": LOUD, "reference": "same"}, "a preference or RL trainer .* got Trainer"),
+        (
+            "dpo",
+            {"noise": LOUD, "reference": "same", "settings": {"precompute_ref_log_probs": True}},
+            "precompute_ref_log_probs must be false with reference='same'",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_refused(build, kind, arguments, message):
+    with pytest.raises(NoiseError, match=message):
+        build(kind, **arguments)
