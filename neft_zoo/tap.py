@@ -13,10 +13,10 @@ from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
-from neft_zoo.randomness import bits
+from neft_zoo.rounding import add_rounded
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    pass
 
 
 def base_model(model: nn.Module) -> Any:
@@ -191,19 +191,3 @@ class LayerHook:
         if noisy is None:
             return None
         return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})
-
-
-def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-    """Return embeds + delta in the dtype of `embeds`; in bf16 round up or down at random, in proportion.
-
-    A bf16 number near 1 has steps of 0.008: rounding to nearest would drop most of a small noise, and all of it where
-    it is below half a step. Rounded stochastically the noise keeps its mean.
-    """
-    if embeds.dtype != torch.bfloat16:
-        return embeds + delta.to(embeds.dtype)
-    exact = embeds.float() + delta
-    dither = bits(batch.stream("rounding"), embeds.shape[-1]) & 0xFFFF
-    with torch.no_grad():
-        # bf16 is the upper half of float32, so adding 16 random bits and cutting the lower half rounds in proportion.
-        rounded = ((exact.view(torch.int32) + dither.int()) & -0x10000).view(torch.float32)
-    return (exact + (rounded - exact).detach()).to(torch.bfloat16)

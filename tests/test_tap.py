@@ -13,8 +13,9 @@ from neft_zoo import NoiseError, make
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise, AtLayers
+from neft_zoo.rounding import add_rounded
 from neft_zoo.scales import Fixed
-from neft_zoo.tap import Tap, add_rounded, find_backbone, find_layers
+from neft_zoo.tap import Tap, find_backbone, find_layers
 
 NEFT = make("neft_uniform").noise
 IDS = torch.arange(5, 17).view(2, 6)
@@ -135,21 +136,28 @@ def test_models_without_the_part_are_refused_by_name(options, message):
         Tap(Bare(), **options)
 
 
-@pytest.mark.parametrize("length", [128, 2048, 32768])
+@pytest.mark.parametrize("length", [128, 512, 2048, 8192, 32768])
 @pytest.mark.parametrize("std", [0.02, 0.1, 1.0])
 def test_bf16_keeps_mean_and_rms_of_small_noise(length, std):
     """alpha 5 at 4,096 features, where rounding to nearest loses up to 93 % of the coordinates."""
-    rows, width = 256, 4096
+    rows, width = 128, 4096
     batch = Batch.from_inputs({"input_ids": torch.arange(rows)[None]}, key=length)
     embeds = (torch.randn(1, rows, width, generator=torch.Generator().manual_seed(0)) * std).to(torch.bfloat16)
     delta = Uniform()(batch, width) * 5 / math.sqrt(length * width)
     added = add_rounded(embeds, delta, batch).float() - embeds.float()
-    # What arrives is delta plus rounding of mean 0: its projection on delta keeps the size, its mean stays 0.
-    assert ((added * delta).sum() / delta.square().sum()).item() == pytest.approx(1, abs=0.02)
-    assert abs((added - delta).mean().item()) < 6 * (added - delta).std().item() / math.sqrt(delta.numel())
+    assert (added.square().mean() / delta.square().mean()).sqrt().item() == pytest.approx(1, abs=0.02)
+    assert abs(added.mean().item()) < 6 * added.std().item() / math.sqrt(delta.numel())
+    assert (added * delta).sum() > 0
     nearest = (embeds + delta.to(torch.bfloat16)).float() - embeds.float()
     if std == 1.0:
         assert (nearest == 0).float().mean() > 0.2, "the case is one where rounding to nearest does lose noise"
+
+
+def test_opposite_noise_is_rounded_to_opposite_sides(batch):
+    embeds = (torch.rand(2, 6, 8) * 0.4 + 0.55).to(torch.bfloat16)  # between two powers of 2: even steps
+    delta = torch.randn(2, 6, 8) * 1e-3
+    plus, minus = (add_rounded(embeds, sign * delta, batch).float() - embeds.float() for sign in (1, -1))
+    assert torch.equal(plus, -minus) and plus.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
