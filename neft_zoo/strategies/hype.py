@@ -19,8 +19,8 @@ def hype(
     $$\tilde h_l = h_l + s\, z_l, \qquad z_l \sim N(0, 1) \text{ or } U[-1, 1]$$
 
     The paper reports better fine-tuning of small encoders with noise of 1e-5. In bf16 that is far below a rounding
-    step; it survives here on average only, so use `relative`, where the size is a fraction of each token's hidden
-    rms. No published result for large language models.
+    step: a coordinate in many thousands moves. Use `relative` there, where the size is a fraction of each token's
+    hidden rms. No published result for large language models.
 
     Args:
         size: noise per coordinate (in the hidden states' unit, or a fraction of their rms; >= 0), a number or a
