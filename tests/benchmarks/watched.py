@@ -33,12 +33,11 @@ TOKENIZER = AutoTokenizer.from_pretrained(recipe.folder() / "quickstart" / "mode
 
 
 class Call(NamedTuple):
-    """One forward pass: its keyword arguments, the table's rows, what the first layer read, the random state."""
+    """One forward pass: its keyword arguments, the table's rows, what the first layer read."""
 
     inputs: dict[str, Any]
     clean: torch.Tensor
     noisy: torch.Tensor
-    random: torch.Tensor
 
     @property
     def added(self) -> torch.Tensor:
@@ -122,7 +121,7 @@ def watch(model: Any) -> Iterator[list[Call]]:
 
     def at_embedding(module, args):
         # `forward` is the plain lookup, scale included: hooks run in `__call__` only.
-        now.update(clean=module.forward(args[0]).detach(), random=torch.get_rng_state())
+        now.update(clean=module.forward(args[0]).detach())
 
     def at_layer(module, args, kwargs):
         hidden = args[0] if args else kwargs["hidden_states"]
