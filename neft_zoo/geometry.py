@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import torch
-
 from neft_zoo import randomness
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import Noise, TokenEdit
@@ -90,6 +88,8 @@ class ByFrequency:
     def prepare(self, setup: Setup) -> ByFrequency:
         if setup.count_tokens is None:
             raise NoiseError("token_frequency needs the counts of the training tokens, got none (token_counts=).")
+        import torch  # late: `neft-zoo list` works without it
+
         counts = torch.as_tensor(setup.count_tokens()).double().cpu()
         words = setup.table.shape[0]
         if counts.shape != (words,):
@@ -124,18 +124,22 @@ class Projected:
             raise NoiseError(f"keep must be 'off' or 'onto', got {self.keep!r}.")
 
     def prepare(self, setup: Setup) -> Projected:
+        from torch import linalg
+
         width = setup.table.shape[1]
         if self.k >= width:
             raise NoiseError(f"k must be below the model's width {width}, got {self.k}.")
         table = setup.table.detach().double()
         centred = table - table.mean(0)
-        directions = torch.linalg.eigh(centred.T @ centred).eigenvectors  # the strongest last
+        directions = linalg.eigh(centred.T @ centred).eigenvectors  # the strongest last
         return replace(self, basis=directions[:, -self.k :].T.float().contiguous())
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         if self.basis is None:
             raise NoiseError("token_subspace must be prepared with the model's embedding table first.")
+        from torch import autocast
+
         delta, basis = self.noise(embeds, batch), self.basis.to(embeds.device)
-        with torch.autocast(delta.device.type, enabled=False):  # rounded to bf16 it would not be orthogonal
+        with autocast(delta.device.type, enabled=False):  # rounded to bf16 it would not be orthogonal
             onto = delta @ basis.T @ basis
         return onto if self.keep == "onto" else delta - onto

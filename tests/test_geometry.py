@@ -104,7 +104,7 @@ def test_an_exponent_beyond_floats_is_refused():
 
 def test_data_that_cannot_be_counted_are_refused(llama, config, records, tokenizer):
     settings = dict(processing_class=tokenizer, noise="token_frequency")
-    with pytest.raises(NoiseError, match="training dataset of known length, got IterableDataset"):
+    with pytest.raises(NoiseError, match="training data without a length, got IterableDataset"):
         SFTTrainer(llama(), args=config(), train_dataset=records.to_iterable_dataset(), **settings)
     with pytest.raises(NoiseError, match="token ids must be below the model's vocabulary 50"):
         SFTTrainer(llama(vocab_size=50), args=config(), train_dataset=records, **settings)
