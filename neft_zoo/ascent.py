@@ -9,7 +9,7 @@ from neft_zoo.ball import Ball
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
 from neft_zoo.objectives import Family
-from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
+from neft_zoo.schedules import Scalar, check_count, check_scalar, value_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -78,7 +78,7 @@ class Ascent:
     inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_number("steps", self.steps)
+        check_count("steps", self.steps)
         check_scalar("size", self.size)
 
     @property
@@ -116,7 +116,7 @@ class FreeAscent:
     inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_number("steps", self.steps, 1)
+        check_count("steps", self.steps, 1)
         check_scalar("size", self.size)
 
     @property
@@ -177,7 +177,7 @@ class VirtualAdversarial:
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)
-        check_number("steps", self.steps, 1)
+        check_count("steps", self.steps, 1)
         check_scalar("size", self.size)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 from neft_zoo.divergences import DIVERGENCES, Divergence
 from neft_zoo.errors import NoiseError
 from neft_zoo.mixing import EmbedMix
-from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
+from neft_zoo.schedules import Scalar, check_count, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -147,7 +147,7 @@ class LayerStability:
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)
-        check_number("first", self.first)
+        check_count("first", self.first)
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, noisy = step.run(None), step.run(noise)

@@ -142,6 +142,12 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
         raise NoiseError(f"{name} must be {bounds}, got {value!r}.")
 
 
+def check_count(name: str, value: int, low: int = 0) -> None:
+    """Raise unless value is a whole number >= low."""
+    if type(value) is not int or value < low:
+        raise NoiseError(f"{name} must be a whole number >= {low}, got {value!r}.")
+
+
 def check_scalar(name: str, value: Scalar, low: float = 0.0, high: float = math.inf) -> None:
     """Raise unless the number, or the schedule at eleven points of training, lies between `low` and `high`."""
     if isinstance(value, Schedule):

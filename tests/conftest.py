@@ -114,3 +114,28 @@ def with_lora(model, **settings):
         if "lora_" in name:
             weight.data = torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.1
     return model
+
+
+# Arguments that fit an entry to the tiny Llama and make what it does large enough to be seen.
+FITTING = {
+    "cat": {"steps": 2, "size": 0.05},
+    "cutoff_feature": {"ratio": 0.3},
+    "cutoff_span": {"ratio": 0.3},
+    "cutoff_token": {"ratio": 0.3},
+    "embed_mix": {"a": 5},
+    "fgm": {"eps": 0.3},
+    "hidden_cut": {"ratio": 0.3},
+    "hype": {"size": 0.01},
+    "lat": {"eps": 1.0, "steps": 2, "size": 0.5, "layers": [1]},
+    "masked_thought": {"p": 0.4},
+    "pdr": {"eps": 0.1, "weight": 10},
+    "r3f": {"eps": 0.02},
+    "smart": {"radius": 0.3, "start": 0.01, "size": 0.3},
+    "token_subspace": {"k": 4},
+    "vat": {"radius": 0.3, "start": 0.01, "size": 0.3},
+}
+
+
+def fitting(name):
+    """Return an entry as `noise=` takes it, with arguments that fit the tiny Llama."""
+    return {"name": name, **FITTING.get(name, {})}
