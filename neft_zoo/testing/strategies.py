@@ -95,7 +95,8 @@ def _the_model_is_clean_outside_a_training_pass(strategy: Strategy) -> None:
     prepared = ready(strategy, model.embed.weight.detach())
     ids = torch.arange(1, 13).view(2, 6)
     batch = Batch.from_inputs({"input_ids": ids, "labels": torch.where(torch.arange(6) < 3, IGNORED, ids)}, key=3)
-    clean = model(ids)
+    clean, looked_up = model(ids), []
+    model.embed.register_forward_hook(lambda module, args, output: looked_up.append(output))
     tap = Tap(model)
     with tap.open(prepared, batch) as done:
         model(ids)
@@ -104,6 +105,7 @@ def _the_model_is_clean_outside_a_training_pass(strategy: Strategy) -> None:
     for mode in (model.train, model.eval):
         mode()
         assert torch.equal(model(ids), clean), "the model is not clean outside an open pass"
+        assert model.embed(ids) is looked_up[-1], "another tensor came out of the embedding"
     with tap.open(prepared, batch), torch.no_grad():
         assert torch.equal(model(ids), clean), "the model is not clean without gradients"
     try:

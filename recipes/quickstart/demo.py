@@ -69,8 +69,8 @@ def mean(values: list[float]) -> float | None:
 
 def show(runs: dict[str, dict]) -> None:
     """Print one row per run; every loss is measured with the noise off."""
-    table = Table(title="Losses in nats per completion token, noise off")
-    for column in ("noise", "train loss", "test loss", "best test loss", "noise rms", "SNR", "wall time"):
+    table = Table(title="Train and test loss (nats per completion token, noise off)")
+    for column in ("noise", "train", "test", "best test", "noise rms", "SNR", "time"):
         table.add_column(column, justify="left" if column == "noise" else "right")
     for name, run in runs.items():
         noise = ("-", "-") if run["rms"] is None else (f"{run['rms']:.4f}", f"{run['snr_db']:.1f} dB")
