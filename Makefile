@@ -27,6 +27,9 @@ test: setup  ## run the tests
 test-all: setup  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 
+matrix: setup  ## run what the support matrix stands on and write docs/support.md
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
+
 check: setup  ## lint, format check, types, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +48,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all matrix check compare-hook bench wheel clean

@@ -10,6 +10,13 @@ import datasets
 import pytest
 import torch
 from datasets import Dataset
+from matrix import (  # noqa: F401 - hooks and a fixture of pytest
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_terminal_summary,
+    refused,
+)
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

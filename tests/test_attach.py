@@ -28,6 +28,7 @@ def loop(model, noise, steps=4, accumulate=1, optimizer=None, backward=torch.Ten
     return weights(model)
 
 
+@pytest.mark.cell("Trainers", "attach() in plain torch")
 @pytest.mark.parametrize("noise", ["neft_uniform", "symnoise", "neft_completion"])
 def test_plain_torch_loop(llama, noise):
     whole = loop(llama(), noise)
@@ -35,6 +36,7 @@ def test_plain_torch_loop(llama, noise):
     assert apart(whole, loop(llama(), noise, accumulate=4)) < 1e-5
 
 
+@pytest.mark.cell("Trainers", "attach() under accelerate")
 def test_accelerate_loop_equals_plain_torch(llama):
     accelerator = Accelerator(cpu=True)
     model = llama()

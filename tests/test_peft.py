@@ -40,6 +40,7 @@ ADAPTERS = {
 }
 
 
+@pytest.mark.cell("Adapters", "{name}")
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_noise_arrives_under_the_adapter(llama, name):
     model = get_peft_model(llama(tie_word_embeddings=False), ADAPTERS[name]())
@@ -60,6 +61,7 @@ def test_noise_arrives_under_the_adapter(llama, name):
     assert torch.equal(seen[1][:, :-6], seen[0][:, :-6]), "virtual tokens stay clean"
 
 
+@pytest.mark.cell("Adapters", "{name}")
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_adapter_trains_saves_and_loads_in_plain_peft(llama, config, records, tokenizer, tmp_path, name):
     untied = dict(tie_word_embeddings=False)
@@ -95,6 +97,7 @@ def test_adapter_trains_saves_and_loads_in_plain_peft(llama, config, records, to
     torch.testing.assert_close(loaded.eval()(ids).logits, noisy.model(ids).logits, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.cell("Adapters", "merge, disable and switch while noise is attached")
 def test_adapters_switch_and_merge_while_noise_is_attached(llama):
     model = get_peft_model(llama(), ADAPTERS["lora"]())
     clean = llama()
@@ -129,6 +132,7 @@ QUANTIZED = {
 }
 
 
+@pytest.mark.cell("Adapters", "QLoRA, {name}")
 @pytest.mark.parametrize("name", ["nf4", *(pytest.param(n, marks=pytest.mark.slow) for n in list(QUANTIZED)[1:])])
 def test_qlora_trains_real_steps(llama, config, records, tokenizer, tmp_path, name):
     llama(hidden_size=64).save_pretrained(tmp_path / "base")
@@ -152,3 +156,17 @@ def test_qlora_trains_real_steps(llama, config, records, tokenizer, tmp_path, na
     assert 0 < log["noise/rms"] < 1 and log["loss"] < 20
     trainer.save_model(str(tmp_path / "adapter"))
     assert AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+
+
+@pytest.mark.cell("Adapters", "load a saved adapter and go on")
+def test_a_saved_adapter_goes_on_training(llama, config, records, tokenizer, tmp_path):
+    settings = dict(train_dataset=records, processing_class=tokenizer, noise="neft_uniform")
+    first = SFTTrainer(llama(), args=config(max_steps=2), peft_config=ADAPTERS["lora"](), **settings)
+    first.train()
+    first.save_model(str(tmp_path / "adapter"))
+    again = PeftModel.from_pretrained(llama(), str(tmp_path / "adapter"), is_trainable=True)
+    assert same(weights(again), weights(first.model))
+    second = SFTTrainer(again, args=config(max_steps=2, output_dir=str(tmp_path / "second")), **settings)
+    second.train()
+    assert not same(weights(second.model), weights(first.model))
+    assert all(line["noise/rms"] > 0 for line in second.state.log_history if "loss" in line)

@@ -115,6 +115,7 @@ class Watch:
 KINDS = ["dpo", "kto", "reward", "grpo", "rloo", "plain"]
 
 
+@pytest.mark.cell("Trainers", "{kind}")
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_pass_that_trains_is_noisy(build, kind):
     trainer = build(kind, noise=LOUD)
@@ -131,6 +132,7 @@ def test_only_the_pass_that_trains_is_noisy(build, kind):
     assert not any(m._forward_hooks for m in trainer.model.modules() if m is not trainer.model.model.embed_tokens)
 
 
+@pytest.mark.cell("Trainers", "{kind}")
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_strength_is_the_plain_trainer_bit_for_bit(build, kind):
     stock = {"plain": "transformers.Trainer"}.get(kind)
@@ -148,6 +150,7 @@ def first(trainer, name):
     return trainer.state.log_history[0][name]
 
 
+@pytest.mark.cell("Trainers", "dpo, reference='same'")
 @pytest.mark.parametrize("peft", [LORA, None])
 def test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise(build, peft):
     assert first(build("dpo", peft=peft, noise=LOUD, reference="same"), "loss") == pytest.approx(math.log(2), abs=1e-5)
@@ -155,6 +158,7 @@ def test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise(build, peft):
     assert first(build("dpo", peft=peft, noise="none"), "loss") == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.cell("Trainers", "kto, reference='{reference}'")
 @pytest.mark.parametrize("reference", ["clean", "same"])
 def test_kto_starts_without_divergence(build, reference):
     assert first(build("kto", peft=LORA, noise=LOUD, reference=reference), "kl") == pytest.approx(0, abs=1e-5)

@@ -1,0 +1,115 @@
+"""A document's noise has its own size in every layout that TRL's collators make."""
+
+import warnings
+
+import pytest
+import torch
+from datasets import Dataset
+
+from neft_zoo import SFTTrainer
+
+ALPHA = 40
+LAYOUTS = {
+    "padded right": {},
+    "padded left": {"left": True},
+    "packed, bfd": {"packing": True, "max_length": 96},
+    "padding-free": {"padding_free": True, "max_length": None},
+    "padding-free, pad_to_multiple_of": {"padding_free": True, "max_length": None, "pad_to_multiple_of": 64},
+    "padded, pad_to_multiple_of": {"pad_to_multiple_of": 64},
+    "completion only": {"completion_only_loss": True},
+    "prompt graded too": {"completion_only_loss": False},
+    "assistant only": {"assistant_only_loss": True, "conversation": True},
+    "streamed": {"stream": True},
+}
+
+
+@pytest.fixture
+def calls(llama):
+    """Return a model and the list of its training passes: the inputs, and what was added to the embeddings."""
+    model, seen, now = llama(tie_word_embeddings=False), [], {}
+    table = model.get_input_embeddings()
+    model.register_forward_pre_hook(lambda m, args, kwargs: now.update(kwargs), with_kwargs=True)
+
+    def at_layer(module, args, kwargs):
+        if torch.is_grad_enabled():
+            seen.append((dict(now), args[0].detach() - table.weight[now["input_ids"]].detach()))
+
+    model.model.layers[0].register_forward_pre_hook(at_layer, with_kwargs=True)
+    return model, seen
+
+
+def documents(inputs):
+    """Yield (row, begin, end) of every document, and the positions that are nobody's, from the tensors alone."""
+    ids = inputs["input_ids"]
+    for row in range(len(ids)):
+        if inputs.get("attention_mask") is not None:
+            real = inputs["attention_mask"][row].nonzero()[:, 0]
+            yield row, int(real[0]), int(real[-1]) + 1
+            continue
+        places = inputs["position_ids"][row].tolist()
+        starts = [i for i, place in enumerate(places) if place == 0]
+        ends = [*starts[1:], len(places)]
+        yield from ((row, begin, end) for begin, end in zip(starts, ends, strict=True) if end - begin > 1)
+
+
+def pad_left(features):
+    """Collate as TRL does, from the other side: its own collator pads right whatever the tokenizer says."""
+    longest = max(len(feature["input_ids"]) for feature in features)
+
+    def rows(name, fill):
+        values = [list(feature[name]) for feature in features]
+        return torch.tensor([[fill] * (longest - len(row)) + row for row in values])
+
+    ids, graded = rows("input_ids", 1), rows("completion_mask", 0)
+    mask = torch.tensor([[i >= longest - len(f["input_ids"]) for i in range(longest)] for f in features]).long()
+    return {"input_ids": ids, "attention_mask": mask, "labels": ids.where(graded == 1, -100)}
+
+
+def conversations(records):
+    return Dataset.from_list([{"messages": [*record["prompt"], *record["completion"]]} for record in records])
+
+
+@pytest.mark.cell("Batch layouts", "{layout}")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_document_has_noise_of_its_own_size(calls, config, records, tokenizer, layout):
+    settings = dict(LAYOUTS[layout])
+    left, stream = settings.pop("left", False), settings.pop("stream", False)
+    data = conversations(records) if settings.pop("conversation", False) else records
+    model, seen = calls
+    trainer = SFTTrainer(
+        model,
+        args=config(max_steps=2, per_device_train_batch_size=8 if "packing" not in settings else 2, **settings),
+        train_dataset=data.to_iterable_dataset() if stream else data,
+        processing_class=tokenizer,
+        data_collator=pad_left if left else None,
+        noise={"name": "neft_uniform", "alpha": ALPHA},
+    )
+    trainer.train()
+    assert len(seen) == 2 and (not left or (seen[0][0]["attention_mask"][:, 0] == 0).any())
+    for inputs, added in seen:
+        found, outside = list(documents(inputs)), torch.ones(added.shape[:2], dtype=torch.bool)
+        assert len(found) > 2
+        for row, begin, end in found:
+            outside[row, begin:end] = False
+            noise, paper = added[row, begin:end], ALPHA / (3 * (end - begin) * 32) ** 0.5
+            ratio = noise.square().mean().sqrt().item() / paper
+            # Uniform noise: six standard errors of its rms.
+            assert abs(ratio - 1) < 6 * 0.45 / noise.numel() ** 0.5, f"document of {end - begin} tokens: {ratio:.3f}"
+            assert noise.abs().max() <= paper * 3**0.5 * 1.00001
+        assert not added[outside].any(), "noise on padding"
+
+
+@pytest.mark.cell("Batch layouts", "packed, wrapped (the length is the row's; a warning says so)")
+def test_wrapped_packing_warns_that_it_has_no_borders(calls, config, records, tokenizer):
+    text = Dataset.from_list([{"text": "the cell divides " * (i + 1)} for i in range(16)])
+    settings = dict(packing=True, packing_strategy="wrapped", max_length=32, max_steps=2)
+    model, seen = calls
+    loud = dict(processing_class=tokenizer, train_dataset=text, noise={"name": "neft_uniform", "alpha": ALPHA})
+    with pytest.warns(UserWarning, match="carries no borders of documents: noise takes a whole row for one"):
+        trainer = SFTTrainer(model, args=config(**settings), **loud)
+    trainer.train()
+    for _, added in seen:
+        assert added.square().mean().sqrt().item() == pytest.approx(ALPHA / (3 * 32 * 32) ** 0.5, rel=0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        SFTTrainer(model, args=config(**settings), **{**loud, "noise": "none"})
