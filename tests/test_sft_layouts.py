@@ -55,14 +55,10 @@ def documents(inputs):
 def pad_left(features):
     """Collate as TRL does, from the other side: its own collator pads right whatever the tokenizer says."""
     longest = max(len(feature["input_ids"]) for feature in features)
-
-    def rows(name, fill):
-        values = [list(feature[name]) for feature in features]
-        return torch.tensor([[fill] * (longest - len(row)) + row for row in values])
-
-    ids, graded = rows("input_ids", 1), rows("completion_mask", 0)
-    mask = torch.tensor([[i >= longest - len(f["input_ids"]) for i in range(longest)] for f in features]).long()
-    return {"input_ids": ids, "attention_mask": mask, "labels": ids.where(graded == 1, -100)}
+    gaps = [longest - len(feature["input_ids"]) for feature in features]
+    ids = torch.tensor([[1] * gap + list(f["input_ids"]) for gap, f in zip(gaps, features, strict=True)])
+    mask = torch.tensor([[int(place >= gap) for place in range(longest)] for gap in gaps])
+    return {"input_ids": ids, "attention_mask": mask, "labels": ids.where(mask == 1, -100)}
 
 
 def conversations(records):
