@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from naive import DOCUMENTS, INPUTS, Quadratic, apart, own, packed, padded
+from naive import DOCUMENTS, INPUTS, Quadratic, Spy, apart, own, packed, padded
 from test_objectives import compare
 
 from neft_zoo import attach, make
@@ -126,18 +126,6 @@ BALLS = {
     "lat": (dict(eps=0.3, size=0.2, steps=3, layers="all"), "token"),
     "cat": (dict(eps=0.3, size=0.2, steps=3), "token"),
 }
-
-
-class Spy:
-    """Runs an objective and keeps its step."""
-
-    def __init__(self, objective):
-        self.inner, self.family = objective, objective.family
-        self.hidden, self.inputs, self.passes = objective.hidden, objective.inputs, objective.passes
-
-    def __call__(self, step, noise):
-        self.step = step
-        return self.inner(step, noise)
 
 
 @pytest.mark.parametrize("layout", ["right", "left", "packed"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import fitting, same, weights
-from naive import INPUTS, furthest, gradients
+from naive import INPUTS, Spy, furthest, gradients
 from transformers import TrainerCallback
 
 import neft_zoo
@@ -81,18 +81,6 @@ def test_a_trainer_costs_the_stated_passes_and_counts_one(trainer, name):
     assert (count.forwards, count.backwards) == (4 * passes, 4 * passes)
     assert lengths.found == {"entropy": 4, "mean_token_accuracy": 4, "num_tokens": 1}
     assert run._total_train_tokens == sum(len(record["input_ids"]) for record in run.train_dataset)
-
-
-class Spy:
-    """Runs an objective and keeps its step."""
-
-    def __init__(self, objective):
-        self.inner, self.family = objective, objective.family
-        self.hidden, self.inputs, self.passes = objective.hidden, objective.inputs, objective.passes
-
-    def __call__(self, step, noise):
-        self.step = step
-        return self.inner(step, noise)
 
 
 SILENT = {
