@@ -16,12 +16,15 @@ from neft_zoo.divergences import Divergence, divergence
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
 from neft_zoo.objectives import Given, Pass
-from neft_zoo.tap import Tap, base_model
+from neft_zoo.parts import base_model
+from neft_zoo.tap import Tap
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 POSITIONS_AT_A_TIME = 1024
+# What families call the bound of their logits.
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
 @dataclass
@@ -174,7 +177,8 @@ class LanguageHead:
             raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
         config = base.config.get_text_config()
         self.scale = _logit_scale(config)
-        self.cap = getattr(config, "final_logit_softcapping", None)
+        caps = (getattr(config, name, None) for name in SOFT_CAPS)
+        self.cap = next((cap for cap in caps if cap is not None), None)
 
     def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         logits = self.project(hidden).float() * self.scale
