@@ -57,6 +57,13 @@ def find_backbone(model: nn.Module) -> nn.Module:
     return backbone
 
 
+def find_decoder(model: nn.Module) -> nn.Module | None:
+    """Return the module that runs the decoder layers, None if it cannot be told from the model itself."""
+    base = base_model(model)
+    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
+    return decoder if isinstance(decoder, nn.Module) and decoder is not base else None
+
+
 def find_layers(model: nn.Module) -> list[nn.Module]:
     """Return the decoder layers in order.
 
@@ -66,8 +73,7 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     base = base_model(model)
-    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
-    lists = [m for m in (decoder or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
+    lists = [m for m in (find_decoder(model) or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
     layers = next((m for m in lists if all(isinstance(layer, GradientCheckpointingLayer) for layer in m)), None)
     if layers is None:
         raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")

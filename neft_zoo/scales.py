@@ -31,8 +31,8 @@ class ByLength:
     `length="document"` counts the real tokens of the position's document, as the paper's experiments did;
     `"padded"` counts the width of the batch, as transformers' `neftune_noise_alpha` does.
 
-    `space` says what alpha is measured against: `"scaled"` is what the embedding module returns, as transformers has
-    it; `"raw"` is its table, before the factor that some modules apply (Gemma: sqrt(D)), which the noise then gets too.
+    `space` says what alpha is measured against: `"scaled"` is what the embedding module returns, as in transformers;
+    `"raw"` is its table, before the factor of some modules (Gemma: sqrt(D)), which the noise is then multiplied by.
     """
 
     alpha: Scalar

@@ -14,7 +14,7 @@ from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
-from neft_zoo.parts import base_model, embed_scale, find_backbone, find_embedding, find_layers
+from neft_zoo.parts import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
 from neft_zoo.rounding import add_rounded
 
 
@@ -50,7 +50,8 @@ class Tap:
         self._batch: Batch | None = None
         self._pass: Pass | None = None
         self._read, self._shared = read, reference is not None
-        backbone = find_backbone(model) if hidden else None
+        # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
+        backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
         models = [model, *(other for other in reference or () if other is not None)]
         embeddings = [find_embedding(each) for each in models]
         tapped = [find_layers(each) if layers else [] for each in models]
@@ -62,8 +63,7 @@ class Tap:
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-        if backbone is not None:
-            self._handles.append(backbone.register_forward_hook(self._at_backbone))
+        self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
         if read is not None:
             self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -81,4 +81,6 @@ def _strength(noise: Any) -> Scalar | None:
     """Return the number that an additive noise is proportional to, None for any other."""
     while noise is not None and not isinstance(noise, AdditiveNoise):
         noise = getattr(noise, "noise", None)
-    return None if noise is None else getattr(noise.scale, fields(noise.scale)[0].name)
+    scale = getattr(noise, "scale", None)
+    number = getattr(scale, fields(scale)[0].name) if is_dataclass(scale) else None
+    return number if isinstance(number, int | float | Schedule) else None
