@@ -142,8 +142,9 @@ class Step:
     def require_dropout(self) -> None:
         """Raise unless something in the model is random."""
         modules = [m for m in self.tap.model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
-        attention = getattr(base_model(self.tap.model).config.get_text_config(), "attention_dropout", 0.0)
-        if not modules and not attention:
+        config = base_model(self.tap.model).config.get_text_config()
+        # Some families drop out by a function and not by a module.
+        if not modules and not any(getattr(config, name, 0.0) for name in ("attention_dropout", "dropout")):
             raise NoiseError(
                 "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
                 "attention_dropout in the model's config above 0, got 0 for all."

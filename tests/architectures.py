@@ -17,7 +17,7 @@ SMALL = dict(
 )
 HEADS = {**SMALL, "head_dim": 16}
 GPT2 = dict(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
-OPT = {**SMALL, "ffn_dim": 64, "max_position_embeddings": 64, "dropout": 0.0}
+OPT = {**SMALL, "ffn_dim": 64, "max_position_embeddings": 64, "dropout": 0.0, "init_std": 0.2}
 PER_LAYER = dict(
     vocab_size_per_layer_input=64,
     hidden_size_per_layer_input=8,
@@ -43,7 +43,6 @@ TEXT = {
     "gpt_neox": lambda: t.GPTNeoXConfig(**SMALL),
     "mixtral": lambda: t.MixtralConfig(**HEADS, num_local_experts=4),
     "qwen3_moe": lambda: t.Qwen3MoeConfig(**HEADS, **EXPERTS),
-    "recurrent_gemma": lambda: t.RecurrentGemmaConfig(**HEADS, lru_width=32, logits_soft_cap=0.5),
     "gemma3n": lambda: t.Gemma3nTextConfig(**HEADS, **PER_LAYER, laurel_rank=4, activation_sparsity_pattern=[0.0] * 2),
     "gemma4": lambda: t.Gemma4TextConfig(**HEADS, **PER_LAYER, global_head_dim=16),
 }

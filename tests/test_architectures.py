@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import transformers as t
-from architectures import PLACEHOLDER, TEXT, llava, qwen2_vl, text
+from architectures import HEADS, PLACEHOLDER, TEXT, llava, qwen2_vl, text
 
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.batch import Batch
@@ -112,7 +112,7 @@ def test_greedy_decoding_in_train_mode_is_that_of_the_model_without_hooks(family
 
 
 # A delta of its own, two passes compared at the head, layers compared, noise on layers.
-STEPS = ["neft_uniform", {"name": "r3f", "eps": 0.1, "relative": True}, "lnsr", {"name": "hype", "size": 0.01}]
+STEPS = ["neft_uniform", {"name": "r3f", "eps": 1.0, "relative": True}, "lnsr", {"name": "hype", "size": 0.01}]
 
 
 @pytest.mark.parametrize("noise", STEPS, ids=["neft_uniform", "r3f", "lnsr", "hype"])
@@ -162,6 +162,34 @@ def test_a_divergence_is_that_of_the_models_logits(family):
     tap.detach()
     one, two = (result.logits[:, :-1][step.graded].log_softmax(-1) for result in results)
     assert got.item() == pytest.approx((one.exp() * (one - two)).sum(-1).mean().item(), rel=1e-4, abs=1e-9)
+
+
+def test_the_soft_cap_has_other_names_too():
+    torch.manual_seed(0)
+    config = t.RecurrentGemmaConfig(
+        **HEADS, lru_width=32, logits_soft_cap=0.01, block_types=["recurrent", "attention"]
+    )
+    model = t.RecurrentGemmaForCausalLM(config)
+    ids = text_batch()["input_ids"]
+    logits = model(ids, use_cache=False).logits
+    hidden = model.model(ids, use_cache=False).last_hidden_state
+    torch.testing.assert_close(LanguageHead(model)(hidden), logits)
+    assert not torch.allclose(model.lm_head(hidden), logits)
+
+
+def test_dropout_by_function_is_dropout():
+    """OPT has no dropout modules."""
+    for rate, expected in ((0.5, True), (0.0, False)):
+        model, inputs = text("opt"), text_batch()
+        model.config.dropout = rate
+        for layer in find_layers(model):
+            layer.dropout = rate
+        with attach(model, "r_drop", total_steps=1) as handle:
+            if expected:
+                assert handle.loss(inputs).isfinite()
+            else:
+                with pytest.raises(NoiseError, match="without dropout"):
+                    handle.loss(inputs)
 
 
 def relative(name, noise, **changes):
