@@ -25,11 +25,11 @@ class Batch:
 
     Attributes:
         input_ids: token ids.
-        real: False on padding.
+        real: False on padding, and on the placeholders that a model fills with images, video or sound.
         document: which document owns the position; documents are numbered through the whole batch. What stands on
             padding, here and in the next two, means nothing.
-        position: place of the token within its document, from 0.
-        lengths: number of real tokens of the document that owns the position.
+        position: place of the token among the real tokens of its document, from 0.
+        lengths: number of real tokens of the document that owns the position; of a document with images, its text.
         graded: True where the loss counts the token as a target; None without labels.
         labels: the loss's targets as they came, -100 where there is none; None without labels.
         key: of the optimizer step, equal for all its micro-batches.
@@ -38,6 +38,7 @@ class Batch:
         special: True on the tokenizer's special tokens; all False where nobody said which they are.
         fill_id: the token that stands for a hidden one: the tokenizer's mask token, or its padding token.
         site: where the noise enters: `EMBEDDING`, or the number of the decoder layer whose input it is.
+        factor: what the embedding module has multiplied its table by: sqrt(D) in Gemma, 1 in most models.
     """
 
     input_ids: Int[Tensor, "B L"]
@@ -53,6 +54,7 @@ class Batch:
     special: Bool[Tensor, "B L"]
     fill_id: int | None = None
     site: int = EMBEDDING
+    factor: float | Tensor = 1.0
 
     @classmethod
     def from_inputs(
@@ -63,6 +65,7 @@ class Batch:
         progress: float = 0.0,
         special_ids: Sequence[int] = (),
         fill_id: int | None = None,
+        media_ids: Sequence[int] = (),
     ) -> Batch:
         """Read a model's keyword arguments: padded, packed (`position_ids`) or padding-free (`cu_seq_lens_q`).
 
@@ -72,6 +75,7 @@ class Batch:
             progress: fraction of training done, in [0, 1].
             special_ids: ids of the tokenizer's special tokens.
             fill_id: id of the token that stands for a hidden one.
+            media_ids: ids of the placeholders that images, video or sound are put in the place of.
 
         Raises:
             NoiseError: without `input_ids`, or with an attention mask that is not one number per token.
@@ -80,13 +84,15 @@ class Batch:
         if input_ids is None:
             raise NoiseError(f"a batch needs input_ids to be given noise, got {sorted(inputs)}.")
         real, first = _read_layout(inputs, input_ids)
-        document = (first.flatten().cumsum(0) - 1).clamp_(min=0).view_as(input_ids)
-        lengths = _per_document(real.long(), document)
-        order = torch.arange(input_ids.numel(), device=input_ids.device).view_as(input_ids)
-        position = order - _per_document(order * first, document)
         labels = inputs.get("labels")
         # The first token of a document is nobody's target: some layouts mask its label, others leave it.
         graded = None if labels is None else (labels != IGNORED) & real & ~first
+        document = (first.flatten().cumsum(0) - 1).clamp_(min=0).view_as(input_ids)
+        for placeholder in media_ids:
+            real = real & (input_ids != placeholder)
+        lengths = _per_document(real.long(), document)
+        before = real.flatten().cumsum(0).view_as(input_ids) - real.long()
+        position = before - _per_document(before * first, document)
         keys = _keys(input_ids, real, document, position, key)
         special = torch.isin(input_ids, torch.tensor(list(special_ids), dtype=torch.long, device=input_ids.device))
         return cls(
@@ -128,11 +134,12 @@ class Batch:
 
     def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
         """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
-        order = torch.arange(self.real.numel(), device=self.real.device)
-        starts = order.new_zeros(self.real.numel())
+        real = self.real.flatten()
         firsts = (self.real & (self.position == 0)).flatten()
-        starts[self.document.flatten()[firsts]] = order[firsts]
-        return values.flatten(0, 1)[starts[document] + position]
+        starts = self.document.new_zeros(real.numel())
+        starts[self.document.flatten()[firsts]] = (real.cumsum(0) - 1)[firsts]
+        places = torch.cat([real.nonzero()[:, 0], starts.new_zeros(1)])  # a batch may be all padding
+        return values.flatten(0, 1)[places[starts[document] + position]]
 
 
 def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
@@ -146,8 +153,13 @@ def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tu
     first[:, 0] = True
     borders = inputs.get("cu_seq_lens_q")
     if positions is not None and positions.shape[-2:] == input_ids.shape:
-        positions = positions.view(-1, *input_ids.shape)[0]  # multimodal models carry several planes
-        first[:, 1:] |= positions[:, 1:] != positions[:, :-1] + 1
+        planes = positions.view(-1, *input_ids.shape)
+        if len(planes) == 3:  # time, height and width: only a document's start is 0 in all
+            positions = planes.amax(0)
+            first[:, 1:] |= positions[:, 1:] == 0
+        else:  # of four planes the first one counts the text
+            positions = planes[0]
+            first[:, 1:] |= positions[:, 1:] != positions[:, :-1] + 1
         if mask is None:
             # `pad_to_multiple_of` pads a packed row with position 0: its tail looks like documents of one token. A
             # real one there could not matter: nothing is predicted from it.
@@ -181,14 +193,3 @@ def _keys(input_ids: Tensor, real: Tensor, document: Tensor, position: Tensor, k
 def step_key(seed: int, rank: int, step: int) -> int:
     """Return the key of an optimizer step: micro-batches share it, so a split of the batch changes no draw."""
     return key_of("step", seed, rank, step)
-
-
-def known_tokens(tokenizer: Any) -> dict[str, Any]:
-    """Return what a tokenizer or processor, if there is one, says of its special tokens and its mask token."""
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
-    fills = [getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id")]
-    fill = next((token for token in fills if token is not None), None)
-    # A chat template's markers may be special tokens that have no role of their own, such as Llama 3's headers.
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    markers = (number for number, token in added.items() if token.special)
-    return {"special_ids": sorted({*getattr(tokenizer, "all_special_ids", ()), *markers}), "fill_id": fill}

@@ -101,9 +101,8 @@ class HideTokens:
     def edit(self, batch: Batch) -> Int[Tensor, "B L"]:
         if batch.graded is None:
             raise NoiseError("hiding graded tokens needs labels in the batch, got a batch without labels.")
-        chosen = (
-            batch.graded & ~batch.special & (randomness.unit(batch.stream("cut")) < value_at(self.p, batch.progress))
-        )
+        chosen = randomness.unit(batch.stream("cut")) < value_at(self.p, batch.progress)
+        chosen = chosen & batch.graded & batch.real & ~batch.special
         return batch.input_ids.where(~chosen, self._instead(batch))
 
     def _instead(self, batch: Batch) -> Int[Tensor, "B L"]:

@@ -45,7 +45,7 @@ def prepare(
     """
     if not isinstance(noise, Unprepared):
         return noise
-    from neft_zoo.tap import find_embedding
+    from neft_zoo.parts import find_embedding
 
     weight: Any = find_embedding(model).weight
     # Sharded (FSDP2) or gathered later (ZeRO-3), the table cannot be looked at as a whole.

@@ -9,15 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.batch import Batch, known_tokens, step_key
+from neft_zoo.batch import Batch, step_key
 from neft_zoo.errors import NoiseError
 from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
 from neft_zoo.noise import AtLayers
+from neft_zoo.parts import base_model
 from neft_zoo.registry import Strategy, make
 from neft_zoo.schedules import check_number
 from neft_zoo.step import Step
 from neft_zoo.tap import Tap
+from neft_zoo.vocabulary import known_tokens
+from neft_zoo.watch import Watch
 
 Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
 
@@ -48,10 +51,11 @@ class Attached:
         token_counts: Tensor | None,
     ) -> None:
         self.model, self.strategy, self.total_steps = model, strategy, total_steps
-        self.tokens = known_tokens(tokenizer)
+        self.tokens = known_tokens(tokenizer, getattr(base_model(model), "config", None))
         self.seed, self.rank = seed, rank
         self.step = 0
         self.measured: dict[str, float] = {}
+        self._watch = Watch(strategy)
         layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
         self._tap = Tap(model, layers=layers, hidden=strategy.objective.hidden)
         self._noise = prepare(strategy.noise, model, None if token_counts is None else lambda: token_counts)
@@ -85,6 +89,8 @@ class Attached:
         passes = Step(self._tap, batch, one_pass)
         loss = self.strategy.objective(passes, self._noise)
         self.measured = {name: value.item() for name, value in measure(self.strategy, passes).items()}
+        self._watch.look(passes)
+        self._watch.judge(self.measured)
         self.step += 1
         return loss
 

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.batch import Batch, known_tokens, step_key
+from neft_zoo.batch import Batch, step_key
 from neft_zoo.engine import PassCounters, backward_of, check_calls, check_engine, data_parallel_rank, token_weight
 from neft_zoo.errors import NoiseError
 from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
+from neft_zoo.parts import base_model, find_embedding
 from neft_zoo.provenance import check_run, tag_model_card, write
 from neft_zoo.registry import Strategy, make
 from neft_zoo.step import Step
-from neft_zoo.tap import Tap, find_embedding
+from neft_zoo.tap import Tap
 from neft_zoo.token_counts import count_tokens, load_counts, save_counts
+from neft_zoo.vocabulary import known_tokens
+from neft_zoo.watch import Watch
 
 if TYPE_CHECKING:
     from transformers import Trainer as Host
@@ -67,6 +70,7 @@ class NoiseMixin(Host):
         self._tap: Tap | None = None
         self._counts, self._reference = token_counts, reference
         self._measured: dict[str, list[Tensor]] = defaultdict(list)
+        self._watch = Watch(self.strategy)
         self._noise: Noise | TokenEdit | None = self.strategy.noise
         self._prepared: nn.Module | None = None
         self._starting = False
@@ -136,8 +140,11 @@ class NoiseMixin(Host):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self._measured.items()}
+            means = {name: torch.stack(values).mean().item() for name, values in self._measured.items()}
+            logs |= {f"noise/{name}": mean for name, mean in means.items()}
             self._measured.clear()
+            if self.is_world_process_zero():
+                self._watch.judge(means)
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -198,11 +205,13 @@ class NoiseMixin(Host):
 
     def _read(self, inputs: Mapping[str, Any]) -> Batch:
         key = step_key(self.args.seed, data_parallel_rank(self.accelerator), self.state.global_step)
-        return Batch.from_inputs(inputs, key=key, progress=self._progress(), **known_tokens(self.processing_class))
+        tokens = known_tokens(self.processing_class, getattr(base_model(self._bare()), "config", None))
+        return Batch.from_inputs(inputs, key=key, progress=self._progress(), **tokens)
 
     def _progress(self) -> float:
         return min(1.0, self.state.global_step / max(1, self.state.max_steps))
 
     def _record(self, step: Step) -> None:
         for name, value in measure(self.strategy, step).items():
-            self._measured[f"noise/{name}"].append(value)
+            self._measured[name].append(value)
+        self._watch.look(step)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from neft_zoo.batch import Batch
 
 Length: TypeAlias = Literal["document", "padded"]
+Space: TypeAlias = Literal["scaled", "raw"]
 
 
 class Scale(Protocol):
@@ -29,20 +30,27 @@ class ByLength:
 
     `length="document"` counts the real tokens of the position's document, as the paper's experiments did;
     `"padded"` counts the width of the batch, as transformers' `neftune_noise_alpha` does.
+
+    `space` says what alpha is measured against: `"scaled"` is what the embedding module returns, as in transformers;
+    `"raw"` is its table, before the factor of some modules (Gemma: sqrt(D)), which the noise is then multiplied by.
     """
 
     alpha: Scalar
     length: Length = "document"
+    space: Space = "scaled"
 
     def __post_init__(self) -> None:
         check_scalar("alpha", self.alpha)
         if self.length not in ("document", "padded"):
             raise NoiseError(f"length must be 'document' or 'padded', got {self.length!r}.")
+        if self.space not in ("scaled", "raw"):
+            raise NoiseError(f"space must be 'scaled' or 'raw', got {self.space!r}.")
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
         lengths = batch.lengths if self.length == "document" else batch.lengths.new_tensor(embeds.shape[1])
         alpha = value_at(self.alpha, batch.progress)
         sizes = alpha / (lengths.float() * embeds.shape[-1]).sqrt()
+        sizes = sizes * batch.factor if self.space == "raw" else sizes
         return sizes.expand(embeds.shape[:2])[..., None]
 
 

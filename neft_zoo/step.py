@@ -14,9 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from neft_zoo.batch import IGNORED, Batch
 from neft_zoo.divergences import Divergence, divergence
 from neft_zoo.errors import NoiseError
+from neft_zoo.head import LanguageHead
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
 from neft_zoo.objectives import Given, Pass
-from neft_zoo.tap import Tap, base_model
+from neft_zoo.parts import base_model
+from neft_zoo.tap import Tap
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -140,15 +142,17 @@ class Step:
     def require_dropout(self) -> None:
         """Raise unless something in the model is random."""
         modules = [m for m in self.tap.model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
-        attention = getattr(base_model(self.tap.model).config.get_text_config(), "attention_dropout", 0.0)
-        if not modules and not attention:
+        config = base_model(self.tap.model).config.get_text_config()
+        # Some families drop out by a function and not by a module.
+        if not modules and not any(getattr(config, name, 0.0) for name in ("attention_dropout", "dropout")):
             raise NoiseError(
                 "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
                 "attention_dropout in the model's config above 0, got 0 for all."
             )
 
     def _predicting(self, done: Pass, graded: Tensor) -> Tensor:
-        assert done.hidden is not None  # the tap records it for objectives that say so
+        if done.hidden is None:
+            raise NoiseError(f"model must call its backbone for a loss, got {type(self.tap.model).__name__}.")
         return done.hidden[:, :-1][graded]
 
     def _same_dropout(self) -> None:
@@ -162,34 +166,6 @@ class Step:
         torch.set_rng_state(self._dropout[0])
         if device.type == "cuda":
             torch.cuda.set_rng_state(self._dropout[1], device)
-
-
-class LanguageHead:
-    """The projection from hidden states to logits, with the factor and the soft cap of the model's config."""
-
-    def __init__(self, model: nn.Module) -> None:
-        base = base_model(model)
-        self.project = base.get_output_embeddings()
-        if self.project is None:
-            raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
-        config = base.config.get_text_config()
-        self.scale = _logit_scale(config)
-        self.cap = getattr(config, "final_logit_softcapping", None)
-
-    def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        logits = self.project(hidden).float() * self.scale
-        return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
-
-
-def _logit_scale(config: Any) -> float:
-    """Return what a model's forward multiplies its logits by; the config key differs between families."""
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        if getattr(config, name, None) is not None:
-            return float(getattr(config, name))
-    scaling = getattr(config, "logits_scaling", None)
-    if scaling is None:
-        return 1.0
-    return float(scaling) if config.model_type == "hyperclovax" else 1 / float(scaling)
 
 
 def _chunk_cross_entropy(head: LanguageHead, hidden: Tensor, targets: Tensor) -> Tensor:

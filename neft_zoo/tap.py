@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,64 +14,8 @@ from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
+from neft_zoo.parts import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
 from neft_zoo.rounding import add_rounded
-
-if TYPE_CHECKING:
-    pass
-
-
-def base_model(model: nn.Module) -> Any:
-    """Return the transformers model inside a PEFT model, or the model itself."""
-    unwrap: Any = getattr(model, "get_base_model", None)  # PEFT need not be installed
-    return model if unwrap is None else unwrap()
-
-
-def find_embedding(model: nn.Module) -> nn.Module:
-    """Return the token embedding of a model, under PEFT the module that stands in its place.
-
-    Raises:
-        NoiseError: if the model names no token embedding.
-    """
-    base = base_model(model)
-    try:
-        embedding = base.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        embedding = None
-    if not isinstance(embedding, nn.Module):
-        raise NoiseError(
-            f"model must have a token embedding (get_input_embeddings), got {type(base).__name__}, which has none."
-        )
-    return embedding
-
-
-def find_backbone(model: nn.Module) -> nn.Module:
-    """Return the module whose output holds the last hidden state.
-
-    Raises:
-        NoiseError: if the model has no backbone apart from its head.
-    """
-    base = base_model(model)
-    backbone = getattr(base, "base_model", None)
-    if not isinstance(backbone, nn.Module) or backbone is base:
-        raise NoiseError(f"model must have a backbone under its head, got {type(base).__name__}, which has none.")
-    return backbone
-
-
-def find_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the decoder layers in order.
-
-    Raises:
-        NoiseError: if the model has none that can be told.
-    """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    base = base_model(model)
-    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
-    lists = [m for m in (decoder or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
-    layers = next((m for m in lists if all(isinstance(layer, GradientCheckpointingLayer) for layer in m)), None)
-    if layers is None:
-        raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")
-    return list(layers)
 
 
 class Tap:
@@ -105,7 +50,8 @@ class Tap:
         self._batch: Batch | None = None
         self._pass: Pass | None = None
         self._read, self._shared = read, reference is not None
-        backbone = find_backbone(model) if hidden else None
+        # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
+        backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
         models = [model, *(other for other in reference or () if other is not None)]
         embeddings = [find_embedding(each) for each in models]
         tapped = [find_layers(each) if layers else [] for each in models]
@@ -117,8 +63,7 @@ class Tap:
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-        if backbone is not None:
-            self._handles.append(backbone.register_forward_hook(self._at_backbone))
+        self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
         if read is not None:
             self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
 
@@ -148,7 +93,7 @@ class Tap:
     def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if isinstance(self._noise, AtLayers):
             return None
-        return self._add(output, EMBEDDING)
+        return self._add(output, EMBEDDING, embed_scale(module))
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
@@ -159,15 +104,18 @@ class Tap:
         wanted = self._noise.layers
         if wanted != "all" and index not in wanted and index - self._layers not in wanted:
             return None
+        if self._live and hidden.dim() != 3:
+            name = type(base_model(self.model)).__name__
+            raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
         return self._add(hidden, index)
 
-    def _add(self, embeds: Tensor, site: int) -> Tensor | None:
+    def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
         if not self._live or self._noise is None or self._batch is None or self._pass is None:
             return None
         # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
         if embeds.dim() != 3 or embeds.shape[:2] != self._batch.input_ids.shape:
             return None
-        batch = self._batch.at(site)
+        batch = replace(self._batch.at(site), factor=factor)
         delta = self._noise(embeds, batch)
         self._pass.deltas[site], self._pass.embeds[site] = delta, embeds
         return add_rounded(embeds, delta, batch)

@@ -37,5 +37,5 @@ class Tokens:
             return batch.real.float()
         if batch.graded is None:
             raise NoiseError(f"noise on {self.role!r} tokens needs labels in the batch, got a batch without labels.")
-        chosen = batch.graded if self.role == "completion" else batch.real & ~batch.graded
+        chosen = batch.real & (batch.graded if self.role == "completion" else ~batch.graded)
         return chosen.float()

@@ -10,9 +10,9 @@ from scipy import stats
 from transformers import AddedToken
 
 from neft_zoo import NoiseError, make
-from neft_zoo.batch import known_tokens
 from neft_zoo.noise import AtLayers
 from neft_zoo.tap import Tap
+from neft_zoo.vocabulary import known_tokens
 
 DOCS = documents(400)
 SPECIAL = (7, 8, 9, *range(100, 1000))
@@ -80,7 +80,7 @@ def test_markers_of_a_chat_template_are_special(tokenizer):
     assert marker not in tokenizer.all_special_ids, "it has no role"
     special = known_tokens(tokenizer)["special_ids"]
     assert marker in special and plain not in special and set(tokenizer.all_special_ids) < set(special)
-    assert known_tokens(None) == {"special_ids": [], "fill_id": None}
+    assert known_tokens(None) == {"special_ids": [], "fill_id": None, "media_ids": []}
 
 
 @pytest.mark.parametrize("name", SPAN)

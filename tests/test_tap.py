@@ -13,9 +13,10 @@ from neft_zoo import NoiseError, make
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise, AtLayers
+from neft_zoo.parts import find_backbone, find_layers
 from neft_zoo.rounding import add_rounded
 from neft_zoo.scales import Fixed
-from neft_zoo.tap import Tap, find_backbone, find_layers
+from neft_zoo.tap import Tap
 
 NEFT = make("neft_uniform").noise
 IDS = torch.arange(5, 17).view(2, 6)

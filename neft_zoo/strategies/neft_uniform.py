@@ -1,12 +1,12 @@
 from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise
 from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import ByLength, Length
+from neft_zoo.scales import ByLength, Length, Space
 from neft_zoo.schedules import Scalar
 
 
 @register(paper="https://arxiv.org/abs/2310.05914", version=1)
-def neft_uniform(alpha: Scalar = 5.0, length: Length = "document") -> Strategy:
+def neft_uniform(alpha: Scalar = 5.0, length: Length = "document", space: Space = "scaled") -> Strategy:
     r"""NEFTune: uniform noise on every embedding, the same norm for every document.
 
     $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim U[-1, 1]$$
@@ -20,8 +20,11 @@ def neft_uniform(alpha: Scalar = 5.0, length: Length = "document") -> Strategy:
         alpha: strength (dimensionless, >= 0), a number or a schedule; the paper chose from 5, 10 and 15.
         length: what n counts: `document` as in the paper's experiments, or `padded`, the width of the batch, as
             transformers' `neftune_noise_alpha` does.
+        space: what the noise is added to: `scaled`, the output of the embedding module, as transformers does; or
+            `raw`, the table itself. They differ where the module multiplies by a factor (Gemma: sqrt(D), so that
+            `scaled` noise is sqrt(D) times weaker there than in Llama).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "neft_uniform", "alpha": 10})`
     """
-    return Strategy(AdditiveNoise(Uniform(), ByLength(alpha, length)))
+    return Strategy(AdditiveNoise(Uniform(), ByLength(alpha, length, space)))

@@ -1,0 +1,46 @@
+"""The way from a model's last hidden states to its logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.parts import base_model
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+# What families call the bound of their logits.
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+
+class LanguageHead:
+    """The projection from hidden states to logits, with the factor and the soft cap of the model's config."""
+
+    def __init__(self, model: nn.Module) -> None:
+        base = base_model(model)
+        self.project = base.get_output_embeddings()
+        if self.project is None:
+            raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
+        config = base.config.get_text_config()
+        self.scale = _logit_scale(config)
+        caps = (getattr(config, name, None) for name in SOFT_CAPS)
+        self.cap = next((cap for cap in caps if cap is not None), None)
+
+    def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        logits = self.project(hidden).float() * self.scale
+        return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
+
+
+def _logit_scale(config: Any) -> float:
+    """Return what a model's forward multiplies its logits by; the config key differs between families."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name))
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return float(scaling) if config.model_type == "hyperclovax" else 1 / float(scaling)

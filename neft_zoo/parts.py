@@ -1,0 +1,80 @@
+"""Where a transformers model keeps what noise and objectives need: embedding, layers, backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from neft_zoo.errors import NoiseError
+
+
+def base_model(model: nn.Module) -> Any:
+    """Return the transformers model inside a PEFT model, or the model itself."""
+    unwrap: Any = getattr(model, "get_base_model", None)  # PEFT need not be installed
+    return model if unwrap is None else unwrap()
+
+
+def find_embedding(model: nn.Module) -> nn.Module:
+    """Return the token embedding of a model, under PEFT the module that stands in its place.
+
+    Raises:
+        NoiseError: if the model names no token embedding, or has an encoder and a decoder.
+    """
+    base = base_model(model)
+    try:
+        embedding = base.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        embedding = None
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+        raise NoiseError(
+            f"model must not be an encoder-decoder, got {type(base).__name__}: its encoder and its decoder read one "
+            "embedding, and documents, lengths and graded tokens would be those of two sequences."
+        )
+    if not isinstance(embedding, nn.Module):
+        raise NoiseError(
+            f"model must have a token embedding (get_input_embeddings), got {type(base).__name__}, which has none."
+        )
+    return embedding
+
+
+def embed_scale(embedding: nn.Module) -> float | Tensor:
+    """Return what an embedding module multiplies its table by (Gemma: sqrt(D)), 1 for most."""
+    # Under PEFT the module itself may lie inside a wrapper.
+    return next((module.embed_scale for module in embedding.modules() if hasattr(module, "embed_scale")), 1.0)
+
+
+def find_backbone(model: nn.Module) -> nn.Module:
+    """Return the module whose output holds the last hidden state.
+
+    Raises:
+        NoiseError: if the model has no backbone apart from its head.
+    """
+    base = base_model(model)
+    backbone = getattr(base, "base_model", None)
+    if not isinstance(backbone, nn.Module) or backbone is base:
+        raise NoiseError(f"model must have a backbone under its head, got {type(base).__name__}, which has none.")
+    return backbone
+
+
+def find_decoder(model: nn.Module) -> nn.Module | None:
+    """Return the module that runs the decoder layers, None if it cannot be told from the model itself."""
+    base = base_model(model)
+    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
+    return decoder if isinstance(decoder, nn.Module) and decoder is not base else None
+
+
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the decoder layers in order.
+
+    Raises:
+        NoiseError: if the model has none that can be told.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    base = base_model(model)
+    lists = [m for m in (find_decoder(model) or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
+    layers = next((m for m in lists if all(isinstance(layer, GradientCheckpointingLayer) for layer in m)), None)
+    if layers is None:
+        raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")
+    return list(layers)

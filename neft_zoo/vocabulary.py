@@ -1,0 +1,37 @@
+"""Which token ids are special to a tokenizer or to a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+MEDIA = re.compile(r"(image|video|audio)_token_(id|index)")
+
+
+def known_tokens(tokenizer: Any, config: Any = None) -> dict[str, Any]:
+    """Return special tokens and mask token of a tokenizer or processor, and placeholders of a model's config.
+
+    Args:
+        tokenizer: None knows of none.
+        config: of a transformers model; None, as a config of text alone, has no placeholders.
+    """
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
+    fills = [getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id")]
+    fill = next((token for token in fills if token is not None), None)
+    # A chat template's markers may be special tokens that have no role of their own, such as Llama 3's headers.
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    markers = (number for number, token in added.items() if token.special)
+    return {
+        "special_ids": sorted({*getattr(tokenizer, "all_special_ids", ()), *markers}),
+        "fill_id": fill,
+        "media_ids": sorted(set(_placeholders(config))),
+    }
+
+
+def _placeholders(config: Any) -> Iterator[int]:
+    """Yield what stands for images, video and sound in a config and in the configs inside it."""
+    for name, value in vars(config).items() if hasattr(config, "model_type") else ():
+        if MEDIA.fullmatch(name) and isinstance(value, int):
+            yield value
+        yield from _placeholders(value)
