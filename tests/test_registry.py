@@ -38,7 +38,7 @@ def test_every_argument_is_explained(name):
     [
         ("neft_unifrom", r"must name a strategy, got 'neft_unifrom'; did you mean neft_uniform"),
         ("", "got ''; did you mean "),
-        ({"name": "neft_uniform", "alhpa": 3}, "takes alpha, length, got 'alhpa'; did you mean alpha"),
+        ({"name": "neft_uniform", "alhpa": 3}, "takes alpha, length, space, got 'alhpa'; did you mean alpha"),
         ({"name": "none", "alpha": 3}, "none takes no arguments, got 'alpha'"),
         ({"name": "neft_uniform", "alpha": "lots"}, "alpha must be a number or a schedule, got 'lots'"),
         ({"name": "neft_uniform", "alpha": True}, "got True"),
