@@ -29,7 +29,9 @@ def shrunk(config: Any, dtype: torch.dtype) -> nn.Module:
     return _build(config, sizes | dict.fromkeys(EXPERTS, 2)).to(dtype)
 
 
-def embeddings(config: Any, dtype: torch.dtype, name: str, revision: str, ids: Tensor) -> tuple[Tensor, nn.Module, bool]:
+def embeddings(
+    config: Any, dtype: torch.dtype, name: str, revision: str, ids: Tensor
+) -> tuple[Tensor, nn.Module, bool]:
     """Return what the real model's embedding, scale included, makes of ids 0, 1, ... that stand for `ids`.
 
     Also a model without layers around that embedding, and whether the numbers are the real weights. Where those are
