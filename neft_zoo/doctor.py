@@ -57,7 +57,7 @@ def compared(training: NoiseSFTConfig) -> tuple[Strategy, float]:
         NoiseError: if the strategy does not add a drawn noise to the embeddings.
     """
     strategy = make(training.noise if training.noise is not None else "none")
-    if strategy.clean:
+    if strategy.clean and strategy.weights is None:
         alpha = ALPHA if training.neftune_noise_alpha is None else training.neftune_noise_alpha
         if not 0 < alpha < float("inf"):
             raise NoiseError(f"neftune_noise_alpha must be a finite number > 0, got {alpha!r}.")

@@ -106,7 +106,8 @@ def show(report: Report) -> None:
     packing = f", packing {report['packing']}" if report["packing"] else ""
     about = (
         f"{report['batches']} batches on {model}; the first: {report['documents']} documents in {report['rows']} x "
-        f"{report['width']} tokens{packing}; {report['dtype']}.\nNoise is its rms over alpha / sqrt(3 n D), the paper's: "
+        f"{report['width']} tokens{packing}; {report['dtype']}.\n"
+        "Noise is given as its rms over the paper's, alpha / sqrt(3 n D): "
         f"alpha {report['alpha']:g}, n tokens in the document, width D."
     )
     print(about, end="\n\n")

@@ -17,14 +17,14 @@ from neft_zoo.tap import find_embedding
 
 SMALL = {"intermediate_size": 64, "moe_intermediate_size": 64, "num_key_value_heads": 1}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok")
-NARROW = 64
+NARROW = 128  # above what a noise wants of the width by default
 
 
 def shrunk(config: Any, dtype: torch.dtype) -> nn.Module:
     """Return a random model of the config's class: two layers, heads of the same size but as few as can be."""
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    heads = max(1, NARROW // head)
+    heads = -(-NARROW // head)
     sizes = SMALL | {"num_attention_heads": heads, "hidden_size": heads * head, "num_hidden_layers": 2}
     return _build(config, sizes | dict.fromkeys(EXPERTS, 2)).to(dtype)
 
