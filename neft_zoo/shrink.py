@@ -62,7 +62,7 @@ def _build(config: Any, sizes: dict[str, Any]) -> Any:
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     try:
         if architecture is None:
-            return transformers.AutoModelForCausalLM.from_config(small, trust_remote_code=True)
+            return transformers.AutoModelForCausalLM.from_config(small)
         return architecture(small)
     except Exception as error:
         kind = type(config).__name__
