@@ -1,4 +1,4 @@
-"""The command line: list, show, sft, recipes, cite."""
+"""The command line: list, show, sft, doctor, recipes, cite."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments[:1] == ["sft"]:
             return sft(arguments[1:])  # TRL's parser reads these, hence not ours
+        if arguments[:1] == ["doctor"]:
+            return doctor(arguments[1:])
         options = _parser().parse_args(arguments)
         options.run(options)
         sys.stdout.flush()
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=show)
 
     commands.add_parser("sft", help="fine-tune with TRL: a recipe, any TRL option, and --noise", add_help=False)
+    commands.add_parser("doctor", help="measure what noise does on a recipe's batches; trains nothing", add_help=False)
 
     command = commands.add_parser("recipes", help="list or copy the shipped recipes")
     actions = command.add_subparsers(required=True, metavar="ACTION")
@@ -148,6 +151,16 @@ def sft(argv: list[str]) -> int:
             "usage: neft-zoo sft [--config RECIPE] [--noise NAME] [--noise.ARGUMENT VALUE] [any option of TRL's sft]\n"
         )
     from neft_zoo.sft import run
+
+    run(argv)
+    return 0
+
+
+def doctor(argv: list[str]) -> int:
+    """Compare stock noise with ours on a recipe's batches; imported late as well."""
+    if any(argument in ("-h", "--help") for argument in argv):
+        print("usage: neft-zoo doctor RECIPE [--real_model] [--json PATH] [any option of neft-zoo sft]\n")
+    from neft_zoo.report import run
 
     run(argv)
     return 0

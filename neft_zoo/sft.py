@@ -89,18 +89,8 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
 def run(argv: list[str]) -> None:
     """Fine-tune as the command line says and save the model."""
     script, training, model, mixture = parse(argv)
-    training.model_init_kwargs = {
-        "revision": model.model_revision,
-        "trust_remote_code": training.trust_remote_code,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(training.model_init_kwargs if isinstance(training.model_init_kwargs, dict) else {}),
-    }
-    data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
-    for split in (script.dataset_train_split, script.dataset_test_split):
-        if split not in data and (split == script.dataset_train_split or training.eval_strategy != "no"):
-            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
-    data = data.map(alpaca_record, remove_columns=list(_columns(data))) if _is_alpaca(data) else data
+    training.model_init_kwargs = init_kwargs(training, model)
+    data = as_prompts(read_splits(script, training, mixture))
     trainer = SFTTrainer(
         model=str(model.model_name_or_path),
         args=training,
@@ -115,6 +105,35 @@ def run(argv: list[str]) -> None:
     if training.push_to_hub:
         trainer.push_to_hub(dataset_name=script.dataset_name)
     trainer.end()
+
+
+def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:
+    """Return what the model is loaded with."""
+    return {
+        "revision": model.model_revision,
+        "trust_remote_code": training.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs if isinstance(training.model_init_kwargs, dict) else {}),
+    }
+
+
+def read_splits(script: ScriptArguments, training: NoiseSFTConfig, mixture: DatasetMixtureConfig) -> Any:
+    """Load the data.
+
+    Raises:
+        NoiseError: if a split that is needed is not there.
+    """
+    data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
+    for split in (script.dataset_train_split, script.dataset_test_split):
+        if split not in data and (split == script.dataset_train_split or training.eval_strategy != "no"):
+            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
+    return data
+
+
+def as_prompts(data: Any) -> Any:
+    """Return instructions as prompts and completions, and all other data as it is."""
+    return data.map(alpaca_record, remove_columns=list(_columns(data))) if _is_alpaca(data) else data
 
 
 def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:

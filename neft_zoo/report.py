@@ -1,0 +1,146 @@
+"""`neft-zoo doctor`: the measurements of `neft_zoo.doctor` as a table, advice and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import transformers
+
+from neft_zoo.doctor import examine
+from neft_zoo.errors import NoiseError
+from neft_zoo.sides import HOOK, OURS, SIDES
+
+FAINT = 30  # dB between embeddings and noise, above which noise does little
+Report = dict[str, Any]
+
+
+def run(argv: list[str]) -> None:
+    """Examine a recipe, print what was found, and write it where `--json` says."""
+    parser = argparse.ArgumentParser(prog="neft-zoo doctor", add_help=False, allow_abbrev=False)
+    parser.add_argument("--real_model", action="store_true")
+    parser.add_argument("--json", type=Path)
+    argv = ["--config", *argv] if argv and not argv[0].startswith("-") else argv
+    options, rest = parser.parse_known_args(argv)
+    if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
+        raise NoiseError(f"json must be a file in an existing folder, got {options.json}.")
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = examine(rest, options.real_model)
+    report["advice"] = advice(report)
+    show(report)
+    if options.json is not None:
+        write(options.json, report)
+
+
+def rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table: what, both sides, advice."""
+
+    def row(what: str, form: str, *keys: str, say: str = "") -> tuple[str, str, str, str]:
+        cells = []
+        for name in SIDES:
+            values = [report["measured"][name][key] for key in keys]
+            cells.append("-" if None in values else " / ".join(form.format(value) for value in values))
+        return what, cells[0], cells[1], say
+
+    hook = report["measured"][HOOK]
+    wide = f"at the model's {report['weights']}" if report["weights"] == "real weights" else "random weights: a guess"
+    amount = "as in the paper" if 0.95 < hook["ratio_min"] else f"the hook counts {_counted(report)}"
+    lost = "float32 loses nothing" if report["dtype"] == "float32" else f"{report['dtype']}, {wide}"
+    return [
+        row("noise per document (min / median / max)", "{:.3f}", "ratio_min", "ratio_median", "ratio_max", say=amount),
+        row("share of the noise on padding", "{:.1%}", "padding_share", say="no effect on the loss"),
+        row("pass without gradients, train mode", "{:.3f}", "no_grad_ratio", say="hits references: DPO, KTO, GRPO"),
+        row("decoded token, train mode", "{:.3f}", "decoded_ratio", say="hits GRPO, RLOO, sampling callbacks"),
+        row("correlation between two ranks", "{:.2f}", "rank_correlation", say="1: every device draws alike"),
+        row("coordinates lost to rounding", "{:.1%}", "lost", say=lost),
+        row("rms after over before rounding", "{:.3f}", "rounded_ratio"),
+        row("signal-to-noise ratio", "{:.1f} dB", "snr_db", say=wide),
+    ]
+
+
+def advice(report: Report) -> list[str]:
+    """Return one to three sentences."""
+    hook, ours = report["measured"][HOOK], report["measured"][OURS]
+    found = []
+    if report["packing"] == "wrapped":
+        found.append("packing_strategy wrapped keeps no borders of documents, so a row counts as one: choose bfd.")
+    elif hook["ratio_min"] > 0.95:
+        found.append(
+            "Documents here have neither padding nor neighbours in their row: the hook adds the paper's noise."
+        )
+    else:
+        found.append(
+            f"The hook scales by {_counted(report)}, so a document gets {hook['ratio_median']:.2f} of the paper's "
+            f"noise here, and another share in another batch; neft_uniform counts the document's own tokens."
+        )
+    snr = ours["snr_db"]
+    if snr is not None and snr > FAINT and report["noise"]["name"] != "token_relative":
+        found.append(
+            f"Embeddings are {snr:.0f} dB above the noise, as in models that scale them (Gemma) or on long documents: "
+            "token_relative sets the noise in proportion to them."
+        )
+    if hook["lost"] is not None and hook["lost"] > 0.05:
+        found.append(
+            f"Rounding to {report['dtype']} leaves {hook['lost']:.0%} of the hook's coordinates as they were; "
+            "float32 weights under autocast lose none."
+        )
+    if len(found) < 3:
+        found.append("Sampling or scoring in train mode meets the hook's noise, and never this package's.")
+    return found
+
+
+def show(report: Report) -> None:
+    """Print table and advice, as plain aligned text where rich is not installed."""
+    model = report["model"] if report["real_model"] else f"a shrunk {report['model']}"
+    packing = f", packing {report['packing']}" if report["packing"] else ""
+    about = (
+        f"{report['batches']} batches on {model}; the first: {report['documents']} documents in {report['rows']} x "
+        f"{report['width']} tokens{packing}; {report['dtype']}.\n"
+        "Noise is given as its rms over the paper's, alpha / sqrt(3 n D): "
+        f"alpha {report['alpha']:g}, n tokens in the document, width D."
+    )
+    print(about, end="\n\n")
+    table = [("what", HOOK, report["noise"]["name"], "advice"), *rows(report)]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    else:
+        drawn = Table(*table[0])
+        for line in table[1:]:
+            drawn.add_row(*line)
+        Console().print(drawn)
+    print("", *report["advice"], sep="\n")
+
+
+def write(path: Path, report: Report) -> None:
+    """Write the numbers, whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, delete=False, encoding="utf-8") as file:
+        try:
+            json.dump(report, file, indent=2, allow_nan=False)
+            file.write("\n")
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.replace(file.name, path)
+
+
+def _counted(report: Report) -> str:
+    """Return what the hook takes for the length of a document."""
+    if report["documents"] > report["rows"]:
+        return f"a row of {report['documents']} documents"
+    return "padding as text" if report["real_tokens"] < 1 else "the whole row"
