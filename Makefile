@@ -27,6 +27,12 @@ test: setup  ## run the tests
 test-all: setup  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 
+nightly: setup  ## fuzz recipes, command lines and noise values with thousands of cases
+	NEFT_ZOO_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_fuzz.py
+
+mutants: setup  ## mutation testing of the core; MUTANTS="--module tap --jobs 2 --limit 20"
+	$(BIN)/python tests/mutants.py $(MUTANTS)
+
 check: setup  ## lint, format check, types, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +51,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all nightly mutants check compare-hook bench wheel clean

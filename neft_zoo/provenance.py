@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from transformers.trainer_utils import get_last_checkpoint
 
 import neft_zoo
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry import Strategy
 
 FILE = "noise.json"
@@ -52,7 +52,9 @@ def check(folder: Path, strategy: Strategy) -> None:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         theirs = {key: saved[key] for key in ("name", "arguments", "version")} | {"repr": saved.get("repr")}
-    except (ValueError, KeyError, TypeError):
+        if [type(saved[key]) for key in ("name", "arguments", "version")] != [str, dict, int]:
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise NoiseError(
             f"{path} must hold the name, arguments and version of a strategy, but it is damaged."
         ) from None
@@ -66,8 +68,8 @@ def check(folder: Path, strategy: Strategy) -> None:
 
 
 def _spell(saved: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{key}={value!r}" for key, value in saved["arguments"].items())
-    return saved["repr"] or f"{saved['name']}({arguments}) version {saved['version']}"
+    arguments = ", ".join(f"{key}={shown(value)}" for key, value in saved["arguments"].items())
+    return saved["repr"] or f"{saved['name'][:80]}({arguments}) version {shown(saved['version'])}"
 
 
 def is_complete(checkpoint: Path) -> bool:
