@@ -55,7 +55,7 @@ class NoiseSFTConfig(SFTConfig):
         make(self.noise)
         if self.neftune_noise_alpha is not None:
             raise NoiseError(
-                f"neftune_noise_alpha must be unset when noise is given, got {self.neftune_noise_alpha!r}: "
+                f"neftune_noise_alpha must be unset when noise is given, got {shown(self.neftune_noise_alpha)}: "
                 "two noises would add up."
             )
 

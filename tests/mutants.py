@@ -18,7 +18,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pytest", "hypothesis", "scipy.stats", "trl.trainer.sft_trainer", "trl.scripts.utils"])
 TESTS = {
     "batch": "test_batch test_oracles test_cuts",
-    "distributions": "test_oracles test_registry test_small_noise",
+    "distributions": "test_oracles test_registry",
     "scales": "test_oracles test_registry test_batch",
     "tokens": "test_oracles test_batch test_attach",
     "noise": "test_tap test_cuts test_registry test_attach",
