@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pytest", "hypothesis", "scipy.stats", "trl.trainer.sft_trainer", "trl.scripts.utils"])
 TESTS = {
-    "batch": "test_batch test_oracles test_cuts",
-    "distributions": "test_oracles test_registry",
-    "scales": "test_oracles test_registry test_batch",
-    "tokens": "test_oracles test_batch test_attach",
-    "noise": "test_tap test_cuts test_registry test_attach",
+    "batch": "test_parts test_batch test_oracles test_cuts",
+    "distributions": "test_parts test_oracles",
+    "scales": "test_parts test_oracles test_registry",
+    "tokens": "test_parts test_oracles test_attach",
+    "noise": "test_parts test_oracles test_tap",
     "tap": "test_tap test_attach",
-    "objectives": "test_objectives test_ascent",
-    "registry": "test_registry",
+    "objectives": "test_parts test_objectives",
+    "registry": "test_registry test_parts",
     "provenance": "test_provenance",
 }
 PAIRS = "Add Sub, Sub Add, Mult Div, Div Mult, FloorDiv Mult, Pow Mult, Mod Mult, BitAnd BitOr, BitOr BitAnd, And Or, "
