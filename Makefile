@@ -30,6 +30,12 @@ test-all: setup  ## run all tests, the slow ones too
 matrix: setup  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
 
+nightly: setup  ## fuzz recipes, command lines and noise values with thousands of cases
+	NEFT_ZOO_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_fuzz.py
+
+mutants: setup  ## mutation testing of the core; MUTANTS="--module tap --jobs 2 --limit 20"
+	$(BIN)/python tests/mutants.py $(MUTANTS)
+
 check: setup  ## lint, format check, types, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +54,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all matrix check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all matrix nightly mutants check compare-hook bench wheel clean

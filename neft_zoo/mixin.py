@@ -81,12 +81,14 @@ class NoiseMixin(Host):
             self.strategy.weights.check(self._bare())
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._read_counts(check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy))
-        self._starting = not resume_from_checkpoint
+        resumed = check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
+        self._read_counts(resumed)
+        self._starting = resumed is None
         if self.model_init is None:
             self._begin(self._bare())
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            # By path: transformers' own search takes the newest folder, which a killed run may have left torn.
+            return super().train(None if resumed is None else str(resumed), *args, **kwargs)
         finally:
             self._starting = False
             self._detach()

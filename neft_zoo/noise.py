@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.tokens import Tokens, Where
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class AtLayers:
     def __post_init__(self) -> None:
         numbers = isinstance(self.layers, tuple) and self.layers and all(type(i) is int for i in self.layers)
         if self.layers != "all" and not numbers:
-            raise NoiseError(f"layers must be 'all' or a list of layer numbers, got {self.layers!r}.")
+            raise NoiseError(f"layers must be 'all' or a list of layer numbers, got {shown(self.layers)}.")
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         return self.noise(embeds, batch)

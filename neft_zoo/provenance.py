@@ -11,10 +11,11 @@ from huggingface_hub import ModelCard
 from transformers.trainer_utils import get_last_checkpoint
 
 import neft_zoo
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry import Strategy
 
 FILE = "noise.json"
+STATE = "trainer_state.json"
 
 
 def provenance(strategy: Strategy) -> dict[str, Any]:
@@ -51,7 +52,9 @@ def check(folder: Path, strategy: Strategy) -> None:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         theirs = {key: saved[key] for key in ("name", "arguments", "version")} | {"repr": saved.get("repr")}
-    except (ValueError, KeyError, TypeError):
+        if [type(saved[key]) for key in ("name", "arguments", "version")] != [str, dict, int]:
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise NoiseError(
             f"{path} must hold the name, arguments and version of a strategy, but it is damaged."
         ) from None
@@ -65,21 +68,43 @@ def check(folder: Path, strategy: Strategy) -> None:
 
 
 def _spell(saved: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{key}={value!r}" for key, value in saved["arguments"].items())
-    return saved["repr"] or f"{saved['name']}({arguments}) version {saved['version']}"
+    arguments = ", ".join(f"{key}={shown(value)}" for key, value in saved["arguments"].items())
+    return saved["repr"] or f"{saved['name'][:80]}({arguments}) version {shown(saved['version'])}"
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Return whether a checkpoint was written to its end: transformers writes the trainer's state last."""
+    try:
+        return isinstance(json.loads((checkpoint / STATE).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def last_complete(output_dir: Path) -> Path | None:
+    """Return the newest checkpoint that a killed run left whole, None if there is none."""
+    found = [path for path in output_dir.glob("checkpoint-*") if path.name[11:].isdecimal() and is_complete(path)]
+    return max(found, key=lambda path: int(path.name[11:]), default=None)
 
 
 def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None, strategy: Strategy) -> Path | None:
-    """Return the checkpoint that is resumed, None for a new run.
+    """Return the checkpoint that is resumed, None for a new run; `True` stands for the last complete one.
 
     Raises:
-        NoiseError: if the run would go on, or write over, a run of another strategy.
+        NoiseError: if the run would go on, or write over, a run of another strategy, or the checkpoint is torn.
     """
     last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-    resumed = last if resume_from_checkpoint is True else resume_from_checkpoint
+    resumed = last_complete(output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+    if resume_from_checkpoint is True and resumed is None:
+        raise NoiseError(
+            f"resume_from_checkpoint needs a complete checkpoint in output_dir, got none in {output_dir}."
+        )
     for folder in (output_dir, last, resumed):
         if folder:
             check(Path(folder), strategy)
+    if resumed and not is_complete(Path(resumed)):
+        raise NoiseError(
+            f"resume_from_checkpoint must be a complete checkpoint, got {resumed}, whose {STATE} is missing or torn."
+        )
     return Path(resumed) if resumed else None
 
 

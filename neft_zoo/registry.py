@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from neft_zoo import strategies
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.noise import AtLayers, Layers, Noise, TokenEdit
 from neft_zoo.objectives import Objective, SinglePass
 from neft_zoo.schedules import Scalar, Schedule, parse_number, parse_scalar, schedule_to_dict
@@ -145,8 +145,8 @@ def entry(name: str) -> Entry:
         elif name in _third_party():
             _load(_third_party()[name])
         else:
-            near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5) or names()
-            raise NoiseError(f"noise must name a strategy, got {name!r}; did you mean {', '.join(near)}?")
+            near = difflib.get_close_matches(name[:80], names(), n=3, cutoff=0.5) or names()
+            raise NoiseError(f"noise must name a strategy, got {shown(name)}; did you mean {', '.join(near)}?")
     return _entries[name]
 
 
@@ -175,7 +175,7 @@ def make(noise: str | Mapping[str, Any] | Strategy, /, **arguments: Any) -> Stra
     else:
         name = noise
     if not isinstance(name, str):
-        raise NoiseError(f"noise must be a name, a mapping with a name, or a Strategy, got {noise!r}.")
+        raise NoiseError(f"noise must be a name, a mapping with a name, or a Strategy, got {shown(noise)}.")
     found = entry(name)
     values = _read_arguments(found, arguments)
     try:
@@ -190,9 +190,9 @@ def _read_arguments(found: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [key for key in given if key not in found.parameters]
     if unknown:
         accepted = ", ".join(found.parameters) or "no arguments"
-        near = difflib.get_close_matches(str(unknown[0]), list(found.parameters), n=1)
+        near = difflib.get_close_matches(shown(unknown[0]).strip("'"), list(found.parameters), n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        raise NoiseError(f"{found.name} takes {accepted}, got {unknown[0]!r}{hint}")
+        raise NoiseError(f"{found.name} takes {accepted}, got {shown(unknown[0])}{hint}")
     hints, values = found.hints(), {}
     for name, parameter in found.parameters.items():
         if name not in given and parameter.default is parameter.empty:
@@ -212,10 +212,10 @@ def _read(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is Literal:
         accepted = typing.get_args(hint)
         if not any(value == choice and type(value) is type(choice) for choice in accepted):
-            raise NoiseError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}.")
+            raise NoiseError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {shown(value)}.")
         return value
-    if type(value) is not hint:
-        raise NoiseError(f"{name} must be {_ARTICLES.get(hint, hint)}, got {value!r}.")
+    if type(value) is not hint or (hint is int and value.bit_length() > 63):
+        raise NoiseError(f"{name} must be {_ARTICLES.get(hint, hint)}, got {shown(value)}.")
     return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 
 
 @runtime_checkable
@@ -100,22 +100,22 @@ def parse_scalar(name: str, value: Any) -> Scalar:
 def parse_number(name: str, value: Any, accepted: str = "a number") -> float:
     """Read a finite number; YAML hands over `5e0` as a string, so strings that spell a number count."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise NoiseError(f"{name} must be {accepted}, got {value!r}.")
+        raise NoiseError(f"{name} must be {accepted}, got {shown(value)}.")
     return number
 
 
 def _parse_schedule(name: str, mapping: dict[str, Any]) -> Schedule:
     kind = mapping.pop("schedule", None)
     if not isinstance(kind, str) or kind not in SCHEDULES:
-        raise NoiseError(f"{name}: schedule must be one of {', '.join(SCHEDULES)}, got {kind!r}.")
+        raise NoiseError(f"{name}: schedule must be one of {', '.join(SCHEDULES)}, got {shown(kind)}.")
     accepted = [field.name for field in fields(SCHEDULES[kind])]
     unknown = [key for key in mapping if key not in accepted]
     if unknown:
-        raise NoiseError(f"{name}: schedule {kind} takes {', '.join(accepted)}, got {unknown[0]!r}.")
+        raise NoiseError(f"{name}: schedule {kind} takes {', '.join(accepted)}, got {shown(unknown[0])}.")
     numbers = {key: parse_number(f"{name}: {key}", value) for key, value in mapping.items()}
     try:
         return SCHEDULES[kind](**numbers)
@@ -139,7 +139,7 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         bounds = f"a finite number >= {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise NoiseError(f"{name} must be {bounds}, got {value!r}.")
+        raise NoiseError(f"{name} must be {bounds}, got {shown(value)}.")
 
 
 def check_count(name: str, value: int, low: int = 0) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import yaml
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, TrlParser, get_dataset
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo import recipe
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry import make
 from neft_zoo.trainers import NoiseSFTConfig, SFTTrainer
 
@@ -22,10 +21,15 @@ BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parqu
 Arguments = tuple[ScriptArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig]
 
 
-def parser() -> TrlParser:
-    """Return TRL's own parser, over our config."""
-    types: Any = (ScriptArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
-    return TrlParser(types, prog="neft-zoo sft")
+class Parser(TrlParser):
+    """TRL's own parser, over our config; it raises where argparse would print its usage and exit."""
+
+    def __init__(self) -> None:
+        types: Any = (ScriptArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
+        super().__init__(types, prog="neft-zoo sft", allow_abbrev=False)  # `--noi` would pass `--noise` by
+
+    def error(self, message: str) -> NoReturn:
+        raise NoiseError(f"the options do not fit: {' '.join(message.split())[:500]}.")
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -35,11 +39,11 @@ def parse(argv: list[str]) -> Arguments:
         NoiseError: if an option or its value is not accepted, or a local path does not exist.
     """
     argv, name = _take_config(argv)
-    reader = parser()
+    reader = Parser()
     found = recipe.load(name) if name is not None else recipe.Recipe({}, {})
-    for variable, value in (found.values.pop("env", None) or {}).items():
-        os.environ[variable] = str(value)
+    _set_environment(found.values.pop("env", None) or {})
     found.check_keys({action.dest for action in reader._actions} - {"help"})
+    _check_numbers(found, reader)
     argv, noise = take_noise(argv, found.values.pop("noise", None))
     if noise is not None:
         make(noise)  # before TRL's parser, which would not say what is wrong with it
@@ -49,8 +53,8 @@ def parse(argv: list[str]) -> Arguments:
         arguments: Any = reader.parse_args_into_dataclasses(args=argv)
     except NoiseError:
         raise
-    except (ValueError, TypeError) as error:
-        raise NoiseError(f"the options do not fit: {' '.join(str(error).split())}") from None
+    except Exception as error:  # the checks of four libraries' configs raise what they like
+        raise NoiseError(f"the options do not fit: {' '.join(repr(error).split())[:500]}") from None
     _check_paths(arguments)
     return arguments
 
@@ -78,7 +82,10 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
             dotted[flag.removeprefix("--noise.")] = _from_yaml(flag, value)
     if not dotted:
         return rest, None if noise is False else noise
-    block = {"name": noise} if isinstance(noise, str) else dict(noise or {})
+    block = {"name": noise} if isinstance(noise, str) else noise or {}
+    if not isinstance(block, dict):
+        raise NoiseError(f"--noise must be a name or a mapping with a name, got {shown(block)}.")
+    block = dict(block)
     if "name" not in block:
         raise NoiseError(f"--noise.{next(iter(dotted))} needs a strategy: give --noise NAME as well.")
     for key, value in dotted.items():
@@ -183,10 +190,28 @@ def _take_config(argv: list[str]) -> tuple[list[str], str | None]:
 
 def _from_yaml(flag: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise NoiseError(f"{flag} must be a name, a number or a mapping, got {text!r}.") from None
+        value = recipe.read_yaml(text)[1]
+    except ValueError:
+        raise NoiseError(f"{shown(flag)} must be a name, a number or a mapping, got {shown(text)}.") from None
     return text if value is None else value
+
+
+def _check_numbers(found: recipe.Recipe, reader: Parser) -> None:
+    """Raise if a recipe has a list or a mapping for a number: argparse reads texts only and takes it as it is."""
+    for action in reader._actions:
+        value = found.values.get(action.dest)
+        if action.type in (int, float) and action.nargs is None and not isinstance(value, int | float | str | None):
+            raise NoiseError(f"{found.origin[action.dest]}: {action.dest} must be a number, got {shown(value)}.")
+
+
+def _set_environment(variables: Any) -> None:
+    if not isinstance(variables, dict):
+        raise NoiseError(f"env must be a mapping of variables, got {shown(variables)}.")
+    for variable, value in variables.items():
+        try:
+            os.environ[variable] = str(value)
+        except (ValueError, TypeError, OSError):
+            raise NoiseError(f"env must be a mapping of variables, got {shown({variable: value})}.") from None
 
 
 def _put(block: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -201,8 +226,11 @@ def _put(block: dict[str, Any], keys: list[str], value: Any) -> None:
 def _check_paths(arguments: Arguments) -> None:
     """Raise if a path on this machine does not exist: the hub would be asked for it, minutes later."""
     script, training, model, mixture = arguments
-    if not model.model_name_or_path:
-        raise NoiseError("model_name_or_path must be a model's folder or its name on the hub, got nothing.")
+    if not model.model_name_or_path or not isinstance(model.model_name_or_path, str):
+        raise NoiseError(
+            "model_name_or_path must be a model's folder or its name on the hub, got "
+            f"{shown(model.model_name_or_path) if model.model_name_or_path else 'nothing'}."
+        )
     if not mixture.datasets and not script.dataset_name:
         raise NoiseError("dataset_name must be a dataset's folder, file or name on the hub, got nothing.")
     paths = {"model_name_or_path": model.model_name_or_path}
@@ -210,10 +238,10 @@ def _check_paths(arguments: Arguments) -> None:
         paths["dataset_name"] = str(script.dataset_name)
     for option, value in paths.items():
         local = value.startswith((".", "/", "~")) or value.count("/") > 1 or Path(value).suffix in BUILDERS
-        if local and not Path(value).expanduser().exists():
-            raise NoiseError(f"{option} must be an existing path or a name on the hub, got {value!r}.")
+        if local and not recipe.exists(Path(os.path.expanduser(value)), Path.exists):
+            raise NoiseError(f"{option} must be an existing path or a name on the hub, got {shown(value)}.")
     resumed = training.resume_from_checkpoint
     if isinstance(resumed, str) and resumed.lower() in ("true", "false"):
         training.resume_from_checkpoint = resumed.lower() == "true"  # type: ignore[assignment]
-    elif resumed and not Path(str(resumed)).is_dir():
-        raise NoiseError(f"resume_from_checkpoint must be true or a checkpoint's folder, got {resumed!r}.")
+    elif resumed and not recipe.exists(Path(str(resumed)), Path.is_dir):
+        raise NoiseError(f"resume_from_checkpoint must be true or a checkpoint's folder, got {shown(resumed)}.")

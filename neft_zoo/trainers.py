@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer as TRLSFTTrainer
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.mixin import NoiseMixin
 from neft_zoo.registry import make
 
@@ -39,17 +40,22 @@ class NoiseSFTConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.noise is False:  # YAML reads `noise: off` as False
             self.noise = None
+        if isinstance(self.noise, str) and self.noise.startswith("{"):
+            try:
+                json.loads(self.noise)
+            except (ValueError, RecursionError):
+                raise NoiseError(f"noise must be a name or JSON, got {shown(self.noise)}.") from None
+        super().__post_init__()
         if self.noise is None:
             return
         if not isinstance(self.noise, str | Mapping):
-            raise NoiseError(f"noise must be a name or a mapping with a name, got {self.noise!r}.")
+            raise NoiseError(f"noise must be a name or a mapping with a name, got {shown(self.noise)}.")
         make(self.noise)
         if self.neftune_noise_alpha is not None:
             raise NoiseError(
-                f"neftune_noise_alpha must be unset when noise is given, got {self.neftune_noise_alpha!r}: "
+                f"neftune_noise_alpha must be unset when noise is given, got {shown(self.neftune_noise_alpha)}: "
                 "two noises would add up."
             )
 

@@ -1,0 +1,153 @@
+"""Mutation testing: change one place of a module at a time, in a copy, and see whether its tests notice."""
+
+import argparse
+import ast
+import copy
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["pytest", "hypothesis", "scipy.stats", "trl.trainer.sft_trainer", "trl.scripts.utils"])
+TESTS = {
+    "batch": "test_parts test_batch test_oracles test_cuts",
+    "distributions": "test_parts test_oracles",
+    "scales": "test_parts test_oracles test_registry",
+    "tokens": "test_parts test_oracles test_attach",
+    "noise": "test_parts test_oracles test_tap",
+    "tap": "test_tap test_attach",
+    "objectives": "test_parts test_objectives",
+    "registry": "test_registry test_parts",
+    "provenance": "test_provenance",
+}
+PAIRS = "Add Sub, Sub Add, Mult Div, Div Mult, FloorDiv Mult, Pow Mult, Mod Mult, BitAnd BitOr, BitOr BitAnd, And Or, "
+PAIRS += "Or And, Lt LtE, LtE Lt, Gt GtE, GtE Gt, Eq NotEq, NotEq Eq, Is IsNot, IsNot Is, In NotIn, NotIn In"
+SWAPS = {getattr(ast, old): getattr(ast, new) for old, new in map(str.split, PAIRS.split(","))}
+
+
+def changes_of(node):
+    """Yield what can be changed at a node: a few words, and a function that changes it in place."""
+    if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in SWAPS:
+        new = SWAPS[type(node.op)]
+        yield f"{type(node.op).__name__} -> {new.__name__}", lambda n: setattr(n, "op", new())
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        swap = SWAPS[type(node.ops[0])]
+        yield f"{type(node.ops[0]).__name__} -> {swap.__name__}", lambda n: n.ops.__setitem__(0, swap())
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
+        yield f"drop {type(node.op).__name__}", lambda n: setattr(n, "op", ast.UAdd() if is_minus(n) else Twice())
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
+        value = not node.value if isinstance(node.value, bool) else node.value + 1
+        yield f"{node.value!r} -> {value!r}", lambda n: setattr(n, "value", value)
+    if isinstance(node, ast.If | ast.IfExp | ast.While):
+        yield "negate the condition", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
+    if isinstance(node, ast.Return) and node.value is not None:
+        yield "return None", lambda n: setattr(n, "value", ast.Constant(None))
+    if isinstance(node, ast.FunctionDef) and node.decorator_list:
+        yield "drop the decorators", lambda n: n.decorator_list.clear()
+
+
+class Twice(ast.Not):
+    """Marks a `not` that is dropped."""
+
+
+def is_minus(node):
+    return isinstance(node.op, ast.USub)
+
+
+class DropNot(ast.NodeTransformer):
+    def visit_UnaryOp(self, node):
+        self.generic_visit(node)
+        return node.operand if isinstance(node.op, Twice) else node
+
+
+def skipped(tree):
+    """Return the nodes in annotations and `if TYPE_CHECKING`, which no run sees."""
+    roots = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in ast.walk(tree)]
+    roots += [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    return {id(inner) for root in roots if root is not None for inner in ast.walk(root)}
+
+
+def mutants_of(source):
+    """Yield line, description and text of every mutant of a module."""
+    tree = ast.parse(source)
+    hidden = skipped(tree)
+    for index, node in enumerate(ast.walk(tree)):
+        for number, (what, _) in enumerate(changes_of(node) if id(node) not in hidden else ()):
+            twin = copy.deepcopy(tree)
+            target = list(ast.walk(twin))[index]
+            list(changes_of(target))[number][1](target)
+            yield node.lineno, what, ast.unparse(ast.fix_missing_locations(DropNot().visit(twin)))
+
+
+def run_tests(folder, files):
+    """Run tests in the copy, in a process that has imported the libraries already; exit as pytest does."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.chdir(folder)
+    os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1")
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [folder, f"{folder}/tests"]
+    import pytest
+
+    os._exit(pytest.main(["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-W", "ignore", *files]))
+
+
+def run(module, mutant, timeout):
+    """Run the module's tests on a copy of the package with this mutant; return how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("neft_zoo", "tests"):
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (Path(folder) / "recipes").symlink_to(ROOT / "recipes")
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        if mutant is not None:
+            (Path(folder) / "neft_zoo" / f"{module}.py").write_text(mutant, encoding="utf-8")
+        process = CONTEXT.Process(
+            target=run_tests, args=(folder, [f"tests/{name}.py" for name in TESTS[module].split()])
+        )
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return "timeout"
+    return "survived" if process.exitcode == 0 else "killed"
+
+
+def main():
+    """Print a line per survivor and a table; write all results as JSON."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--module", choices=TESTS, action="append", help="default: all")
+    options.add_argument("--jobs", type=int, default=1)
+    options.add_argument("--limit", type=int, help="at most this many mutants of a module, drawn with seed 0")
+    options.add_argument("--timeout", type=float, default=300, help="seconds for one mutant")
+    options.add_argument("--json", type=Path, default=Path(tempfile.gettempdir()) / "mutants.json")
+    options = options.parse_args()
+    results = []
+    for module in options.module or TESTS:
+        if run(module, None, options.timeout) != "survived":
+            sys.exit(f"the tests of {module} fail without a mutant")
+        found = list(mutants_of((ROOT / "neft_zoo" / f"{module}.py").read_text(encoding="utf-8")))
+        random.Random(0).shuffle(found)
+        chosen = sorted(found[: options.limit])
+        with ThreadPoolExecutor(options.jobs) as pool:
+            ends = pool.map(lambda mutant: run(module, mutant[2], options.timeout), chosen)  # noqa: B023
+            for (line, what, _), end in zip(chosen, ends, strict=True):
+                results.append({"module": module, "line": line, "change": what, "result": end})
+                print(f"{end:9} {module}.py:{line} {what}", flush=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"\n{'module':15} mutants  killed")
+    for module in dict.fromkeys(result["module"] for result in results):
+        ends = [result["result"] != "survived" for result in results if result["module"] == module]
+        print(f"{module:15} {len(ends):7}  {sum(ends):6}")
+
+
+if __name__ == "__main__":
+    main()
