@@ -88,7 +88,24 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
 
 def run(argv: list[str]) -> None:
     """Fine-tune as the command line says and save the model."""
-    script, training, model, mixture = parse(argv)
+    arguments = parse(argv)
+    script, training, _, _ = arguments
+    trainer = SFTTrainer(**trainer_arguments(arguments))
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model(training.output_dir)
+    trainer.accelerator.print(f"Model and noise.json saved to {training.output_dir}")
+    if training.push_to_hub:
+        trainer.push_to_hub(dataset_name=script.dataset_name)
+    trainer.end()
+
+
+def trainer_arguments(arguments: Arguments) -> dict[str, Any]:
+    """Return what the trainer is made from; the data is loaded here.
+
+    Raises:
+        NoiseError: if the data lacks a split that is needed.
+    """
+    script, training, model, mixture = arguments
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "trust_remote_code": training.trust_remote_code,
@@ -101,7 +118,7 @@ def run(argv: list[str]) -> None:
         if split not in data and (split == script.dataset_train_split or training.eval_strategy != "no"):
             raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
     data = data.map(alpaca_record, remove_columns=list(_columns(data))) if _is_alpaca(data) else data
-    trainer = SFTTrainer(
+    return dict(
         model=str(model.model_name_or_path),
         args=training,
         train_dataset=data[script.dataset_train_split],
@@ -109,12 +126,6 @@ def run(argv: list[str]) -> None:
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    trainer.save_model(training.output_dir)
-    trainer.accelerator.print(f"Model and noise.json saved to {training.output_dir}")
-    if training.push_to_hub:
-        trainer.push_to_hub(dataset_name=script.dataset_name)
-    trainer.end()
 
 
 def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:
