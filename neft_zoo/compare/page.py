@@ -15,7 +15,8 @@ from neft_zoo.errors import NoiseError
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; font-size: 13px; } td, th { padding: .25rem .6rem; text-align: right; }
-tr { border-bottom: 1px solid #ddd; } td:first-child, th:first-child, td:nth-child(7), th:nth-child(7) { text-align: left; }
+tr { border-bottom: 1px solid #ddd; }
+td:first-child, th:first-child, td:nth-child(7), th:nth-child(7) { text-align: left; }
 svg { max-width: 100%; height: auto; } .table { overflow-x: auto; }
 """
 SHOWN = "test_loss"
@@ -30,9 +31,7 @@ def html(summary: Summary) -> str:
         parts.append(_svg(_forest(summary, metric), f"paired differences, {metric}"))
     explained = EXPLAINED.replace("*", "").replace("`", "")
     parts.append(f"<p>{escaping.escape(explained)}</p>")
-    parts += (
-        ["<ul>", *(f"<li>{escaping.escape(note)}</li>" for note in summary.notes), "</ul>"] if summary.notes else []
-    )
+    parts += [f"<p>{escaping.escape(note)}</p>" for note in summary.notes]
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
 

@@ -31,10 +31,10 @@ COLUMNS = (
 EXPLAINED = (
     "Losses are in nats per graded token, with the noise off. *Difference*: mean over the seeds of row minus `none`, "
     f"paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from there; not corrected. *p*: corrected "
-    "by Holm's method over all rows and metrics of this report, and so is the *verdict*, at 5 %: an interval may leave "
-    "0 out where the verdict, which answers for all of them at once, shows no difference. *Compute*: tokens times "
-    "passes, and *time*: training without evaluation, both relative to `none`. *Per compute*: difference / compute. "
-    "The best evaluation is chosen by the test loss itself, in every row alike."
+    "by Holm's method over all rows and metrics of this report, and so is the *verdict*, at 5 %: an interval may "
+    "leave 0 out where the verdict, which answers for all of them at once, shows no difference. *Compute*: tokens "
+    "times passes, and *time*: training without evaluation, both relative to `none`. *Per compute*: difference / "
+    "compute. The best evaluation is chosen by the test loss itself, in every row alike."
 )
 
 

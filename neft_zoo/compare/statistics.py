@@ -1,11 +1,11 @@
 """Paired statistics: is a row different from `none`, and by how much?
 
-Rows share data order and dropout at every seed, so what is looked at is the difference at each seed. Which interval and
-which test keep their promise depends on how many seeds there are:
+Rows share data order and dropout at every seed, so what is looked at is the difference at each seed. Which interval
+and which test keep their promise depends on how many seeds there are:
 
 * fewer than 20: Student's t on the differences, for interval and p value. The bootstrap cannot make up for values it
-  has not seen: at 3 seeds its 95 % interval misses the truth several times too often. An exact sign-flip test never gets
-  below p = 0.25 at 3 seeds and 0.06 at 5, so it could show nothing at all.
+  has not seen: at 3 seeds its 95 % interval misses the truth several times too often. An exact sign-flip test never
+  gets below p = 0.25 at 3 seeds and 0.06 at 5, so it could show nothing at all.
 * 20 or more: the bias-corrected and accelerated bootstrap for the interval, random sign flips for the p value, which
   need no assumption of normality.
 

@@ -50,8 +50,9 @@ class Line:
     @property
     def per_compute(self) -> float | None:
         """The difference per unit of compute; `none` costs one."""
-        known = self.difference is not None and self.difference.mean is not None and self.compute
-        return self.difference.mean / self.compute if known and self.difference and self.compute else None  # type: ignore[operator]
+        if self.difference is None or self.difference.mean is None or not self.compute:
+            return None
+        return self.difference.mean / self.compute
 
 
 @dataclass(frozen=True)
