@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.05
 MANY = 20  # seeds from which resampling is better than the t distribution
@@ -65,8 +65,10 @@ def paired(values: Sequence[float], seed: int = 0) -> Difference:
         # Equal at every seed: t would be infinite. Sign flips are what is left.
         return Difference(told, mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - len(told)))
     if len(told) < MANY:
-        low, high = stats.t.interval(1 - LEVEL, len(told) - 1, loc=mean, scale=spread / math.sqrt(len(told)))
-        return Difference(told, mean, float(low), float(high), float(stats.ttest_1samp(differences, 0.0).pvalue))
+        error = spread / math.sqrt(len(told))
+        half = float(special.stdtrit(len(told) - 1, 1 - LEVEL / 2)) * error
+        p = 2.0 * float(special.stdtr(len(told) - 1, -abs(mean) / error))
+        return Difference(told, mean, mean - half, mean + half, p)
     random = np.random.default_rng(seed)
     interval = stats.bootstrap((differences,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=random)
     flips = random.choice([-1.0, 1.0], size=(RESAMPLES, len(told)))
