@@ -58,8 +58,10 @@ def test_numbers_recomputed(runs):
     rows = list(csv.DictReader(io.StringIO(table(summarize(runs)))))
     raw = {}
     for row in rows:
-        pick = lambda name: np.array([r[row["when"]][row["metric"]] for r in runs if r["noise"]["name"] == name])  # noqa: E731
-        values, none = pick(row["row"]), pick("none")
+        values, none = (
+            np.array([run[row["when"]][row["metric"]] for run in runs if run["noise"]["name"] == name])
+            for name in (row["row"], "none")
+        )
         assert float(row["mean"]) == pytest.approx(values.mean())
         if row["row"] == "none":
             assert row["difference"] == row["p"] == "" and row["verdict"] == "-"
@@ -197,7 +199,5 @@ def test_what_cannot_be_reported(folder, capsys, spoil):
 
 def test_the_folder_above_names_those_with_results(folder, capsys):
     assert main(["report", str(folder.parent)]) == 2
-    assert (
-        f"did you mean {folder}" in capsys.readouterr().err.replace("\n", "") or len(list(folder.parent.iterdir())) > 1
-    )
+    assert f"did you mean {folder}?" in capsys.readouterr().err
     assert main(["report", str(folder), "--output", str(folder / "no" / "r.md")]) == 2

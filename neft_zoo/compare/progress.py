@@ -30,15 +30,17 @@ def follow(grids: list[Grid], output: Path, jobs: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"{len(tasks)} runs, {len(tasks) - len(todo)} of them done already.", markup=False)
-    started, passed, failed = time.monotonic(), 0.0, 0
+    started, passed, whole, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
         bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
 
         def finished(task: Task, record: results.Record) -> None:
-            nonlocal passed, failed
-            passed += _cost(task)
-            failed += record["status"] != "ok"
-            left = left_text(time.monotonic() - started, passed, sum(map(_cost, todo)))
+            nonlocal passed, whole, failed
+            if record["status"] == "ok":
+                passed += _cost(task)
+            else:  # it took next to no time, and says nothing of the others
+                whole, failed = whole - _cost(task), failed + 1
+            left = left_text(time.monotonic() - started, passed, whole)
             console.print(f"{labels[record['row']]}, seed {record['seed']}: {told(record)}; {left}", markup=False)
             progress.update(bar, advance=1, left=left)
 
