@@ -1,4 +1,4 @@
-"""The command line: list, show, sft, doctor, recipes, cite."""
+"""The command line: list, show, sft, doctor, recipes, cite; compare and report are in `compare`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import yaml
 import neft_zoo
 from neft_zoo import recipe, registry
 from neft_zoo.citations import bibtex
+from neft_zoo.compare import commands as comparing
 from neft_zoo.errors import NoiseError
 from neft_zoo.pages import argument_texts, prose, readable, spell
 from neft_zoo.registry import Entry
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("name")
     action.add_argument("destination", type=Path, help="file or folder")
     action.set_defaults(run=copy_recipe)
+
+    comparing.add_to(commands)
 
     command = commands.add_parser("cite", help="print the BibTeX entry of a strategy's paper")
     command.add_argument("name")

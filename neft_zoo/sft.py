@@ -95,10 +95,27 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
 
 def run(argv: list[str]) -> None:
     """Fine-tune as the command line says and save the model."""
-    script, training, model, mixture = parse(argv)
+    arguments = parse(argv)
+    script, training, _, _ = arguments
+    trainer = SFTTrainer(**trainer_arguments(arguments))
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model(training.output_dir)
+    trainer.accelerator.print(f"Model and noise.json saved to {training.output_dir}")
+    if training.push_to_hub:
+        trainer.push_to_hub(dataset_name=script.dataset_name)
+    trainer.end()
+
+
+def trainer_arguments(arguments: Arguments) -> dict[str, Any]:
+    """Return what the trainer is made from; the data is loaded here.
+
+    Raises:
+        NoiseError: if the data lacks a split that is needed.
+    """
+    script, training, model, mixture = arguments
     training.model_init_kwargs = init_kwargs(training, model)
     data = as_prompts(read_splits(script, training, mixture))
-    trainer = SFTTrainer(
+    return dict(
         model=str(model.model_name_or_path),
         args=training,
         train_dataset=data[script.dataset_train_split],
@@ -106,12 +123,6 @@ def run(argv: list[str]) -> None:
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    trainer.save_model(training.output_dir)
-    trainer.accelerator.print(f"Model and noise.json saved to {training.output_dir}")
-    if training.push_to_hub:
-        trainer.push_to_hub(dataset_name=script.dataset_name)
-    trainer.end()
 
 
 def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Strategies against `none`, paired by seed: grid, runs, statistics, report, search."""

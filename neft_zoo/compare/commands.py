@@ -1,0 +1,59 @@
+"""`neft-zoo compare`, `report` and `tune`: options; what they do is imported late."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from neft_zoo.errors import NoiseError
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands to the command line's."""
+    command = commands.add_parser("compare", help="train strategies against none, paired by seed")
+    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="a recipe's name or path")
+    command.add_argument("--strategies", default="", help="names or patterns with commas; default: the recipe's noise")
+    command.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0; default 3")
+    command.add_argument("--set", action="append", default=[], metavar="STRATEGY.ARGUMENT=VALUES", dest="settings")
+    command.add_argument("--controls", default="", help="control recipes with commas, such as label_smoothing")
+    command.add_argument("--compute-matched", action="store_true", help="train k-pass strategies for 1/k of the steps")
+    command.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder; one inside per recipe")
+    command.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each where several")
+    command.set_defaults(run=compare)
+
+    command = commands.add_parser("report", help="tables and plots of a comparison")
+    command.add_argument("folder", type=Path)
+    command.add_argument("--format", choices=("md", "csv", "html"), default="md")
+    command.add_argument("--output", type=Path, help="file; default: standard output, DIR/report.html for html")
+    command.set_defaults(run=report)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Do what is missing of a comparison."""
+    from neft_zoo.compare.grid import make_grid
+
+    if options.jobs < 1:
+        raise NoiseError(f"jobs must be a whole number >= 1, got {options.jobs}.")
+    strategies, controls = _names(options.strategies), _names(options.controls)
+    grids = [
+        make_grid(name, strategies, options.seeds, options.settings, controls, options.compute_matched)
+        for name in options.recipes
+    ]
+    if len({grid.recipe for grid in grids}) < len(grids):
+        raise NoiseError(f"recipes must have different names, got {', '.join(options.recipes)}.")
+    from neft_zoo.compare.progress import follow
+
+    follow(grids, options.output, options.jobs)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print or write a report."""
+    from neft_zoo.compare.report import write_report
+
+    text = write_report(options.folder, options.format, options.output)
+    print(options.output or options.folder / "report.html" if text is None else text, end="\n" if text is None else "")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

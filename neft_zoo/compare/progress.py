@@ -1,0 +1,72 @@
+"""Following a comparison: a line per finished run, and the time that is left."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from neft_zoo.compare import results, runner
+from neft_zoo.compare.grid import Grid
+from neft_zoo.compare.summary import label
+from neft_zoo.compare.training import Task
+from neft_zoo.errors import NoiseError
+
+try:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+except ImportError:
+    raise NoiseError("compare needs rich: pip install 'neft-zoo[compare]'.") from None
+
+
+def follow(grids: list[Grid], output: Path, jobs: int) -> None:
+    """Do what is missing of all grids, showing how far it is.
+
+    Raises:
+        NoiseError: for what is known to be wrong before the first run; a run that fails is told of and kept.
+    """
+    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]
+    todo = [task for task in tasks if not runner.done(task)]
+    labels = label([task.record for task in tasks])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"{len(tasks)} runs, {len(tasks) - len(todo)} of them done already.", markup=False)
+    started, passed, whole, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
+    with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
+        bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
+
+        def finished(task: Task, record: results.Record) -> None:
+            nonlocal passed, whole, failed
+            if record["status"] == "ok":
+                passed += _cost(task)
+            else:  # it took next to no time, and says nothing of the others
+                whole, failed = whole - _cost(task), failed + 1
+            left = left_text(time.monotonic() - started, passed, whole)
+            console.print(f"{labels[record['row']]}, seed {record['seed']}: {told(record)}; {left}", markup=False)
+            progress.update(bar, advance=1, left=left)
+
+        runner.run(todo, jobs, finished)
+    ended = f"{failed} of {len(todo)} runs failed; " if failed else ""
+    folders = ", ".join(str(output / grid.recipe) for grid in grids)
+    console.print(f"{ended}results in {folders}: neft-zoo report shows them.", markup=False)
+
+
+def _cost(task: Task) -> float:
+    """Return how long a run takes, relative to the others."""
+    return task.share * task.record["passes"]
+
+
+def told(record: results.Record) -> str:
+    """Return in words how a run ended."""
+    if record["status"] != "ok":
+        return f"failed: {record['error']}"
+    return (
+        f"test loss {record['end']['test_loss']:.4f}, best {record['best']['test_loss']:.4f}, {record['wall_s']:.0f} s"
+    )
+
+
+def left_text(spent: float, passed: float, whole: float) -> str:
+    """Return in words the time that is left, if passes go on taking as long as they did."""
+    seconds = spent * (whole - passed) / passed if passed else 0.0
+    if seconds < 60:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"

@@ -1,0 +1,196 @@
+"""Comparisons as a user runs them: what is trained, what is kept, what is done again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from neft_zoo import recipe, registry
+from neft_zoo.cli import main
+from neft_zoo.compare import results
+from neft_zoo.compare.grid import fingerprint, make_grid
+from neft_zoo.errors import NoiseError
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Return a recipe: 3 steps of 4 records on a two-layer Llama with dropout, measured twice."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder, shipped = tmp_path_factory.mktemp("tiny"), recipe.folder() / "quickstart"
+    tokenizer = AutoTokenizer.from_pretrained(shipped / "model")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    config = LlamaConfig(vocab_size=len(tokenizer), attention_dropout=0.1, tie_word_embeddings=True, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "data").mkdir()
+    for split, count in (("train", 16), ("test", 8)):
+        lines = (shipped / "data" / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        (folder / "data" / f"{split}.jsonl").write_text("".join(lines[:count]))
+    options = dict(extends="quickstart", max_steps=3, per_device_train_batch_size=4, warmup_steps=0, max_length=48)
+    options |= dict(model_name_or_path=str(folder / "model"), dataset_name=str(folder / "data"))
+    options |= dict(eval_strategy="steps", eval_steps=2, logging_steps=1, lr_scheduler_type="constant")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(options))
+    return folder / "tiny.yaml"
+
+
+def read(folder):
+    """Return the results of a folder by file name."""
+    return {path.name: json.loads(path.read_text()) for path in sorted((folder / "tiny").glob("*.json"))}
+
+
+def compare(tiny, output, *argv):
+    return main(["compare", str(tiny), "--output", str(output), *argv])
+
+
+@pytest.fixture(scope="module")
+def grid(tiny, tmp_path_factory):
+    """Return a folder with none, two noises, an alpha of 0 and a strategy that cannot work, at two seeds."""
+    output = tmp_path_factory.mktemp("grid")
+    sets = ["--set", "lat.layers=[99]", "--set", "neft_uniform.alpha=0,5", "--set", "symnoise.alpha=0"]
+    status = compare(tiny, output, "--strategies", "neft_uniform,symnoise,lat", "--seeds", "2", *sets)
+    assert status == 0
+    return output
+
+
+def losses(run):
+    return run["training_loss"], [(point["train_loss"], point["test_loss"]) for point in run["history"]]
+
+
+def test_a_failing_strategy_does_not_stop_the_grid(grid):
+    runs = read(grid).values()
+    assert len(runs) == 10
+    failed = [run for run in runs if run["status"] == "failed"]
+    assert [run["noise"]["name"] for run in failed] == ["lat", "lat"]
+    assert all("99" in run["error"] and "end" not in run for run in failed)
+    assert not list((grid / "tiny").glob("*.partial")) and not list((grid / "tiny").glob("*none*.log"))
+
+
+def test_alpha_zero_is_none_bit_for_bit_at_every_seed(grid):
+    runs = [run for run in read(grid).values() if run["status"] == "ok"]
+    for seed in (0, 1):
+        at = {(run["noise"]["name"], run["noise"].get("alpha")): losses(run) for run in runs if run["seed"] == seed}
+        assert at["none", None] == at["neft_uniform", 0.0] == at["symnoise", 0.0]
+        assert at["none", None] != at["neft_uniform", 5.0]
+    by_seed = [losses(run) for run in runs if run["noise"]["name"] == "none"]
+    assert by_seed[0] != by_seed[1], "seeds train on other batches"
+
+
+def test_a_record_holds_what_is_needed_to_read_it_later(grid):
+    runs = [run for run in read(grid).values() if run["status"] == "ok"]
+    for run in runs:
+        assert [point["step"] for point in run["history"]] == [2, 3], "the end is measured where no evaluation falls"
+        assert run["end"] == run["history"][-1]
+        assert run["best"] == min(run["history"], key=lambda point: point["test_loss"])
+        assert run["passes"] == registry.make(run["noise"]).objective.passes and run["steps"] == 3
+        assert run["version"] == registry.entry(run["noise"]["name"]).version and run["device"] == "cpu"
+        assert run["wall_s"] > 0 and run["peak_memory_mb"] > 50 and "torch" in run["versions"] and "commit" in run
+    assert len({run["tokens"] for run in runs if run["seed"] == 0}) == 1, "a token counts once, however many passes"
+
+
+def test_only_what_is_missing_runs(grid, tiny, capsys):
+    files = sorted((grid / "tiny").glob("*.json"))
+    times = {path: path.stat().st_mtime_ns for path in files}
+    removed = next(path for path in files if path.name.startswith("neft_uniform"))
+    removed.unlink()
+    alpha = ["--set", "neft_uniform.alpha=0,5"]
+    assert compare(tiny, grid, "--strategies", "neft_uniform", "--seeds", "2", *alpha) == 0
+    assert "6 runs, 5 of them done already." in capsys.readouterr().err
+    changed = [path for path in files if path.stat().st_mtime_ns != times[path]]
+    assert changed == [removed]
+    assert main(["report", str(grid / "tiny")]) == 0
+    out = capsys.readouterr().out
+    assert "| neft_uniform alpha=5 | 2 |" in out and "lat, seed 0, failed: " in out
+    assert (
+        "| neft_uniform alpha=0 | 2 |" in out and "+0.0000 | +0.0000 to +0.0000 | 1.000 | no difference shown" in out
+    )
+
+
+def test_killed_in_the_middle_it_loses_the_run_in_flight_only(tiny, tmp_path):
+    argv = [sys.executable, "-m", "neft_zoo", "compare", str(tiny), "--strategies", "neft_uniform"]
+    argv += ["--seeds", "1", "--output", str(tmp_path)]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 900
+    while len(list((tmp_path / "tiny").glob("*.json"))) < 1 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").glob("*.json")}
+    assert all(run["status"] == "ok" for run in read(tmp_path).values())
+    assert compare(tiny, tmp_path, "--strategies", "neft_uniform", "--seeds", "1") == 0
+    assert len(read(tmp_path)) == 2
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+
+
+def test_compute_matched_controls_and_jobs(tiny, tmp_path):
+    argv = ["--strategies", "r_drop", "--controls", "label_smoothing,instruction_modelling", "--seeds", "1"]
+    assert compare(tiny, tmp_path, *argv, "--compute-matched", "--jobs", "2") == 0
+    runs = {run["control"] or run["noise"]["name"]: run for run in read(tmp_path).values()}
+    assert {run["status"] for run in runs.values()} == {"ok"}
+    assert runs["r_drop"]["steps"] == round(3 / runs["r_drop"]["passes"]) and runs["none"]["steps"] == 3
+    # Everything is measured by the same plain loss, whatever a control trains on.
+    gaps = {name: abs(run["end"]["test_loss"] - runs["none"]["end"]["test_loss"]) for name, run in runs.items()}
+    assert 0 < gaps["label_smoothing"] < 0.1 and 0 < gaps["instruction_modelling"] < 0.2
+    assert runs["label_smoothing"]["training_loss"] != runs["none"]["training_loss"]
+    with pytest.raises(NoiseError, match=r"compute_matched True and None"):
+        from neft_zoo.compare.runner import tasks
+
+        tasks(make_grid(str(tiny)), tmp_path / "tiny")
+
+
+def test_the_grid(tiny):
+    made = make_grid("quickstart", ["neft_u*", "symnoise"], 2, ["neft_uniform.alpha=5,10", "symnoise.alpha=1"])
+    assert [(row.name, row.noise.get("alpha")) for row in made.rows] == [
+        ("none", None),
+        ("neft_uniform", 5.0),
+        ("neft_uniform", 10.0),
+        ("symnoise", 1.0),
+    ]
+    assert [seed for _, seed in made.runs()] == [0] * 4 + [1] * 4
+    assert [row.name for row in make_grid("quickstart").rows] == ["none", "neft_uniform"], "the recipe's own"
+    assert len(make_grid("quickstart", ["none", "n*e"]).rows) == 1
+    control = make_grid("quickstart", ["none"], controls=["weight_decay"]).rows[1]
+    assert control.overrides == {"weight_decay": 0.1} and control.name == "weight_decay"
+    schedule = ["neft_uniform.alpha={schedule: linear, start: 10, end: 0}"]
+    assert make_grid("quickstart", ["neft_uniform"], settings=schedule).rows[1].noise["alpha"]["start"] == 10
+
+
+def test_the_key_follows_contents_not_paths(tmp_path):
+    (tmp_path / "a.jsonl").write_text("1")
+    one = fingerprint({"dataset_name": str(tmp_path / "a.jsonl")})
+    (tmp_path / "a.jsonl").write_text("2")
+    assert fingerprint({"dataset_name": str(tmp_path / "a.jsonl")}) != one
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--strategies", "neft_unifrom"], "did you mean neft_uniform"),
+        (["--strategies", "x*"], "strategies must match a name, got 'x*'"),
+        (["--strategies", "symnoise", "--set", "neft_uniform.alpha=5"], "set must name a chosen strategy"),
+        (["--set", "alpha=5"], "set must be strategy.argument=value,value, got 'alpha=5'"),
+        (["--set", "neft_uniform.alpha="], "set must be strategy.argument=value,value"),
+        (["--set", "neft_uniform.alpha=-1"], "alpha must be a finite number >= 0, got -1"),
+        (["--controls", "lora_dropout"], "control 'lora_dropout' needs use_peft: true in the recipe"),
+        (["--controls", "nothing_such"], "config must be a YAML file or a recipe's name"),
+        (["--seeds", "0"], "seeds must be a whole number >= 1, got 0"),
+        (["--jobs", "0"], "jobs must be a whole number >= 1, got 0"),
+    ],
+)
+def test_wrong_input_ends_before_a_run(tmp_path, capsys, argv, message):
+    assert main(["compare", "quickstart", "--output", str(tmp_path / "out"), *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_files_are_readable_and_distinct(tmp_path):
+    path = results.path_of(tmp_path, "neft_uniform", "0123456789ab", 3)
+    assert path.name == "neft_uniform-01234567-s3.json"
