@@ -1,4 +1,4 @@
-"""The command line: list, show, sft, recipes, cite."""
+"""The command line: list, show, sft, evaluate, recipes, cite."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import neft_zoo
 from neft_zoo import recipe, registry
 from neft_zoo.citations import bibtex
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation import command as evaluation
 from neft_zoo.pages import argument_texts, prose, readable, spell
 from neft_zoo.registry import Entry
 
@@ -57,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=show)
 
     commands.add_parser("sft", help="fine-tune with TRL: a recipe, any TRL option, and --noise", add_help=False)
+
+    command = commands.add_parser("evaluate", help="measure a model with the noise off: losses, answers, robustness")
+    evaluation.add_arguments(command)
 
     command = commands.add_parser("recipes", help="list or copy the shipped recipes")
     actions = command.add_subparsers(required=True, metavar="ACTION")

@@ -14,6 +14,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo import recipe
+from neft_zoo.alpaca import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError
 from neft_zoo.registry import make
 from neft_zoo.trainers import NoiseSFTConfig, SFTTrainer
@@ -89,18 +90,12 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
 def run(argv: list[str]) -> None:
     """Fine-tune as the command line says and save the model."""
     script, training, model, mixture = parse(argv)
-    training.model_init_kwargs = {
-        "revision": model.model_revision,
-        "trust_remote_code": training.trust_remote_code,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(training.model_init_kwargs if isinstance(training.model_init_kwargs, dict) else {}),
-    }
+    training.model_init_kwargs = init_kwargs(training, model)
     data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
     for split in (script.dataset_train_split, script.dataset_test_split):
         if split not in data and (split == script.dataset_train_split or training.eval_strategy != "no"):
             raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
-    data = data.map(alpaca_record, remove_columns=list(_columns(data))) if _is_alpaca(data) else data
+    data = data.map(alpaca_record, remove_columns=list(_columns(data))) if is_instruction(_columns(data)) else data
     trainer = SFTTrainer(
         model=str(model.model_name_or_path),
         args=training,
@@ -117,6 +112,17 @@ def run(argv: list[str]) -> None:
     trainer.end()
 
 
+def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:
+    """Return what the model is loaded with."""
+    return {
+        "revision": model.model_revision,
+        "trust_remote_code": training.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs if isinstance(training.model_init_kwargs, dict) else {}),
+    }
+
+
 def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:
     """Load a dataset by name, folder or file; a single file has one split, `train`."""
     path = Path(str(script.dataset_name)).expanduser()
@@ -129,26 +135,10 @@ def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:
     return load_dataset(name, name=script.dataset_config, streaming=script.dataset_streaming)
 
 
-def alpaca_record(record: dict[str, Any]) -> dict[str, str]:
-    """Return a record of `instruction`, `input` and `output` as prompt and completion, in Alpaca's template."""
-    has_input = bool((record.get("input") or "").strip())
-    task = "an instruction and an input that gives it context" if has_input else "an instruction"
-    blocks = [f"Below is {task}. Write a response that completes the request."]
-    blocks += [f"### Instruction:\n{record['instruction']}"]
-    blocks += [f"### Input:\n{record['input']}"] if has_input else []
-    return {"prompt": "\n\n".join([*blocks, "### Response:\n"]), "completion": record["output"]}
-
-
 def _columns(data: DatasetDict | IterableDatasetDict) -> list[str]:
     """Return the columns of the first split."""
     split: Any = next(iter(data.values()))
     return list(split.column_names or next(iter(split)))
-
-
-def _is_alpaca(data: DatasetDict | IterableDatasetDict) -> bool:
-    """Return whether the records are instructions; TRL knows every other format by itself."""
-    columns = _columns(data)
-    return {"instruction", "output"} <= set(columns) and not {"prompt", "messages"} & set(columns)
 
 
 def _take_config(argv: list[str]) -> tuple[list[str], str | None]:
