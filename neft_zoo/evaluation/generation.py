@@ -60,9 +60,8 @@ def generate(
         NoiseError: if a prompt is empty or the model has no token that ends an answer.
     """
     if not all(prompts):
-        raise NoiseError(
-            f"a prompt must have at least one token, got none in prompt {list(map(len, prompts)).index(0)}."
-        )
+        empty = [len(prompt) for prompt in prompts].index(0)
+        raise NoiseError(f"a prompt must have at least one token, got none in prompt {empty}.")
     ends = _ends(model, tokenizer)
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config = GenerationConfig(
@@ -77,7 +76,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: dict[int, Answer] = {}
     model.eval()
-    for start in tqdm(range(0, len(order), batch_size), desc="answers", disable=not progress):
+    for start in tqdm(range(0, len(order), batch_size), desc="answers", disable=None if progress else True):
         chosen = order[start : start + batch_size]
         ids, mask = (each.to(model.device) for each in pad_left([prompts[i] for i in chosen]))
         written = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]

@@ -58,7 +58,8 @@ def score(
     last, watch = [], find_backbone(subject.model).register_forward_hook(lambda *call: last.append(call[2]))
     try:
         total = math.ceil(len(rows) / subject.batch_size)
-        for chosen, inputs in tqdm(subject.batches(rows), desc=what, total=total, disable=not subject.progress):
+        shown = tqdm(subject.batches(rows), desc=what, total=total, disable=None if subject.progress else True)
+        for chosen, inputs in shown:
             batch = Batch.from_inputs(inputs, key=step_key(seed, 0, 0), **known_tokens(subject.tokenizer))
             if isinstance(noise, TokenEdit):
                 inputs = {**inputs, "input_ids": noise.edit(batch)}

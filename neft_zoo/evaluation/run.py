@@ -13,13 +13,14 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import Answers, answer, describe, length_controls, memorized
 from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, read_recipe
 from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.memorization import overlap
 from neft_zoo.evaluation.options import PLACE, Options
 from neft_zoo.evaluation.records import Record, with_question
 from neft_zoo.evaluation.report import save
 from neft_zoo.evaluation.robustness import noise_curve, replacement_curve
 from neft_zoo.evaluation.scorers import Scorer, score_answers
 from neft_zoo.evaluation.subject import Subject, prepare
-from neft_zoo.evaluation.tasks import run_tasks
+from neft_zoo.evaluation.tasks import harness, run_tasks
 from neft_zoo.provenance import FILE
 
 TEMPLATE = "test, template "
@@ -46,7 +47,7 @@ def evaluate(
         config: a recipe's name or file, which says data, splits, batch size and how records are tokenized; or
             `SFTConfig` arguments.
         tokenizer: of a model that is passed itself.
-        train, test: records of a model that is passed itself, in a format of TRL's; with a recipe, in place of its own.
+        train, test: records of a model that is passed itself, in a format of TRL's; with a recipe, instead of its own.
         options: how much is measured and with which constants.
         scorers: by name, what scores the answers to the test prompts.
         tasks: of lm-evaluation-harness.
@@ -65,6 +66,10 @@ def evaluate(
         >>> report["losses"]["end"]["test"]["loss"]  # doctest: +SKIP
     """
     options = options or Options()
+    if "memorization" in options.parts:
+        overlap([], [])  # a library that is missing is said before anything is computed
+    if tasks:
+        harness()
     given = {name: records for name, records in (("train", train), ("test", test)) if records is not None}
     reload = None
     if isinstance(model, str | Path):

@@ -33,19 +33,29 @@ def run_tasks(
     """
     if folder is not None and not folder.is_dir():
         raise NoiseError(f"task_folder must be an existing folder, got {str(folder)!r}.")
+    run, wrap, manage = harness()
+    manager = manage(include_path=None if folder is None else str(folder))
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown:
+        raise NoiseError(f"tasks must be known to lm-evaluation-harness or lie in task_folder, got {unknown[0]!r}.")
+    wrapped = wrap(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    found = run(model=wrapped, tasks=list(names), task_manager=manager, limit=limit)
+    return {task: _numbers(metrics) for task, metrics in (found or {})["results"].items()}
+
+
+def harness() -> tuple[Any, Any, Any]:
+    """Return what is used of the harness: its call, its model class and its list of tasks.
+
+    Raises:
+        NoiseError: if it is not installed.
+    """
     try:
-        import lm_eval  # type: ignore[import-not-found]
+        from lm_eval import simple_evaluate  # type: ignore[import-not-found]
         from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
         from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
     except ImportError:
         raise NoiseError("tasks need lm-evaluation-harness: pip install 'neft-zoo[eval]'.") from None
-    manager = TaskManager(include_path=None if folder is None else str(folder))
-    unknown = [name for name in names if name not in manager.all_tasks]
-    if unknown:
-        raise NoiseError(f"tasks must be known to lm-evaluation-harness or lie in task_folder, got {unknown[0]!r}.")
-    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    found = lm_eval.simple_evaluate(model=wrapped, tasks=list(names), task_manager=manager, limit=limit)
-    return {task: _numbers(metrics) for task, metrics in (found or {})["results"].items()}
+    return simple_evaluate, HFLM, TaskManager
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
