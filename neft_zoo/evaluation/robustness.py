@@ -76,16 +76,25 @@ def noise_curve(
     Raises:
         NoiseError: if the strategy has no `alpha`, or is no noise on the embeddings.
     """
-    if "alpha" not in entry(name).parameters:
-        raise NoiseError(f"noise must be a strategy with an argument alpha, got {name!r}.")
+    check_noise(name)
     curve = []
     for alpha in alphas:
-        noise = prepare(make({"name": name, "alpha": alpha}).noise, subject.model, None)
-        if noise is None or isinstance(noise, TokenEdit | AtLayers):
-            raise NoiseError(f"noise must be added to the embeddings, got {name!r}.")
+        noise: Any = prepare(make({"name": name, "alpha": alpha}).noise, subject.model, None)
         loss = summary(score(subject, rows, noise, seed, f"alpha {alpha:g}"))["loss"]
         curve.append({"alpha": alpha, "loss": loss, **flips(subject, rows, noise, seed)})
     return curve
+
+
+def check_noise(name: str) -> None:
+    """Raise unless a strategy adds noise of a size `alpha` to the embeddings.
+
+    Raises:
+        NoiseError: if it does not, or there is none of that name.
+    """
+    if "alpha" not in entry(name).parameters:
+        raise NoiseError(f"noise must be a strategy with an argument alpha, got {name!r}.")
+    if make(name).noise is None or isinstance(make(name).noise, TokenEdit | AtLayers):
+        raise NoiseError(f"noise must be added to the embeddings, got {name!r}.")
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from neft_zoo.evaluation.memorization import overlap
 from neft_zoo.evaluation.options import PLACE, Options
 from neft_zoo.evaluation.records import Record, with_question
 from neft_zoo.evaluation.report import save
-from neft_zoo.evaluation.robustness import noise_curve, replacement_curve
+from neft_zoo.evaluation.robustness import check_noise, noise_curve, replacement_curve
 from neft_zoo.evaluation.scorers import Scorer, score_answers
 from neft_zoo.evaluation.subject import Subject, prepare
 from neft_zoo.evaluation.tasks import harness, run_tasks
@@ -68,6 +68,8 @@ def evaluate(
     options = options or Options()
     if "memorization" in options.parts:
         overlap([], [])  # a library that is missing is said before anything is computed
+    if "robustness" in options.parts:
+        check_noise(options.noise)
     if tasks:
         harness()
     given = {name: records for name, records in (("train", train), ("test", test)) if records is not None}
