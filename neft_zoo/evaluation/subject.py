@@ -91,7 +91,8 @@ class Subject:
 
     def with_model(self, model: Any) -> Subject:
         """Return the same records for another checkpoint of the model."""
-        return replace(self, model=model.to(self.model.device).eval())
+        moved = model if model.device == self.model.device else model.to(self.model.device)
+        return replace(self, model=moved.eval())
 
 
 def prepare(model: Any, tokenizer: Any, args: Any, splits: Mapping[str, Sequence[Record]]) -> Subject:
