@@ -1,4 +1,4 @@
-"""The command line: list, show, sft, doctor, recipes, cite; compare and report are in `compare`."""
+"""The command line; `sft` and `doctor`, `compare` and `report`, `evaluate` have their options elsewhere."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from neft_zoo import recipe, registry
 from neft_zoo.citations import bibtex
 from neft_zoo.compare import commands as comparing
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation import command as evaluation
 from neft_zoo.pages import argument_texts, prose, readable, spell
 from neft_zoo.registry import Entry
 
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("sft", help="fine-tune with TRL: a recipe, any TRL option, and --noise", add_help=False)
     commands.add_parser("doctor", help="measure what noise does on a recipe's batches; trains nothing", add_help=False)
+
+    command = commands.add_parser("evaluate", help="measure a model with the noise off: losses, answers, robustness")
+    evaluation.add_arguments(command)
 
     command = commands.add_parser("recipes", help="list or copy the shipped recipes")
     actions = command.add_subparsers(required=True, metavar="ACTION")

@@ -13,6 +13,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo import recipe
+from neft_zoo.alpaca import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry import make
 from neft_zoo.trainers import NoiseSFTConfig, SFTTrainer
@@ -151,7 +152,7 @@ def read_splits(script: ScriptArguments, training: NoiseSFTConfig, mixture: Data
 
 def as_prompts(data: Any) -> Any:
     """Return instructions as prompts and completions, and all other data as it is."""
-    return data.map(alpaca_record, remove_columns=list(_columns(data))) if _is_alpaca(data) else data
+    return data.map(alpaca_record, remove_columns=list(_columns(data))) if is_instruction(_columns(data)) else data
 
 
 def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:
@@ -166,26 +167,10 @@ def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:
     return load_dataset(name, name=script.dataset_config, streaming=script.dataset_streaming)
 
 
-def alpaca_record(record: dict[str, Any]) -> dict[str, str]:
-    """Return a record of `instruction`, `input` and `output` as prompt and completion, in Alpaca's template."""
-    has_input = bool((record.get("input") or "").strip())
-    task = "an instruction and an input that gives it context" if has_input else "an instruction"
-    blocks = [f"Below is {task}. Write a response that completes the request."]
-    blocks += [f"### Instruction:\n{record['instruction']}"]
-    blocks += [f"### Input:\n{record['input']}"] if has_input else []
-    return {"prompt": "\n\n".join([*blocks, "### Response:\n"]), "completion": record["output"]}
-
-
 def _columns(data: DatasetDict | IterableDatasetDict) -> list[str]:
     """Return the columns of the first split."""
     split: Any = next(iter(data.values()))
     return list(split.column_names or next(iter(split)))
-
-
-def _is_alpaca(data: DatasetDict | IterableDatasetDict) -> bool:
-    """Return whether the records are instructions; TRL knows every other format by itself."""
-    columns = _columns(data)
-    return {"instruction", "output"} <= set(columns) and not {"prompt", "messages"} & set(columns)
 
 
 def _take_config(argv: list[str]) -> tuple[list[str], str | None]:

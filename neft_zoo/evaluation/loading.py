@@ -1,0 +1,105 @@
+"""From a folder and a recipe to a model, its tokenizer and the records of both splits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.sft import (
+    Arguments,
+    get_dataset,
+    get_quantization_config,
+    init_kwargs,
+    load_data,
+    parse,
+)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint of a run with the lowest held-out loss in its log.
+
+    Attributes:
+        folder: of the checkpoint.
+        step: optimizer step.
+        logged_loss: held-out loss, as the trainer logged it.
+    """
+
+    folder: Path
+    step: int
+    logged_loss: float
+
+
+def read_recipe(model: str, config: str) -> Arguments:
+    """Read a recipe for a model other than the one it starts from.
+
+    Raises:
+        NoiseError: if the model's folder or something in the recipe is not accepted.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise NoiseError(f"model must be a folder with config.json or adapter_config.json, got {model!r}.")
+    if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
+        raise NoiseError(f"model must be an existing folder or a name on the hub, got {model!r}.")
+    return parse(["--config", config, "--model_name_or_path", str(folder) if folder.is_dir() else model])
+
+
+def load_model(name: str, arguments: Arguments) -> tuple[Any, Any]:
+    """Load a model, or an adapter on its base model, and the tokenizer.
+
+    Raises:
+        NoiseError: if it cannot be loaded.
+    """
+    _, training, model, _ = arguments
+    settings = {**init_kwargs(training, model), "quantization_config": get_quantization_config(model)}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    try:
+        if (Path(name) / "adapter_config.json").is_file():
+            from peft import AutoPeftModelForCausalLM
+
+            loaded: Any = AutoPeftModelForCausalLM.from_pretrained(name, **settings)
+        else:
+            loaded = AutoModelForCausalLM.from_pretrained(name, **settings)
+        return loaded, AutoTokenizer.from_pretrained(name, trust_remote_code=training.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise NoiseError(f"model {name!r} cannot be loaded: {' '.join(str(error).split())}") from None
+
+
+def load_splits(arguments: Arguments, limit: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Return the first records of the recipe's training and test split, as `train` and `test`.
+
+    Raises:
+        NoiseError: if a split is missing.
+    """
+    script, _, _, mixture = arguments
+    data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
+    names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
+    for split in names.values():
+        if split not in data:
+            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
+    return {name: list(itertools.islice(data[split], limit)) for name, split in names.items()}
+
+
+def best_checkpoint(folder: Path) -> Best | None:
+    """Return a run's checkpoint of the lowest held-out loss; None unless several are there and the loss is logged."""
+    states = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: _step(path.parent))
+    if len(states) < 2:
+        return None
+    log = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
+    losses = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
+    found = [(losses[_step(path.parent)], path.parent) for path in states if _step(path.parent) in losses]
+    if not found:
+        return None
+    loss, checkpoint = min(found)
+    return Best(checkpoint, _step(checkpoint), loss)
+
+
+def _step(checkpoint: Path) -> int:
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else -1

@@ -1,0 +1,130 @@
+"""What becomes of the loss when something is changed: tokens, embeddings, the prompt, the length of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from neft_zoo import randomness
+from neft_zoo.batch import Batch, known_tokens, step_key
+from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.subject import Row, Subject
+from neft_zoo.geometry import prepare
+from neft_zoo.noise import AtLayers, Noise, TokenEdit
+from neft_zoo.registry import entry, make
+from neft_zoo.schedules import check_number
+from neft_zoo.tap import find_embedding
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+POSITIONS_AT_A_TIME = 512
+
+
+@dataclass(frozen=True)
+class ReplaceTokens:
+    """Replaces input tokens by others drawn at random; the labels stay, and special tokens are never replaced.
+
+    Args:
+        rate: probability that a token is replaced, in [0, 1].
+        others: ids that are drawn from, each as likely.
+    """
+
+    rate: float
+    others: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, 0, 1)
+
+    def edit(self, batch: Batch) -> Int[Tensor, "B L"]:
+        chosen = batch.real & ~batch.special & (randomness.unit(batch.stream("replace")) < self.rate)
+        place = (randomness.unit(batch.stream("by")) * len(self.others)).long()
+        return batch.input_ids.where(~chosen, batch.input_ids.new_tensor(self.others)[place])
+
+
+def replacement_curve(subject: Subject, rows: Sequence[Row], rates: Sequence[float], seed: int = 0) -> list[dict]:
+    """Return the loss (nats per graded token) for each share of input tokens that are replaced at random."""
+    special = set(known_tokens(subject.tokenizer)["special_ids"])
+    others = tuple(i for i in range(len(subject.tokenizer)) if i not in special)
+    curve = []
+    for rate in rates:
+        scores = score(subject, rows, ReplaceTokens(rate, others), seed, f"replace {rate:g}")
+        curve.append({"rate": rate, "loss": summary(scores)["loss"]})
+    return curve
+
+
+def noise_curve(
+    subject: Subject, rows: Sequence[Row], name: str, alphas: Sequence[float], seed: int = 0
+) -> list[dict[str, Any]]:
+    """Return loss and flips for each size of an embedding noise.
+
+    Args:
+        subject: the model.
+        rows: tokenized records.
+        name: a strategy with an argument `alpha` and noise on the embeddings.
+        alphas: its sizes.
+        seed: of the noise.
+
+    Returns:
+        Per size `alpha` the `loss` (nats per graded token) and the shares that `flips` returns.
+
+    Raises:
+        NoiseError: if the strategy has no `alpha`, or is no noise on the embeddings.
+    """
+    check_noise(name)
+    curve = []
+    for alpha in alphas:
+        noise: Any = prepare(make({"name": name, "alpha": alpha}).noise, subject.model, None)
+        loss = summary(score(subject, rows, noise, seed, f"alpha {alpha:g}"))["loss"]
+        curve.append({"alpha": alpha, "loss": loss, **flips(subject, rows, noise, seed)})
+    return curve
+
+
+def check_noise(name: str) -> None:
+    """Raise unless a strategy adds noise of a size `alpha` to the embeddings.
+
+    Raises:
+        NoiseError: if it does not, or there is none of that name.
+    """
+    if "alpha" not in entry(name).parameters:
+        raise NoiseError(f"noise must be a strategy with an argument alpha, got {name!r}.")
+    if make(name).noise is None or isinstance(make(name).noise, TokenEdit | AtLayers):
+        raise NoiseError(f"noise must be added to the embeddings, got {name!r}.")
+
+
+@torch.no_grad()
+def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) -> dict[str, float]:
+    """Return how often another row of the embedding table is nearer to the noisy embedding than the token's own.
+
+    Returns:
+        `flipped`, the share of positions, and `flipped_tokens`, the share of the distinct tokens among them that flip
+        anywhere; both in [0, 1]. Rows that equal the token's own do not count as others.
+    """
+    embedding = find_embedding(subject.model)
+    weight: Any = embedding.weight
+    table = embedding(torch.arange(len(weight), device=weight.device)).float()  # some models scale the output
+    flipped, tokens = [], []
+    for _, inputs in subject.batches(rows):
+        batch = Batch.from_inputs(inputs, key=step_key(seed, 0, 0), **known_tokens(subject.tokenizer))
+        embeds = embedding(batch.input_ids)
+        noisy = (embeds.float() + noise(embeds, batch))[batch.real]
+        ids = batch.input_ids[batch.real]
+        chunks = zip(noisy.split(POSITIONS_AT_A_TIME), ids.split(POSITIONS_AT_A_TIME), strict=True)
+        flipped += [_other_is_nearer(table, points, own) for points, own in chunks]
+        tokens.append(ids)
+    moved, ids = torch.cat(flipped), torch.cat(tokens)
+    share = len(ids[moved].unique()) / len(ids.unique())
+    return {"flipped": moved.double().mean().item(), "flipped_tokens": share}
+
+
+def _other_is_nearer(table: Float[Tensor, "V D"], points: Float[Tensor, "N D"], own: Int[Tensor, " N"]) -> Tensor:
+    """Compare squared distances up to |point|^2, which all rows share."""
+    nearness = points @ table.T - table.square().sum(-1) / 2
+    mine = nearness.gather(1, own[:, None])[:, 0]
+    best = nearness.argmax(1)
+    return (nearness.amax(1) > mine) & (table[best] != table[own]).any(-1)

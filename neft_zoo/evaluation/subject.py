@@ -1,0 +1,142 @@
+"""Subject: a model and its records, tokenized as its trainer does it."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset
+
+from neft_zoo.alpaca import alpaca_record, is_instruction
+from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.records import Record
+from neft_zoo.trainers import SFTTrainer
+
+# One record is one row whatever the recipe packs, in the order it came, and nothing is written or logged.
+CLEAN = {
+    "packing": False,
+    "eval_packing": False,
+    "padding_free": False,
+    "shuffle_dataset": False,
+    "gradient_checkpointing": False,
+    "noise": None,
+    "neftune_noise_alpha": None,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "push_to_hub": False,
+    "report_to": [],
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One tokenized record.
+
+    Attributes:
+        input_ids: token ids, cut as the trainer cuts them.
+        labels: the same, -100 where the loss does not grade.
+        record: the record it was made of.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    record: Record
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+        model: in eval mode and on its device.
+        tokenizer: the model's.
+        rows: tokenized records of each split.
+        trainer: the trainer that prepared them, which also collates batches.
+        batch_size: records a forward pass.
+    """
+
+    model: Any
+    tokenizer: Any
+    rows: Mapping[str, list[Row]]
+    trainer: SFTTrainer
+    batch_size: int
+
+    @property
+    def template(self) -> str | None:
+        """The trainer's chat template, where it is not the tokenizer's own."""
+        return self.trainer.chat_template
+
+    @property
+    def progress(self) -> bool:
+        """Whether progress bars are wanted."""
+        return not self.trainer.args.disable_tqdm
+
+    def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """Yield the rows' numbers and the model's inputs, rows of similar length together."""
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            examples = [{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in chosen]
+            collated: Any = self.trainer.data_collator(examples)
+            yield chosen, {name: value.to(self.model.device) for name, value in collated.items()}
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of mixed precision that the trainer's own evaluation would use."""
+        return self.trainer.accelerator.autocast()
+
+    def with_model(self, model: Any) -> Subject:
+        """Return the same records for another checkpoint of the model."""
+        moved = model if model.device == self.model.device else model.to(self.model.device)
+        return replace(self, model=moved.eval())
+
+
+def prepare(model: Any, tokenizer: Any, args: Any, splits: Mapping[str, Sequence[Record]]) -> Subject:
+    """Tokenize records through TRL's trainer, under the settings that the model was trained with.
+
+    Args:
+        model: a transformers or PEFT model.
+        tokenizer: the model's.
+        args: the trainer's arguments; packing, noise and everything that writes or logs is switched off in a copy.
+        splits: records of each split, in any format of TRL's, or instructions; the first split decides the format.
+
+    Raises:
+        NoiseError: if a split is empty, or none of its records has a graded token.
+    """
+    for name, records in splits.items():
+        if not records:
+            raise NoiseError(f"split {name!r} must hold at least one record, got none.")
+    shown = {name: [_converted(record) for record in records] for name, records in splits.items()}
+    first, *others = [
+        Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)]) for records in shown.values()
+    ]
+    settings = copy.copy(args)
+    for name, value in CLEAN.items():
+        setattr(settings, name, value)
+    names = list(shown)
+    with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder
+        settings.output_dir = folder
+        evaluated = dict(zip(names[1:], others, strict=True))
+        trainer = SFTTrainer(
+            model, args=settings, train_dataset=first, eval_dataset=evaluated or None, processing_class=tokenizer
+        )
+    tokenized: Any = {names[0]: trainer.train_dataset, **(trainer.eval_dataset if others else {})}  # type: ignore
+    rows = {name: _rows(name, tokenized[name], shown[name]) for name in names}
+    assert trainer.model is not None
+    return Subject(trainer.model.eval(), tokenizer, rows, trainer, settings.per_device_eval_batch_size)
+
+
+def _converted(record: Record) -> Record:
+    return alpaca_record(dict(record)) if is_instruction(record) else record
+
+
+def _rows(name: str, tokenized: Any, records: Sequence[Record]) -> list[Row]:
+    found = [Row(list(row["input_ids"]), list(row["labels"]), records[row["_record"]]) for row in tokenized]
+    rows = [row for row in found if any(label >= 0 for label in row.labels[1:])]
+    if not rows:
+        raise NoiseError(f"split {name!r} must have a record with a graded token within max_length, got none.")
+    return rows

@@ -1,0 +1,114 @@
+"""`neft-zoo evaluate` as a user meets it, and what it refuses."""
+
+import importlib.util
+import json
+
+import pytest
+
+from neft_zoo import NoiseError, recipe
+from neft_zoo.cli import main
+from neft_zoo.evaluation import Options, evaluate
+from neft_zoo.evaluation.report import save
+from neft_zoo.evaluation.tasks import run_tasks
+
+MODEL = recipe.folder() / "quickstart" / "model"
+SMALL = "--records 4 --answers 2 --max_new_tokens 6 --min_new_tokens 3".split()
+
+
+@pytest.fixture
+def cli(capsys):
+    def run(*argv):
+        status = main([str(argument) for argument in argv])
+        out = capsys.readouterr()
+        return status, out.out, out.err
+
+    return run
+
+
+def test_evaluates_the_quickstart_model(cli, tmp_path):
+    status, out, error = cli("evaluate", MODEL, "--config", "quickstart", "--output", tmp_path / "out", *SMALL)
+    assert status == 0, error
+    names = ["evaluation.json", "losses.png", "rouge_l.png", "replaced_tokens.png", "noise.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
+    assert all(str(tmp_path / "out" / name) in out for name in names) and "log-diversity" in out
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    end = report["losses"]["end"]
+    assert 3 < end["test"]["loss"] < 7 and len(end["train"]["record_losses"]) == 4 and report["losses"]["best"] is None
+    curves = report["robustness"]["curves"]
+    assert curves["noise"][0]["loss"] == pytest.approx(end["test"]["loss"], abs=1e-6)
+    assert curves["replaced_tokens"][0]["loss"] == pytest.approx(end["test"]["loss"], abs=1e-6)
+    assert curves["noise"][-1]["loss"] > end["test"]["loss"]
+    assert report["robustness"]["templates"].keys() == {"headed"}
+    assert report["robustness"]["lengths"].keys() == {"plain", "asked_for_longer", "end_blocked"}
+    assert report["text"]["test"]["lengths"]["tokens"] <= 6
+    assert report["text"]["test"]["diversity"]["log_diversity"] is None, "missing is no number"
+    assert report["memorization"]["train"]["exact"] == 0 and report["noise"] is None and report["tasks"] is None
+
+
+def test_scorers_and_parts_from_python(tmp_path):
+    options = Options(parts=(), answers=2, records=2, max_new_tokens=4)
+    report = evaluate(MODEL, "quickstart", options=options, scorers={"length": lambda texts: map(len, texts)})
+    assert len(report["scores"]["length"]["values"]) == 2
+    assert report["losses"] is report["memorization"] is report["text"] is report["robustness"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "argv", "message"),
+    [
+        ("./no/such/model", "", [], "model must be an existing folder or a name on the hub, got './no/such/model'"),
+        (".", "", [], "model must be a folder with config.json or adapter_config.json, got '.'"),
+        (MODEL, "dataset_test_split: tset", [], "the dataset must have a split 'tset', got train, test"),
+        (MODEL, "dataset_name: data", [], "the dataset must have a split 'test', got train"),
+        (MODEL, "dataset_name: empty", [], "split 'test' must hold at least one record, got none"),
+        (MODEL, "", ["--parts", "loses"], "parts must be among"),
+        (MODEL, "", ["--words", "4000"], "words must be at most max_new_tokens, 6, got 4000"),
+        (MODEL, "", "--parts text --max_new_tokens 40 --words 40".split(), "words must be at most the longest text's"),
+        (MODEL, "", ["--tasks", "arc_easy"], "tasks need lm-evaluation-harness"),
+        (MODEL, "", ["--noise", "symnoize"], "symnoise"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_writes_nothing(cli, tmp_path, monkeypatch, model, text, argv, message):
+    if "--tasks" in argv and importlib.util.find_spec("lm_eval"):
+        pytest.skip("lm-evaluation-harness is installed")
+    monkeypatch.chdir(tmp_path)
+    record = json.dumps({"prompt": "Say a word.", "completion": " Cell."})
+    for folder, test in (("data", None), ("empty", "")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_text(record + "\n")
+        if test is not None:
+            (tmp_path / folder / "test.jsonl").write_text(test)
+    (tmp_path / "r.yaml").write_text(f"extends: quickstart\n{text}\n")
+    before = sorted(tmp_path.rglob("*"))
+    parts = [] if "--parts" in argv else ["--parts", "robustness" if "--noise" in argv else "losses"]
+    status, out, error = cli("evaluate", model, "--config", "r.yaml", "--output", "out", *SMALL, *parts, *argv)
+    said = [line for line in error.splitlines() if line.startswith("neft-zoo: error: ")]
+    assert status == 2 and len(said) == 1 and message in said[0], error
+    assert out == "" and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ValueError):
+        save({"loss": float("nan")}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_say_what_is_missing(tmp_path):
+    with pytest.raises(NoiseError, match="task_folder must be an existing folder"):
+        run_tasks(None, None, ["mine"], folder=tmp_path / "no")
+    if importlib.util.find_spec("lm_eval") is None:
+        with pytest.raises(NoiseError, match=r"pip install 'neft-zoo\[eval\]'"):
+            run_tasks(None, None, ["mine"])
+
+
+def test_a_local_task_runs_through_the_harness(tmp_path):
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (neft-zoo[eval])")
+    (tmp_path / "data.jsonl").write_text('{"q": "A cell is", "a": " small"}\n' * 4)
+    (tmp_path / "words.yaml").write_text(
+        f"task: words\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'data.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: loglikelihood\ndoc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
+        "metric_list: [{metric: acc}]\n"
+    )
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(MODEL), AutoTokenizer.from_pretrained(MODEL)
+    assert 0 <= run_tasks(model, tokenizer, ["words"], folder=tmp_path)["words"]["acc"] <= 1

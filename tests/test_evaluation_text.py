@@ -1,0 +1,131 @@
+"""Length, repetition, diversity, overlap and calibration against counts by hand and independent code."""
+
+import math
+
+import numpy as np
+import pytest
+
+from neft_zoo import NoiseError
+from neft_zoo.evaluation.losses import Scores, calibration_error, summary
+from neft_zoo.evaluation.memorization import bleu, follows, overlap, rouge_l
+from neft_zoo.evaluation.options import Options
+from neft_zoo.evaluation.records import exchange, with_question
+from neft_zoo.evaluation.scorers import score_answers
+from neft_zoo.evaluation.text import diversity, lengths, log_diversity, repetition
+
+
+def test_repetition_by_hand():
+    words = "a b a b a".split()
+    # ab ba ab ba: 2 of 4 are new; aba bab aba: 2 of 3; abab baba: both.
+    assert [repetition(words, n) for n in (1, 2, 3, 4)] == [1 - 2 / 5, 1 / 2, 1 - 2 / 3, 0]
+    assert log_diversity(words) == pytest.approx(-math.log(1 - 1 / 2 * 2 / 3))
+    assert repetition(["a"], 2) is None and log_diversity(["a", "b", "c"]) is None
+    assert log_diversity("a b c d".split(), clip=7.5) == 7.5
+
+
+def test_diversity_drops_what_is_too_short_and_counts_it():
+    texts = ["a b a b a and more", "a b c d e", "short"]
+    found = diversity(texts, words=5, clip=10)
+    assert (found["used"], found["too_short"], found["at_words"]) == (2, 1, 5)
+    assert found["repetition"]["2"] == pytest.approx((0.5 + 0) / 2)
+    assert found["log_diversity"] == pytest.approx((-math.log(2 / 3) + 10) / 2)
+    with pytest.raises(NoiseError, match="words must be at most the longest text's 7 words, got 50"):
+        diversity(texts, words=50)
+    missing = diversity(texts)
+    assert missing["log_diversity"] is None and missing["repetition"]["1"] is None and missing["used"] == 0
+
+
+def test_lengths_are_means_and_missing_is_none():
+    assert lengths(["ab c", ""], [3, 0]) == {"characters": 2, "words": 1, "tokens": 1.5}
+    assert lengths([]) == {"characters": None, "words": None, "tokens": None}
+
+
+def lcs(one, other):
+    table = np.zeros((len(one) + 1, len(other) + 1), dtype=int)
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+    return table[-1, -1]
+
+
+def test_rouge_l_against_a_longest_common_subsequence():
+    pairs = [("the cat sat on the mat", "the mat sat on a cat"), ("The cell.", "the cell"), ("", "a b"), ("x", "y")]
+    for (answer, reference), found in zip(pairs, rouge_l(*zip(*pairs, strict=True)), strict=True):
+        one, other = (text.lower().replace(".", "").split() for text in (answer, reference))
+        common = lcs(one, other)
+        expected = 2 * common / (len(one) + len(other)) if common else 0  # F of precision c/|a| and recall c/|r|
+        assert found == pytest.approx(expected)
+
+
+def test_bleu_by_hand():
+    # 4 of 5 words, 3 of 4 pairs, 2 of 3 triples, 1 of 2 quadruples; the answer is as long as the reference.
+    found = bleu(["a b c d x", "a b c d e", "q"], ["a b c d e", "a b c d e", "a b c"])
+    assert found[0] == pytest.approx((4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+    assert found[1] == pytest.approx(1) and found[2] == pytest.approx(0)
+    # A shorter answer pays for its brevity.
+    assert bleu(["a b c d"], ["a b c d e f"]) == [pytest.approx(math.exp(1 - 6 / 4))]
+    assert overlap([], [])["rouge_l"] is None
+
+
+def test_calibration_by_hand():
+    # Bins of width 1/2: (0, .5] holds .5 and .25, the other .75, 1 and 1.
+    confidence, correct = np.array([0.5, 0.25, 0.75, 1, 1]), np.array([1, 0, 1, 0, 1], dtype=bool)
+    expected = abs(1 - 0.75) / 5 + abs(2 - 2.75) / 5
+    assert calibration_error(confidence, correct, bins=2) == pytest.approx(expected)
+    assert calibration_error(np.ones(4), np.ones(4)) == 0
+
+
+def test_summary_weights_every_token_alike():
+    one = Scores(np.log([0.5]), np.array([0.5]), np.array([True]))
+    two = Scores(np.log([0.25, 0.125]), np.array([0.5, 0.75]), np.array([False, False]))
+    found = summary([one, two], bins=4)
+    assert found["loss"] == pytest.approx(2 * math.log(2)) and found["perplexity"] == pytest.approx(4)
+    assert found["record_losses"] == pytest.approx([math.log(2), 2.5 * math.log(2)])
+    assert (found["tokens"], found["records"], found["accuracy"]) == (3, 2, pytest.approx(1 / 3))
+
+
+def test_the_prefix_is_50_tokens_or_half_of_a_short_reference():
+    right = np.ones(200, dtype=bool)
+    for wrong, expected in ((0, True), (49, True), (50, False), (99, False), (100, True)):
+        changed = right.copy()
+        changed[wrong] = False
+        assert follows(changed) == expected
+    assert follows(np.array([False, False, True, True])) and not follows(np.array([True, True, True, False]))
+
+
+def test_questions_are_changed_where_they_stand():
+    def loud(text):
+        return text.upper()
+
+    chat = {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "completion": "c"}
+    assert [turn["content"] for turn in with_question(chat, loud)["prompt"]] == ["s", "Q"]
+    assert chat["prompt"][1]["content"] == "q"
+    talk = {"messages": [{"role": role, "content": role} for role in ("user", "assistant", "user", "assistant")]}
+    assert [turn["content"] for turn in with_question(talk, loud)["messages"]][2] == "USER"
+    assert exchange(talk) == (talk["messages"][:3], "assistant") and exchange({"text": "a"}) is None
+    assert with_question({"instruction": "a", "output": "b"}, loud) == {"instruction": "A", "output": "b"}
+    assert with_question({"prompt": "a", "completion": "b"}, loud)["prompt"] == "A"
+
+
+def test_scorers_return_one_finite_number_per_text():
+    found = score_answers({"length": lambda texts: [len(text) for text in texts]}, ["ab", "c"])
+    assert found == {"length": {"mean": 1.5, "values": [2.0, 1.0]}}
+    for wrong in ([1.0], [1.0, math.nan]):
+        with pytest.raises(NoiseError, match="scorer 'bad' must return 2 finite numbers"):
+            score_answers({"bad": lambda texts, wrong=wrong: wrong}, ["ab", "c"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"parts": ("loses",)}, "parts must be among"),
+        ({"records": 0}, "records must be a whole number >= 1, got 0"),
+        ({"words": 60, "max_new_tokens": 50}, "words must be at most max_new_tokens, 50, got 60"),
+        ({"rates": (1.5,)}, "rates"),
+        ({"alphas": (-1.0,)}, "alphas"),
+        ({"templates": {"empty": "no place"}}, "template 'empty' must hold {prompt}"),
+    ],
+)
+def test_options_are_checked(settings, message):
+    with pytest.raises(NoiseError, match=message):
+        Options(**settings)
