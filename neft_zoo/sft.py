@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, TrlParser, get_dataset
 from trl.trainer.model_config import ModelConfig
@@ -15,6 +14,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo import recipe
 from neft_zoo.errors import NoiseError
+from neft_zoo.flags import take_config, take_noise
 from neft_zoo.registry import make
 from neft_zoo.trainers import NoiseSFTConfig, SFTTrainer
 
@@ -34,17 +34,7 @@ def parse(argv: list[str]) -> Arguments:
     Raises:
         NoiseError: if an option or its value is not accepted, or a local path does not exist.
     """
-    argv, name = _take_config(argv)
-    reader = parser()
-    found = recipe.load(name) if name is not None else recipe.Recipe({}, {})
-    for variable, value in (found.values.pop("env", None) or {}).items():
-        os.environ[variable] = str(value)
-    found.check_keys({action.dest for action in reader._actions} - {"help"})
-    argv, noise = take_noise(argv, found.values.pop("noise", None))
-    if noise is not None:
-        make(noise)  # before TRL's parser, which would not say what is wrong with it
-        argv += ["--noise", noise if isinstance(noise, str) else json.dumps(noise)]
-    reader.set_defaults_with_config(**found.values)
+    reader, argv = read(argv)
     try:
         arguments: Any = reader.parse_args_into_dataclasses(args=argv)
     except NoiseError:
@@ -55,35 +45,24 @@ def parse(argv: list[str]) -> Arguments:
     return arguments
 
 
-def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
-    """Take `--noise NAME` and `--noise.argument VALUE` out of a command line and put them into the recipe's block.
+def read(argv: list[str]) -> tuple[TrlParser, list[str]]:
+    """Return a parser whose defaults are the recipe's, and the command line that is left for it.
 
-    `--noise NAME` replaces the block; a dotted flag changes one argument of it.
+    Raises:
+        NoiseError: if the recipe or the noise is not accepted.
     """
-    rest: list[str] = []
-    dotted: dict[str, str] = {}
-    arguments = iter(argv)
-    for argument in arguments:
-        flag, has_value, value = argument.partition("=")
-        if flag != "--noise" and not flag.startswith("--noise."):
-            rest.append(argument)
-            continue
-        if not has_value:
-            value = next(arguments, "")
-        if not value:
-            raise NoiseError(f"{flag} needs a value.")
-        if flag == "--noise":
-            noise = _from_yaml(flag, value)
-        else:
-            dotted[flag.removeprefix("--noise.")] = _from_yaml(flag, value)
-    if not dotted:
-        return rest, None if noise is False else noise
-    block = {"name": noise} if isinstance(noise, str) else dict(noise or {})
-    if "name" not in block:
-        raise NoiseError(f"--noise.{next(iter(dotted))} needs a strategy: give --noise NAME as well.")
-    for key, value in dotted.items():
-        _put(block, key.split("."), value)
-    return rest, block
+    argv, name = take_config(argv)
+    reader = parser()
+    found = recipe.load(name) if name is not None else recipe.Recipe({}, {})
+    for variable, value in (found.values.pop("env", None) or {}).items():
+        os.environ[variable] = str(value)
+    found.check_keys({action.dest for action in reader._actions} - {"help"})
+    argv, noise = take_noise(argv, found.values.pop("noise", None))
+    if noise is not None:
+        make(noise)  # before TRL's parser, which would not say what is wrong with it
+        argv += ["--noise", noise if isinstance(noise, str) else json.dumps(noise)]
+    reader.set_defaults_with_config(**found.values)
+    return reader, argv
 
 
 def run(argv: list[str]) -> None:
@@ -149,34 +128,6 @@ def _is_alpaca(data: DatasetDict | IterableDatasetDict) -> bool:
     """Return whether the records are instructions; TRL knows every other format by itself."""
     columns = _columns(data)
     return {"instruction", "output"} <= set(columns) and not {"prompt", "messages"} & set(columns)
-
-
-def _take_config(argv: list[str]) -> tuple[list[str], str | None]:
-    for index, argument in enumerate(argv):
-        if argument == "--config":
-            if index + 1 == len(argv):
-                raise NoiseError("--config needs a YAML file or a recipe's name.")
-            return argv[:index] + argv[index + 2 :], argv[index + 1]
-        if argument.startswith("--config="):
-            return argv[:index] + argv[index + 1 :], argument.removeprefix("--config=")
-    return list(argv), None
-
-
-def _from_yaml(flag: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise NoiseError(f"{flag} must be a name, a number or a mapping, got {text!r}.") from None
-    return text if value is None else value
-
-
-def _put(block: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set a nested value: `alpha.schedule` goes into the mapping `alpha`."""
-    for key in keys[:-1]:
-        if not isinstance(block.get(key), dict):
-            block[key] = {}
-        block = block[key]
-    block[keys[-1]] = value
 
 
 def _check_paths(arguments: Arguments) -> None:

@@ -16,6 +16,7 @@ from neft_zoo.noise import AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
 from neft_zoo.rounding import add_rounded
 
+
 def base_model(model: nn.Module) -> Any:
     """Return the transformers model inside a PEFT model, or the model itself."""
     unwrap: Any = getattr(model, "get_base_model", None)  # PEFT need not be installed

@@ -161,7 +161,9 @@ def test_inductor_trains_as_eager_does(train):
     compiled, counts = train(noise, backend="inductor", steps=4)
     eager, _ = train(noise, backend=None, steps=4)
     assert counts == expected
-    assert apart(weights(compiled.model), weights(eager.model)) < 1e-4 < apart(weights(plain.model), weights(eager.model))
+    assert (
+        apart(weights(compiled.model), weights(eager.model)) < 1e-4 < apart(weights(plain.model), weights(eager.model))
+    )
 
 
 def test_an_evaluation_before_training_does_not_hide_the_noise(train):
