@@ -51,7 +51,7 @@ KNOWN = Known()
 
 def is_whole(weight: Any) -> bool:
     """Return whether a weight is on this process as a whole: not sharded (FSDP2) nor gathered later (ZeRO-3)."""
-    return weight.ndim == 2 and type(weight.data).__name__ != "DTensor"
+    return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"
 
 
 def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> Drawn | None:
@@ -60,7 +60,7 @@ def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> Drawn | None
     It cannot where the noise passes gradients to the embeddings (dropout, mixing, a perturbation that is ascended) or
     where the table is sharded.
     """
-    if not is_whole(embedding.weight):
+    if not is_whole(getattr(embedding, "weight", None)):
         return None
     with torch.no_grad():
         embeds = embedding(batch.input_ids)

@@ -29,7 +29,7 @@ def data_parallel_rank(accelerator: Any) -> int:
 
 def is_compiled(accelerator: Any) -> bool:
     """Return whether accelerate hands the model to torch.compile."""
-    return str(accelerator.state.dynamo_plugin.backend) != str(DynamoBackend.NO)
+    return accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
 
 
 def token_weight(trainer: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:

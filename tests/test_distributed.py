@@ -1,4 +1,4 @@
-"""Two processes on CPU, through the launchers that start them elsewhere; accelerate falls back to one without a word."""
+"""Two processes on CPU, by the launchers of real runs; each checks that accelerate did not fall back to one."""
 
 import importlib.util
 import json
@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed_worker as worker
 import pytest
 import torch
 from conftest import apart, same
-
-from distributed import worker
 
 WORKER = Path(worker.__file__)
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

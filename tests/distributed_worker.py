@@ -1,6 +1,6 @@
 """Trains the cases of a JSON file in one process or, through a launcher, in two, and saves what each rank saw.
 
-torchrun --standalone --nproc_per_node 2 worker.py cases.json out
+torchrun --standalone --nproc_per_node 2 distributed_worker.py cases.json out
 """
 
 import itertools
