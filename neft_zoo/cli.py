@@ -156,10 +156,15 @@ def sft(argv: list[str]) -> int:
     if any(argument in ("-h", "--help") for argument in argv):
         print(
             "usage: neft-zoo sft [--config RECIPE] [--noise NAME] [--noise.ARGUMENT VALUE] [any option of TRL's sft]\n"
+            "                    [--accelerate_config NAME_OR_FILE] [--num_processes N] [any of accelerate launch]\n"
         )
+    from neft_zoo import launch
     from neft_zoo.sft import run
 
-    run(argv)
+    engine, rest = launch.split(argv)
+    if engine:
+        return launch.start(engine, rest)
+    run(rest)
     return 0
 
 

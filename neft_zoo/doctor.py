@@ -18,10 +18,10 @@ from neft_zoo.batch import Batch
 from neft_zoo.errors import NoiseError
 from neft_zoo.geometry import prepare
 from neft_zoo.noise import AtLayers, TokenEdit
+from neft_zoo.parts import find_embedding
 from neft_zoo.registry import Strategy, make
 from neft_zoo.schedules import value_at
 from neft_zoo.sides import BATCHES, HALF_WAY, Source, compare
-from neft_zoo.tap import find_embedding
 from neft_zoo.trainers import NoiseSFTConfig, SFTTrainer
 
 ALPHA = 5.0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
@@ -24,6 +25,11 @@ def data_parallel_rank(accelerator: Any) -> int:
     for name, size, place in zip(names, mesh.mesh.shape, mesh.get_coordinate(), strict=True):
         rank = rank * size + place if name.startswith("dp") else rank
     return rank
+
+
+def is_compiled(accelerator: Any) -> bool:
+    """Return whether accelerate hands the model to torch.compile."""
+    return accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
 
 
 def token_weight(trainer: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:

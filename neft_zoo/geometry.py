@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from neft_zoo import randomness
+from neft_zoo.ahead import is_whole
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import Noise, TokenEdit
 from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
@@ -48,8 +49,7 @@ def prepare(
     from neft_zoo.parts import find_embedding
 
     weight: Any = find_embedding(model).weight
-    # Sharded (FSDP2) or gathered later (ZeRO-3), the table cannot be looked at as a whole.
-    if weight.ndim != 2 or type(weight.data).__name__ == "DTensor":
+    if not is_whole(weight):
         raise NoiseError(f"{type(noise).__name__} needs the whole embedding table before it is sharded.")
     return noise.prepare(Setup(weight.detach(), count_tokens))
 

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.batch import Batch, step_key
-from neft_zoo.engine import PassCounters, backward_of, check_calls, check_engine, data_parallel_rank, token_weight
+from neft_zoo.engine import (
+    PassCounters,
+    backward_of,
+    check_calls,
+    check_engine,
+    data_parallel_rank,
+    is_compiled,
+    token_weight,
+)
 from neft_zoo.errors import NoiseError
 from neft_zoo.geometry import prepare
 from neft_zoo.measure import measure
@@ -177,6 +185,7 @@ class NoiseMixin(Host):
                 hidden=self.strategy.objective.hidden,
                 read=self._read if self.reads_calls else None,
                 reference=[getattr(self, "ref_model", None)] if self._reference == "same" else None,
+                compiled=is_compiled(self.accelerator),
             )
             if self._prepared is not self.model:  # once: a resumed run's table has been trained already
                 self._noise = prepare(self.strategy.noise, self._bare(), self._count_tokens)

@@ -15,6 +15,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 from neft_zoo import recipe
 from neft_zoo.alpaca import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.flags import take_config, take_noise
 from neft_zoo.registry import make
 from neft_zoo.trainers import NoiseSFTConfig, SFTTrainer
 
@@ -39,17 +40,7 @@ def parse(argv: list[str]) -> Arguments:
     Raises:
         NoiseError: if an option or its value is not accepted, or a local path does not exist.
     """
-    argv, name = _take_config(argv)
-    reader = Parser()
-    found = recipe.load(name) if name is not None else recipe.Recipe({}, {})
-    _set_environment(found.values.pop("env", None) or {})
-    found.check_keys({action.dest for action in reader._actions} - {"help"})
-    _check_numbers(found, reader)
-    argv, noise = take_noise(argv, found.values.pop("noise", None))
-    if noise is not None:
-        make(noise)  # before TRL's parser, which would not say what is wrong with it
-        argv += ["--noise", noise if isinstance(noise, str) else json.dumps(noise)]
-    reader.set_defaults_with_config(**found.values)
+    reader, argv = read(argv)
     try:
         arguments: Any = reader.parse_args_into_dataclasses(args=argv)
     except NoiseError:
@@ -60,38 +51,24 @@ def parse(argv: list[str]) -> Arguments:
     return arguments
 
 
-def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
-    """Take `--noise NAME` and `--noise.argument VALUE` out of a command line and put them into the recipe's block.
+def read(argv: list[str]) -> tuple[TrlParser, list[str]]:
+    """Return a parser whose defaults are the recipe's, and the command line that is left for it.
 
-    `--noise NAME` replaces the block; a dotted flag changes one argument of it.
+    Raises:
+        NoiseError: if the recipe or the noise is not accepted.
     """
-    rest: list[str] = []
-    dotted: dict[str, str] = {}
-    arguments = iter(argv)
-    for argument in arguments:
-        flag, has_value, value = argument.partition("=")
-        if flag != "--noise" and not flag.startswith("--noise."):
-            rest.append(argument)
-            continue
-        if not has_value:
-            value = next(arguments, "")
-        if not value:
-            raise NoiseError(f"{flag} needs a value.")
-        if flag == "--noise":
-            noise = _from_yaml(flag, value)
-        else:
-            dotted[flag.removeprefix("--noise.")] = _from_yaml(flag, value)
-    if not dotted:
-        return rest, None if noise is False else noise
-    block = {"name": noise} if isinstance(noise, str) else noise or {}
-    if not isinstance(block, dict):
-        raise NoiseError(f"--noise must be a name or a mapping with a name, got {shown(block)}.")
-    block = dict(block)
-    if "name" not in block:
-        raise NoiseError(f"--noise.{next(iter(dotted))} needs a strategy: give --noise NAME as well.")
-    for key, value in dotted.items():
-        _put(block, key.split("."), value)
-    return rest, block
+    argv, name = take_config(argv)
+    reader = Parser()
+    found = recipe.load(name) if name is not None else recipe.Recipe({}, {})
+    _set_environment(found.values.pop("env", None) or {})
+    found.check_keys({action.dest for action in reader._actions} - {"help"})
+    _check_numbers(found, reader)
+    argv, noise = take_noise(argv, found.values.pop("noise", None))
+    if noise is not None:
+        make(noise)  # before TRL's parser, which would not say what is wrong with it
+        argv += ["--noise", noise if isinstance(noise, str) else json.dumps(noise)]
+    reader.set_defaults_with_config(**found.values)
+    return reader, argv
 
 
 def run(argv: list[str]) -> None:
@@ -173,25 +150,6 @@ def _columns(data: DatasetDict | IterableDatasetDict) -> list[str]:
     return list(split.column_names or next(iter(split)))
 
 
-def _take_config(argv: list[str]) -> tuple[list[str], str | None]:
-    for index, argument in enumerate(argv):
-        if argument == "--config":
-            if index + 1 == len(argv):
-                raise NoiseError("--config needs a YAML file or a recipe's name.")
-            return argv[:index] + argv[index + 2 :], argv[index + 1]
-        if argument.startswith("--config="):
-            return argv[:index] + argv[index + 1 :], argument.removeprefix("--config=")
-    return list(argv), None
-
-
-def _from_yaml(flag: str, text: str) -> Any:
-    try:
-        value = recipe.read_yaml(text)[1]
-    except ValueError:
-        raise NoiseError(f"{shown(flag)} must be a name, a number or a mapping, got {shown(text)}.") from None
-    return text if value is None else value
-
-
 def _check_numbers(found: recipe.Recipe, reader: Parser) -> None:
     """Raise if a recipe has a list or a mapping for a number: argparse reads texts only and takes it as it is."""
     for action in reader._actions:
@@ -208,15 +166,6 @@ def _set_environment(variables: Any) -> None:
             os.environ[variable] = str(value)
         except (ValueError, TypeError, OSError):
             raise NoiseError(f"env must be a mapping of variables, got {shown({variable: value})}.") from None
-
-
-def _put(block: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set a nested value: `alpha.schedule` goes into the mapping `alpha`."""
-    for key in keys[:-1]:
-        if not isinstance(block.get(key), dict):
-            block[key] = {}
-        block = block[key]
-    block[keys[-1]] = value
 
 
 def _check_paths(arguments: Arguments) -> None:

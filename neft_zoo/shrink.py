@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.tap import find_embedding
+from neft_zoo.parts import find_embedding
 
 SMALL = {"intermediate_size": 64, "moe_intermediate_size": 64, "num_key_value_heads": 1}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok")

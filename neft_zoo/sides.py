@@ -18,9 +18,9 @@ from transformers.integrations.neftune import activate_neftune, deactivate_neftu
 
 from neft_zoo.batch import Batch
 from neft_zoo.errors import NoiseError
+from neft_zoo.parts import find_embedding
 from neft_zoo.registry import make
 from neft_zoo.rounding import add_rounded
-from neft_zoo.tap import find_embedding
 from neft_zoo.trainers import SFTTrainer
 
 HOOK, OURS = SIDES = ("neftune_noise_alpha", "neft-zoo")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neft_zoo.ahead import KNOWN, draw_ahead
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Layers, Noise
@@ -31,6 +32,7 @@ class Tap:
         hidden: also record the last hidden state of every pass.
         read: makes the batch of every call of the model from its keyword arguments; None if `open` is given it.
         reference: add the noise in passes without gradients as well, and to these models; None never does.
+        compiled: draw the noise before a pass, where it can be known then, and only add it inside.
 
     Raises:
         NoiseError: if the model lacks a part, or one of the layers.
@@ -44,6 +46,7 @@ class Tap:
         hidden: bool = False,
         read: Callable[[Mapping[str, Any]], Batch] | None = None,
         reference: Sequence[nn.Module | None] | None = None,
+        compiled: bool = False,
     ) -> None:
         self.model = model
         self._noise: Noise | None = None
@@ -54,6 +57,7 @@ class Tap:
         backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
         models = [model, *(other for other in reference or () if other is not None)]
         embeddings = [find_embedding(each) for each in models]
+        self._embedding = embeddings[0] if compiled else None
         tapped = [find_layers(each) if layers else [] for each in models]
         self._layers = len(tapped[0])
         for number in layers if isinstance(layers, tuple) else ():
@@ -75,11 +79,13 @@ class Tap:
     @contextmanager
     def open(self, noise: Noise | None, batch: Batch | None) -> Iterator[Pass]:
         """Yield the record of a pass during which `noise` is added."""
+        if self._embedding is not None and batch is not None and not isinstance(noise, AtLayers | None):
+            KNOWN.drawn = draw_ahead(self._embedding, noise, batch)
         self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
         try:
             yield self._pass
         finally:
-            self._noise = self._batch = self._pass = None
+            self._noise = self._batch = self._pass = KNOWN.drawn = None
 
     @property
     def _live(self) -> bool:
@@ -112,9 +118,14 @@ class Tap:
     def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
         if not self._live or self._noise is None or self._batch is None or self._pass is None:
             return None
+        drawn = KNOWN.drawn
         # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
-        if embeds.dim() != 3 or embeds.shape[:2] != self._batch.input_ids.shape:
+        shape = self._batch.input_ids.shape if drawn is None else drawn.delta.shape[:2]
+        if embeds.dim() != 3 or embeds.shape[:2] != shape:
             return None
+        if drawn is not None:
+            self._pass.deltas[site], self._pass.embeds[site] = drawn.delta, drawn.embeds
+            return drawn.add(embeds)
         batch = replace(self._batch.at(site), factor=factor)
         delta = self._noise(embeds, batch)
         self._pass.deltas[site], self._pass.embeds[site] = delta, embeds

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from neft_zoo import randomness
-from neft_zoo.batch import Batch, known_tokens, step_key
+from neft_zoo.batch import Batch, step_key
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.geometry import prepare
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
+from neft_zoo.parts import find_embedding
 from neft_zoo.registry import entry, make
 from neft_zoo.schedules import check_number
-from neft_zoo.tap import find_embedding
+from neft_zoo.vocabulary import known_tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -1,0 +1,51 @@
+"""Which ranks draw alike, and what cannot run."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import ParallelismConfig
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from neft_zoo import NoiseError, SFTTrainer, make
+from neft_zoo.engine import check_engine, data_parallel_rank
+
+
+def ranks_of(sizes):
+    """Return the data-parallel rank on every process of accelerate's own mesh, on torch's fake process group."""
+    found, world = [], torch.Size(sizes.values()).numel()
+    for rank in range(world):
+        torch.distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+        try:
+            mesh = ParallelismConfig(**sizes).get_device_mesh("cpu")
+            found.append(data_parallel_rank(SimpleNamespace(torch_device_mesh=mesh, process_index=rank)))
+        finally:
+            torch.distributed.destroy_process_group()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ranks"),
+    [
+        (dict(dp_replicate_size=2, dp_shard_size=2, tp_size=2), [0, 0, 1, 1, 2, 2, 3, 3]),
+        (dict(dp_replicate_size=2, dp_shard_size=2), [0, 1, 2, 3]),
+        (dict(dp_shard_size=2, tp_size=2), [0, 0, 1, 1]),
+        (dict(tp_size=4), [0, 0, 0, 0]),
+    ],
+)
+def test_tensor_parallel_ranks_agree_and_data_parallel_ranks_differ(sizes, ranks):
+    assert ranks_of(sizes) == ranks
+
+
+def test_without_a_mesh_every_process_has_its_own_data():
+    assert data_parallel_rank(SimpleNamespace(torch_device_mesh=None, process_index=3)) == 3
+
+
+@pytest.mark.parametrize("size", ["cp_size", "sp_size"])
+def test_split_sequences_are_refused(llama, config, records, tokenizer, monkeypatch, size):
+    trainer = SFTTrainer(llama(), args=config(), train_dataset=records, processing_class=tokenizer)
+    sizes = SimpleNamespace(**{"cp_size": 1, "sp_size": 1, size: 2})
+    monkeypatch.setattr(trainer.accelerator.state, "parallelism_config", sizes)
+    with pytest.raises(NoiseError, match=f"^{size} must be 1 with noise, which needs whole documents, got 2.$"):
+        check_engine(trainer, make("neft_uniform"))
+    check_engine(trainer, make("none"))
