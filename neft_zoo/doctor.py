@@ -81,7 +81,8 @@ def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
         records = [data[index] for index in order[:count].tolist()]
     else:
         records = list(islice(data, count))
-    return sft.as_prompts(DatasetDict(train=Dataset.from_list(records)))["train"]
+    splits: Any = {"train": Dataset.from_list(records)}
+    return sft.as_prompts(DatasetDict(splits))["train"]
 
 
 def _trainer(

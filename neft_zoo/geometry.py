@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from neft_zoo import randomness
-from neft_zoo.ahead import is_whole
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import Noise, TokenEdit
 from neft_zoo.schedules import Scalar, check_number, check_scalar, value_at
@@ -46,6 +45,7 @@ def prepare(
     """
     if not isinstance(noise, Unprepared):
         return noise
+    from neft_zoo.ahead import is_whole  # late: `neft-zoo list` works without torch
     from neft_zoo.parts import find_embedding
 
     weight: Any = find_embedding(model).weight

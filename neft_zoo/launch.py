@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from accelerate.commands.launch import launch_command
+from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from neft_zoo.errors import NoiseError

@@ -41,7 +41,8 @@ def find_embedding(model: nn.Module) -> nn.Module:
 def embed_scale(embedding: nn.Module) -> float | Tensor:
     """Return what an embedding module multiplies its table by (Gemma: sqrt(D)), 1 for most."""
     # Under PEFT the module itself may lie inside a wrapper.
-    return next((module.embed_scale for module in embedding.modules() if hasattr(module, "embed_scale")), 1.0)
+    found: Any = (module.embed_scale for module in embedding.modules() if hasattr(module, "embed_scale"))
+    return next(found, 1.0)
 
 
 def find_backbone(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.parts import find_embedding

@@ -78,7 +78,8 @@ def compare(trainer: SFTTrainer, alpha: float, source: Callable[[Batch], Source]
         "documents": int(_firsts(read[0]).sum()),
         "real_tokens": real,
     }
-    layout["packing"] = trainer.args.packing_strategy if trainer.args.packing else None
+    args: Any = trainer.args
+    layout["packing"] = args.packing_strategy if args.packing else None
     dtype = str(wide.embeds.dtype).removeprefix("torch.")
     return {"batches": len(batches), **layout, "dtype": dtype, "weights": wide.weights, "measured": measured}
 

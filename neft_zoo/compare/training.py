@@ -62,7 +62,7 @@ class MeasuredTrainer(SFTTrainer):
         self.record, self.tokens, self.measuring = record, 0, 0.0
         super().__init__(*args, **kwargs)
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:  # type: ignore[override]
         """Grade the evaluation sets as the recipe does, should a control grade the training data otherwise."""
         own, columns = self.completion_only_loss, set(dataset.column_names or ())
         if rest[-1] != "train":

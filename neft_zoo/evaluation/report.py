@@ -31,7 +31,7 @@ def whole(path: Path, write: Callable[[Path], Any]) -> Path:
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return metric, training records and test records, as text; what is missing is a dash."""
-    losses = report["losses"] or {"end": None, "best": None}
+    losses: Any = report["losses"] or {"end": None, "best": None}
     table = [_row(label, losses["end"], key) for label, key in LOSSES]
     if losses["best"] is not None:
         table.append(_row(f"loss at step {losses['best']['step']}, the best", losses["best"], "loss"))
