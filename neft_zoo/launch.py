@@ -7,6 +7,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import NoReturn
 
 from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -69,6 +70,10 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
     return engine, rest
 
 
+def _refuse(message: str) -> NoReturn:
+    raise NoiseError(f"the options do not fit: {' '.join(message.split())[:500]}.")
+
+
 def start(engine: list[str], rest: list[str]) -> int:
     """Run `neft-zoo sft` with `rest` in the processes that `engine` asks for; return the exit status.
 
@@ -77,7 +82,9 @@ def start(engine: list[str], rest: list[str]) -> int:
     """
     reader, told = read(rest)
     reader.parse_args(told)  # one message from here rather than one from every process
-    options = launch_command_parser().parse_args([*engine, "--module", "neft_zoo", "sft", *rest])
+    parser = launch_command_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    options = parser.parse_args([*engine, "--module", "neft_zoo", "sft", *rest])
     try:
         launch_command(options)
     except ValueError as error:
