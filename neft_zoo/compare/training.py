@@ -83,9 +83,11 @@ class MeasuredTrainer(SFTTrainer):
         Raises:
             NoiseError: if it is not finite.
         """
-        started = time.perf_counter()
+        started, step = time.perf_counter(), self.state.global_step
+        last = self.record["history"][-1:]
+        if last and last[0]["step"] == step:
+            return {}  # the last step can be due twice: as a step, and as the end
         found = measure(self)
-        step = self.state.global_step
         finite = {name: value if math.isfinite(value) else None for name, value in found.items()}
         point = {"step": step, "epoch": round(self.state.epoch or 0.0, 4), **finite}
         self.record["history"].append(point)
