@@ -49,9 +49,11 @@ def runs():
 
 @pytest.fixture
 def folder(runs, tmp_path):
+    made = tmp_path / "r"
+    made.mkdir()
     for run in runs:
-        results.write(results.path_of(tmp_path, run["noise"]["name"], run["row"], run["seed"]), run)
-    return tmp_path
+        results.write(results.path_of(made, run["noise"]["name"], run["row"], run["seed"]), run)
+    return made
 
 
 def test_numbers_recomputed(runs):
@@ -155,6 +157,7 @@ def test_formats_and_output(folder, capsys):
     assert shown.startswith("# r: strategies against `none`")
     assert main(["report", str(folder), "--output", str(folder / "r.md")]) == 0
     assert (folder / "r.md").read_text() == shown
+    assert capsys.readouterr().out.strip() == str(folder / "r.md")
     assert main(["report", str(folder), "--format", "csv"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("r,none,test_loss,end,3,3,4.6")
 

@@ -38,7 +38,7 @@ class Live:
         return [self.process.sentinel] if self.told.closed else [self.process.sentinel, self.told]
 
 
-def tasks(grid: Grid, folder: Path, jobs: int = 1, held_out: float = 0.0) -> list[Task]:
+def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
     """Return all runs of a grid, done or not.
 
     Raises:
@@ -46,8 +46,6 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1, held_out: float = 0.0) -> lis
             another recipe.
     """
     settings = {**grid.config, **({"compute_matched": True} if grid.compute_matched else {})}
-    if held_out:
-        settings["held_out"] = held_out
     recipe_hash = fingerprint(settings)
     known = next(iter(sorted(folder.glob("*.json"))), None)
     if known is not None:
@@ -70,7 +68,7 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1, held_out: float = 0.0) -> lis
         record |= {"config": settings, "history": [], "versions": versions, **surroundings}
         path = results.path_of(folder, row.name, row.key, seed)
         graded = grid.config.get("completion_only_loss")
-        made.append(Task(record, _config(grid, row, seed), path, share, graded, held_out, int(jobs > 1)))
+        made.append(Task(record, _config(grid, row, seed), path, share, graded, int(jobs > 1)))
     return made
 
 

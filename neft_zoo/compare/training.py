@@ -39,7 +39,6 @@ class Task:
         path: where the record goes.
         share: fraction of the recipe's steps to train, in (0, 1].
         graded: completion_only_loss of the recipe, by which every row is measured.
-        held_out: fraction of the training data to measure on instead of the test split, in [0, 1).
         threads: CPU threads, 0 for torch's own choice.
     """
 
@@ -48,7 +47,6 @@ class Task:
     path: Path
     share: float = 1.0
     graded: bool | None = None
-    held_out: float = 0.0
     threads: int = 0
 
 
@@ -83,9 +81,11 @@ class MeasuredTrainer(SFTTrainer):
         Raises:
             NoiseError: if it is not finite.
         """
-        started = time.perf_counter()
+        started, step = time.perf_counter(), self.state.global_step
+        last = self.record["history"][-1:]
+        if last and last[0]["step"] == step:
+            return {}  # the last step can be due twice: as a step, and as the end
         found = measure(self)
-        step = self.state.global_step
         finite = {name: value if math.isfinite(value) else None for name, value in found.items()}
         point = {"step": step, "epoch": round(self.state.epoch or 0.0, 4), **finite}
         self.record["history"].append(point)
@@ -131,7 +131,7 @@ def _train(task: Task, told: Any) -> None:
         config.write_text(yaml.safe_dump(task.config), encoding="utf-8")
         arguments = sft.parse(["--config", str(config), "--output_dir", f"{scratch}/out"])
         given = sft.trainer_arguments(arguments)
-        given["train_dataset"], given["eval_dataset"] = _split(given, task.held_out)
+        given["eval_dataset"] = _measured(given)
         MeasuredTrainer.graded, MeasuredTrainer.told = task.graded, told
         trainer = MeasuredTrainer(**given, record=record)
         record["steps"] = trainer.args.max_steps = _steps(trainer, task.share)
@@ -149,14 +149,12 @@ def _train(task: Task, told: Any) -> None:
         record["best"] = min(record["history"], key=lambda point: point["test_loss"])
 
 
-def _split(given: dict[str, Any], held_out: float) -> tuple[Any, dict[str, Any]]:
-    """Return the training data and the sets to measure: part of it, and the test split or what is held out."""
-    train, test = given["train_dataset"], given["eval_dataset"]
-    if held_out:
-        parts = train.train_test_split(held_out, seed=0)
-        train, test = parts["train"], parts["test"]
+def _measured(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the sets to measure on: the test split, and training records spread evenly over the data."""
+    train = given["train_dataset"]
     count = min(TRAIN_SUBSET, len(train))
-    return train, {"train": train.select([index * len(train) // count for index in range(count)]), "test": test}
+    chosen = train.select([index * len(train) // count for index in range(count)])
+    return {"train": chosen, "test": given["eval_dataset"]}
 
 
 def _steps(trainer: MeasuredTrainer, share: float) -> int:
