@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="recipe it was trained with: data, splits, tokenization")
     parser.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure (%(default)s)")
-    parser.add_argument("--records", type=int, default=plain.records, help="records a split (%(default)s)")
-    parser.add_argument("--answers", type=int, default=plain.answers, help="answers a split (%(default)s)")
+    parser.add_argument("--records", type=_count, default=plain.records, help="records a split, or all (%(default)s)")
+    parser.add_argument("--answers", type=_count, default=plain.answers, help="answers a split, or all (%(default)s)")
     for name in ("max_new_tokens", "min_new_tokens", "repetition_penalty", "words", "noise", "seed"):
         default = getattr(plain, name)
         kind = int if default is None else type(default)
@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task_folder", type=Path, help="folder of further tasks")
     parser.add_argument("--no_plots", action="store_true", help="write the report only")
     parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int | None:
+    return None if text == "all" else int(text)
 
 
 HELP = {

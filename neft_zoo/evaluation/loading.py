@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.exceptions import DatasetGenerationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from neft_zoo.errors import NoiseError
@@ -75,10 +76,14 @@ def load_splits(arguments: Arguments, limit: int | None) -> dict[str, list[dict[
     """Return the first records of the recipe's training and test split, as `train` and `test`.
 
     Raises:
-        NoiseError: if a split is missing.
+        NoiseError: if a split is missing or a file cannot be read.
     """
     script, _, _, mixture = arguments
-    data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
+    try:
+        data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
+    except DatasetGenerationError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}") from None
     names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
     for split in names.values():
         if split not in data:
