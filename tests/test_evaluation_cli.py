@@ -59,7 +59,7 @@ def test_scorers_and_parts_from_python(tmp_path):
         (".", "", [], "model must be a folder with config.json or adapter_config.json, got '.'"),
         (MODEL, "dataset_test_split: tset", [], "the dataset must have a split 'tset', got train, test"),
         (MODEL, "dataset_name: data", [], "the dataset must have a split 'test', got train"),
-        (MODEL, "dataset_name: empty", [], "split 'test' must hold at least one record, got none"),
+        (MODEL, "dataset_name: empty", [], "the recipe's dataset must be readable and its files not empty"),
         (MODEL, "", ["--parts", "loses"], "parts must be among"),
         (MODEL, "", ["--words", "4000"], "words must be at most max_new_tokens, 6, got 4000"),
         (MODEL, "", "--parts text --max_new_tokens 40 --words 40".split(), "words must be at most the longest text's"),

@@ -81,7 +81,9 @@ def load_splits(arguments: Arguments, limit: int | None) -> dict[str, list[dict[
     script, _, _, mixture = arguments
     try:
         data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
-    except DatasetGenerationError as error:
+    except NoiseError:
+        raise
+    except (DatasetGenerationError, ValueError) as error:  # an empty file is a ValueError
         cause = " ".join(str(error.__cause__ or error).split())
         raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}") from None
     names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
