@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from neft_zoo.ball import Ball
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
-from neft_zoo.objectives import Family
+from neft_zoo.objectives import ComparesPredictions, Defaults, Family
 from neft_zoo.schedules import Scalar, check_count, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def ascend(step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, siz
 
 
 @dataclass(frozen=True)
-class Ascent:
+class Ascent(Defaults):
     """Projected gradient ascent on the loss; only the last pass trains (PGD).
 
     Args:
@@ -74,8 +74,6 @@ class Ascent:
     size: Scalar = 0.1
 
     family: ClassVar[Family] = "adversarial"
-    hidden: ClassVar[bool] = False
-    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
@@ -98,7 +96,7 @@ class Ascent:
 
 
 @dataclass(frozen=True)
-class FreeAscent:
+class FreeAscent(Defaults):
     """Ascent whose every pass trains: the parameters get the mean gradient of all K passes (FreeLB).
 
     Args:
@@ -112,8 +110,6 @@ class FreeAscent:
     size: Scalar = 0.1
 
     family: ClassVar[Family] = "adversarial"
-    hidden: ClassVar[bool] = False
-    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 1)
@@ -134,15 +130,13 @@ class FreeAscent:
 
 
 @dataclass(frozen=True)
-class CleanAndAdversarial:
+class CleanAndAdversarial(Defaults):
     """CE(e) + CE(e + d) with d one step from 0 to the surface of the ball (FGM)."""
 
     ball: Ball
 
     family: ClassVar[Family] = "adversarial"
     passes = 2
-    hidden: ClassVar[bool] = False
-    inputs: ClassVar[bool] = False
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean = step.run(leaf(noise))
@@ -152,7 +146,7 @@ class CleanAndAdversarial:
 
 
 @dataclass(frozen=True)
-class VirtualAdversarial:
+class VirtualAdversarial(ComparesPredictions):
     """CE(e) + weight * D(clean, e + d), d found by ascent on D from a small random start (SMART, VAT).
 
     Args:
@@ -172,8 +166,6 @@ class VirtualAdversarial:
     constant_clean: bool = False
 
     family: ClassVar[Family] = "adversarial"
-    hidden: ClassVar[bool] = True
-    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)

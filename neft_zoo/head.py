@@ -22,7 +22,7 @@ class LanguageHead:
 
     def __init__(self, model: nn.Module) -> None:
         base = base_model(model)
-        self.project = base.get_output_embeddings()
+        self.project = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
         if self.project is None:
             raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
         config = base.config.get_text_config()
@@ -44,3 +44,19 @@ def _logit_scale(config: Any) -> float:
     if scaling is None:
         return 1.0
     return float(scaling) if config.model_type == "hyperclovax" else 1 / float(scaling)
+
+
+def require_dropout(model: nn.Module) -> None:
+    """Raise unless something in the model is random.
+
+    Raises:
+        NoiseError: if nothing is; the message says what to set.
+    """
+    modules = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    config = base_model(model).config.get_text_config()
+    # Some families drop out by a function and not by a module.
+    if not modules and not any(getattr(config, name, 0.0) for name in ("attention_dropout", "dropout")):
+        raise NoiseError(
+            "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
+            "attention_dropout in the model's config above 0, got 0 for all."
+        )

@@ -57,6 +57,7 @@ class Attached:
         self.measured: dict[str, float] = {}
         self._watch = Watch(strategy)
         layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
+        strategy.objective.check(model)
         self._tap = Tap(model, layers=layers, hidden=strategy.objective.hidden)
         self._noise = prepare(strategy.noise, model, None if token_counts is None else lambda: token_counts)
         if strategy.weights is not None:

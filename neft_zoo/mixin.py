@@ -179,6 +179,7 @@ class NoiseMixin(Host):
                 if isinstance(self.strategy.noise, AtLayers)
                 else self.strategy.objective.inputs
             )
+            self.strategy.objective.check(self._bare())
             self._tap = Tap(
                 self._bare(),
                 layers=layers,

@@ -12,7 +12,7 @@ from neft_zoo.schedules import Scalar, check_count, check_number, check_scalar, 
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from neft_zoo.batch import Batch
     from neft_zoo.noise import Noise, TokenEdit
@@ -59,17 +59,40 @@ class Objective(Protocol):
     @property
     def passes(self) -> int: ...
 
+    def check(self, model: nn.Module) -> None: ...
+
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]: ...
 
 
+class Defaults:
+    """What an objective is unless it says otherwise."""
+
+    hidden: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `NoiseError`, before training, if the model lacks what the objective needs."""
+
+
+class ComparesPredictions(Defaults):
+    """An objective that needs the next-token distributions of its passes."""
+
+    hidden: ClassVar[bool] = True
+
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.head import LanguageHead  # late: `neft-zoo list` works without torch
+        from neft_zoo.parts import find_backbone
+
+        find_backbone(model)
+        LanguageHead(model)
+
+
 @dataclass(frozen=True)
-class SinglePass:
+class SinglePass(Defaults):
     """The trainer's own loss on noisy embeddings."""
 
     family: ClassVar[Family] = "single pass"
     passes = 1
-    hidden: ClassVar[bool] = False
-    inputs: ClassVar[bool] = False
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         return step.run(noise).loss
@@ -87,13 +110,11 @@ class Given:
 
 
 @dataclass(frozen=True)
-class SymmetricPair:
+class SymmetricPair(Defaults):
     """The mean loss of one draw added and the same draw subtracted."""
 
     family: ClassVar[Family] = "consistency"
     passes = 2
-    hidden: ClassVar[bool] = False
-    inputs: ClassVar[bool] = False
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         plus = step.run(noise)
@@ -102,7 +123,7 @@ class SymmetricPair:
 
 
 @dataclass(frozen=True)
-class DropoutConsistency:
+class DropoutConsistency(ComparesPredictions):
     """The mean loss of two passes with different dropout masks, and their symmetric divergence (R-Drop).
 
     Args:
@@ -113,21 +134,24 @@ class DropoutConsistency:
 
     family: ClassVar[Family] = "consistency"
     passes = 2
-    hidden: ClassVar[bool] = True
-    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)
 
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.head import require_dropout
+
+        super().check(model)
+        require_dropout(model)
+
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        step.require_dropout()
         one, two = step.run(noise), step.run(noise, redraw_dropout=True)
         apart = step.divergence("symmetric_kl", one, two)
         return (one.loss + two.loss) / 2 + value_at(self.weight, step.batch.progress) / 2 * apart
 
 
 @dataclass(frozen=True)
-class LayerStability:
+class LayerStability(Defaults):
     """CE(clean) + weight * sum over layers of |h(clean) - h(noisy)|^2 / D, over the real tokens.
 
     The sum over tokens is divided as the trainer divides its own loss, by the step's graded tokens.
@@ -149,11 +173,16 @@ class LayerStability:
         check_scalar("weight", self.weight)
         check_count("first", self.first)
 
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.parts import find_layers
+
+        layers = len(find_layers(model))
+        if self.first >= layers:
+            raise NoiseError(f"first must be below the model's {layers} layers, got {self.first}.")
+
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, noisy = step.run(None), step.run(noise)
         assert clean.hidden is not None and noisy.hidden is not None  # the tap records them
-        if self.first >= len(clean.inputs):
-            raise NoiseError(f"first must be below the model's {len(clean.inputs)} layers, got {self.first}.")
         distance = _distance(clean.hidden, noisy.hidden, step.batch)
         for index in sorted(clean.inputs):
             if index > self.first:
@@ -167,13 +196,11 @@ def _distance(one: Tensor, other: Tensor, batch: Batch) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MixedTargets:
+class MixedTargets(ComparesPredictions):
     """l * CE(own labels) + (1 - l) * CE(the partner's labels), for a noise that mixes documents."""
 
     family: ClassVar[Family] = "single pass"
     passes = 1
-    hidden: ClassVar[bool] = True
-    inputs: ClassVar[bool] = False
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         assert isinstance(noise, EmbedMix)
@@ -183,7 +210,7 @@ class MixedTargets:
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(ComparesPredictions):
     """first * CE(clean) + second * CE(noisy) + weight * divergence of the two predictions.
 
     Args:
@@ -200,8 +227,6 @@ class Consistency:
 
     family: ClassVar[Family] = "consistency"
     passes = 2
-    hidden: ClassVar[bool] = True
-    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)

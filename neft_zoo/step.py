@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from neft_zoo.batch import IGNORED, Batch
@@ -17,7 +17,6 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.head import LanguageHead
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
 from neft_zoo.objectives import Given, Pass
-from neft_zoo.parts import base_model
 from neft_zoo.tap import Tap
 
 if TYPE_CHECKING:
@@ -138,17 +137,6 @@ class Step:
         if self.token_weight is None:
             return total / self.graded.sum().clamp(min=1)
         return total * self.token_weight
-
-    def require_dropout(self) -> None:
-        """Raise unless something in the model is random."""
-        modules = [m for m in self.tap.model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
-        config = base_model(self.tap.model).config.get_text_config()
-        # Some families drop out by a function and not by a module.
-        if not modules and not any(getattr(config, name, 0.0) for name in ("attention_dropout", "dropout")):
-            raise NoiseError(
-                "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
-                "attention_dropout in the model's config above 0, got 0 for all."
-            )
 
     def _predicting(self, done: Pass, graded: Tensor) -> Tensor:
         if done.hidden is None:
