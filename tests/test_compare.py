@@ -73,11 +73,14 @@ def test_a_failing_strategy_does_not_stop_the_grid(grid):
     assert not list((grid / "tiny").glob("*.partial")) and not list((grid / "tiny").glob("*none*.log"))
 
 
-def test_alpha_zero_is_none_bit_for_bit_at_every_seed(grid):
+def test_alpha_zero_is_none_at_every_seed(grid):
     runs = [run for run in read(grid).values() if run["status"] == "ok"]
     for seed in (0, 1):
         at = {(run["noise"]["name"], run["noise"].get("alpha")): losses(run) for run in runs if run["seed"] == seed}
-        assert at["none", None] == at["neft_uniform", 0.0] == at["symnoise", 0.0]
+        assert at["none", None] == at["neft_uniform", 0.0]
+        # The mean of two equal passes is that pass, up to the order in which gradients are added.
+        for one, two in zip(at["none", None], at["symnoise", 0.0], strict=True):
+            assert [list(map(float, pair)) for pair in one] == [pytest.approx(pair, rel=1e-5) for pair in two]
         assert at["none", None] != at["neft_uniform", 5.0]
     by_seed = [losses(run) for run in runs if run["noise"]["name"] == "none"]
     assert by_seed[0] != by_seed[1], "seeds train on other batches"
@@ -156,7 +159,7 @@ def test_the_grid(tiny):
     ]
     assert [seed for _, seed in made.runs()] == [0] * 4 + [1] * 4
     assert [row.name for row in make_grid("quickstart").rows] == ["none", "neft_uniform"], "the recipe's own"
-    assert len(make_grid("quickstart", ["none", "n*e"]).rows) == 1
+    assert len(make_grid("quickstart", ["none", "non*"]).rows) == 1
     control = make_grid("quickstart", ["none"], controls=["weight_decay"]).rows[1]
     assert control.overrides == {"weight_decay": 0.1} and control.name == "weight_decay"
     schedule = ["neft_uniform.alpha={schedule: linear, start: 10, end: 0}"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import trl
 from accelerate.state import AcceleratorState, PartialState
-from conftest import apart, weights
+from conftest import apart, fitting, weights
 from torch._dynamo.utils import counters
 
 from neft_zoo import SFTTrainer, make, registry
@@ -117,7 +117,7 @@ def test_every_added_noise_is_one_addition_in_the_graph(llama, tokenizer, name):
 
     lengths = (7, 12, 9, 15)
     model = llama(num_hidden_layers=1)
-    noise = prepare(make(name).noise, model, lambda: torch.arange(len(tokenizer)))
+    noise = prepare(make(fitting(name)).noise, model, lambda: torch.arange(len(tokenizer)))
     tap = Tap(model, compiled=True)
     plain = losses(model, loss_of, tap, None, lengths, "eager")
     expected = Counts.read()

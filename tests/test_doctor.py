@@ -37,7 +37,10 @@ PACKED = "packing: true\npacking_strategy: bfd\nnoise: null\nneftune_noise_alpha
 def test_a_packed_recipe_starves_under_the_hook(examined):
     found = examined(PACKED)
     hook, ours = found["measured"][HOOK], found["measured"][OURS]
-    assert found["noise"] == {"name": "neft_uniform", "alpha": 10.0, "length": "document"} and found["alpha"] == 10
+    assert (
+        found["noise"] == {"name": "neft_uniform", "alpha": 10.0, "length": "document", "space": "scaled"}
+        and found["alpha"] == 10
+    )
     assert found["packing"] == "bfd" and found["rows"] == 1 and found["documents"] > 8 and found["batches"] == 3
     assert hook["ratio_max"] < 0.6 and abs(ours["ratio_median"] - 1) < 0.02
     assert hook["ratio_median"] == pytest.approx(found["documents"] ** -0.5, rel=0.3)
