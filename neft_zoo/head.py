@@ -22,7 +22,7 @@ class LanguageHead:
 
     def __init__(self, model: nn.Module) -> None:
         base = base_model(model)
-        self.project = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+        self.project: Any = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
         if self.project is None:
             raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
         config = base.config.get_text_config()
