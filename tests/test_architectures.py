@@ -184,12 +184,11 @@ def test_dropout_by_function_is_dropout():
         model.config.dropout = rate
         for layer in find_layers(model):
             layer.dropout = rate
-        with attach(model, "r_drop", total_steps=1) as handle:
-            if expected:
-                assert handle.loss(inputs).isfinite()
-            else:
-                with pytest.raises(NoiseError, match="without dropout"):
-                    handle.loss(inputs)
+        if expected:
+            assert attach(model, "r_drop", total_steps=1).loss(inputs).isfinite()
+        else:
+            with pytest.raises(NoiseError, match="without dropout"):
+                attach(model, "r_drop", total_steps=1)
 
 
 def relative(name, noise, **changes):
