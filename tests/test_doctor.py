@@ -8,7 +8,7 @@ import torch
 from conftest import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from neft_zoo import NoiseSFTConfig, SFTTrainer, make, report
+from neft_zoo import NoiseSFTConfig, SFTTrainer, report
 from neft_zoo.cli import main
 from neft_zoo.sides import HOOK, OURS, Source, compare
 
