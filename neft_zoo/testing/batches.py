@@ -67,8 +67,10 @@ def _same_key_same_delta_and_another_key_another(strategy: Strategy, case: Case)
     assert torch.equal(before, torch.get_rng_state()), "the global random state moved"
     torch.manual_seed(1)
     assert torch.equal(delta, delta_of(strategy, case)[1]), "the same key drew other numbers"
-    other = delta_of(strategy, replace(case, key=case.key ^ 1))[1]
-    assert not delta.any() or delta.count_nonzero() < 8 or not torch.equal(delta, other), "another key, same numbers"
+    # Of a few keys one at least: a cut that falls on the same token twice is chance.
+    others = (delta_of(strategy, replace(case, key=case.key ^ 1 << bit))[1] for bit in range(8))
+    few = delta.count_nonzero() < 8
+    assert few or any(not torch.equal(delta, other) for other in others), "another key, same numbers"
 
 
 def _a_document_gets_the_same_noise_alone_and_among_others(strategy: Strategy, case: Case) -> None:
