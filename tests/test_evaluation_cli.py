@@ -62,7 +62,12 @@ def test_scorers_and_parts_from_python(tmp_path):
         (MODEL, "dataset_name: empty", [], "the recipe's dataset must be readable and its files not empty"),
         (MODEL, "", ["--parts", "loses"], "parts must be among"),
         (MODEL, "", ["--words", "4000"], "words must be at most max_new_tokens, 6, got 4000"),
-        (MODEL, "", "--parts text --max_new_tokens 40 --words 40".split(), "words must be at most the longest text's"),
+        (
+            MODEL,
+            "",
+            "--parts text --max_new_tokens 40 --words 40".split(),
+            "words must be at most the words",
+        ),
         (MODEL, "", ["--tasks", "arc_easy"], "tasks need lm-evaluation-harness"),
         (MODEL, "", ["--noise", "symnoize"], "symnoise"),
     ],

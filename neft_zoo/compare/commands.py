@@ -18,6 +18,10 @@ def add_to(commands: Any) -> None:
     command.add_argument("--set", action="append", default=[], metavar="STRATEGY.ARGUMENT=VALUES", dest="settings")
     command.add_argument("--controls", default="", help="control recipes with commas, such as label_smoothing")
     command.add_argument("--compute-matched", action="store_true", help="train k-pass strategies for 1/k of the steps")
+    command.add_argument("--train_records", type=int, metavar="N", help="each seed draws N training records")
+    command.add_argument(
+        "--evaluate", nargs="?", const="", metavar="OPTIONS", help="evaluate every run; 'answers: 32, records: 128'"
+    )
     command.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder; one inside per recipe")
     command.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each where several")
     command.set_defaults(run=compare)
@@ -36,9 +40,9 @@ def compare(options: argparse.Namespace) -> None:
     if options.jobs < 1:
         raise NoiseError(f"jobs must be a whole number >= 1, got {options.jobs}.")
     strategies, controls = _names(options.strategies), _names(options.controls)
+    shared = (options.compute_matched, options.train_records, _mapping(options.evaluate))
     grids = [
-        make_grid(name, strategies, options.seeds, options.settings, controls, options.compute_matched)
-        for name in options.recipes
+        make_grid(name, strategies, options.seeds, options.settings, controls, *shared) for name in options.recipes
     ]
     if len({grid.recipe for grid in grids}) < len(grids):
         raise NoiseError(f"recipes must have different names, got {', '.join(options.recipes)}.")
@@ -57,3 +61,18 @@ def report(options: argparse.Namespace) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _mapping(text: str | None) -> dict[str, Any] | None:
+    """Return the options of an evaluation, None without one."""
+    if text is None:
+        return None
+    import yaml
+
+    try:
+        found = yaml.safe_load(f"{{{text}}}")
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise NoiseError(f"evaluate must be options such as 'answers: 32, records: 128', got {text!r}.")
+    return found

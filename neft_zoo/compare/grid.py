@@ -15,6 +15,8 @@ import yaml
 
 from neft_zoo import recipe, registry
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.options import read_options
+from neft_zoo.schedules import check_count
 
 # Where a run writes and what it prints does not change its numbers, and is the runner's business.
 NOT_OURS = frozenset(
@@ -61,6 +63,8 @@ class Grid:
         rows: `none` first.
         seeds: of data order, dropout and noise; each seed pairs the rows.
         compute_matched: whether a strategy of k passes trains for 1/k of the steps.
+        train_records: how many training records each seed draws; None for all.
+        evaluation: options of the evaluation at the end of every run; None for none.
     """
 
     recipe: str
@@ -68,6 +72,19 @@ class Grid:
     rows: list[Row]
     seeds: list[int]
     compute_matched: bool = False
+    train_records: int | None = None
+    evaluation: dict[str, Any] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all runs share and what determines their numbers; shipped files by their place among the recipes."""
+        shipped = str(recipe.folder())
+        config = {
+            key: value.replace(shipped, recipe.PLACEHOLDER) if isinstance(value, str) else value
+            for key, value in self.config.items()
+        }
+        own = {name: getattr(self, name) for name in ("compute_matched", "train_records", "evaluation")}
+        return {**config, **{name: value for name, value in own.items() if value}}
 
     def runs(self) -> list[tuple[Row, int]]:
         """Return all runs in the order in which they are useful: a whole seed after the other, `none` first."""
@@ -81,11 +98,9 @@ def digest(value: Any) -> str:
 
 def fingerprint(config: dict[str, Any]) -> str:
     """Return a hash of a recipe's options, with the contents of local model and data instead of their paths."""
-    local = {
-        key: _contents(Path(str(config[key])).expanduser())
-        for key in ("model_name_or_path", "dataset_name")
-        if config.get(key) and Path(str(config[key])).expanduser().exists()
-    }
+    named = {key: str(config[key]) for key in ("model_name_or_path", "dataset_name") if config.get(key)}
+    paths = {key: Path(name.replace(recipe.PLACEHOLDER, str(recipe.folder()))) for key, name in named.items()}
+    local = {key: _contents(path.expanduser()) for key, path in paths.items() if path.expanduser().exists()}
     return digest({**config, **local})
 
 
@@ -106,6 +121,8 @@ def make_grid(
     settings: Sequence[str] = (),
     controls: Sequence[str] = (),
     compute_matched: bool = False,
+    train_records: int | None = None,
+    evaluation: dict[str, Any] | None = None,
 ) -> Grid:
     """Return the grid of a recipe.
 
@@ -116,19 +133,25 @@ def make_grid(
         settings: `strategy.argument=value,value`, a row per value; several make a grid.
         controls: names of control recipes.
         compute_matched: whether a strategy of k passes trains for 1/k of the steps.
+        train_records: how many training records each seed draws; None for all.
+        evaluation: options of the evaluation at the end of every run, as in `evaluation.Options`; None for none.
 
     Raises:
-        NoiseError: for a recipe, strategy, argument or control that is not accepted.
+        NoiseError: for a recipe, strategy, argument, control or option that is not accepted.
     """
-    if seeds < 1:
-        raise NoiseError(f"seeds must be a whole number >= 1, got {seeds}.")
+    check_count("seeds", seeds, 1)
+    if train_records is not None:
+        check_count("train_records", train_records, 1)
+    if evaluation is not None:
+        read_options(evaluation)
     loaded = recipe.load(name)
     own = loaded.values.get("noise") or "none"
     chosen = _select(strategies) if strategies else ([own] if isinstance(own, str) else [dict(own)])
     rows = [row_of("none"), *_with_settings(chosen, settings), *(_control(item, loaded) for item in controls)]
     unique = {row.key: row for row in rows}
     config = {key: value for key, value in loaded.values.items() if key not in NOT_OURS}
-    return Grid(Path(name).stem, config, list(unique.values()), list(range(seeds)), compute_matched)
+    rows, numbers = list(unique.values()), list(range(seeds))
+    return Grid(Path(name).stem, config, rows, numbers, compute_matched, train_records, evaluation)
 
 
 def row_of(noise: str | dict[str, Any]) -> Row:

@@ -1,12 +1,16 @@
-"""What is measured at every evaluation, on the clean model and the same terms for every row."""
+"""What is measured at every evaluation and at the end, on the clean model and the same terms for every row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.nn import functional
+
+from neft_zoo.evaluation import evaluate
+from neft_zoo.evaluation.options import read_options
 
 Measure = Callable[[Any], dict[str, float]]
 
@@ -44,3 +48,58 @@ def measure(trainer: Any) -> dict[str, float]:
         return {name: value for each in MEASURES for name, value in each(trainer).items()}
     finally:
         trainer.model.train(training)
+
+
+def final(trainer: Any, given: Mapping[str, Any], options: Mapping[str, Any], graded: bool | None) -> dict[str, Any]:
+    """Return the numbers of `neft-zoo evaluate` for a trained model; what could not be measured is None.
+
+    Args:
+        trainer: after training.
+        given: the trainer's arguments, with the records of both splits as they were before tokenization.
+        options: of the evaluation.
+        graded: completion_only_loss of the recipe.
+    """
+    args = copy.copy(trainer.args)
+    args.completion_only_loss = graded
+    report = evaluate(
+        trainer.model,
+        args,
+        tokenizer=trainer.processing_class,
+        train=given["train_dataset"].to_list(),
+        test=given["eval_dataset"]["test"].to_list(),
+        options=read_options(options),
+    )
+    return dict(_numbers(report))
+
+
+# Counts and constants of a report, and what the history has already.
+NOT_METRICS = frozenset("options bins records answers skipped at_words used too_short clip".split())
+
+
+def _numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """Yield the numbers of a report under the names that a comparison shows."""
+    ends = (report["losses"] or {}).get("end") or {}
+    for split, found in ends.items():
+        yield from ((f"{split}_{name}", found[name]) for name in ("accuracy", "calibration_error"))
+    for part in ("memorization", "text"):
+        for split, found in (report[part] or {}).items():
+            yield from _flat(split, found)
+    robust = report["robustness"] or {}
+    for name, points in (robust.get("curves") or {}).items():
+        for point in points:
+            size, *found = point.items()
+            yield from ((f"{name}_{size[1]:g}_{key}", value) for key, value in found)
+    yield from ((f"template_{name}_loss", loss) for name, loss in (robust.get("templates") or {}).items())
+    for name, found in (robust.get("lengths") or {}).items():
+        if name != "plain":
+            yield from _flat(name, found)
+
+
+def _flat(prefix: str, found: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    for name, value in found.items():
+        if name in NOT_METRICS or isinstance(value, list):
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}_repetition" if name == "repetition" else prefix, value)
+        else:
+            yield f"{prefix}_{name}", value

@@ -45,7 +45,7 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
         NoiseError: if the recipe, or what a control makes of it, is not accepted, or the folder holds results of
             another recipe.
     """
-    settings = {**grid.config, **({"compute_matched": True} if grid.compute_matched else {})}
+    settings = grid.settings
     recipe_hash = fingerprint(settings)
     known = next(iter(sorted(folder.glob("*.json"))), None)
     if known is not None:
@@ -68,7 +68,8 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
         record |= {"config": settings, "history": [], "versions": versions, **surroundings}
         path = results.path_of(folder, row.name, row.key, seed)
         graded = grid.config.get("completion_only_loss")
-        made.append(Task(record, _config(grid, row, seed), path, share, graded, int(jobs > 1)))
+        config, threads = _config(grid, row, seed), int(jobs > 1)
+        made.append(Task(record, config, path, share, graded, threads, grid.train_records, grid.evaluation))
     return made
 
 

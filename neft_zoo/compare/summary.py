@@ -12,7 +12,7 @@ from neft_zoo.compare.statistics import Difference, holm, paired, verdict
 from neft_zoo.errors import NoiseError
 
 # What is good; a metric that is not named here is neither. A higher training loss can be the aim.
-BETTER = {"test_loss": "lower"}
+BETTER = {"test_loss": "lower", "test_accuracy": "higher", "test_calibration_error": "lower"}
 # Of a run's best evaluation only what it is best in is shown: the rest is not at its best there.
 BEST = "test_loss"
 
@@ -119,14 +119,20 @@ def _spell(value: Any) -> str:
 
 def _names(records: list[Record]) -> list[str]:
     """Return all metrics of all runs; the test loss comes first."""
-    names = {name for record in records for name in record.get("end") or {} if name not in ("step", "epoch")}
+    names = {name for record in records for name in _point(record, "end") if name not in ("step", "epoch")}
     return sorted(names, key=lambda name: (name != BEST, name))
+
+
+def _point(record: Record, when: str) -> dict[str, float | None]:
+    """Return what was measured at the end, by the evaluation too, or at the best point."""
+    return {**(record.get(when) or {}), **((record.get("evaluation") or {}) if when == "end" else {})}
 
 
 def _values(runs: list[Record], when: str, name: str) -> dict[int, float]:
     """Return a metric by seed; a run that failed, or did not measure it, is left out."""
-    points = {record["seed"]: record.get(when) or {} for record in runs if record["status"] == "ok"}
-    return {seed: point[name] for seed, point in points.items() if point.get(name) is not None}
+    points = {record["seed"]: _point(record, when) for record in runs if record["status"] == "ok"}
+    values = {seed: point.get(name) for seed, point in points.items()}
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def _differences(runs: dict[str, list[Record]], row: str, when: str, name: str) -> list[float]:

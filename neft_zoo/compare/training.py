@@ -21,11 +21,11 @@ import yaml
 
 from neft_zoo import sft
 from neft_zoo.compare import results
-from neft_zoo.compare.measures import measure
+from neft_zoo.compare.measures import final, measure
 from neft_zoo.errors import NoiseError
 from neft_zoo.trainers import SFTTrainer
 
-TRAIN_SUBSET = 256  # training records whose clean loss is measured; the same ones in every run
+TRAIN_SUBSET = 96  # training records whose clean loss is measured; the same ones in every run
 RESOURCE = importlib.util.find_spec("resource") is not None
 
 
@@ -40,6 +40,8 @@ class Task:
         share: fraction of the recipe's steps to train, in (0, 1].
         graded: completion_only_loss of the recipe, by which every row is measured.
         threads: CPU threads, 0 for torch's own choice.
+        train_records: how many training records to draw, by the seed; None for all.
+        evaluation: options of the evaluation at the end; None for none.
     """
 
     record: results.Record
@@ -48,6 +50,8 @@ class Task:
     share: float = 1.0
     graded: bool | None = None
     threads: int = 0
+    train_records: int | None = None
+    evaluation: dict[str, Any] | None = None
 
 
 class MeasuredTrainer(SFTTrainer):
@@ -57,7 +61,7 @@ class MeasuredTrainer(SFTTrainer):
     told: ClassVar[Any] = None
 
     def __init__(self, *args: Any, record: results.Record, **kwargs: Any) -> None:
-        self.record, self.tokens, self.measuring = record, 0, 0.0
+        self.record, self.tokens, self.measuring, self.measuring_cpu = record, 0, 0.0, 0.0
         super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:  # type: ignore[override]
@@ -81,7 +85,7 @@ class MeasuredTrainer(SFTTrainer):
         Raises:
             NoiseError: if it is not finite.
         """
-        started, step = time.perf_counter(), self.state.global_step
+        started, worked, step = time.perf_counter(), time.process_time(), self.state.global_step
         last = self.record["history"][-1:]
         if last and last[0]["step"] == step:
             return {}  # the last step can be due twice: as a step, and as the end
@@ -95,6 +99,7 @@ class MeasuredTrainer(SFTTrainer):
         if self.told is not None:
             self.told.send(point)
         self.measuring += time.perf_counter() - started
+        self.measuring_cpu += time.process_time() - worked
         return {f"eval_{name}": value for name, value in found.items()}
 
 
@@ -131,14 +136,16 @@ def _train(task: Task, told: Any) -> None:
         config.write_text(yaml.safe_dump(task.config), encoding="utf-8")
         arguments = sft.parse(["--config", str(config), "--output_dir", f"{scratch}/out"])
         given = sft.trainer_arguments(arguments)
+        given["train_dataset"] = _drawn(given["train_dataset"], task)
         given["eval_dataset"] = _measured(given)
         MeasuredTrainer.graded, MeasuredTrainer.told = task.graded, told
         trainer = MeasuredTrainer(**given, record=record)
         record["steps"] = trainer.args.max_steps = _steps(trainer, task.share)
         record["device"] = _device(trainer.args.device)
         transformers.set_seed(trainer.args.seed)
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         trainer.train()
+        record["cpu_s"] = round(time.process_time() - worked - trainer.measuring_cpu, 3)
         record["wall_s"] = round(time.perf_counter() - started - trainer.measuring, 3)
         if not record["history"] or record["history"][-1]["step"] != trainer.state.global_step:
             trainer.evaluate()
@@ -147,6 +154,17 @@ def _train(task: Task, told: Any) -> None:
         record["tokens"] = trainer.tokens
         record["end"] = record["history"][-1]
         record["best"] = min(record["history"], key=lambda point: point["test_loss"])
+        if task.evaluation is not None:
+            record["evaluation"] = final(trainer, given, task.evaluation, task.graded)
+
+
+def _drawn(records: Any, task: Task) -> Any:
+    """Return the records that the seed draws, the same ones for every row."""
+    if task.train_records is None:
+        return records
+    if task.train_records > len(records):
+        raise NoiseError(f"train_records must be at most the {len(records)} that there are, got {task.train_records}.")
+    return records.shuffle(seed=task.record["seed"]).select(range(task.train_records))
 
 
 def _measured(given: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from neft_zoo.evaluation.generation import Answer, generate
 from neft_zoo.evaluation.memorization import extraction, overlap
-from neft_zoo.evaluation.options import Options
+from neft_zoo.evaluation.options import WORDS, Options
 from neft_zoo.evaluation.records import exchange, prompt_tokens
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.evaluation.text import diversity, lengths, mean
@@ -75,13 +75,11 @@ def length_controls(subject: Subject, answers: Answers, longer: str, options: Op
     """Return what answers are like as they are, when a longer one is asked for, and when the end is blocked."""
     if not answers.splits["test"].rows:
         return {}
-    # Only the longest of these need reach the word count that the user asks for.
-    free = Options(words=None, clip=options.clip)
     blocked = answer(subject, "test", options, min_new_tokens=options.min_new_tokens)
     return {
-        "plain": _described(answers.splits["test"], free),
-        "asked_for_longer": _described(answer(subject, longer, options), free),
-        "end_blocked": _described(blocked, free),
+        "plain": _described(answers.splits["test"], options),
+        "asked_for_longer": _described(answer(subject, longer, options), options),
+        "end_blocked": _described(blocked, options),
     }
 
 
@@ -90,7 +88,7 @@ def _described(answered: Answered, options: Options) -> dict[str, Any]:
         "answers": len(answered.answers),
         "lengths": lengths(answered.texts, [len(each.tokens) for each in answered.answers]),
         "unended": mean([float(not each.ended) for each in answered.answers]),
-        "diversity": diversity(answered.texts, options.words, options.clip),
+        "diversity": diversity(answered.texts, options.words or WORDS, options.clip),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import PARTS, Options
@@ -61,6 +62,14 @@ def run(chosen: argparse.Namespace) -> None:
         require()  # before anything is computed
     tasks = [task for task in chosen.tasks.split(",") if task]
     report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
+    _check_words(report, chosen.words)
     paths = [save(report, output), *([] if chosen.no_plots else draw(report, output))]
     show(report)
     print(*paths, sep="\n")
+
+
+def _check_words(report: dict[str, Any], words: int | None) -> None:
+    """Raise if a word count was asked for that no answer reached: the table would miss what it was given for."""
+    found = [split["diversity"]["used"] for split in (report["text"] or {}).values()]
+    if words is not None and found and not any(found):
+        raise NoiseError(f"words must be at most the words of the longest answer, got {words}: every one is shorter.")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.schedules import check_count, check_number
 
 PARTS = ("losses", "memorization", "text", "robustness")
 PLACE = "{prompt}"
+WORDS = 50
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Options:
         answers: records of each split that answers are generated for, from the start of those; None for all.
         max_new_tokens: longest answer, in tokens.
         repetition_penalty: above 1, tokens that have occurred become less likely in answers.
-        words: word count at which repetition and diversity are measured. None means 50, and no error should every
-            answer be shorter: they are missing then.
+        words: word count at which repetition and diversity are measured; None means 50. They are missing where every
+            answer is shorter.
         clip: log-diversity of an answer that repeats nothing, which would be infinite.
         bins: bins of equal width that the calibration error is summed over.
         rates: shares of tokens that are replaced at random.
@@ -74,3 +76,19 @@ class Options:
         for name, template in self.templates.items():
             if PLACE not in template:
                 raise NoiseError(f"template {name!r} must hold {PLACE}, got {template!r}.")
+
+
+def read_options(values: Mapping[str, Any]) -> Options:
+    """Return options from plain values, as a YAML mapping has them.
+
+    Raises:
+        NoiseError: if a key or a value is not accepted.
+    """
+    known = [each.name for each in fields(Options)]
+    for key, value in values.items():
+        if key not in known:
+            raise NoiseError(f"options of an evaluation must be among {', '.join(known)}, got {shown(key)}.")
+        if isinstance(value, list) != isinstance(getattr(Options(), key), tuple):
+            raise NoiseError(f"{key} must be a value like {shown(getattr(Options(), key))}, got {shown(value)}.")
+    arguments: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+    return Options(**arguments)

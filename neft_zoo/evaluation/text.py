@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from neft_zoo.errors import NoiseError
-
 GRAMS = (1, 2, 3, 4)
 
 
@@ -40,29 +38,22 @@ def lengths(texts: Sequence[str], tokens: Sequence[int] | None = None) -> dict[s
     return {name: mean(values) for name, values in counts.items()}
 
 
-def diversity(texts: Sequence[str], words: int | None = None, clip: float = 20.0) -> dict[str, Any]:
+def diversity(texts: Sequence[str], words: int = 50, clip: float = 20.0) -> dict[str, Any]:
     """Return 1- to 4-gram repetition and log-diversity, as means over texts cut to the same word count.
 
     Args:
         texts: what is measured, split at whitespace.
-        words: length of the cut; shorter texts are dropped and counted. None means 50 and accepts that all are.
+        words: length of the cut; shorter texts are dropped and counted.
         clip: log-diversity of a text that repeats nothing.
 
     Returns:
         `at_words`, `used` and `too_short` (texts), `repetition` by n (shares) and `log_diversity` (nats); None where
         no text was long enough.
-
-    Raises:
-        NoiseError: if `words` is given and every text is shorter.
     """
-    count = 50 if words is None else words
-    split = [text.split()[:count] for text in texts]
-    used = [text for text in split if len(text) == count]
-    if not used and words is not None:
-        longest = max(map(len, split), default=0)
-        raise NoiseError(f"words must be at most the longest text's {longest} words, got {words}.")
+    split = [text.split()[:words] for text in texts]
+    used = [text for text in split if len(text) == words]
     return {
-        "at_words": count,
+        "at_words": words,
         "used": len(used),
         "too_short": len(split) - len(used),
         "repetition": {str(n): mean([repetition(text, n) for text in used]) for n in GRAMS},
