@@ -14,6 +14,7 @@ from neft_zoo import recipe, registry
 from neft_zoo.cli import main
 from neft_zoo.compare import results
 from neft_zoo.compare.grid import fingerprint, make_grid
+from neft_zoo.compare.runner import tasks
 from neft_zoo.errors import NoiseError
 
 
@@ -144,9 +145,39 @@ def test_compute_matched_controls_and_jobs(tiny, tmp_path):
     assert 0 < gaps["label_smoothing"] < 0.1 and 0 < gaps["instruction_modelling"] < 0.2
     assert runs["label_smoothing"]["training_loss"] != runs["none"]["training_loss"]
     with pytest.raises(NoiseError, match=r"compute_matched True and None"):
-        from neft_zoo.compare.runner import tasks
-
         tasks(make_grid(str(tiny)), tmp_path / "tiny")
+
+
+def test_seeds_draw_records_and_every_run_is_evaluated(tiny, tmp_path, capsys):
+    options = "records: 4, answers: 2, max_new_tokens: 6, words: 2, rates: [0.5], alphas: [5], min_new_tokens: 3"
+    argv = ["--strategies", "neft_uniform", "--controls", "instruction_modelling", "--seeds", "2"]
+    assert compare(tiny, tmp_path, *argv, "--train_records", "5", "--evaluate", options) == 0
+    runs = list(read(tmp_path).values())
+    assert {run["status"] for run in runs} == {"ok"} and len(runs) == 6
+    for run in runs:
+        assert run["config"]["train_records"] == 5 and run["config"]["model_name_or_path"]
+        found = run["evaluation"]
+        assert 0 <= found["train_rouge_l"] <= 1 and 0 < found["test_tokens"] <= 6 and found["noise_5_loss"] > 0
+        assert 0 <= found["test_accuracy"] <= 1 and found["end_blocked_tokens"] >= 3 and "test_repetition_2" in found
+        assert 0 < run["cpu_s"]
+    starts = {run["seed"]: set() for run in runs}
+    for run in runs:
+        if not run["control"]:  # a control of the grading sees the same records and another loss
+            starts[run["seed"]].add(run["tokens"])
+    assert all(len(tokens) == 1 for tokens in starts.values()), "all rows of a seed train on the same records"
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "tiny")]) == 0
+    out = capsys.readouterr().out
+    assert "## Train rouge l at the end" in out and "## Test accuracy at the end" in out
+    with pytest.raises(NoiseError, match="train_records 5 and None"):
+        tasks(make_grid(str(tiny)), tmp_path / "tiny")
+
+
+def test_shipped_files_are_told_by_their_place_among_the_recipes():
+    grid = make_grid("quickstart")
+    assert grid.settings["model_name_or_path"] == "{recipes}/quickstart/model"
+    other = {**grid.settings, "model_name_or_path": "{recipes}/quickstart/data"}
+    assert fingerprint(other) != fingerprint(grid.settings), "contents count, wherever the recipes lie"
 
 
 def test_the_grid(tiny):
@@ -186,6 +217,10 @@ def test_the_key_follows_contents_not_paths(tmp_path):
         (["--controls", "nothing_such"], "config must be a YAML file or a recipe's name"),
         (["--seeds", "0"], "seeds must be a whole number >= 1, got 0"),
         (["--jobs", "0"], "jobs must be a whole number >= 1, got 0"),
+        (["--train_records", "0"], "train_records must be a whole number >= 1, got 0"),
+        (["--evaluate", "anwsers: 3"], "options of an evaluation must be among"),
+        (["--evaluate", "rates: 0.1"], "rates must be a value like"),
+        (["--evaluate", "[3"], "evaluate must be options such as"),
     ],
 )
 def test_wrong_input_ends_before_a_run(tmp_path, capsys, argv, message):
