@@ -1,0 +1,30 @@
+#!/bin/sh
+# All runs of the site's tables. Only what is missing runs; results go to docs/results, or to the folder named.
+#
+#   sh recipes/results/run.sh                           # docs/results, the shipped model, two runs at a time
+#   JOBS=1 sh recipes/results/run.sh docs/results/gpu gpu
+set -e
+output=${1:-docs/results}
+where=${2:-results}
+evaluation="records: 96, answers: 32, max_new_tokens: 64, min_new_tokens: 48, words: 20, rates: [0.1], alphas: [5.0, 15.0]"
+main=none,neft_uniform,neft_gaussian,symnoise
+twelve=$main,neft_scheduled,masked_thought,token_dropout,embedding_dropout,token_relative,r3f,freelb,hype
+# All entries but those that need an adapter (below); the two that ascend for many passes come last.
+most='[!cflrs]*,cutoff_*,fgm,freelb,r3f,smart,symnoise,lnsr'
+
+compare() {
+    recipe=$1
+    shift
+    neft-zoo compare "$where/$recipe" --train_records 192 --evaluate "$evaluation" --output "$output" \
+        --jobs "${JOBS:-2}" "$@"
+}
+
+compare dolly --strategies "$most" --seeds 5
+compare gsm8k --strategies "$twelve" --seeds 5
+compare dolly --strategies neft_uniform,neft_gaussian --seeds 3 --set 'neft_*.alpha=1,5,10,15,30' \
+    --set 'neft_gaussian.match_rms=false,true'
+compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling
+compare dolly_lora --strategies "$main,r_drop,flat_lora" --seeds 5 --controls lora_dropout
+compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5
+compare dolly --strategies "$main" --seeds 10
+compare dolly --strategies cat,lat --seeds 5
