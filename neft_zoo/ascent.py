@@ -38,13 +38,8 @@ class Leaf:
 
 
 def leaf(start: Noise | TokenEdit | None, ball: Ball | None = None) -> Noise:
-    """Return the start as a leaf, at the sites of `start`.
-
-    Raises:
-        NoiseError: if the start edits token ids, which have no gradient.
-    """
-    if isinstance(start, TokenEdit):
-        raise NoiseError(f"an ascent must start from a noise on embeddings or layers, got {start!r}.")
+    """Return the start as a leaf, at the sites of `start`."""
+    assert not isinstance(start, TokenEdit)  # as `takes` has seen
     return replace(start, noise=Leaf(start.noise, ball)) if isinstance(start, AtLayers) else Leaf(start, ball)
 
 
@@ -59,8 +54,18 @@ def ascend(step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, siz
     return moved
 
 
+class Ascends(Defaults):
+    """An objective that needs a gradient at its noise."""
+
+    family: ClassVar[Family] = "adversarial"
+
+    def takes(self, noise: Noise | TokenEdit | None) -> None:
+        if isinstance(noise, TokenEdit):
+            raise NoiseError(f"an ascent must start from a noise on embeddings or layers, got {noise!r}.")
+
+
 @dataclass(frozen=True)
-class Ascent(Defaults):
+class Ascent(Ascends):
     """Projected gradient ascent on the loss; only the last pass trains (PGD).
 
     Args:
@@ -72,8 +77,6 @@ class Ascent(Defaults):
     ball: Ball
     steps: int = 2
     size: Scalar = 0.1
-
-    family: ClassVar[Family] = "adversarial"
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
@@ -96,7 +99,7 @@ class Ascent(Defaults):
 
 
 @dataclass(frozen=True)
-class FreeAscent(Defaults):
+class FreeAscent(Ascends):
     """Ascent whose every pass trains: the parameters get the mean gradient of all K passes (FreeLB).
 
     Args:
@@ -108,8 +111,6 @@ class FreeAscent(Defaults):
     ball: Ball
     steps: int = 2
     size: Scalar = 0.1
-
-    family: ClassVar[Family] = "adversarial"
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 1)
@@ -130,12 +131,11 @@ class FreeAscent(Defaults):
 
 
 @dataclass(frozen=True)
-class CleanAndAdversarial(Defaults):
+class CleanAndAdversarial(Ascends):
     """CE(e) + CE(e + d) with d one step from 0 to the surface of the ball (FGM)."""
 
     ball: Ball
 
-    family: ClassVar[Family] = "adversarial"
     passes = 2
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
@@ -146,7 +146,7 @@ class CleanAndAdversarial(Defaults):
 
 
 @dataclass(frozen=True)
-class VirtualAdversarial(ComparesPredictions):
+class VirtualAdversarial(Ascends, ComparesPredictions):
     """CE(e) + weight * D(clean, e + d), d found by ascent on D from a small random start (SMART, VAT).
 
     Args:
@@ -164,8 +164,6 @@ class VirtualAdversarial(ComparesPredictions):
     steps: int = 1
     size: Scalar = 1e-3
     constant_clean: bool = False
-
-    family: ClassVar[Family] = "adversarial"
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 from neft_zoo.divergences import DIVERGENCES, Divergence
 from neft_zoo.errors import NoiseError
 from neft_zoo.mixing import EmbedMix
+from neft_zoo.noise import Noise, TokenEdit
 from neft_zoo.schedules import Scalar, check_count, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from neft_zoo.batch import Batch
-    from neft_zoo.noise import Noise, TokenEdit
     from neft_zoo.step import Step
 
 Family: TypeAlias = Literal["single pass", "consistency", "adversarial"]
@@ -61,6 +61,8 @@ class Objective(Protocol):
 
     def check(self, model: nn.Module) -> None: ...
 
+    def takes(self, noise: Noise | TokenEdit | None) -> None: ...
+
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]: ...
 
 
@@ -72,6 +74,9 @@ class Defaults:
 
     def check(self, model: nn.Module) -> None:
         """Raise a `NoiseError`, before training, if the model lacks what the objective needs."""
+
+    def takes(self, noise: Noise | TokenEdit | None) -> None:
+        """Raise a `NoiseError`, when a strategy is made, if the objective cannot work with this noise."""
 
 
 class ComparesPredictions(Defaults):
@@ -115,6 +120,10 @@ class SymmetricPair(Defaults):
 
     family: ClassVar[Family] = "consistency"
     passes = 2
+
+    def takes(self, noise: Noise | TokenEdit | None) -> None:
+        if noise is None or isinstance(noise, TokenEdit):
+            raise NoiseError(f"a symmetric pair needs a noise on embeddings or layers, got {noise!r}.")
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         plus = step.run(noise)
@@ -202,8 +211,12 @@ class MixedTargets(ComparesPredictions):
     family: ClassVar[Family] = "single pass"
     passes = 1
 
+    def takes(self, noise: Noise | TokenEdit | None) -> None:
+        if not isinstance(noise, EmbedMix):
+            raise NoiseError(f"mixed targets need a noise that mixes documents (EmbedMix), got {noise!r}.")
+
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        assert isinstance(noise, EmbedMix)
+        assert isinstance(noise, EmbedMix)  # as `takes` has seen
         done = step.run(noise)
         share = noise.share(step.batch)
         return share * done.loss + (1 - share) * step.cross_entropy(done, noise.partners_labels(step.batch))

@@ -37,6 +37,9 @@ class Strategy:
         name: the entry it was made from, or "custom".
         arguments: the entry's arguments, defaults included.
         version: the entry's version, raised whenever its numbers change.
+
+    Raises:
+        NoiseError: if the objective cannot work with the noise.
     """
 
     noise: Noise | TokenEdit | None
@@ -45,6 +48,9 @@ class Strategy:
     name: str = "custom"
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     version: int = 0
+
+    def __post_init__(self) -> None:
+        self.objective.takes(self.noise)
 
     @property
     def clean(self) -> bool:

@@ -154,7 +154,7 @@ class Spy:
     def __init__(self, objective):
         self.inner, self.family = objective, objective.family
         self.hidden, self.inputs, self.passes = objective.hidden, objective.inputs, objective.passes
-        self.check = objective.check
+        self.check, self.takes = objective.check, objective.takes
 
     def __call__(self, step, noise):
         self.step = step

@@ -7,17 +7,19 @@ from naive import DOCUMENTS, INPUTS, furthest, gradients, packed, padded
 from transformers import TrainerCallback
 
 import neft_zoo
-from neft_zoo import SFTTrainer, attach, make
+from neft_zoo import NoiseError, SFTTrainer, attach, make
+from neft_zoo.cuts import HideTokens
+from neft_zoo.registry import Strategy
 
 NAMES = neft_zoo.names()
 PAIRED = [*DOCUMENTS, [23, 24, 25, 26, 27, 28]]  # two of one length, for the entry that mixes them
 SPLIT = [name for name in NAMES if name != "embed_mix"]  # it mixes what is in a micro-batch
 
 
-def step(model, tokenizer, name, inputs):
-    """Return the loss and the gradients of one step."""
+def step(model, tokenizer, noise, inputs):
+    """Return the loss and the gradients of one step under an entry or a strategy."""
     counts = torch.arange(len(tokenizer)) % 7
-    handle = attach(model, fitting(name), total_steps=1, tokenizer=tokenizer, token_counts=counts)
+    handle = attach(model, noise, total_steps=1, tokenizer=tokenizer, token_counts=counts)
     torch.manual_seed(3)
     with handle.perturbed():
         loss = handle.loss(inputs)
@@ -34,7 +36,7 @@ def differ(one, other):
 def test_padding_left_or_right_and_packing_are_alike(llama, tokenizer, name):
     model = llama().double().train()
     right, left, flat = (
-        step(model, tokenizer, name, inputs)
+        step(model, tokenizer, fitting(name), inputs)
         for inputs in (padded(PAIRED), padded(PAIRED, side="left"), packed(PAIRED))
     )
     assert differ(left, right) < 1e-4 and differ(flat, right) < 1e-4
@@ -43,13 +45,44 @@ def test_padding_left_or_right_and_packing_are_alike(llama, tokenizer, name):
         assert differ(plain, right) > 1e-2, "what is compared is not the plain loss"
 
 
+STARTS = [
+    make("neft_laplace", alpha=20).noise,
+    make("dx_laplace", eta=300).noise,
+    make("embedding_dropout", p=0.3).noise,
+    make("cutoff_span", ratio=0.3).noise,
+    make("token_subspace", k=4).noise,
+    make("hype", size=0.1, what="uniform").noise,
+    make("hidden_cut", ratio=0.3).noise,
+    HideTokens(0.4, "random"),
+]
+OBJECTIVES = {repr(made.objective): made.objective for made in map(make, map(fitting, NAMES))}
+
+
+def takes(objective, noise):
+    try:
+        return Strategy(noise, objective)
+    except NoiseError:
+        return None
+
+
+@pytest.mark.parametrize("noise", STARTS, ids=lambda noise: type(getattr(noise, "noise", noise)).__name__)
+def test_every_objective_works_with_any_noise(llama, tokenizer, noise):
+    """Without labels to mix or a gradient at token ids some refuse; the others train alike in every layout."""
+    model, done = llama(attention_dropout=1e-9).double().train(), 0
+    for strategy in filter(None, (takes(objective, noise) for objective in OBJECTIVES.values())):
+        padding, flat = (step(model, tokenizer, strategy, inputs) for inputs in (padded(PAIRED), packed(PAIRED)))
+        assert differ(flat, padding) < 1e-4, strategy.objective
+        done += 1
+    assert done == len(OBJECTIVES) - (1 if not isinstance(noise, HideTokens) else 10)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_checkpointing_changes_nothing(llama, tokenizer, name):
     """With dropout: what is computed again must see the masks, and the noise, of the first time."""
     model = llama(attention_dropout=0.2).train()
-    plain = step(model, tokenizer, name, INPUTS)
+    plain = step(model, tokenizer, fitting(name), INPUTS)
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    assert differ(step(model, tokenizer, name, INPUTS), plain) < 1e-6
+    assert differ(step(model, tokenizer, fitting(name), INPUTS), plain) < 1e-6
 
 
 class Gradients(TrainerCallback):

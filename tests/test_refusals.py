@@ -3,13 +3,13 @@
 import pytest
 import torch
 from conftest import fitting
-from naive import INPUTS, Quadratic, own
+from naive import INPUTS, Quadratic
 from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
 from neft_zoo.ascent import Ascent, Ball, CleanAndAdversarial, FreeAscent, VirtualAdversarial
 from neft_zoo.cuts import HideTokens
-from neft_zoo.objectives import Consistency, DropoutConsistency, LayerStability
+from neft_zoo.objectives import Consistency, DropoutConsistency, LayerStability, MixedTargets, SymmetricPair
 from neft_zoo.registry import Strategy
 
 
@@ -123,10 +123,21 @@ def test_a_loss_needs_labels(llama, name):
     refuse(lambda: handle.loss(inputs), r"model must return a loss: give the batch labels.* got \['input_ids'\]")
 
 
-def test_an_ascent_needs_a_noise_with_a_gradient():
-    strategy = Strategy(HideTokens(0.5, "random"), Ascent(Ball(1.0)))
-    handle = attach(Quadratic().train(), strategy, total_steps=1)
-    refuse(lambda: handle.loss(INPUTS, compute=own), "an ascent must start from a noise on embeddings or layers")
+EDIT = HideTokens(0.5, "random")
+ASCENTS = [make(name).objective for name in ("pgd", "freelb", "fgm", "smart")]
+
+
+@pytest.mark.parametrize(
+    ("noise", "objective", "match"),
+    [
+        *((EDIT, objective, "an ascent must start from a noise on embeddings or layers") for objective in ASCENTS),
+        (EDIT, SymmetricPair(), "a symmetric pair needs a noise on embeddings or layers, got HideTokens"),
+        (None, SymmetricPair(), "a symmetric pair needs a noise on embeddings or layers, got None"),
+        (make("hype").noise, MixedTargets(), "mixed targets need a noise that mixes documents .* got AtLayers"),
+    ],
+)
+def test_a_noise_and_an_objective_that_do_not_go_together(noise, objective, match):
+    refuse(lambda: Strategy(noise, objective), match)
 
 
 @pytest.mark.parametrize("name", ["r_drop", "r3f", "lnsr", "fgm", "pgd", "freelb", "smart"])
