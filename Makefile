@@ -36,6 +36,9 @@ nightly: setup  ## fuzz recipes, command lines and noise values with thousands o
 mutants: setup  ## mutation testing of the core; MUTANTS="--module tap --jobs 2 --limit 20"
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
+mistakes: setup  ## put in the mistakes seen in public code and see that each one's test fails
+	$(BIN)/python tests/mutants.py --mistakes $(MUTANTS)
+
 check: setup  ## lint, format check, types, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +57,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all matrix nightly mutants check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all matrix nightly mutants mistakes check compare-hook bench wheel clean

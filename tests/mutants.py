@@ -1,4 +1,7 @@
-"""Mutation testing: change one place of a module at a time, in a copy, and see whether its tests notice."""
+"""Mutation testing: change one place of a module at a time, in a copy, and see whether its tests notice.
+
+With --mistakes, put in the mistakes that are listed in mistakes.py instead: the test that each one names must fail.
+"""
 
 import argparse
 import ast
@@ -13,8 +16,11 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mistakes import MISTAKES, put_in
+
 ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
+PASSED, FAILED = 0, 1
 CONTEXT.set_forkserver_preload(["pytest", "hypothesis", "scipy.stats", "trl.trainer.sft_trainer", "trl.scripts.utils"])
 TESTS = {
     "batch": "test_parts test_batch test_oracles test_cuts",
@@ -86,7 +92,7 @@ def mutants_of(source):
             yield node.lineno, what, ast.unparse(ast.fix_missing_locations(DropNot().visit(twin)))
 
 
-def run_tests(folder, files):
+def run_tests(folder, tests):
     """Run tests in the copy, in a process that has imported the libraries already; exit as pytest does."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -97,49 +103,76 @@ def run_tests(folder, files):
     sys.path[:0] = [folder, f"{folder}/tests"]
     import pytest
 
-    os._exit(pytest.main(["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-W", "ignore", *files]))
+    os._exit(pytest.main(["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-W", "ignore", *tests]))
 
 
-def run(module, mutant, timeout):
-    """Run the module's tests on a copy of the package with this mutant; return how it ended."""
+def run(changed, tests, timeout):
+    """Run tests on a copy with the changed modules; return pytest's status, None if they took too long."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("neft_zoo", "tests"):
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
         (Path(folder) / "recipes").symlink_to(ROOT / "recipes")
         shutil.copy(ROOT / "pyproject.toml", folder)
-        if mutant is not None:
-            (Path(folder) / "neft_zoo" / f"{module}.py").write_text(mutant, encoding="utf-8")
-        process = CONTEXT.Process(
-            target=run_tests, args=(folder, [f"tests/{name}.py" for name in TESTS[module].split()])
-        )
+        for module, text in changed.items():
+            (Path(folder) / "neft_zoo" / f"{module}.py").write_text(text, encoding="utf-8")
+        process = CONTEXT.Process(target=run_tests, args=(folder, [f"tests/{test}" for test in tests]))
         process.start()
         process.join(timeout)
         if process.is_alive():
             process.kill()
             process.join()
-            return "timeout"
-    return "survived" if process.exitcode == 0 else "killed"
+            return None
+    return process.exitcode
+
+
+def source_of(module):
+    return (ROOT / "neft_zoo" / f"{module}.py").read_text(encoding="utf-8")
+
+
+def put_mistakes_in(options):
+    """Put every listed mistake in; exit with an error unless each is noticed by a test that passes without it."""
+    if run({}, sorted({test for _, _, test, *_ in MISTAKES}), options.timeout * 10) != PASSED:
+        sys.exit("the tests of the mistakes fail without a mistake")
+
+    def killed(mistake):
+        _, _, test, *changes = mistake
+        changed = {}
+        for module, old, new in changes:
+            changed[module] = put_in(changed.get(module) or source_of(module), old, new)
+        return run(changed, [test], options.timeout) == FAILED
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        ends = []
+        for (number, what, test, *_), end in zip(MISTAKES, pool.map(killed, MISTAKES), strict=True):
+            ends.append(end)
+            print(f"| {number} | {what} | `{test}` | {'killed' if end else 'NOT KILLED'} |", flush=True)
+    sys.exit(None if all(ends) else "some mistakes are not noticed")
 
 
 def main():
     """Print a line per survivor and a table; write all results as JSON."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--module", choices=TESTS, action="append", help="default: all")
+    options.add_argument("--mistakes", action="store_true", help="put in the listed mistakes instead")
     options.add_argument("--jobs", type=int, default=1)
     options.add_argument("--limit", type=int, help="at most this many mutants of a module, drawn with seed 0")
     options.add_argument("--timeout", type=float, default=300, help="seconds for one mutant")
     options.add_argument("--json", type=Path, default=Path(tempfile.gettempdir()) / "mutants.json")
     options = options.parse_args()
+    if options.mistakes:
+        put_mistakes_in(options)
     results = []
     for module in options.module or TESTS:
-        if run(module, None, options.timeout) != "survived":
+        tests = [f"{name}.py" for name in TESTS[module].split()]
+        if run({}, tests, options.timeout) != PASSED:
             sys.exit(f"the tests of {module} fail without a mutant")
-        found = list(mutants_of((ROOT / "neft_zoo" / f"{module}.py").read_text(encoding="utf-8")))
+        found = list(mutants_of(source_of(module)))
         random.Random(0).shuffle(found)
         chosen = sorted(found[: options.limit])
         with ThreadPoolExecutor(options.jobs) as pool:
-            ends = pool.map(lambda mutant: run(module, mutant[2], options.timeout), chosen)  # noqa: B023
-            for (line, what, _), end in zip(chosen, ends, strict=True):
+            ends = pool.map(lambda mutant: run({module: mutant[2]}, tests, options.timeout), chosen)  # noqa: B023
+            for (line, what, _), status in zip(chosen, ends, strict=True):
+                end = "survived" if status == PASSED else "timeout" if status is None else "killed"
                 results.append({"module": module, "line": line, "change": what, "result": end})
                 print(f"{end:9} {module}.py:{line} {what}", flush=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n")

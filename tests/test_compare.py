@@ -8,12 +8,14 @@ import sys
 import time
 
 import pytest
+import trl
 import yaml
 
-from neft_zoo import recipe, registry
+from neft_zoo import SFTTrainer, recipe, registry
 from neft_zoo.cli import main
 from neft_zoo.compare import results
 from neft_zoo.compare.grid import fingerprint, make_grid
+from neft_zoo.compare.measures import measure
 from neft_zoo.compare.runner import tasks
 from neft_zoo.errors import NoiseError
 
@@ -97,6 +99,21 @@ def test_a_record_holds_what_is_needed_to_read_it_later(grid):
         assert run["version"] == registry.entry(run["noise"]["name"]).version and run["device"] == "cpu"
         assert run["wall_s"] > 0 and run["peak_memory_mb"] > 50 and "torch" in run["versions"] and "commit" in run
     assert len({run["tokens"] for run in runs if run["seed"] == 0}) == 1, "a token counts once, however many passes"
+
+
+def test_losses_are_measured_with_the_noise_off(llama, config, records, tokenizer):
+    """In the middle of training: the tap is set and the model in train mode, with dropout."""
+    eight = records.select(range(8))
+    settings = dict(args=config(per_device_eval_batch_size=8), train_dataset=records, processing_class=tokenizer)
+    loud = {"name": "neft_uniform", "alpha": 300}
+    noisy = SFTTrainer(llama(attention_dropout=0.3), eval_dataset={"test": eight}, noise=loud, **settings)
+    noisy._attached()
+    noisy.model.train()
+    found = measure(noisy)
+    assert noisy.model.training
+    assert found == {
+        "test_loss": pytest.approx(trl.SFTTrainer(llama(), eval_dataset=eight, **settings).evaluate()["eval_loss"])
+    }
 
 
 def test_only_what_is_missing_runs(grid, tiny, capsys):

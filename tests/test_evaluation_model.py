@@ -94,6 +94,11 @@ def test_rows_are_the_trainers_own(fresh, tokenizer):
         assert row.input_ids[-1] == tokenizer.eos_token_id
 
 
+def test_prompts_go_through_the_trainers_template(tokenizer):
+    template = "{% for turn in messages %}<{{ turn.content }}>{% endfor %}{% if add_generation_prompt %} so{% endif %}"
+    assert tokenizer.decode(prompt_tokens(tokenizer, RECORDS[0], template)) == "<Question 0 about the?> so"
+
+
 def test_scores_agree_with_numpy_and_the_trainer(fresh):
     rows = fresh.rows["train"]
     scores = score(fresh, rows)

@@ -1,13 +1,19 @@
-"""Mistakes of other implementations that no other test is about."""
+"""Mistakes of other implementations that no other test is about, and the list of all of them."""
 
+import ast
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from mistakes import MISTAKES, put_in
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neft_zoo import NoiseError, attach
+import neft_zoo
+from neft_zoo import NoiseError, attach, make
+from neft_zoo.ahead import draw_ahead
+from neft_zoo.batch import Batch
 
 IDS = torch.arange(5, 17).view(2, 6)
 BATCH = {"input_ids": IDS, "labels": IDS.clone()}
@@ -72,3 +78,29 @@ def test_relative_noise_looks_at_the_output_and_not_at_the_table(llama):
     table.weight.data = torch.empty(0)
     table.register_forward_pre_hook(lambda module, args: setattr(module.weight, "data", whole))
     assert torch.equal(handle.loss(BATCH), expected)
+
+
+def test_a_sharded_table_is_not_looked_at(llama):
+    table = llama(tie_word_embeddings=False).get_input_embeddings()
+    assert draw_ahead(table, make("neft_uniform").noise, Batch.from_inputs(BATCH)) is not None
+    model = llama(tie_word_embeddings=False)
+    table = model.get_input_embeddings()
+    table.weight.data = torch.empty(0)  # as outside the forward pass of ZeRO-3
+    assert draw_ahead(table, make("neft_uniform").noise, Batch.from_inputs(BATCH)) is None
+    with pytest.raises(NoiseError, match="needs the whole embedding table before it is sharded"):
+        attach(model, {"name": "token_subspace", "k": 4}, total_steps=1)
+
+
+def test_every_listed_mistake_can_still_be_put_in():
+    """`make mistakes` does so, and runs the tests that are named."""
+    tests, package = Path(__file__).parent, Path(neft_zoo.__file__).parent
+    assert sorted({number for number, *_ in MISTAKES}) == list(range(1, 25))
+    for _, _, test, *changes in MISTAKES:
+        changed = {}
+        for module, old, new in changes:
+            source = changed.get(module) or (package / f"{module}.py").read_text(encoding="utf-8")
+            changed[module] = put_in(source, old, new)
+            ast.parse(changed[module])
+        file, name = test.split("::")
+        named = [node.name for node in ast.parse((tests / file).read_text()).body if isinstance(node, ast.FunctionDef)]
+        assert name.partition("[")[0] in named, test

@@ -1,0 +1,157 @@
+"""The mistakes seen in public code, each as a change of this package and the test that must notice it.
+
+`make mistakes` puts them in one at a time; tests/test_mistakes.py checks that every change still applies.
+"""
+
+
+def put_in(source: str, old: str, new: str) -> str:
+    """Return the source with the change.
+
+    Raises:
+        ValueError: unless the old text occurs exactly once.
+    """
+    if source.count(old) != 1:
+        raise ValueError(f"the old text must occur once, got {source.count(old)} times: {old!r}")
+    return source.replace(old, new)
+
+
+LIVE = "return self._pass is not None and (self._shared or torch.is_grad_enabled())"
+OPEN = "        try:\n            yield self._pass\n"
+CLOSE = "            self._noise = self._batch = self._pass = KNOWN.drawn = None\n"
+HOOK = "        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
+OVERWRITE = """        self._handles = []
+        for embedding in embeddings:
+            def forward(ids, inner=embedding.forward, embedding=embedding):
+                clean = inner(ids)
+                noisy = self._at_embedding(embedding, (ids,), clean)
+                return clean if noisy is None else noisy
+            embedding.forward = forward
+"""
+EDITED = "        table = find_embedding(self.model).weight.data\n        extra = torch.rand_like(table)\n"
+LENGTHS = 'lengths = batch.lengths if self.length == "document" else batch.lengths.new_tensor(embeds.shape[1])'
+DRAW = 'return randomness.uniform(batch.stream("what"), width)'
+ONE_SIDED = 'return (randomness.uniform(batch.stream("what"), width) + 1) / 2'
+GAUSSIAN = 'normal(batch.stream("what"), width) * self.rms'
+SHAKEN = "(draw(weight, key, target.name, randomness.normal) * size).to(weight.dtype)\n"
+WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
+KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
+TRAINING = "if self.strategy.clean or not model.training or not torch.is_grad_enabled():"
+GUARD = "return delta / (self.length(delta, batch) + radius)"
+MEAN = "return total / self.graded.sum().clamp(min=1)"
+
+FORMULA = "test_oracles.py::test_additive_entries_equal_their_formula[neft_uniform]"
+DISTRIBUTION = "test_small_noise.py::test_noise_has_the_stated_distribution_and_size"
+RMS = "test_parts.py::test_rms_is_that_of_what_is_drawn"
+GRADED = "test_divergences.py::test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits[kl-llama]"
+SPLIT = "test_layouts.py::test_one_batch_of_four_is_four_of_one"
+REFERENCE = "test_trainers.py::test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise[peft0]"
+RAW = "test_architectures.py::test_raw_noise_is_the_same_share_of_the_signal_on_every_family[gemma]"
+HERE = "test_mistakes.py::test_"
+
+# Number, mistake, test, and the changes: module, old text, new text.
+# fmt: off
+MISTAKES = (
+    (1, "U[0, 1) instead of U(-1, 1)", "test_conformance.py::test_entry_conforms[neft_uniform]",
+     ("distributions", DRAW, ONE_SIDED)),
+    (1, "U[0, 1) on layers", f"{DISTRIBUTION}[hype uniform-right]", ("distributions", DRAW, ONE_SIDED)),
+    (2, "U(-.5, .5), half the scale", f"{RMS}[Uniform]", ("distributions", DRAW, f"{DRAW} / 2")),
+    (3, "length: the padded width", FORMULA,
+     ("scales", LENGTHS, "lengths = batch.lengths.new_tensor(embeds.shape[1])")),
+    (3, "length: the whole packed row", "test_batch.py::test_reads_packed_rows",
+     ("batch", "lengths = _per_document(real.long(), document)",
+      "lengths = real.sum(1, keepdim=True).expand_as(document)")),
+    (3, "length: a constant", FORMULA, ("scales", LENGTHS, "lengths = batch.lengths.new_tensor(512)")),
+    (4, "noise on padding", FORMULA,
+     ("tokens", "return batch.real.float()", "return (batch.real | ~batch.real).float()")),
+    (4, "noise on the padding of a packed row", "test_batch.py::test_reads_what_trl_collates",
+     ("batch", "real = real & ~(tail & (positions.shape[1] > 1))", "real = real")),
+    (5, "noise in evaluation", "test_sft.py::test_evaluation_is_that_of_the_clean_model",
+     ("mixin", TRAINING, "if self.strategy.clean:"), ("tap", LIVE, "return self._pass is not None")),
+    (5, "noise in generation: whenever the model is in train mode",
+     "test_trainers.py::test_only_the_pass_that_trains_is_noisy[grpo]",
+     ("tap", LIVE, "return self.model.training"), ("tap", CLOSE, "            KNOWN.drawn = None\n")),
+    (5, "noise in the reference model", REFERENCE, ("tap", LIVE, "return self._pass is not None")),
+    (5, "noise after an exception", "test_tap.py::test_an_exception_closes_the_pass",
+     ("tap", f"{OPEN}        finally:\n{CLOSE}", f"        yield self._pass\n{CLOSE[4:]}")),
+    (5, "a hook left after an exception", "test_sft.py::test_an_exception_leaves_no_hook_and_a_second_run_works",
+     ("mixin", "            self._starting = False\n            self._detach()\n",
+      "            self._starting = False\n")),
+    (6, "a noise that cannot enter is ignored", f"{HERE}noise_that_cannot_enter_is_an_error_and_not_ignored",
+     ("step", "if done.batch is None or (noise is not None and not done.deltas):", "if done.batch is None:")),
+    (6, "a model without a token embedding is accepted", "test_attach.py::test_models_and_batches_that_cannot_work",
+     ("parts", "if not isinstance(embedding, nn.Module):", "embedding = embedding or nn.Identity()\n    if False:")),
+    (6, "alpha is ignored", FORMULA, ("scales", "alpha = value_at(self.alpha, batch.progress)", "alpha = 5.0")),
+    (7, "every nn.Embedding is hooked", f"{HERE}only_the_token_embedding_gets_noise",
+     ("tap", "embeddings = [find_embedding(each) for each in models]",
+      "embeddings = [m for each in models for m in each.modules() if isinstance(m, nn.Embedding)]")),
+    (8, "the embedding's own factor is ignored", RAW,
+     ("tap", "replace(self._batch.at(site), factor=factor)", "self._batch.at(site)")),
+    (9, "the dtype is promoted by the noise", "test_tap.py::test_zero_delta_changes_no_bit",
+     ("rounding", "(exact + (rounded - exact).detach()).to(embeds.dtype)", "exact + (rounded - exact).detach()")),
+    (9, "the noise is rounded away", "test_tap.py::test_bf16_keeps_mean_and_rms_of_small_noise[1.0-8192]",
+     ("rounding", "if embeds.dtype not in LEFT_OUT:", "if True:")),
+    (10, "the module's forward is overwritten", f"{HERE}nothing_of_the_model_is_replaced", ("tap", HOOK, OVERWRITE)),
+    (11, "the table is edited, and with it the tied head", f"{HERE}the_tied_head_reads_clean_weights",
+     ("tap", OPEN, f"{EDITED}        table += extra\n{OPEN}"),
+     ("tap", CLOSE, f"{CLOSE}            table -= extra\n")),
+    (12, "losses compared with the noise on", "test_compare.py::test_losses_are_measured_with_the_noise_off",
+     ("compare/measures", "with torch.no_grad(), trainer.accelerator.autocast():",
+      "with trainer._attached().open(trainer._noise, trainer._read(batch)):")),
+    (12, "losses evaluated with the noise on",
+     "test_evaluation_model.py::test_scores_agree_with_numpy_and_the_trainer",
+     ("evaluation/losses", "    found: dict[int, Scores] = {}\n",
+      '    found, noise = {}, noise or __import__("neft_zoo").make("neft_uniform").noise\n')),
+    (13, "a radius that only guards against 0 / 0", "test_ascent.py::test_a_radius_is_a_radius[smart-right]",
+     ("ball", "return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)", GUARD)),
+    (14, "a divergence over padding", GRADED,
+     ("step", "graded = self.graded\n", "graded = self.graded | ~self.graded\n")),
+    (14, "a divergence over the prompt", GRADED,
+     ("step", "graded = self.graded\n", "graded = self.batch.real[:, 1:]\n")),
+    (14, "a divergence summed over tokens", GRADED, ("step", MEAN, "return total")),
+    (14, "a divergence averaged per micro-batch", f"{SPLIT}[r3f]", ("step", "return total * self.token_weight", MEAN)),
+    (15, "JS with its arguments reversed", "test_divergences.py::test_a_divergence_equals_its_definition[js-1.0]",
+     ("divergences", "(_kl(log_p, log_mean) + _kl(log_q, log_mean)) / 2",
+      "(_kl(log_mean, log_p) + _kl(log_mean, log_q)) / 2")),
+    (16, "the original cross-entropy dropped",
+     "test_objectives.py::test_cutoff_keeps_the_original_loss[cutoff_token-0.0]",
+     ("objectives", "loss = self.first * clean.loss + weight *", "loss = weight *")),
+    (17, "zero_grad inside a trainer's step", f"{SPLIT}[freelb]",
+     ("step", "            for leaf in leaves:\n",
+      "            self.tap.model.zero_grad()\n            for leaf in leaves:\n")),
+    (17, "zero_grad inside a loop's step",
+     "test_passes.py::test_gradients_of_an_earlier_micro_batch_are_kept[symnoise]",
+     ("step", "        self.passes.append(done)\n",
+      "        self.passes.append(done)\n        self.tap.model.zero_grad()\n")),
+    (18, "the variance of a distribution used as its deviation", f"{RMS}[Gaussian]",
+     ("distributions", GAUSSIAN, f"{GAUSSIAN}**2")),
+    (18, "the variance of a size used as its deviation", f"{DISTRIBUTION}[pdr-right]",
+     ("scales", "* value_at(self.size, batch.progress)", "* value_at(self.size, batch.progress) ** 2")),
+    (19, "weight noise added and subtracted in place",
+     "test_flat_lora.py::test_flat_lora_restores_every_bit_after_200_cycles_in_bf16[False]",
+     ("weights", f"weight.data += {SHAKEN}",
+      f"saved[-1] = weight, {SHAKEN}                weight.data += saved[-1][1]\n"),
+     ("weights", "weight.data.copy_(before)", "weight.data -= before")),
+    (19, "the global seed reset", "test_sft.py::test_noise_leaves_the_global_random_state_alone",
+     ("batch", KEYS, f"        torch.manual_seed(0)\n{KEYS}")),
+    (20, "the hidden size hard-coded", FORMULA,
+     ("scales", "(lengths.float() * embeds.shape[-1]).sqrt()", "(lengths.float() * 4096).sqrt()")),
+    (20, "the number of steps hard-coded", "test_sft.py::test_noise_is_logged_at_its_nominal_size",
+     ("mixin", "max(1, self.state.max_steps)", "1218")),
+    (21, "R-Drop accepted on a model without dropout",
+     "test_objectives.py::test_r_drop_without_dropout_says_what_to_set",
+     ("objectives", "        require_dropout(model)\n", "")),
+    (22, "dropout masks drawn anew at every step of an ascent",
+     "test_passes.py::test_all_passes_of_a_step_share_their_dropout_masks[freelb-False]",
+     ("step", "        if not redraw_dropout:\n            self._same_dropout()\n", "")),
+    (23, "the table read outside the forward pass, where a sharded engine holds none",
+     f"{HERE}relative_noise_looks_at_the_output_and_not_at_the_table",
+     ("tap", OPEN, f"        find_embedding(self.model).weight[0].norm()\n{OPEN}")),
+    (23, "a sharded table taken for a whole one", f"{HERE}a_sharded_table_is_not_looked_at",
+     ("ahead", WHOLE, "return True")),
+    (24, "another prompt in evaluation than in training", "test_evaluation_model.py::test_rows_are_the_trainers_own",
+     ("evaluation/records", "add_generation_prompt=True", "add_generation_prompt=False")),
+    (24, "the trainer's chat template not used in evaluation",
+     "test_evaluation_model.py::test_prompts_go_through_the_trainers_template",
+     ("evaluation/records", "chat_template=template", "chat_template=None")),
+)
+# fmt: on
