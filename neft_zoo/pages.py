@@ -21,11 +21,17 @@ def prose(entry: Entry) -> str:
 
 def readable(text: str) -> str:
     """Return the text with its displayed formulas as a terminal can show them, each on a line of its own."""
+    return re.sub(r"\$\$(.+?)\$\$", lambda found: f"    {_plain(found[1])}", text, flags=re.DOTALL)
+
+
+def _plain(formula: str) -> str:
+    """Return a formula without TeX; braces stay around what would run together, as in d_{k+1}."""
     from pylatexenc.latex2text import LatexNodes2Text
 
-    reader = LatexNodes2Text(math_mode="text")
-    found = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
-    return found.sub(lambda match: "    " + " ".join(reader.latex_to_text(match[1]).split()), text)
+    formula = re.sub(r"([_^])\{([^{}]*(?:[-+=,]|\\le|\\ge)[^{}]*)\}", r"\1{\\{\2\\}}", formula)
+    formula = re.sub(r"(\\lVert)\s+", r"\1{}", re.sub(r"\s+(\\rVert)", r"\1{}", formula))
+    formula = re.sub(r"(\\(?!bar|tilde|sqrt)[a-zA-Z]+)\s+(?=[^{\s])", r"\1{} ", formula)  # or the space is lost
+    return " ".join(LatexNodes2Text(math_mode="text").latex_to_text(formula).split())
 
 
 def argument_texts(entry: Entry) -> dict[str, str]:

@@ -9,6 +9,7 @@ import yaml
 
 from neft_zoo import recipe, registry
 from neft_zoo.cli import main
+from neft_zoo.pages import readable
 
 
 @pytest.fixture
@@ -39,6 +40,20 @@ def test_show_explains_every_entry(cli, name):
     assert "Cost " in out and (entry.paper or "none") in out
     block = yaml.safe_load(out.split("In a recipe")[1])["noise"]
     assert registry.make(block) == registry.make(name)
+
+
+@pytest.mark.parametrize(
+    ("tex", "expected"),
+    [
+        (
+            r"d_{k+1} = \Pi_{\lVert d \rVert \le r}(d_k + \eta\, g_k / \sqrt D)",
+            "d_{k+1} = Π_{‖d‖ ≤ r}(d_k + η g_k / √(D))",
+        ),
+        (r"z \sim U[-1, 1], \quad e^{\mathrm{cut}} = e \odot m", "z ∼ U[-1, 1], e^cut = e ⊙ m"),
+    ],
+)
+def test_a_formula_is_readable_without_tex(tex, expected):
+    assert readable(f"$${tex}$$\n\nText.") == f"    {expected}\n\nText."
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from naive import DOCUMENTS, INPUTS, Naive, Quadratic, apart, furthest, gradients, own
+from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gradients, own
 
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.batch import Batch, step_key
 from neft_zoo.noise import AtLayers
+from neft_zoo.registry import Strategy
 
 
 @pytest.fixture
@@ -39,6 +40,16 @@ def compare(model, name, reference, **arguments):
     assert furthest(got, gradients(model)) < 1e-4
 
 
+class Signed:
+    """A noise times a sign."""
+
+    def __init__(self, noise, sign):
+        self.noise, self.sign = noise, sign
+
+    def __call__(self, embeds, batch):
+        return self.sign * self.noise(embeds, batch)
+
+
 def negative(deltas):
     return {site: -delta for site, delta in deltas.items()}
 
@@ -48,6 +59,18 @@ def test_symnoise_is_the_mean_of_both_signs_of_one_draw(model):
         return (naive.loss(d) + naive.loss(negative(d))) / 2
 
     compare(model, "symnoise", reference, alpha=20)
+
+
+def test_symnoise_uses_one_delta_in_both_passes_and_is_even_in_it(llama):
+    strategy, model = make("symnoise", alpha=20), llama().train()
+    losses = []
+    for sign in (1.0, -1.0):
+        spy = Spy(strategy.objective)
+        noise = Signed(strategy.noise, sign)
+        losses.append(attach(model, Strategy(noise, spy), total_steps=1).loss(INPUTS))
+        one, two = (done.deltas[-1] for done in spy.step.passes)
+        assert torch.equal(one, -two) and one.any()
+    assert torch.equal(*losses), "f(d) + f(-d) has no sign"
 
 
 def consistency(kind, weight, second):

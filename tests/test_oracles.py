@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from neft_zoo import make
 from neft_zoo.batch import Batch
@@ -110,3 +111,18 @@ def test_token_relative_is_in_proportion_to_every_token(embeds, batch):
     z = noise.what(batch, WIDTH).double().numpy()
     rms = np.sqrt((scaled.double().numpy() ** 2).mean(-1, keepdims=True))
     np.testing.assert_allclose(delta_of(noise, scaled, batch), expected(z * rms, lambda n: 0.2), rtol=1e-5)
+
+
+def test_token_vat_starts_from_one_draw_per_token():
+    """U(-1, 1) at NEFTune's scale, equal for equal tokens wherever they stand."""
+    ids = torch.randint(1, 200, (40, 12), generator=torch.Generator().manual_seed(0))
+    batch = Batch.from_inputs({"input_ids": ids}, key=5)
+    delta = delta_of(make("token_vat", alpha=ALPHA).noise, torch.zeros(40, 12, WIDTH), batch)
+    z = (delta / by_length(ALPHA)(12)).reshape(-1, WIDTH)
+    tokens = ids.flatten().numpy()
+    drawn = np.array([z[tokens == token][0] for token in np.unique(tokens)])
+    np.testing.assert_array_equal(z, drawn[np.searchsorted(np.unique(tokens), tokens)])
+    assert len(np.unique(drawn, axis=0)) == len(drawn)
+    assert stats.kstest(drawn.ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-6
+    other = Batch.from_inputs({"input_ids": ids}, key=6)
+    assert not np.array_equal(delta, delta_of(make("token_vat", alpha=ALPHA).noise, torch.zeros(40, 12, WIDTH), other))

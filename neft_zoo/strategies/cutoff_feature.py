@@ -11,9 +11,10 @@ def cutoff_feature(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float 
     $$\mathrm{CE}(e) + a\,\mathrm{CE}(e^{cut}) + b\,\mathrm{JS}(p, p^{cut}), \qquad e^{cut} = e \odot m,
     \quad m \sim \mathrm{Bernoulli}(1 - r) \text{ per document}$$
 
-    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less
-    cost. The original loss stays in, and the Jensen-Shannon divergence is between the two predictions at graded
-    tokens; the published code differs in both. Twice the cost of a step.
+    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost;
+    we know of no result for causal language models. The mildest of the three: no token is lost as a whole. The
+    original loss stays in, and the Jensen-Shannon divergence is between the two predictions at graded tokens; the
+    published code differs in both. Twice the cost of a step.
 
     Args:
         ratio: share of features removed (0 to 1, 1 excluded), a number or a schedule.

@@ -10,8 +10,9 @@ def cutoff_token(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 
 
     $$\mathrm{CE}(e) + a\,\mathrm{CE}(e^{cut}) + b\,\mathrm{JS}(p, p^{cut}), \qquad e^{cut}_t = e_t\,[u_t \ge r]$$
 
-    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less
-    cost. The original loss stays in, and the Jensen-Shannon divergence is between the two predictions at graded
+    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost;
+    we know of no result for causal language models. Not where every token of the question counts, as in sums or
+    code. The original loss stays in, and the Jensen-Shannon divergence is between the two predictions at graded
     tokens; the published code differs in both. Twice the cost of a step.
 
     Args:

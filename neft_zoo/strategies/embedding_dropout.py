@@ -10,8 +10,8 @@ def embedding_dropout(p: Scalar = 0.1) -> Strategy:
     $$\tilde e = e \odot m / (1 - p), \qquad m \sim \mathrm{Bernoulli}(1 - p)$$
 
     Multiplicative noise: large coordinates move more, and the gradient passes the coordinates that are kept only.
-    On a small model it did as well as NEFTune at equal effect on the training loss. The cheapest alternative to
-    try.
+    Made for recurrent models. On a small model it did as well as NEFTune at equal effect on the training loss; we
+    know of no larger comparison. The cheapest alternative to try, unless the model has dropout of its own.
 
     Args:
         p: probability that a coordinate is set to 0 (0 to 1, 1 excluded), a number or a schedule.

@@ -13,9 +13,9 @@ def lnsr(size: Scalar = 0.1, weight: Scalar = 1.0, first: int = 0) -> Strategy:
     $$\mathrm{CE}(e) + \lambda \sum_{l \ge b} \lVert h_l(e) - h_l(e + z) \rVert^2 / D,
     \qquad z_t = s\,\mathrm{rms}(e_t)\,g_t, \quad g \sim N(0, 1)$$
 
-    Noise stability of the output of every layer from b on, over the real tokens. The paper reports steadier fine-
-    tuning of BERT and RoBERTa on small data sets. A large weight freezes what the lower layers do. Twice the cost of
-    a step.
+    Noise stability of the output of every layer from b on, over the real tokens. The paper reports steadier
+    fine-tuning of BERT and RoBERTa on small data sets; we know of no result for causal models. A large weight
+    freezes what the lower layers do. Twice the cost of a step.
 
     Args:
         size: noise rms over embedding rms (dimensionless, >= 0), a number or a schedule.

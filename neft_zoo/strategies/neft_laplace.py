@@ -11,8 +11,8 @@ def neft_laplace(alpha: Scalar = 5.0, match_rms: bool = False) -> Strategy:
 
     $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim \mathrm{Laplace}(0, 1/\sqrt 2)$$
 
-    z has standard deviation 1, three times the energy of uniform noise at the same alpha. No paper recommends it: it
-    is here to show whether heavy tails matter, and at equal energy there is no sign that they do.
+    z has standard deviation 1, three times the energy of uniform noise at the same alpha. No paper recommends it,
+    and we know of no result for or against it: it is here to show whether heavy tails matter.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule.

@@ -11,10 +11,12 @@ def neft_uniform(alpha: Scalar = 5.0, length: Length = "document", space: Space 
 
     $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim U[-1, 1]$$
 
-    with n the real tokens of the document and D the width. The paper reports large gains on instruction following
-    judged by models, most of which come with longer answers; on reasoning and on losses at the best checkpoint,
-    controlled comparisons find gains, nothing or harm. It slows overfitting down, so it pays most where a small data
-    set is trained on for several epochs.
+    with n the real tokens of the document and D the width. For: LLaMA-2-7B on Alpaca went from 29.79 to 64.69 on
+    AlpacaEval (GPT-4 as judge), with answers nearly three times as long; on seven other instruction sets another
+    team saw six gains (Dolly: 30.8 to 38.3) and one loss (LIMA: 32.9 to 30.8). Against: with the length controlled,
+    the public leaderboard has 26.29 and 31.61 for the LLaMA-1 model; on GSM8K a third team had 41.6 without and
+    41.3 with it. It slows overfitting down more than it lifts the best checkpoint, so it pays most where a small
+    data set is trained on for several epochs.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule; the paper chose from 5, 10 and 15.

@@ -8,9 +8,9 @@ def noisy_tune(strength: float = 0.15) -> Strategy:
 
     $$W \leftarrow W + U[-\lambda/2, \lambda/2]\;\mathrm{std}(W)$$
 
-    The paper reports small, steady gains on GLUE for encoders. It costs nothing and is done once: a resumed run is
-    not shaken again. Under LoRA the adapter's own matrices are shaken, as the base must stay what it was when the
-    adapter is used later. Too much strength forgets what was pretrained.
+    The paper reports small, steady gains on GLUE for encoders; we know of no result for causal models. It costs
+    nothing and is done once: a resumed run is not shaken again. Under LoRA the adapter's own matrices are shaken,
+    as the base must stay what it was when the adapter is used later. Too much strength forgets what was pretrained.
 
     Args:
         strength: width of the noise over the matrix's standard deviation (dimensionless, >= 0).

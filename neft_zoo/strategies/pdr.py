@@ -14,8 +14,9 @@ def pdr(eps: Scalar = 1e-3, weight: Scalar = 1.0, divergence: Divergence = "js")
     $$\mathrm{CE}(e) + a\,D_f(p, q), \qquad q \text{ from } e + z, \quad z \sim N(0, \epsilon^2)$$
 
     Posterior differential regularization with an f-divergence: KL, symmetric KL, Jensen-Shannon or squared
-    Hellinger. The paper reports robustness out of domain on reading comprehension and inference tasks. The
-    divergences differ by constant factors at small noise, so tune the weight with the divergence.
+    Hellinger. The paper reports robustness out of domain on reading comprehension and inference tasks, with
+    encoders only. The divergences differ by constant factors at small noise, so tune the weight with the
+    divergence.
 
     Args:
         eps: standard deviation of the noise (in the embedding's own unit, >= 0), a number or a schedule.

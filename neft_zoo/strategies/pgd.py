@@ -14,8 +14,9 @@ def pgd(steps: int = 2, size: Scalar = 0.1, radius: Scalar = 0.3, alpha: Scalar 
     $$d \leftarrow \Pi_{\lVert d \rVert \le r}(d + \eta\, g / \lVert g \rVert) \;\; K \text{ times},
     \qquad \mathrm{CE}(e + d)$$
 
-    Projected gradient ascent on the embeddings from NEFTune's noise, per document; only the last pass trains. More
-    robust to perturbed embeddings, and often a little worse on clean text. K + 1 passes.
+    Projected gradient ascent on the embeddings from NEFTune's noise, per document; only the last pass trains. Made
+    for robustness to attacks: the model withstands perturbed embeddings better, and is often a little worse on
+    clean text. Not the first choice for better answers. K + 1 passes.
 
     Args:
         steps: K (>= 0); 0 leaves the random start.

@@ -17,9 +17,10 @@ def r3f(
     $$\mathrm{CE}(e) + \lambda\,[\mathrm{KL}(p \Vert q) + \mathrm{KL}(q \Vert p)], \qquad q \text{ from } e + z,
     \quad z \sim U[-\epsilon, \epsilon]$$
 
-    The paper reports steadier fine-tuning of small encoders against representational collapse. The divergence is
-    averaged over graded tokens, not summed over padding as in the published code, so weights do not carry over
-    from it. eps 1e-5 vanishes in bf16: use `relative`, a fraction of each token's rms.
+    The paper reports steadier fine-tuning of encoders and of BART against representational collapse; we know of no
+    result for large causal models. The divergence is averaged over graded tokens, not summed over padding as in the
+    published code, so weights do not carry over from it. eps 1e-5 vanishes in bf16: use `relative`, a fraction of
+    each token's rms.
 
     Args:
         eps: size of the noise (in the embedding's own unit, or a fraction of its rms; >= 0), a number or a

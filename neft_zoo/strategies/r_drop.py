@@ -10,8 +10,9 @@ def r_drop(weight: Scalar = 1.0) -> Strategy:
     $$\frac{1}{2}(\mathrm{CE}_1 + \mathrm{CE}_2)
     + \frac{a}{2}\,[\mathrm{KL}(p_1 \Vert p_2) + \mathrm{KL}(p_2 \Vert p_1)]$$
 
-    The paper reports gains on translation, summarization and classification at twice the cost. Most large models
-    have no dropout, and then both passes are the same: that is refused. With LoRA, set `lora_dropout`.
+    The paper reports gains on translation, summarization and classification at twice the cost; of large language
+    models it says nothing. Most of those have no dropout, and then both passes are the same: that is refused. With
+    LoRA, set `lora_dropout`.
 
     Args:
         weight: of the divergence (>= 0), a number or a schedule.

@@ -16,8 +16,8 @@ def token_vat(steps: int = 2, size: Scalar = 0.1, alpha: Scalar = 0.1, radius: S
 
     Equal tokens start from equal noise, and every token moves by its own share n_t of the step, while the document
     stays in its ball; all passes train. The paper keeps a table of perturbations for the whole vocabulary during
-    training; here the start is shared within a step, so that a strategy holds no state. It gained on
-    classification and tagging. K passes.
+    training; here the start is shared within a step, so that a strategy holds no state. It gained on classification
+    and tagging with encoders; we know of no result for text that is generated. K passes.
 
     Args:
         steps: K, the number of passes (>= 1).

@@ -14,10 +14,10 @@ def vat(
     r"""VAT: the clean prediction as a fixed target under the worst perturbation.
 
     $$\mathrm{CE}(e) + \lambda\,\mathrm{KL}(\mathrm{const}(p) \,\Vert\, p_{d}),
-    \qquad d = \arg\max_{\lVert d \rVert \le \epsilon} \mathrm{KL}(p \Vert p_d)$$
+    \qquad d = \mathrm{argmax}_{\lVert d \rVert \le \epsilon} \mathrm{KL}(p \Vert p_d)$$
 
     Virtual adversarial training: no gradient flows into the clean side, so it cannot be met by making the clean
-    prediction vague. Made for semi-supervised learning; for language models there is no published comparison.
+    prediction vague. Made for semi-supervised learning; for language models we know of no comparison.
     Three passes.
 
     Args:
