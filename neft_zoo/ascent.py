@@ -13,7 +13,7 @@ from neft_zoo.schedules import Scalar, check_count, check_scalar, value_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from neft_zoo.batch import Batch
     from neft_zoo.divergences import Divergence
@@ -58,6 +58,16 @@ class Ascends(Defaults):
     """An objective that needs a gradient at its noise."""
 
     family: ClassVar[Family] = "adversarial"
+
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.parts import checkpoints_reentrantly  # late: `neft-zoo list` works without torch
+
+        super().check(model)
+        if checkpoints_reentrantly(model):
+            raise NoiseError(
+                "use_reentrant must be false in the model's gradient checkpointing with an ascent, which takes "
+                "gradients at the noise, got true."
+            )
 
     def takes(self, noise: Noise | TokenEdit | None) -> None:
         if isinstance(noise, TokenEdit):

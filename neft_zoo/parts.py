@@ -79,3 +79,9 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
     if layers is None:
         raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")
     return list(layers)
+
+
+def checkpoints_reentrantly(model: nn.Module) -> bool:
+    """Return whether gradient checkpointing is on in the form that allows one backward pass only."""
+    functions = (vars(m).get("_gradient_checkpointing_func") for m in model.modules())
+    return any(getattr(function, "keywords", {}).get("use_reentrant") for function in functions)

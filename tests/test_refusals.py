@@ -147,6 +147,15 @@ def test_reentrant_checkpointing(llama, config, records, tokenizer, name):
     refuse(lambda: SFTTrainer(llama(), noise=name, **settings), f"use_reentrant must be false with {name}")
 
 
+@pytest.mark.parametrize("name", ["fgm", "pgd", "freelb", "smart", "vat", "lat", "cat", "token_vat"])
+def test_a_model_that_checkpoints_reentrantly(llama, name):
+    model = llama().train()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    refuse(lambda: attach(model, fitting(name), total_steps=1), "use_reentrant must be false .* with an ascent")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    attach(model, fitting(name), total_steps=1).loss(INPUTS).backward()
+
+
 def test_a_batch_without_a_graded_token_trains_on_nothing(llama, config, records, tokenizer):
     """As in TRL: its loss is 0, not 0 / 0."""
     nothing = {**INPUTS, "labels": torch.full_like(INPUTS["labels"], -100)}
