@@ -118,6 +118,16 @@ def test_one_batch_of_four_is_four_of_one(trained, name):
     assert differ(split, whole) < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "noise"), [*zip(["fgm", "symnoise", "pdr", "freelb", "pgd", "vat", "cat", "r3f"], STARTS, strict=True)]
+)
+def test_a_trainer_runs_an_objective_with_another_noise(trained, name, noise):
+    strategy = Strategy(noise, make(fitting(name)).objective)
+    whole = trained(strategy)
+    split = trained(strategy, per_device_train_batch_size=1, gradient_accumulation_steps=4)
+    assert differ(split, whole) < 1e-3 < differ(trained(fitting(name)), whole)
+
+
 @pytest.mark.parametrize("name", ["symnoise", "r3f", "lnsr", "vat", "freelb", "lat", "cat", "embed_mix"])
 def test_a_padding_free_trainer_is_alike(trained, name):
     whole = trained(fitting(name))
