@@ -95,7 +95,9 @@ def test_every_listed_mistake_can_still_be_put_in():
     """`make mistakes` does so, and runs the tests that are named."""
     tests, package = Path(__file__).parent, Path(neft_zoo.__file__).parent
     assert sorted({number for number, *_ in MISTAKES}) == list(range(1, 25))
-    for _, _, test, *changes in MISTAKES:
+    told = (tests.parent / "docs" / "mutants.md").read_text(encoding="utf-8")
+    for number, what, test, *changes in MISTAKES:
+        assert f"| {number} | {what} | `{test}` | killed |" in told
         changed = {}
         for module, old, new in changes:
             source = changed.get(module) or (package / f"{module}.py").read_text(encoding="utf-8")
