@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -24,7 +25,13 @@ def cli(capsys):
 
 def test_list_shows_every_entry_and_filters(cli):
     status, out, _ = cli("list")
-    assert status == 0 and len(out.splitlines()) == 1 + len(registry.names())
+    header, *lines = out.splitlines()
+    assert status == 0 and header.split() == ["name", "family", "passes", "site", "paper", "what"]
+    for name, line in zip(registry.names(), lines, strict=True):
+        entry, strategy = registry.entry(name), registry.make(name)
+        paper = entry.paper.rpartition("/")[2] if entry.paper else "-"
+        cells = [name, strategy.family, str(strategy.objective.passes), strategy.site, paper, entry.summary]
+        assert [cell.strip() for cell in re.split(r"\s{2,}", line)] == cells
     _, out, _ = cli("list", "neft_[gu]*")
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["neft_gaussian", "neft_uniform"]
     assert cli("list", "x*")[0] == 2
