@@ -71,6 +71,7 @@ def arrived(model, inputs, noise):
     return seen[0] - seen[1], handle.measured
 
 
+@pytest.mark.cell("Architectures", "{family}")
 def test_every_document_gets_its_noise_and_nothing_else_does(family):
     name, model, inputs = family
     delta, measured = arrived(model, inputs, {"name": "neft_uniform", "alpha": ALPHA})
@@ -83,6 +84,7 @@ def test_every_document_gets_its_noise_and_nothing_else_does(family):
     assert measured["rms"] == pytest.approx(delta[real].square().mean().sqrt().item(), rel=1e-3)
 
 
+@pytest.mark.cell("Architectures", "{family}")
 def test_evaluation_and_passes_without_gradients_are_clean(family):
     name, model, inputs = family
     clean = copy.deepcopy(model)
@@ -98,6 +100,7 @@ def test_evaluation_and_passes_without_gradients_are_clean(family):
     handle.detach()
 
 
+@pytest.mark.cell("Architectures", "{family}")
 def test_greedy_decoding_in_train_mode_is_that_of_the_model_without_hooks(family):
     name, model, inputs = family
     clean = copy.deepcopy(model)
@@ -115,6 +118,7 @@ def test_greedy_decoding_in_train_mode_is_that_of_the_model_without_hooks(family
 STEPS = ["neft_uniform", {"name": "r3f", "eps": 1.0, "relative": True}, "lnsr", {"name": "hype", "size": 0.01}]
 
 
+@pytest.mark.cell("Architectures", "{family}")
 @pytest.mark.parametrize("noise", STEPS, ids=["neft_uniform", "r3f", "lnsr", "hype"])
 def test_a_step_gives_finite_gradients(family, noise):
     name, model, inputs = family
@@ -200,6 +204,7 @@ def relative(name, noise, **changes):
     return 10 ** (-measured["snr_db"] / 20)
 
 
+@pytest.mark.cell("Architectures", "{name}: alpha in space='raw' and 'scaled'")
 @pytest.mark.parametrize("name", [*SCALED, "granite", "qwen3"])
 def test_raw_noise_is_the_same_share_of_the_signal_on_every_family(name):
     raw, scaled = ({"name": "neft_uniform", "space": space} for space in ("raw", "scaled"))
@@ -219,12 +224,14 @@ def test_raw_noise_under_a_peft_wrapper():
         assert delta[0].norm().item() == pytest.approx(5 / math.sqrt(3) * math.sqrt(32), rel=0.2)
 
 
+@pytest.mark.cell("Architectures", "{family}")
 def test_relative_noise_is_the_same_share_on_every_family(family):
     name, model, inputs = family
     _, measured = arrived(model, inputs, {"name": "token_relative", "rho": 0.1})
     assert measured["snr_db"] == pytest.approx(20, abs=0.3)
 
 
+@pytest.mark.cell("Architectures", "{name}: its second token embedding stays clean")
 @pytest.mark.parametrize("name", ["gemma3n", "gemma4"])
 def test_a_second_token_embedding_stays_clean(name):
     model, inputs, seen = text(name), text_batch(), []
@@ -271,20 +278,24 @@ def test_positions_of_three_planes_cut_no_document_at_an_image():
         assert torch.equal(batch.keys[batch.real], plain.keys[batch.real])
 
 
+@pytest.mark.cell("Architectures", "{kind}")
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("kind", "model", "message"),
     [
         (
+            "t5 (an encoder-decoder)",
             lambda: t.T5ForConditionalGeneration(t.T5Config(vocab_size=64, d_model=32, num_layers=1, d_ff=32)),
             "must not be an encoder-decoder, got T5ForConditionalGeneration",
         ),
         (
+            "resnet (no token embedding)",
             lambda: t.ResNetForImageClassification(t.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])),
             "must have a token embedding .* got ResNetForImageClassification",
         ),
     ],
     ids=["encoder-decoder", "no embedding"],
 )
-def test_models_that_cannot_take_noise_are_refused_by_name(model, message):
-    with pytest.raises(NoiseError, match=message):
+def test_models_that_cannot_take_noise_are_refused_by_name(refused, kind, model, message):
+    with pytest.raises(NoiseError, match=message) as caught:
         attach(model(), "neft_uniform", total_steps=1)
+    refused(caught)

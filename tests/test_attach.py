@@ -64,6 +64,7 @@ def test_steps_are_counted_or_given(llama):
     assert not any(m._forward_hooks for m in model.modules())
 
 
+@pytest.mark.cell("The clean model", "evaluation, attach()")
 def test_evaluation_is_clean(llama):
     model = llama()
     clean = model.eval()(**BATCH).loss
@@ -76,6 +77,7 @@ def test_evaluation_is_clean(llama):
     assert torch.equal(model(**BATCH).loss, clean)
 
 
+@pytest.mark.cell("Faults", "attach() twice on one model")
 def test_attached_twice_only_the_one_in_use_adds(llama):
     model = llama().train()
     attach(model, {"name": "neft_uniform", "alpha": 50}, total_steps=1)

@@ -98,12 +98,14 @@ def ends_alike(one, other, steps):
     return same(*map(load_file, saved)) and losses[0] == losses[1]
 
 
+@pytest.mark.cell("Faults", "SIGKILL at any moment of a checkpoint")
 def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(tmp_path):
     train(tmp_path / "whole", "neft_uniform", 8)
     killed_run(tmp_path / "killed", "neft_uniform", kills=2, steps=8)
     assert ends_alike(tmp_path / "whole", tmp_path / "killed", 8)
 
 
+@pytest.mark.cell("Faults", "SIGKILL at any moment of a checkpoint")
 @pytest.mark.slow
 def test_soak_killed_runs_end_like_whole_ones(tmp_path):
     torn = 0
@@ -158,6 +160,7 @@ def test_the_command_says_that_there_is_nothing_to_resume(tmp_path, capsys):
     assert "needs a complete checkpoint in output_dir, got none" in capsys.readouterr().err
 
 
+@pytest.mark.cell("Faults", "full disk at a checkpoint")
 @pytest.mark.parametrize(("noise", "file"), [("neft_uniform", "noise.json"), ("token_frequency", token_counts.FILE)])
 def test_a_full_disk_at_a_checkpoint_stops_the_run_and_spares_the_earlier_ones(tmp_path, monkeypatch, noise, file):
     replace = Path.replace

@@ -58,6 +58,7 @@ def trained(model, config, records, tokenizer, noise, **settings):
     return trainer
 
 
+@pytest.mark.cell("Faults", "exception or Ctrl-C inside a forward or backward pass")
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 @pytest.mark.parametrize("noise", ["neft_uniform", "freelb", LAT, "vat"])
@@ -74,6 +75,7 @@ def test_an_error_inside_a_pass_leaves_no_trace(llama, config, records, tokenize
     assert same(weights(again.model), weights(trained(plain, config, records, tokenizer, noise).model))
 
 
+@pytest.mark.cell("Faults", "deepcopy, pickle, save_pretrained")
 @pytest.mark.parametrize("noise", ["neft_uniform", "symnoise", LAT])
 def test_an_attached_model_can_be_copied_pickled_and_saved(llama, tmp_path, noise):
     model = llama().train()
@@ -94,6 +96,7 @@ def test_an_attached_model_can_be_copied_pickled_and_saved(llama, tmp_path, nois
     assert traces(model) == before
 
 
+@pytest.mark.cell("Faults", "model_init")
 def test_a_fresh_model_of_model_init_is_attached_in_every_run(llama, config):
     made = []
 
@@ -123,6 +126,7 @@ class TooBig(nn.Module):
         return nn.functional.silu(x)
 
 
+@pytest.mark.cell("Faults", "auto_find_batch_size")
 @pytest.mark.parametrize("noise", ["neft_uniform", "symnoise"])
 def test_a_smaller_batch_is_found_and_the_noise_is_not_doubled(llama, config, records, tokenizer, noise):
     def with_limit():

@@ -134,6 +134,7 @@ def test_a_padding_free_trainer_is_alike(trained, name):
     assert differ(trained(fitting(name), padding_free=True, max_length=None), whole) < 1e-3
 
 
+@pytest.mark.cell("Precision", "bf16 autocast")
 @pytest.mark.parametrize("name", ["freelb", "fgm", "pgd", "smart", "r3f"])
 def test_autocast_and_lora_train_as_in_full_precision(llama, trained, name):
     from peft import LoraConfig, get_peft_model

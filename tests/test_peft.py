@@ -97,7 +97,9 @@ def test_adapter_trains_saves_and_loads_in_plain_peft(llama, config, records, to
     torch.testing.assert_close(loaded.eval()(ids).logits, noisy.model(ids).logits, atol=2e-6, rtol=1e-5)
 
 
-@pytest.mark.cell("Adapters", "merge, disable and switch while noise is attached")
+@pytest.mark.cell("Adapters", "disable_adapter() while noise is attached")
+@pytest.mark.cell("Adapters", "another adapter switched to while noise is attached")
+@pytest.mark.cell("Adapters", "merge_and_unload() while noise is attached")
 def test_adapters_switch_and_merge_while_noise_is_attached(llama):
     model = get_peft_model(llama(), ADAPTERS["lora"]())
     clean = llama()
@@ -153,7 +155,8 @@ def test_qlora_trains_real_steps(llama, config, records, tokenizer, tmp_path, na
     moved = [key for key in after if "lora_B" in key and not torch.equal(after[key], before[key])]
     assert len(moved) == sum("lora_B" in key for key in after)
     log = trainer.state.log_history[0]
-    assert 0 < log["noise/rms"] < 1 and log["loss"] < 20
+    # Documents of 8 to 45 tokens, 64 wide.
+    assert 5 / (3 * 45 * 64) ** 0.5 < log["noise/rms"] < 5 / (3 * 8 * 64) ** 0.5 and log["loss"] < 20
     trainer.save_model(str(tmp_path / "adapter"))
     assert AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
 

@@ -78,6 +78,7 @@ def test_strategies_that_no_file_can_hold_are_told_apart_by_their_repr(tmp_path)
     assert json.loads((tmp_path / "noise.json").read_text())["name"] == "neft_uniform"
 
 
+@pytest.mark.cell("Faults", "full disk while noise.json is written")
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     provenance.write(tmp_path, make("neft_uniform"))
 

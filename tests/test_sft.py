@@ -36,6 +36,7 @@ def run(llama, config, records, tokenizer):
     return go
 
 
+@pytest.mark.cell("Trainers", "SFT")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("noise", ["none", {"name": "neft_uniform", "alpha": 0}, {"name": "token_relative", "rho": 0}])
 def test_no_strength_is_plain_trl_bit_for_bit(run, noise, checkpointing):
@@ -45,6 +46,8 @@ def test_no_strength_is_plain_trl_bit_for_bit(run, noise, checkpointing):
     assert not same(weights(run("neft_uniform", **settings).model), plain)
 
 
+@pytest.mark.cell("Adapters", "none (all weights)")
+@pytest.mark.cell("Trainers", "SFT")
 def test_noise_is_logged_at_its_nominal_size(run):
     alpha = {"schedule": "linear", "start": 8, "end": 4}
     log = [line for line in run({"name": "neft_uniform", "alpha": alpha}).state.log_history if "loss" in line]
@@ -72,6 +75,7 @@ def test_a_split_of_the_batch_changes_nothing(run, noise):
     assert max(apart(whole, split) for split in splits) < 1e-4
 
 
+@pytest.mark.cell("Faults", "a run that is resumed ends as one that was not")
 @pytest.mark.parametrize("noise", ["neft_scheduled", "symnoise"])
 def test_a_resumed_run_equals_an_uninterrupted_one(run, config, llama, records, tokenizer, tmp_path, noise):
     whole = run(noise, save_strategy="steps", save_steps=2, output_dir=str(tmp_path / "run"))
@@ -104,6 +108,7 @@ class Watch(TrainerCallback):
         self.equal.append(torch.equal(model.generate(ids, **told), clean.generate(ids, **told)))
 
 
+@pytest.mark.cell("The clean model", "scoring and generation in train mode")
 @pytest.mark.parametrize("noise", ["neft_uniform", "symnoise"])
 def test_generation_and_other_passes_in_train_mode_are_clean(run, noise):
     watch = Watch()
@@ -111,6 +116,7 @@ def test_generation_and_other_passes_in_train_mode_are_clean(run, noise):
     assert len(watch.equal) == 12 and all(watch.equal)
 
 
+@pytest.mark.cell("The clean model", "evaluation, SFT")
 def test_evaluation_is_that_of_the_clean_model(run, llama, config, records, tokenizer):
     noisy = run({"name": "neft_uniform", "alpha": 50}, eval_strategy="steps", eval_steps=4)
     inside = next(line["eval_loss"] for line in noisy.state.log_history if "eval_loss" in line)
@@ -126,6 +132,7 @@ def hooks(model):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
+@pytest.mark.cell("Faults", "deepcopy, pickle, save_pretrained")
 def test_nothing_is_left_on_the_model(run, tmp_path):
     model = run("neft_uniform").model
     assert hooks(model) == 0
@@ -141,6 +148,7 @@ class Stop(TrainerCallback):
         raise self.error
 
 
+@pytest.mark.cell("Faults", "exception or Ctrl-C between two steps")
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 def test_an_exception_leaves_no_hook_and_a_second_run_works(llama, config, records, tokenizer, error):
     model, plain = llama(), llama()
@@ -152,6 +160,7 @@ def test_an_exception_leaves_no_hook_and_a_second_run_works(llama, config, recor
     assert same(weights(again.model), weights(reference.model))
 
 
+@pytest.mark.cell("Faults", "two trainers on one model")
 def test_two_trainers_on_one_model_do_not_stack(llama, config, records, tokenizer):
     model, plain = llama(), llama()
     settings = dict(train_dataset=records, processing_class=tokenizer, noise="neft_uniform")
@@ -172,6 +181,7 @@ def test_noise_leaves_the_global_random_state_alone(llama, config, records, toke
     assert torch.equal(state_after("none"), state_after("symnoise"))
 
 
+@pytest.mark.cell("The clean model", "token counts and metrics where a step has several passes")
 def test_tokens_and_metrics_are_those_of_one_pass(run):
     lines = [run(noise).state.log_history[3] for noise in ("none", {"name": "symnoise", "alpha": 0})]
     assert lines[0]["num_tokens"] == lines[1]["num_tokens"] > 0
@@ -179,12 +189,14 @@ def test_tokens_and_metrics_are_those_of_one_pass(run):
         assert lines[0][name] == pytest.approx(lines[1][name], rel=1e-6)
 
 
+@pytest.mark.cell("Precision", "bf16 autocast")
 def test_label_smoothing_and_bf16_train(run):
     for settings in (dict(label_smoothing_factor=0.1), dict(bf16=True)):
         log = run("neft_uniform", **settings).state.log_history
         assert log[0]["noise/rms"] > 0 and log[3]["loss"] < log[0]["loss"] + 1
 
 
+@pytest.mark.cell("Precision", "a model of bf16 weights trains")
 def test_a_bf16_model_keeps_its_dtype(llama, config, records, tokenizer):
     model = train(llama, config, records, tokenizer, "neft_uniform", model=llama().to(torch.bfloat16)).model
     assert {value.dtype for value in model.state_dict().values()} == {torch.bfloat16}

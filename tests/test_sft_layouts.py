@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import trl
 from datasets import Dataset
 
 from neft_zoo import SFTTrainer
@@ -109,3 +110,36 @@ def test_wrapped_packing_warns_that_it_has_no_borders(calls, config, records, to
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         SFTTrainer(model, args=config(**settings), **{**loud, "noise": "none"})
+
+
+class Seen(Exception):  # noqa: N818
+    """The first layer has been reached: the rest of the pass is not needed."""
+
+
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "packing: 0.07 of the noise on 8 rows of 1,024 tokens; 1.00 here")
+def test_the_hook_starves_packed_documents_and_we_do_not(llama, config, tokenizer):
+    lengths = [20 + 7 * i % 27 for i in range(300)]
+    data = Dataset.from_list([{"input_ids": [(31 * i + t) % 4000 + 5 for t in range(n)]} for i, n in enumerate(lengths)])
+    packed = dict(packing=True, max_length=1024, per_device_train_batch_size=8, dataset_kwargs={})
+    ratios = {}
+    for cls, settings, noise in (
+        (trl.SFTTrainer, {"neftune_noise_alpha": ALPHA}, {}),
+        (SFTTrainer, {}, {"noise": {"name": "neft_uniform", "alpha": ALPHA}}),
+    ):
+        model, now = llama(tie_word_embeddings=False), {}
+        model.register_forward_pre_hook(lambda m, args, kwargs, now=now: now.update(kwargs), with_kwargs=True)
+
+        def at_layer(module, args, kwargs, model=model, now=now):
+            now["added"] = args[0].detach() - model.get_input_embeddings().weight[now["input_ids"]].detach()
+            raise Seen
+
+        model.model.layers[0].register_forward_pre_hook(at_layer, with_kwargs=True)
+        args = config(**packed, **settings)
+        with pytest.raises(Seen):
+            cls(model, args=args, train_dataset=data, processing_class=tokenizer, **noise).train()
+        found = list(documents(now))
+        sizes = [now["added"][0, begin:end].square().mean().sqrt() * (end - begin) ** 0.5 for _, begin, end in found]
+        ratios[cls] = torch.stack(sizes) * (3 * 32) ** 0.5 / ALPHA
+    assert len(found) > 200 and now["added"].shape[1] > 7000
+    assert ratios[trl.SFTTrainer].mean().item() == pytest.approx(len(found) ** -0.5, rel=0.1) and len(found) ** -0.5 < 0.075
+    assert ratios[SFTTrainer].mean().item() == pytest.approx(1, abs=0.005)

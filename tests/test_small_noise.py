@@ -93,6 +93,7 @@ def test_a_recomputed_block_sees_the_same_noise(llama, config, records, tokenize
     assert same(*runs)
 
 
+@pytest.mark.cell("Precision", "embeddings of std 1 in bf16: rms and mean of small noise")
 def test_small_noise_keeps_its_energy_in_bf16(batch):
     """1e-3 is below half a bf16 step of numbers near 1: rounded to nearest, little would be left of it."""
     model = torch.nn.Sequential(torch.nn.Embedding(4005, 4096)).to(torch.bfloat16)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import transformers
 import trl
 from conftest import apart, same, weights
 from datasets import Dataset
@@ -40,7 +41,7 @@ def longest(completions, **_):
 def build(llama, tokenizer, tmp_path):
     """Return a maker of trainers: two steps of four records."""
 
-    def make(kind, cls=None, model=None, peft=None, settings=None, **arguments):
+    def make(kind, cls=None, model=None, peft=None, settings=None, evaluated=False, **arguments):
         common = dict(
             output_dir=str(tmp_path / kind),
             max_steps=2,
@@ -57,16 +58,18 @@ def build(llama, tokenizer, tmp_path):
         )
         online = dict(num_generations=2, max_completion_length=4)
         ours, config, data, extra = {
-            "dpo": (DPOTrainer, trl.DPOConfig, PAIRS, {}),
-            "kto": (KTOTrainer, trl.KTOConfig, RATED, {}),
-            "reward": (RewardTrainer, trl.RewardConfig, PAIRS, {}),
-            "grpo": (GRPOTrainer, trl.GRPOConfig, PROMPTS, online),
-            "rloo": (RLOOTrainer, trl.RLOOConfig, PROMPTS, online),
-            "plain": (Trainer, TrainingArguments, TEXT, {}),
+            "DPO": (DPOTrainer, trl.DPOConfig, PAIRS, {}),
+            "KTO": (KTOTrainer, trl.KTOConfig, RATED, {}),
+            "Reward": (RewardTrainer, trl.RewardConfig, PAIRS, {}),
+            "GRPO": (GRPOTrainer, trl.GRPOConfig, PROMPTS, online),
+            "RLOO": (RLOOTrainer, trl.RLOOConfig, PROMPTS, online),
+            "transformers.Trainer": (Trainer, TrainingArguments, TEXT, {}),
         }[kind]
-        if kind in ("grpo", "rloo"):
+        if kind in ("GRPO", "RLOO"):
             arguments["reward_funcs"] = longest
-        if kind == "plain":
+        if evaluated:
+            arguments["eval_dataset"] = data.select(range(4))
+        if kind == "transformers.Trainer":
             common.pop("bf16")
             arguments["data_collator"] = DataCollatorForLanguageModeling(tokenizer, mlm=False)
         elif peft is not None:
@@ -74,7 +77,7 @@ def build(llama, tokenizer, tmp_path):
         if model is None:
             llama().save_pretrained(tmp_path / "model")  # a reference model is loaded from where the policy was
             tokenizer.save_pretrained(tmp_path / "model")
-            model = judge(tokenizer) if kind == "reward" else llama()
+            model = judge(tokenizer) if kind == "Reward" else llama()
             model.config._name_or_path = str(tmp_path / "model")
         return (cls or ours)(
             model, args=config(**common, **extra), train_dataset=data, processing_class=tokenizer, **arguments
@@ -112,9 +115,15 @@ class Watch:
         return [largest for graded, _, largest in self.seen if graded == gradients]
 
 
-KINDS = ["dpo", "kto", "reward", "grpo", "rloo", "plain"]
+def stock(kind):
+    """Return the trainer of transformers or TRL."""
+    return transformers.Trainer if kind == "transformers.Trainer" else getattr(trl, f"{kind}Trainer")
 
 
+KINDS = ["DPO", "KTO", "Reward", "GRPO", "RLOO", "transformers.Trainer"]
+
+
+@pytest.mark.cell("The clean model", "passes without gradients, {kind}: references, old log-probabilities, decoding")
 @pytest.mark.cell("Trainers", "{kind}")
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_pass_that_trains_is_noisy(build, kind):
@@ -123,7 +132,7 @@ def test_only_the_pass_that_trains_is_noisy(build, kind):
     trainer.train()
     assert len(watch.noise(True)) >= 2 and min(watch.noise(True)) > 0.1
     assert all(largest == 0 for largest in watch.noise(False))
-    if kind in ("grpo", "rloo"):
+    if kind in ("GRPO", "RLOO"):
         assert any(length == 1 for _, length, _ in watch.seen), "no token was decoded"
     lines = [line for line in trainer.state.log_history if "loss" in line]
     assert all(math.isfinite(line["loss"]) and line["noise/alpha"] == 20 for line in lines)
@@ -135,9 +144,7 @@ def test_only_the_pass_that_trains_is_noisy(build, kind):
 @pytest.mark.cell("Trainers", "{kind}")
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_strength_is_the_plain_trainer_bit_for_bit(build, kind):
-    stock = {"plain": "transformers.Trainer"}.get(kind)
-    cls = __import__("transformers").Trainer if stock else getattr(trl, build(kind, noise="none").__class__.__name__)
-    plain, ours, noisy = build(kind, cls=cls), build(kind, noise={**LOUD, "alpha": 0}), build(kind, noise=LOUD)
+    plain, ours, noisy = build(kind, cls=stock(kind)), build(kind, noise={**LOUD, "alpha": 0}), build(kind, noise=LOUD)
     for trainer in (plain, ours, noisy):
         torch.manual_seed(0)  # of generation
         trainer.train()
@@ -145,28 +152,57 @@ def test_no_strength_is_the_plain_trainer_bit_for_bit(build, kind):
     assert not same(weights(plain.model), weights(noisy.model))
 
 
+@pytest.mark.cell("The clean model", "evaluation, {kind}")
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluation_in_a_noisy_run_is_that_of_the_stock_trainer(build, kind):
+    settings = dict(eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=4)
+    if kind in ("GRPO", "RLOO"):
+        settings["temperature"] = 1e-3  # samples, and so the answers, are those of the largest logits
+    noisy = build(kind, noise=LOUD, settings=settings, evaluated=True)
+    noisy.train()
+    inside = next(line for line in noisy.state.log_history if "eval_loss" in line)
+    plain = build(kind, cls=stock(kind), settings=settings, evaluated=True)
+    plain.model.load_state_dict(noisy.model.state_dict())
+    outside = plain.evaluate()
+    compared = [key for key in outside if key.startswith("eval_") and not key.endswith(("runtime", "second", "tokens"))]
+    compared = [key for key in compared if "time" not in key]
+    assert "eval_loss" in compared and {key: inside[key] for key in compared} == {key: outside[key] for key in compared}
+
+
+@pytest.mark.cell("The clean model", "completion logging (TRL's LogCompletionsCallback)")
+def test_completions_are_logged_from_the_clean_model(build):
+    trainer = build("DPO", noise=LOUD, evaluated=True)
+    watch = Watch(trainer.model)
+    greedy = transformers.GenerationConfig(max_new_tokens=4, do_sample=False, pad_token_id=1)
+    trainer.add_callback(trl.LogCompletionsCallback(trainer, greedy, freq=1))
+    trainer.train()
+    decoded = [largest for graded, length, largest in watch.seen if length == 1]
+    assert len(decoded) >= 2 * 3 and not any(decoded)
+    assert min(watch.noise(True)) > 0.1 and not any(watch.noise(False))
+
+
 def first(trainer, name):
     trainer.train()
     return trainer.state.log_history[0][name]
 
 
-@pytest.mark.cell("Trainers", "dpo, reference='same'")
+@pytest.mark.cell("Trainers", "DPO, reference='same': the first loss is ln 2")
 @pytest.mark.parametrize("peft", [LORA, None])
 def test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise(build, peft):
-    assert first(build("dpo", peft=peft, noise=LOUD, reference="same"), "loss") == pytest.approx(math.log(2), abs=1e-5)
-    assert abs(first(build("dpo", peft=peft, noise=LOUD), "loss") - math.log(2)) > 1e-4
-    assert first(build("dpo", peft=peft, noise="none"), "loss") == pytest.approx(math.log(2), abs=1e-6)
+    assert first(build("DPO", peft=peft, noise=LOUD, reference="same"), "loss") == pytest.approx(math.log(2), abs=1e-5)
+    assert abs(first(build("DPO", peft=peft, noise=LOUD), "loss") - math.log(2)) > 1e-4
+    assert first(build("DPO", peft=peft, noise="none"), "loss") == pytest.approx(math.log(2), abs=1e-6)
 
 
-@pytest.mark.cell("Trainers", "kto, reference='{reference}'")
+@pytest.mark.cell("Trainers", "KTO, reference='{reference}': the first kl is 0")
 @pytest.mark.parametrize("reference", ["clean", "same"])
 def test_kto_starts_without_divergence(build, reference):
-    assert first(build("kto", peft=LORA, noise=LOUD, reference=reference), "kl") == pytest.approx(0, abs=1e-5)
+    assert first(build("KTO", peft=LORA, noise=LOUD, reference=reference), "kl") == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("noise", ["symnoise", "r3f", "freelb", "cutoff_token"])
 def test_dpo_trains_in_several_passes(build, noise):
-    trainer = build("dpo", noise=noise, settings=dict(gradient_accumulation_steps=2))
+    trainer = build("DPO", noise=noise, settings=dict(gradient_accumulation_steps=2))
     before = weights(trainer.model)
     trainer.train()
     assert not same(weights(trainer.model), before)
@@ -174,7 +210,7 @@ def test_dpo_trains_in_several_passes(build, noise):
 
 
 def test_two_passes_without_noise_are_one(build):
-    one, two = build("dpo", noise="none"), build("dpo", noise={"name": "symnoise", "alpha": 0})
+    one, two = build("DPO", noise="none"), build("DPO", noise={"name": "symnoise", "alpha": 0})
     one.train(), two.train()
     assert apart(weights(one.model), weights(two.model)) < 1e-5
     assert one.state.log_history[1]["num_tokens"] == two.state.log_history[1]["num_tokens"]
@@ -183,12 +219,12 @@ def test_two_passes_without_noise_are_one(build):
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        ("dpo", {"noise": "masked_thought"}, "must not edit token ids with DPOTrainer, got 'masked_thought'"),
-        ("dpo", {"noise": LOUD, "reference": "noisy"}, "reference must be 'clean' or 'same', got 'noisy'"),
-        ("dpo", {"noise": "symnoise", "reference": "same"}, "a strategy of one pass, got DPOTrainer and 'symnoise'"),
-        ("plain", {"noise": LOUD, "reference": "same"}, "a preference or RL trainer .* got Trainer"),
+        ("DPO", {"noise": "masked_thought"}, "must not edit token ids with DPOTrainer, got 'masked_thought'"),
+        ("DPO", {"noise": LOUD, "reference": "noisy"}, "reference must be 'clean' or 'same', got 'noisy'"),
+        ("DPO", {"noise": "symnoise", "reference": "same"}, "a strategy of one pass, got DPOTrainer and 'symnoise'"),
+        ("transformers.Trainer", {"noise": LOUD, "reference": "same"}, "a preference or RL trainer .* got Trainer"),
         (
-            "dpo",
+            "DPO",
             {"noise": LOUD, "reference": "same", "settings": {"precompute_ref_log_probs": True}},
             "precompute_ref_log_probs must be false with reference='same'",
         ),

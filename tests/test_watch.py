@@ -54,6 +54,7 @@ def gemma(dtype=torch.bfloat16):
     return model.to(dtype)
 
 
+@pytest.mark.cell("Precision", "noise that drowns in rounding: one warning")
 def test_noise_below_the_rounding_warns_once():
     weak = {"name": "neft_uniform", "alpha": 0.05}
     (message,) = warned(gemma(), weak)
@@ -63,6 +64,7 @@ def test_noise_below_the_rounding_warns_once():
             handle.loss(BATCH)
 
 
+@pytest.mark.cell("Precision", "noise that drowns in rounding: one warning")
 def test_what_the_warning_advises_silences_it():
     assert not warned(gemma(), {"name": "neft_uniform", "alpha": 0.05, "space": "raw", "length": "document"}, total=1)
     assert not warned(gemma(), "neft_uniform")
@@ -106,6 +108,7 @@ def test_a_schedule_is_judged_at_its_strength():
     assert len(warned(gemma(), {"name": "neft_uniform", "alpha": Linear(0.05, 0.0)})) == 1
 
 
+@pytest.mark.cell("Precision", "noise that drowns in rounding: one warning")
 def test_the_trainer_warns_once_per_run(llama, config, records, tokenizer):
     args = config(max_steps=PATIENCE + 4, logging_steps=2, completion_only_loss=False)
     for noise, expected in (("neft_prompt", 1), ("neft_uniform", 0)):

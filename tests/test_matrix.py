@@ -1,0 +1,40 @@
+"""The committed support page has a row for every marked cell, and none is silent."""
+
+from pathlib import Path
+
+import pytest
+from matrix import CELLS, read_tables, tables
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "support.md"
+
+
+def test_the_page_has_the_cells_that_are_marked(request):
+    marked = request.config.stash[CELLS]
+    collected = {item.path.name for item in request.session.items}
+    unmarked = {path.name for path in TESTS.glob("test_*.py") if "mark.cell(" not in path.read_text(encoding="utf-8")}
+    missing = {path.name for path in TESTS.glob("test_*.py")} - collected - unmarked
+    if missing:
+        pytest.skip(f"needs all marked tests to be collected, {len(missing)} files were not")
+    page = {cell: files for cell, (_, files) in read_tables(PAGE.read_text(encoding="utf-8")).items()}
+    assert page == marked, "run make matrix"
+
+
+def test_every_verdict_is_one_of_three():
+    for cell, (told, _) in read_tables(PAGE.read_text(encoding="utf-8")).items():
+        assert told == "works" or told.startswith(("refused: ", "not run here: ")), cell
+
+
+def test_the_worst_result_is_the_verdict():
+    cells = {
+        ("Adapters", "a|b"): [("passed", "works", "tests/test_x.py::one"), ("failed", "fails", "tests/test_y.py::two")],
+        ("Adapters", "c"): [("passed", "works", "tests/test_x.py::one"), ("skipped", "not run here: no", "t.py::z")],
+        ("Batch layouts", "d"): [("passed", "refused: a <b>\nc | d", "tests/test_x.py::three")],
+    }
+    page = "\n".join(tables(cells))
+    assert page.index("## Batch layouts") < page.index("## Adapters")
+    assert read_tables(page) == {
+        ("Batch layouts", "d"): ("refused: a <b> c | d", {"tests/test_x.py"}),
+        ("Adapters", "a|b"): ("fails", {"tests/test_x.py", "tests/test_y.py"}),
+        ("Adapters", "c"): ("not run here: no", {"tests/test_x.py", "t.py"}),
+    }
