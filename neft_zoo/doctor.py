@@ -38,14 +38,17 @@ def examine(argv: list[str], real_model: bool = False) -> dict[str, Any]:
         argv = [*argv, "--use_cpu", "true"]
     script, training, model, mixture = sft.parse(argv)
     strategy, alpha = compared(training)
+    hint = ""
     try:
         with tempfile.TemporaryDirectory() as folder:
             trainer, source = _trainer(script, training, model, mixture, strategy, folder, real_model)
+            hint = "" if real_model else "; --real_model takes the model itself instead of a shrunk one"
             found = compare(trainer, alpha, source)
     except NoiseError:
         raise
-    except (OSError, ValueError, ImportError) as error:
-        raise NoiseError(f"the recipe must run with TRL: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        said = " ".join(str(error).split()).rstrip(".")
+        raise NoiseError(f"the recipe must run with TRL: {said}{hint}.") from None
     about = {"model": model.model_name_or_path, "real_model": real_model}
     return {**about, "noise": strategy.to_dict(), "alpha": alpha, **found}
 

@@ -106,6 +106,16 @@ class NoiseMixin(Host):
         self._begin(model)
         return model
 
+    def _hp_search_setup(self, trial: Any) -> None:
+        """Raise where a trial has changed `args.noise`: the strategy was made with the trainer, before the search."""
+        super()._hp_search_setup(trial)
+        configured = getattr(self.args, "noise", None)
+        if configured is not None and make(configured) != self.strategy:
+            raise NoiseError(
+                f"hp_space must leave noise as the trainer was made with, {self.strategy.name!r}, got {configured!r}; "
+                "make a trainer for each noise."
+            )
+
     def _begin(self, model: nn.Module) -> None:
         """Change the weights that a run starts from, where the strategy does so."""
         if getattr(self, "_starting", False) and self.strategy.weights is not None:

@@ -56,10 +56,12 @@ def rows(report: Report) -> list[tuple[str, str, str, str]]:
     hook = report["measured"][HOOK]
     wide = f"at the model's {report['weights']}" if report["weights"] == "real weights" else "random weights: a guess"
     amount = "as in the paper" if 0.95 < hook["ratio_min"] else f"the hook counts {_counted(report)}"
+    amount = "by row: wrapped keeps no borders" if report["packing"] == "wrapped" else amount
+    nobody = "padding and images" if report["images"] else "padding"
     lost = "float32 loses nothing" if report["dtype"] == "float32" else f"{report['dtype']}, {wide}"
     return [
         row("noise per document (min / median / max)", "{:.3f}", "ratio_min", "ratio_median", "ratio_max", say=amount),
-        row("share of the noise on padding", "{:.1%}", "padding_share", say="no effect on the loss"),
+        row(f"share of the noise on {nobody}", "{:.1%}", "padding_share", say="no effect on the loss"),
         row("pass without gradients, train mode", "{:.3f}", "no_grad_ratio", say="hits references: DPO, KTO, GRPO"),
         row("decoded token, train mode", "{:.3f}", "decoded_ratio", say="hits GRPO, RLOO, sampling callbacks"),
         row("correlation between two ranks", "{:.2f}", "rank_correlation", say="1: every device draws alike"),
@@ -104,9 +106,10 @@ def show(report: Report) -> None:
     """Print table and advice, as plain aligned text where rich is not installed."""
     model = report["model"] if report["real_model"] else f"a shrunk {report['model']}"
     packing = f", packing {report['packing']}" if report["packing"] else ""
+    counted = "" if report["packing"] == "wrapped" else f"{report['documents']} documents in "
     about = (
-        f"{report['batches']} batches on {model}; the first: {report['documents']} documents in {report['rows']} x "
-        f"{report['width']} tokens{packing}; {report['dtype']}.\n"
+        f"{report['batches']} batches on {model}; the first: {counted}{report['rows']} x {report['width']} "
+        f"tokens{packing}; {report['dtype']}.\n"
         "Noise is given as its rms over the paper's, alpha / sqrt(3 n D): "
         f"alpha {report['alpha']:g}, n tokens in the document, width D."
     )
@@ -143,4 +146,6 @@ def _counted(report: Report) -> str:
     """Return what the hook takes for the length of a document."""
     if report["documents"] > report["rows"]:
         return f"a row of {report['documents']} documents"
+    if report["images"]:
+        return "images and padding as text"
     return "padding as text" if report["real_tokens"] < 1 else "the whole row"

@@ -80,6 +80,7 @@ def compare(trainer: SFTTrainer, alpha: float, source: Callable[[Batch], Source]
     }
     args: Any = trainer.args
     layout["packing"] = args.packing_strategy if args.packing else None
+    layout["images"] = any("pixel_values" in inputs for inputs in batches)
     dtype = str(wide.embeds.dtype).removeprefix("torch.")
     return {"batches": len(batches), **layout, "dtype": dtype, "weights": wide.weights, "measured": measured}
 

@@ -13,14 +13,14 @@ CELLS = pytest.StashKey()  # of the config: every marked cell that was collected
 HEAD = """# What is supported
 
 Made by `make matrix` from the tests that are named; nothing in it is written by hand. *works*: all of them pass.
-*refused*: an error with this message, before training unless the test is about a step. *not run here*: why. Every run is
-a real one on a tiny model, on {device}, with {versions}.
+*refused*: one error with this message. *not run here*: why. Every run is a real one on a tiny model, on {device}, with
+{versions}.
 
 """
 # The areas of the page in its order, and what a cell that works says.
 AREAS = {
-    "Batch layouts": "Every document has noise of its own size, alpha / sqrt(n D) of its own n tokens; padding has none.",
-    "Adapters": "Noise arrives under the adapter; it trains, is saved as plain PEFT, and computes the same when loaded.",
+    "Batch layouts": "Every document has noise of its own size, that of its own n tokens; padding has none.",
+    "Adapters": "Noise arrives under the adapter; it trains, is saved as plain PEFT, and loads as such.",
     "Trainers": "Noise is in the pass that trains; without strength the run is the stock trainer's, bit for bit.",
     "The clean model": "No noise there, to the bit, while it is on in training.",
     "Architectures": "Noise of the stated size on text tokens only; evaluation and decoding are clean; TRL trains it.",

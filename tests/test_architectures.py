@@ -204,6 +204,7 @@ def relative(name, noise, **changes):
     return 10 ** (-measured["snr_db"] / 20)
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "noise lost in scaled embeddings (Gemma)")
 @pytest.mark.cell("Architectures", "{name}: alpha in space='raw' and 'scaled'")
 @pytest.mark.parametrize("name", [*SCALED, "granite", "qwen3"])
 def test_raw_noise_is_the_same_share_of_the_signal_on_every_family(name):

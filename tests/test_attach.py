@@ -94,6 +94,7 @@ def test_a_loss_of_ones_own(llama):
     assert handle.loss(BATCH, compute=squared) != squared(model, BATCH)
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "the same noise on every rank")
 def test_ranks_and_seeds_draw_differently(llama):
     model = llama().train()
     losses = {

@@ -1,10 +1,13 @@
 """`neft-zoo doctor` on the shipped model and data, and on small Gemmas."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import vision
 from conftest import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
@@ -34,6 +37,7 @@ def examined(tmp_path_factory):
 PACKED = "packing: true\npacking_strategy: bfd\nnoise: null\nneftune_noise_alpha: 10\nper_device_train_batch_size: 4"
 
 
+@pytest.mark.cell("Doctor", "packing, bfd")
 def test_a_packed_recipe_starves_under_the_hook(examined):
     found = examined(PACKED)
     hook, ours = found["measured"][HOOK], found["measured"][OURS]
@@ -51,6 +55,7 @@ def test_a_packed_recipe_starves_under_the_hook(examined):
     assert "a row of" in found["advice"][0] and 1 <= len(found["advice"]) <= 3
 
 
+@pytest.mark.cell("Doctor", "padded")
 def test_a_padded_recipe(examined):
     found = examined("noise: {name: symnoise, alpha: 10}\nper_device_train_batch_size: 4")
     hook, ours = found["measured"][HOOK], found["measured"][OURS]
@@ -60,6 +65,22 @@ def test_a_padded_recipe(examined):
     # Signs instead of uniform numbers: the same alpha has sqrt(3) times the rms.
     assert ours["ratio_median"] == pytest.approx(3**0.5, rel=0.02)
     assert "padding as text" in found["advice"][0]
+
+
+def test_the_readme_and_the_page_show_what_is_printed(examined):
+    """The numbers, within what another machine's rounding may change."""
+    found = examined("packing: true\npacking_strategy: bfd\nnoise: null\nneftune_noise_alpha: 5")
+    number = re.compile(r"-?\d+\.\d+")
+    for page in ("README.md", "docs/doctor.md"):
+        text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+        shown = 0
+        for what, *printed, _ in report.rows(found):
+            line = next((line for line in text.splitlines() if what in line and number.search(line)), None)
+            if line is not None:
+                wanted, there = ([float(n) for n in number.findall(text)] for text in (" ".join(printed), line))
+                assert there == pytest.approx(wanted, rel=0.03, abs=0.02), line
+                shown += 1
+        assert shown >= 4, page
 
 
 def test_one_document_a_batch_makes_no_difference(examined):
@@ -89,6 +110,7 @@ def gemma(tmp_path_factory, tokenizer):
     return make
 
 
+@pytest.mark.cell("Doctor", "scaled embeddings in bf16 (Gemma)")
 def test_scaled_embeddings_in_bf16(examined, gemma):
     model = f"model_name_or_path: {gemma(2048, with_weights=False)}\ndtype: bfloat16"
     found = examined(f"{model}\npacking: true\nper_device_train_batch_size: 2")
@@ -107,6 +129,71 @@ def test_real_embeddings_are_found_and_the_real_model_agrees(examined, gemma):
         one, other = shrunk["measured"][name], real["measured"][name]
         assert one["snr_db"] == pytest.approx(other["snr_db"], abs=0.05)
         assert one["ratio_median"] == pytest.approx(other["ratio_median"], rel=0.03)
+
+
+RECIPES = {
+    "LoRA": ("use_peft: true", []),
+    "LoRA on the embedding": ("use_peft: true\nlora_target_modules: [q_proj, embed_tokens]", []),
+    "NF4, shrunk": ("use_peft: true\nload_in_4bit: true", []),
+    "NF4, the model itself": ("use_peft: true\nload_in_4bit: true", ["--real_model"]),
+    "int8, the model itself": ("use_peft: true\nload_in_8bit: true", ["--real_model"]),
+    "streamed data": ("dataset_streaming: true\nmax_steps: 10", []),
+    "streamed and packed data": ("dataset_streaming: true\nmax_steps: 10\npacking: true", []),
+}
+
+
+@pytest.mark.cell("Doctor", "{name}")
+@pytest.mark.parametrize("name", RECIPES)
+def test_adapters_quantization_and_streams(examined, name):
+    lines, argv = RECIPES[name]
+    found = examined(f"{lines}\nper_device_train_batch_size: 4", *argv)
+    hook, ours = found["measured"][HOOK], found["measured"][OURS]
+    assert hook["ratio_median"] < 0.95 and ours["ratio_median"] == pytest.approx(1, abs=0.02)
+    assert hook["no_grad_ratio"] > 0.05 and ours["no_grad_ratio"] == ours["padding_share"] == 0
+    assert found["weights"] == "real weights"
+
+
+@pytest.mark.cell("Doctor", "packing, wrapped (by row: it keeps no borders of documents)")
+def test_wrapped_rows_are_not_called_documents(examined, capsys):
+    found = examined("packing: true\npacking_strategy: wrapped\nper_device_train_batch_size: 4")
+    assert found["measured"][OURS]["ratio_median"] == pytest.approx(1, abs=0.02)
+    report.show(found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the first: 4 x 256 tokens, packing wrapped" in shown and "choose bfd" in shown
+    assert "as in the paper" not in shown
+
+
+@pytest.mark.cell("Doctor", "vision-language model{how}")
+@pytest.mark.parametrize("how", [", shrunk", ", the model itself"])
+def test_a_vision_language_model(examined, tmp_path, how):
+    processor = vision.processor()
+    vision.llava(processor.tokenizer).save_pretrained(tmp_path / "llava")
+    processor.save_pretrained(tmp_path / "llava")
+    vision.records().to_parquet(tmp_path / "data.parquet")
+    lines = f"model_name_or_path: {tmp_path}/llava\ndataset_name: {tmp_path}/data.parquet\nmax_length: null"
+    argv = ["--real_model"] if "itself" in how else []
+    found = examined(f"{lines}\nper_device_train_batch_size: 2\neval_strategy: 'no'", *argv)
+    hook, ours = found["measured"][HOOK], found["measured"][OURS]
+    assert found["images"] and found["documents"] == 2 and "images and padding as text" in found["advice"][0]
+    assert hook["ratio_max"] < 0.95 and ours["ratio_median"] == pytest.approx(1, abs=0.05)
+    assert hook["padding_share"] > 0.2 and ours["padding_share"] == 0
+
+
+def test_a_model_that_fails_when_shrunk_is_one_sentence(tmp_path, capsys):
+    """Of two passes the first runs to its end, and here the tower wants larger images."""
+    processor = vision.processor()
+    config = vision.llava(processor.tokenizer).config
+    config.architectures, config.vision_config.image_size = ["LlavaForConditionalGeneration"], 2 * vision.PIXELS
+    config.save_pretrained(tmp_path / "llava")
+    processor.save_pretrained(tmp_path / "llava")
+    vision.records().to_parquet(tmp_path / "data.parquet")
+    (tmp_path / "r.yaml").write_text(
+        f"extends: quickstart\nmodel_name_or_path: {tmp_path}/llava\ndataset_name: {tmp_path}/data.parquet\n"
+        "max_length: null\nper_device_train_batch_size: 2\neval_strategy: 'no'\nnoise: symnoise\n"
+    )
+    assert main(["doctor", str(tmp_path / "r.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "must run with TRL" in error and "--real_model takes the model itself" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize("noise", ["neft_uniform", "token_subspace", "lnsr"])

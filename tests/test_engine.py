@@ -24,6 +24,7 @@ def ranks_of(sizes):
     return found
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "the same noise on every rank")
 @pytest.mark.parametrize(
     ("sizes", "ranks"),
     [

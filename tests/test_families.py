@@ -32,5 +32,7 @@ def test_trl_trains_it(config, tokenizer, family):
         bounds = [20 / math.sqrt(3 * n * width) for n in (max(LENGTHS), min(LENGTHS))]
         assert 0.95 * bounds[0] < line["noise/rms"] < 1.05 * bounds[1]
     # A mixture of experts has hooks of its own, for its router's logits.
-    counts = [sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in t.model.modules()) for t in (plain, noisy)]
-    assert counts[0] == counts[1]
+    one, other = (
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in t.model.modules()] for t in (plain, noisy)
+    )
+    assert one == other

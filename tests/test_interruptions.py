@@ -8,12 +8,13 @@ import torch
 from conftest import same, weights
 from torch import nn
 
-from neft_zoo import SFTTrainer, attach
+from neft_zoo import NoiseError, SFTTrainer, attach
 from neft_zoo.trainers import Trainer
 
 LAT = {"name": "lat", "layers": [0, 1]}
 IDS = torch.arange(5, 29).view(4, 6)
 BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS.clone()}
+ROWS = [{name: value[i].tolist() for name, value in BATCH.items()} for i in range(4)] * 4
 
 
 def traces(model):
@@ -104,10 +105,9 @@ def test_a_fresh_model_of_model_init_is_attached_in_every_run(llama, config):
         made.append(llama())
         return made[-1]
 
-    rows = [{name: value[i].tolist() for name, value in BATCH.items()} for i in range(4)] * 4
     ends = []
     for noise in ("none", "neft_uniform"):
-        trainer = Trainer(model_init=build, args=config(), train_dataset=rows, noise=noise)
+        trainer = Trainer(model_init=build, args=config(), train_dataset=ROWS, noise=noise)
         made.clear()
         for _ in range(2):
             trainer.train()
@@ -115,6 +115,50 @@ def test_a_fresh_model_of_model_init_is_attached_in_every_run(llama, config):
         assert len(made) == 2 and trainer.model is made[1]
     assert same(*ends[:2]) and same(*ends[2:]) and not same(ends[0], ends[2])
     assert all(traces(model) == traces(llama()) for model in made)
+
+
+@pytest.fixture
+def search(llama, config):
+    """Return a maker of a trainer and a function that runs its search of two trials."""
+    pytest.importorskip("optuna", reason="optuna is not installed")
+
+    def make(space, noise="neft_uniform", **settings):
+        made = []
+
+        def build():
+            made.append(llama())
+            return made[-1]
+
+        args = config(max_steps=2, eval_strategy="no", **settings)
+        trainer = Trainer(model_init=build, args=args, train_dataset=ROWS, eval_dataset=ROWS[:4], noise=noise)
+        told = dict(hp_space=space, n_trials=2, backend="optuna", direction="minimize")
+        return trainer, made, lambda: trainer.hyperparameter_search(**told)
+
+    return make
+
+
+@pytest.mark.cell("Faults", "hyperparameter_search with optuna")
+def test_a_search_attaches_to_the_model_of_every_trial(search, llama, config):
+    def rates(trial):
+        return {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2)}
+
+    trainer, made, run = search(rates)
+    best = run()
+    assert len(made) >= 2 and 1e-3 < best.hyperparameters["learning_rate"] < 1e-2
+    assert all(line["noise/rms"] > 0 for line in trainer.state.log_history if "loss" in line)
+    assert all(traces(model) == traces(llama()) for model in made)
+    args = config(max_steps=2, learning_rate=trainer.args.learning_rate)
+    alone = Trainer(model_init=lambda: llama(), args=args, train_dataset=ROWS, noise="neft_uniform")
+    alone.train()
+    assert same(weights(made[-1]), weights(alone.model)), "a trial is a run of its own"
+
+
+@pytest.mark.cell("Faults", "hyperparameter_search that changes args.noise")
+def test_a_search_over_noise_is_refused(search, refused):
+    _, _, run = search(lambda trial: {"noise": "symnoise"})
+    with pytest.raises(NoiseError, match="hp_space must leave noise as .* 'neft_uniform', got 'symnoise'") as caught:
+        run()
+    refused(caught)
 
 
 class TooBig(nn.Module):

@@ -26,9 +26,10 @@ def test_every_verdict_is_one_of_three():
 
 
 def test_the_worst_result_is_the_verdict():
+    passed = "passed", "works", "tests/test_x.py::one"
     cells = {
-        ("Adapters", "a|b"): [("passed", "works", "tests/test_x.py::one"), ("failed", "fails", "tests/test_y.py::two")],
-        ("Adapters", "c"): [("passed", "works", "tests/test_x.py::one"), ("skipped", "not run here: no", "t.py::z")],
+        ("Adapters", "a|b"): [passed, ("failed", "fails", "tests/test_y.py::two")],
+        ("Adapters", "c"): [passed, ("skipped", "not run here: no", "t.py::z")],
         ("Batch layouts", "d"): [("passed", "refused: a <b>\nc | d", "tests/test_x.py::three")],
     }
     page = "\n".join(tables(cells))

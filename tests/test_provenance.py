@@ -47,6 +47,7 @@ def test_checkpoints_model_and_card_name_the_noise(trainer):
     assert not list(out.rglob("*.partial"))
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "a resume under other noise, unnoticed")
 @pytest.mark.parametrize("other", ["symnoise", {"name": "neft_uniform", "alpha": 10}, "none"])
 def test_another_strategy_is_refused(trainer, other):
     trainer("neft_uniform").train()

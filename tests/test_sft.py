@@ -148,6 +148,7 @@ class Stop(TrainerCallback):
         raise self.error
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "hooks that stay after an exception, and stack")
 @pytest.mark.cell("Faults", "exception or Ctrl-C between two steps")
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 def test_an_exception_leaves_no_hook_and_a_second_run_works(llama, config, records, tokenizer, error):
@@ -160,6 +161,7 @@ def test_an_exception_leaves_no_hook_and_a_second_run_works(llama, config, recor
     assert same(weights(again.model), weights(reference.model))
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "two trainers on one model")
 @pytest.mark.cell("Faults", "two trainers on one model")
 def test_two_trainers_on_one_model_do_not_stack(llama, config, records, tokenizer):
     model, plain = llama(), llama()
@@ -172,6 +174,7 @@ def test_two_trainers_on_one_model_do_not_stack(llama, config, records, tokenize
     assert same(weights(model), weights(plain))
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "a global random state that noise moves")
 def test_noise_leaves_the_global_random_state_alone(llama, config, records, tokenizer):
     def state_after(noise):
         train(llama, config, records, tokenizer, noise, model=llama(attention_dropout=0.3))

@@ -66,6 +66,7 @@ def conversations(records):
     return Dataset.from_list([{"messages": [*record["prompt"], *record["completion"]]} for record in records])
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "noise on padding, and a length that counts it")
 @pytest.mark.cell("Batch layouts", "{layout}")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_document_has_noise_of_its_own_size(calls, config, records, tokenizer, layout):
@@ -119,8 +120,9 @@ class Seen(Exception):  # noqa: N818
 @pytest.mark.cell("Mistakes of neftune_noise_alpha", "packing: 0.07 of the noise on 8 rows of 1,024 tokens; 1.00 here")
 def test_the_hook_starves_packed_documents_and_we_do_not(llama, config, tokenizer):
     lengths = [20 + 7 * i % 27 for i in range(300)]
-    data = Dataset.from_list([{"input_ids": [(31 * i + t) % 4000 + 5 for t in range(n)]} for i, n in enumerate(lengths)])
-    packed = dict(packing=True, max_length=1024, per_device_train_batch_size=8, dataset_kwargs={})
+    rows = [[(31 * i + t) % 4000 + 5 for t in range(n)] for i, n in enumerate(lengths)]
+    data = Dataset.from_list([{"input_ids": row} for row in rows])
+    packed = dict(packing=True, max_length=1024, per_device_train_batch_size=8)
     ratios = {}
     for cls, settings, noise in (
         (trl.SFTTrainer, {"neftune_noise_alpha": ALPHA}, {}),
@@ -141,5 +143,6 @@ def test_the_hook_starves_packed_documents_and_we_do_not(llama, config, tokenize
         sizes = [now["added"][0, begin:end].square().mean().sqrt() * (end - begin) ** 0.5 for _, begin, end in found]
         ratios[cls] = torch.stack(sizes) * (3 * 32) ** 0.5 / ALPHA
     assert len(found) > 200 and now["added"].shape[1] > 7000
-    assert ratios[trl.SFTTrainer].mean().item() == pytest.approx(len(found) ** -0.5, rel=0.1) and len(found) ** -0.5 < 0.075
+    assert ratios[trl.SFTTrainer].mean().item() == pytest.approx(len(found) ** -0.5, rel=0.1)
+    assert ratios[trl.SFTTrainer].mean() < 0.075
     assert ratios[SFTTrainer].mean().item() == pytest.approx(1, abs=0.005)

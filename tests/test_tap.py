@@ -43,6 +43,7 @@ def test_noise_is_added_in_an_open_pass_only(llama, batch):
         assert torch.equal(model(IDS).logits, clean)
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "token ids of 0 or 1 dimensions")
 @pytest.mark.cell("Architectures", "models that look up single ids (vision-language)")
 def test_other_shapes_pass_unchanged(llama, batch):
     model = llama()
@@ -138,6 +139,7 @@ def test_models_without_the_part_are_refused_by_name(options, message):
         Tap(Bare(), **options)
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "noise lost in bf16 rounding")
 @pytest.mark.cell("Precision", "embeddings of std {std:g} in bf16: rms and mean of small noise")
 @pytest.mark.parametrize("length", [128, 512, 2048, 8192, 32768])
 @pytest.mark.parametrize("std", [0.02, 0.1, 1.0])

@@ -123,6 +123,7 @@ def stock(kind):
 KINDS = ["DPO", "KTO", "Reward", "GRPO", "RLOO", "transformers.Trainer"]
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "GRPO, RLOO: noise on decoded tokens")
 @pytest.mark.cell("The clean model", "passes without gradients, {kind}: references, old log-probabilities, decoding")
 @pytest.mark.cell("Trainers", "{kind}")
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,9 +165,10 @@ def test_evaluation_in_a_noisy_run_is_that_of_the_stock_trainer(build, kind):
     plain = build(kind, cls=stock(kind), settings=settings, evaluated=True)
     plain.model.load_state_dict(noisy.model.state_dict())
     outside = plain.evaluate()
-    compared = [key for key in outside if key.startswith("eval_") and not key.endswith(("runtime", "second", "tokens"))]
-    compared = [key for key in compared if "time" not in key]
-    assert "eval_loss" in compared and {key: inside[key] for key in compared} == {key: outside[key] for key in compared}
+    # What is measured in seconds, or counted since the beginning, differs.
+    compared = [key for key in outside if not any(word in key for word in ("time", "second", "tokens", "epoch"))]
+    assert "eval_loss" in compared and len(compared) >= (1 if kind == "transformers.Trainer" else 3)
+    assert [inside[key] for key in compared] == [outside[key] for key in compared]
 
 
 @pytest.mark.cell("The clean model", "completion logging (TRL's LogCompletionsCallback)")
@@ -186,6 +188,7 @@ def first(trainer, name):
     return trainer.state.log_history[0][name]
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "DPO: a reference with other noise than the policy")
 @pytest.mark.cell("Trainers", "DPO, reference='same': the first loss is ln 2")
 @pytest.mark.parametrize("peft", [LORA, None])
 def test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise(build, peft):
@@ -194,6 +197,7 @@ def test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise(build, peft):
     assert first(build("DPO", peft=peft, noise="none"), "loss") == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.cell("Mistakes of neftune_noise_alpha", "KTO: a divergence between equal models")
 @pytest.mark.cell("Trainers", "KTO, reference='{reference}': the first kl is 0")
 @pytest.mark.parametrize("reference", ["clean", "same"])
 def test_kto_starts_without_divergence(build, reference):
