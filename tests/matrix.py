@@ -21,10 +21,10 @@ Made by `make matrix` from the tests that are named; nothing in it is written by
 AREAS = {
     "Batch layouts": "Every document has noise of its own size, that of its own n tokens; padding has none.",
     "Adapters": "Noise arrives under the adapter; it trains, is saved as plain PEFT, and loads as such.",
-    "Trainers": "Noise is in the pass that trains; without strength the run is the stock trainer's, bit for bit.",
+    "Trainers": "Noise is in the pass that trains; without strength a trainer is the stock one, bit for bit.",
     "The clean model": "No noise there, to the bit, while it is on in training.",
     "Architectures": "Noise of the stated size on text tokens only; evaluation and decoding are clean; TRL trains it.",
-    "Precision": "Small noise keeps its mean and rms within 2 %.",
+    "Precision": "In the rows on rms and mean: the rms that is added is the noise's within 2 %, and its mean is 0.",
     "Faults": "No hook or attribute is left on the model, and the next run is that of a fresh model.",
     "Engines": "The noise is that of one process with the same documents.",
     "Doctor": "`neft-zoo doctor` measures the recipe.",

@@ -161,6 +161,17 @@ def test_a_search_over_noise_is_refused(search, refused):
     refused(caught)
 
 
+@pytest.mark.cell("Faults", "hyperparameter_search in TRL's trainers (they take no model_init)")
+def test_trls_trainers_cannot_search(llama, config, records, tokenizer, refused):
+    trainer = SFTTrainer(
+        llama(), args=config(), train_dataset=records, processing_class=tokenizer, noise="neft_uniform"
+    )
+    with pytest.raises(RuntimeError, match="model_init") as caught:
+        trainer.hyperparameter_search(n_trials=1, backend="optuna")
+    refused(caught)
+    assert traces(trainer.model) == traces(llama())
+
+
 class TooBig(nn.Module):
     """An activation that runs out of memory, as CUDA says it, for more than two rows."""
 

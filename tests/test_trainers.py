@@ -220,20 +220,43 @@ def test_two_passes_without_noise_are_one(build):
     assert one.state.log_history[1]["num_tokens"] == two.state.log_history[1]["num_tokens"]
 
 
+@pytest.mark.cell("Trainers", "{kind}, {what}")
 @pytest.mark.parametrize(
-    ("kind", "arguments", "message"),
+    ("kind", "what", "arguments", "message"),
     [
-        ("DPO", {"noise": "masked_thought"}, "must not edit token ids with DPOTrainer, got 'masked_thought'"),
-        ("DPO", {"noise": LOUD, "reference": "noisy"}, "reference must be 'clean' or 'same', got 'noisy'"),
-        ("DPO", {"noise": "symnoise", "reference": "same"}, "a strategy of one pass, got DPOTrainer and 'symnoise'"),
-        ("transformers.Trainer", {"noise": LOUD, "reference": "same"}, "a preference or RL trainer .* got Trainer"),
         (
             "DPO",
+            "token ids edited",
+            {"noise": "masked_thought"},
+            "must not edit token ids with DPOTrainer, got 'masked_thought'",
+        ),
+        (
+            "DPO",
+            "an unknown reference",
+            {"noise": LOUD, "reference": "noisy"},
+            "reference must be 'clean' or 'same', got 'noisy'",
+        ),
+        (
+            "DPO",
+            "several passes and reference='same'",
+            {"noise": "symnoise", "reference": "same"},
+            "a strategy of one pass, got DPOTrainer and 'symnoise'",
+        ),
+        (
+            "transformers.Trainer",
+            "reference='same'",
+            {"noise": LOUD, "reference": "same"},
+            "a preference or RL trainer .* got Trainer",
+        ),
+        (
+            "DPO",
+            "precomputed reference log-probabilities and reference='same'",
             {"noise": LOUD, "reference": "same", "settings": {"precompute_ref_log_probs": True}},
             "precompute_ref_log_probs must be false with reference='same'",
         ),
     ],
 )
-def test_what_cannot_go_together_is_refused(build, kind, arguments, message):
-    with pytest.raises(NoiseError, match=message):
+def test_what_cannot_go_together_is_refused(build, refused, kind, what, arguments, message):
+    with pytest.raises(NoiseError, match=message) as caught:
         build(kind, **arguments)
+    refused(caught)
