@@ -1,4 +1,4 @@
-"""The command line; `sft` and `doctor`, `compare` and `report`, `evaluate` have their options elsewhere."""
+"""The command line; all commands but the small ones have their options elsewhere."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from neft_zoo.citations import bibtex
 from neft_zoo.compare import commands as comparing
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation import command as evaluation
+from neft_zoo.judging import commands as judging
 from neft_zoo.pages import argument_texts, prose, readable, spell
 from neft_zoo.registry import Entry
 
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     action.set_defaults(run=copy_recipe)
 
     comparing.add_to(commands)
+    judging.add_to(commands)
 
     command = commands.add_parser("cite", help="print the BibTeX entry of a strategy's paper")
     command.add_argument("name")

@@ -73,15 +73,19 @@ def generate(
         eos_token_id=ends,
         pad_token_id=pad,
     )
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: dict[int, Answer] = {}
     model.eval()
-    for start in tqdm(range(0, len(order), batch_size), desc="answers", disable=None if progress else True):
-        chosen = order[start : start + batch_size]
+    for chosen in tqdm(by_length(prompts, batch_size), desc="answers", disable=None if progress else True):
         ids, mask = (each.to(model.device) for each in pad_left([prompts[i] for i in chosen]))
         written = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
         answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(chosen, written.tolist(), strict=True)}
     return [answers[i] for i in range(len(prompts))]
+
+
+def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Return the numbers of the prompts of each batch: the longest first, those of similar length together."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

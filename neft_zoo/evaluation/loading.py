@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def load_model(name: str, arguments: Arguments) -> tuple[Any, Any]:
         raise NoiseError(f"model {name!r} cannot be loaded: {' '.join(str(error).split())}") from None
 
 
-def load_splits(arguments: Arguments, limit: int | None) -> dict[str, list[dict[str, Any]]]:
+def load_splits(
+    arguments: Arguments, limit: int | None, wanted: Sequence[str] = ("train", "test")
+) -> dict[str, list[dict[str, Any]]]:
     """Return the first records of the recipe's training and test split, as `train` and `test`.
 
     Raises:
@@ -87,6 +90,7 @@ def load_splits(arguments: Arguments, limit: int | None) -> dict[str, list[dict[
         cause = " ".join(str(error.__cause__ or error).split())
         raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}") from None
     names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
+    names = {name: names[name] for name in wanted}
     for split in names.values():
         if split not in data:
             raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")

@@ -1,0 +1,47 @@
+"""Verdicts on disk, so that nothing is asked, or paid for, twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+class Cache:
+    """Verdicts by key, one JSON line each; a line that a killed run left half-written does not count.
+
+    Args:
+        path: the file; it is made with the first verdict. None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.verdicts: dict[str, float] = {}
+        if path is not None and path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self.verdicts = dict(filter(None, map(_verdict, text.splitlines())))
+            if not text.endswith("\n"):
+                _append(path, "")  # what is added next must not continue a broken line
+
+    def get(self, key: str) -> float | None:
+        """Return the verdict of a question, None if there is none yet."""
+        return self.verdicts.get(key)
+
+    def add(self, key: str, verdict: float) -> None:
+        """Keep a verdict, on disk before this returns."""
+        self.verdicts[key] = verdict
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _append(self.path, json.dumps({"key": key, "verdict": verdict}))
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _verdict(line: str) -> tuple[str, float] | None:
+    try:
+        found = json.loads(line)
+        return (found["key"], float(found["verdict"])) if found["verdict"] in (0, 0.5, 1) else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,147 @@
+"""`neft-zoo generate`: a model's answers in AlpacaEval's format, in batches; a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.generation import by_length, generate
+from neft_zoo.evaluation.loading import load_model, load_splits, read_recipe
+from neft_zoo.evaluation.records import prompt_tokens
+from neft_zoo.evaluation.report import whole
+from neft_zoo.evaluation.subject import Subject, prepare
+from neft_zoo.judging.prompts import Prompt, from_file, from_split
+from neft_zoo.schedules import check_count, check_number
+
+EXAMPLES = 8  # training records that show the format
+FILES = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "generation_config.json", "tokenizer*")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are generated; always greedily.
+
+    Args:
+        batch_size: prompts a batch.
+        max_new_tokens: longest answer, in tokens.
+        repetition_penalty: above 1, tokens that have occurred become less likely; the NEFTune paper's is 1.2.
+        limit: answer only so many prompts, from the start; None for all.
+
+    Raises:
+        NoiseError: if a value is not accepted.
+    """
+
+    batch_size: int = 16
+    max_new_tokens: int = 1024
+    repetition_penalty: float = 1.2
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size, 1)
+        check_count("max_new_tokens", self.max_new_tokens, 1)
+        check_number("repetition_penalty", self.repetition_penalty, 1e-6)
+        if self.limit is not None:
+            check_count("limit", self.limit, 1)
+
+
+def write_outputs(
+    model: str,
+    config: str,
+    output: Path,
+    prompts: Path | None = None,
+    generator: str = "",
+    settings: Settings | None = None,
+) -> Path:
+    """Answer prompts and write them as AlpacaEval's `model_outputs.json`.
+
+    Args:
+        model: folder of a model, a run or an adapter, or a name on the hub.
+        config: recipe it was trained with.
+        output: file to write.
+        prompts: an AlpacaEval file or JSON lines; None for the recipe's test split.
+        generator: the model's name in the file; by default its folder's.
+        settings: how answers are generated.
+
+    Raises:
+        NoiseError: if the output exists, or a path, a prompt or a setting is not accepted.
+    """
+    settings = settings or Settings()
+    if output.exists():
+        raise NoiseError(f"output must not exist yet, got {output}.")
+    arguments = read_recipe(model, config)
+    splits = load_splits(
+        arguments, None if prompts is None else EXAMPLES, ("train", "test")[: 2 if prompts is None else 1]
+    )
+    if prompts is None:
+        asked = from_split(splits["test"], Path(config).stem)
+    else:
+        asked = from_file(prompts, splits["train"][0])
+    asked = asked[: settings.limit]
+    name = str(Path(model).expanduser())
+    loaded, tokenizer = load_model(name, arguments)
+    subject = prepare(loaded, tokenizer, arguments[1], {"train": splits["train"][:EXAMPLES]})
+    texts = _answer(subject, asked, settings, output, fingerprint(name, asked, settings))
+    generator = generator or Path(name).resolve().name
+    records = [
+        {"instruction": each.instruction, "output": text, "generator": generator, **each.about}
+        for each, text in zip(asked, texts, strict=True)
+    ]
+    text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
+    whole(output, lambda path: path.write_text(text, encoding="utf-8"))
+    partial(output).unlink(missing_ok=True)
+    return output
+
+
+def _answer(subject: Subject, asked: Sequence[Prompt], settings: Settings, output: Path, mark: str) -> list[str]:
+    """Answer in batches that are the same in every run, each kept on disk as it comes."""
+    tokens = [prompt_tokens(subject.tokenizer, each.record, subject.template) for each in asked]
+    texts = _resume(partial(output), mark)
+    with (
+        partial(output).open("a", encoding="utf-8") as file,
+        tqdm(total=len(asked), initial=len(texts), desc="answers", disable=None if subject.progress else True) as bar,
+        subject.autocast(),
+    ):
+        for chosen in by_length(tokens, settings.batch_size):
+            if chosen[0] in texts:
+                continue
+            answers = generate(
+                subject.model,
+                subject.tokenizer,
+                [tokens[i] for i in chosen],
+                max_new_tokens=settings.max_new_tokens,
+                repetition_penalty=settings.repetition_penalty,
+                batch_size=len(chosen),
+            )
+            found = {i: answer.text for i, answer in zip(chosen, answers, strict=True)}
+            file.write(json.dumps(list(found.items())) + "\n")
+            file.flush()
+            texts |= found
+            bar.update(len(chosen))
+    return [texts[i] for i in range(len(asked))]
+
+
+def _resume(path: Path, mark: str) -> dict[int, str]:
+    """Return the answers that an earlier run with the same mark left, and leave a file with those in whole lines."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines[1:] if line.endswith("]\n")] if lines[:1] == [mark + "\n"] else []
+    whole(path, lambda place: place.write_text("".join([mark + "\n", *kept]), encoding="utf-8"))
+    return {i: text for line in kept for i, text in json.loads(line)}
+
+
+def partial(output: Path) -> Path:
+    """Return where the answers of an unfinished run are."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def fingerprint(model: str, asked: Sequence[Prompt], settings: Settings) -> str:
+    """Return a hash of what answers depend on: the model's files, the prompts and the settings."""
+    files = sorted({path for pattern in FILES for path in Path(model).glob(pattern)})
+    weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    told = [model, weights, [(each.instruction, dict(each.record)) for each in asked], asdict(settings)]
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
