@@ -1,0 +1,82 @@
+"""What a written page can ask for, as `{{ name words }}` on a line of its own: made from the package and the results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from . import findings, front, playground
+from .figures import forest
+from .metrics import metric
+from .outcomes import POINTS, STEPS, Experiment
+from .tables import difference_text, number, table
+
+ASKED = re.compile(r"^\{\{ (\w+)((?: [\w-]+)*) \}\}$", re.MULTILINE)
+NOT_RUN = "*Not run here.*"
+
+
+def fill(markdown: str, experiments: list[Experiment]) -> str:
+    """Return a page with what it asks for.
+
+    Raises:
+        KeyError: for something that nobody makes.
+    """
+    return ASKED.sub(lambda found: KNOWN[found[1]](experiments, found[2].split()), markdown)
+
+
+def measured(experiments: list[Experiment], names: list[str]) -> str:
+    """Return what strategies or controls did to the test loss, at equal steps and at equal compute."""
+    lines = []
+    for experiment in experiments:
+        for row in experiment.rows:
+            name = row.entry or row.label
+            if name not in names or not row.cells:
+                continue
+            cells = [row.cells.get(("test_loss", point)) for point in POINTS]
+            told = ["-" if each is None else difference_text(each, metric("test_loss")) for each in cells]
+            link = f"[{row.label}](strategies/{row.entry}.md)" if row.entry else row.label
+            lines.append((experiment.title, link, *told, number(row.compute, 2)))
+    heads = ("experiment", "row", *(f"test loss {point}" for point in POINTS.values()), "compute")
+    return table(heads, lines) if lines else NOT_RUN
+
+
+def headline(experiments: list[Experiment], names: list[str]) -> str:
+    """Return what NEFTune did in each data set, in a sentence."""
+    told = []
+    for experiment in experiments:
+        row = experiment.find("neft_uniform", alpha=findings.ALPHA) if experiment.budget == STEPS else None
+        cells = [] if row is None else [row.cells.get(("test_loss", point)) for point in POINTS]
+        if cells and all(cells):
+            end, best = (difference_text(each, metric("test_loss")) for each in cells if each)
+            told.append(f"* **{experiment.dataset}**: test loss {end} at the end of training, {best} at the best point.")
+    if not told:
+        return NOT_RUN
+    lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals, on the shipped model:"
+    return f"{lead}\n\n" + "\n".join(told)
+
+
+def runs(experiments: list[Experiment], names: list[str]) -> str:
+    """Return how many runs there are, of what."""
+    lines = []
+    for each in experiments:
+        count = sum(len(row.runs) for row in each.rows)
+        lines.append((each.title, str(len(each.rows)), str(each.seeds), str(count), str(sum(r.failed for r in each.rows))))
+    return table(("experiment", "rows", "seeds", "runs", "failed"), lines) if lines else NOT_RUN
+
+
+def chart(experiments: list[Experiment], words: list[str]) -> str:
+    """Return paired differences of a metric at a point in every experiment at equal steps."""
+    name, point = words
+    drawn = [forest(each, name, point) for each in experiments if each.budget == STEPS]
+    return f'<div class="plots">{"".join(drawn)}</div>' if any(drawn) else NOT_RUN
+
+
+KNOWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
+    "measured": measured,
+    "headline": headline,
+    "runs": runs,
+    "chart": chart,
+    "findings": lambda experiments, _: findings.summary(experiments),
+    "picture": lambda *_: front.picture(),
+    "playground": lambda *_: playground.script(),
+}
