@@ -40,7 +40,13 @@ def record(name, seed, effect, matched=False, answers=True):
     control = name if name == "label_smoothing" else ""
     made = {"format": 1, "key": f"{name}{seed}", "recipe": {"name": "r", "hash": f"h{matched}"}, "config": config}
     made |= {"noise": strategy.to_dict(), "version": 1, "control": control, "overrides": {}, "row": f"row {name}"}
-    made |= {"seed": seed, "passes": strategy.objective.passes, "share": 1.0, "versions": {"torch": "2"}, "device": "cpu"}
+    made |= {
+        "seed": seed,
+        "passes": strategy.objective.passes,
+        "share": 1.0,
+        "versions": {"torch": "2"},
+        "device": "cpu",
+    }
     if effect is None:
         return made | {"status": "failed", "error": "layers must be below 2, got 4.", "history": []}
     end, best, train, overlap = effect
@@ -49,11 +55,15 @@ def record(name, seed, effect, matched=False, answers=True):
     losses += [{"train_loss": 2.3 + train + draw[3], "test_loss": base + end + draw[0]}]
     points = [{"step": 5 + 5 * i, "epoch": 1.0 + i, **loss} for i, loss in enumerate(losses)]
     made |= {"status": "ok", "history": points, "end": points[1], "best": points[0], "tokens": 1000}
-    made |= {"wall_s": 20.0 * strategy.objective.passes + draw[4], "peak_memory_mb": 900.0 + draw[4]}
+    made |= {"cpu_s": 19.0, "wall_s": 20.0 * strategy.objective.passes + draw[4], "peak_memory_mb": 900.0 + draw[4]}
     if answers:
-        evaluation = {"memorization_rouge_l": 0.36 + overlap + draw[0], "memorization_bleu": 0.1 + overlap / 2}
-        evaluation |= {"test_rouge_l": 0.2, "test_accuracy": 0.3 - end / 10 + draw[1], "answer_words": 40 + draw[2]}
-        made["evaluation"] = evaluation | {"repetition_2": 0.05 + draw[3] / 10, "log_diversity": None, "odd_thing": 1.5}
+        evaluation = {"train_rouge_l": 0.36 + overlap + draw[0], "train_bleu": 0.1 + overlap / 2}
+        evaluation |= {"test_rouge_l": 0.2, "test_accuracy": 0.3 - end / 10 + draw[1], "test_words": 40 + draw[2]}
+        made["evaluation"] = evaluation | {
+            "test_repetition_2": 0.05 + draw[3] / 10,
+            "test_log_diversity": None,
+            "odd_thing": 1.5 + draw[4],
+        }
     return made
 
 
@@ -63,7 +73,9 @@ def write(folder, seeds=3, effects=EFFECTS, **changes):
     for name, effect in effects.items():
         for seed in range(seeds):
             made = record(name, seed, effect, **changes)
-            results.write(results.path_of(folder, name.split()[0], hashlib.sha256(name.encode()).hexdigest(), seed), made)
+            results.write(
+                results.path_of(folder, name.split()[0], hashlib.sha256(name.encode()).hexdigest(), seed), made
+            )
     return folder
 
 

@@ -61,10 +61,10 @@ def test_what_is_derived_and_what_comes_from_the_evaluation(experiments):
     records = [record for _, record in row.runs]
     gaps = [record["end"]["test_loss"] - record["end"]["train_loss"] for record in records]
     assert row.cells["gap", "end"].mean == pytest.approx(fmean(gaps))
-    assert row.cells["answer_words", "end"].mean == pytest.approx(
-        fmean(record["evaluation"]["answer_words"] for record in records)
+    assert row.cells["test_words", "end"].mean == pytest.approx(
+        fmean(record["evaluation"]["test_words"] for record in records)
     )
-    assert ("log_diversity", "end") not in row.cells, "null was measured by nobody"
+    assert ("test_log_diversity", "end") not in row.cells, "null was measured by nobody"
     assert row.cells["wall_s", "end"].corrected is None, "what a run costs is not tested"
     assert row.cells["test_loss", "end"].verdict == "lower: better"
 
@@ -78,8 +78,10 @@ def test_a_row_whose_runs_all_failed_has_no_numbers(experiments):
 
 def test_metrics_nobody_described_are_shown_by_name():
     assert metric("odd_thing").label == "odd thing" and metric("odd_thing").better is None
-    names = ordered({"wall_s", "odd_thing", "test_loss", "answer_words"})
-    assert names == ["test_loss", "answer_words", "odd_thing", "wall_s"]
+    assert metric("end_blocked_words").label == "answer length, end blocked"
+    assert metric("noise_5_loss").unit == "nats per token"
+    names = ordered({"wall_s", "odd_thing", "test_loss", "test_words"})
+    assert names == ["test_loss", "test_words", "odd_thing", "wall_s"]
     assert set(ordered(set(METRICS))) == set(METRICS)
 
 

@@ -1,4 +1,4 @@
-"""The built site in Chromium: it loads nothing from elsewhere, sorts, filters, draws, computes, and can be used by all.
+"""The built site in Chromium: it loads nothing from elsewhere, sorts, filters, draws and computes, for everyone.
 
 Chromium is the system's (`make browser` installs Debian's). The site is built once, from made-up results.
 """
@@ -31,7 +31,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 ROOT = Path(__file__).parents[1]
 PHONE = {"width": 375, "height": 740}
-CORE = ["index.html", "choosing.html", "compare.html", "findings.html", "playground.html", "strategies/neft_uniform.html"]
+CORE = [
+    "index.html",
+    "choosing.html",
+    "compare.html",
+    "findings.html",
+    "playground.html",
+    "strategies/neft_uniform.html",
+]
 BUILD = """
 import sys
 from mkdocs.commands.build import build
@@ -83,7 +90,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, address):
-    """Return a function that opens a page, and at the end fails on any error it logged or request that left the site."""
+    """Return a function that opens a page, and fails at the end on any error or request that left the site."""
     opened, wrong = [], []
 
     def go(path, **options):
@@ -196,7 +203,11 @@ def test_columns_can_be_hidden_and_experiments_chosen(visit):
     page.click("#compare-controls summary")
     box = page.locator("#compare-columns label", has_text="answer length").locator("input")
     box.uncheck()
-    assert not page.locator("th[data-key='answer_words.end']").first.is_visible()
+    assert not page.locator("th[data-key='test_words.end']").first.is_visible()
+    odd = page.locator("th[data-key='odd_thing.end']").first
+    assert not odd.is_visible(), "what nobody described waits to be asked for"
+    page.locator("#compare-columns label", has_text="odd thing").locator("input").check()
+    assert odd.is_visible()
     page.select_option("#compare-experiment", "made-up-equal-compute")
     assert [each.split("\n")[0] for each in names(page)] == ["none", "symnoise"]
 
@@ -206,11 +217,13 @@ def test_the_charts_draw_every_row_with_its_interval(visit):
     shown = page.locator("#compare-forest svg")
     assert shown.locator("circle").count() == 6, "all rows but the one that failed"
     assert shown.locator("line.bar").count() == 5 and shown.locator("circle.baseline").count() == 1
-    page.select_option("#compare-metric", "memorization_rouge_l.end")
+    page.select_option("#compare-metric", "train_rouge_l.end")
     assert "ROUGE-L" in page.locator("#compare-forest svg").get_attribute("aria-label")
     assert page.locator("#compare-scatter svg circle").count() == 6
     zero = page.locator("#compare-forest line.zero").bounding_box()["x"]
-    dots = {each.split(":")[0]: place for place, each in enumerate(page.locator("#compare-forest title").all_inner_texts())}
+    dots = {
+        each.split(":")[0]: place for place, each in enumerate(page.locator("#compare-forest title").all_inner_texts())
+    }
     uniform = page.locator("#compare-forest circle").nth(dots["neft_uniform alpha=10"]).bounding_box()
     assert uniform["x"] + uniform["width"] < zero, "less memorization lies left of none"
 

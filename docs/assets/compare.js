@@ -11,6 +11,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const visible = () => rows().filter((row) => !row.hidden);
   const number = (cell, key) => (cell.dataset[key] === undefined ? NaN : Number(cell.dataset[key]));
 
+  const seen = new Set();
+
   // Metrics that can be drawn: those with a difference, and compute.
   const drawable = () =>
     columns()
@@ -24,19 +26,20 @@ document.addEventListener("DOMContentLoaded", () => {
       if (still) still.hidden = true; // the chart above takes its place
     }
     fill(get("metric"), "test_loss.end");
-    fill(get("against"), "wall_s.end");
+    fill(get("against"), "compute");
     const box = get("columns");
     box.querySelectorAll("label").forEach((label) => label.remove());
     columns().forEach((head, place) => {
       if (!place) return;
+      const hide = (hidden) => [...table().rows].forEach((row) => (row.cells[place].hidden = hidden));
+      if ("more" in head.dataset && !seen.has(key)) hide(true);
       const label = document.createElement("label");
       const input = Object.assign(document.createElement("input"), { type: "checkbox", checked: !head.hidden });
-      input.addEventListener("change", () => {
-        for (const row of table().rows) row.cells[place].hidden = !input.checked;
-      });
+      input.addEventListener("change", () => hide(!input.checked));
       label.append(input, ` ${head.dataset.label || head.dataset.key}`);
       box.append(label);
     });
+    seen.add(key); // what a reader chose stays
     filter();
   }
 
@@ -169,6 +172,10 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     svg.append(make("line", { x1: 60, x2: 505, y1: 335, y2: 335, class: "axis" }), make("line", { x1: 60, x2: 60, y1: 25, y2: 335, class: "axis" }));
     svg.append(make("text", { x: 4, y: 14 }, told(yMetric)));
+    // Names are drawn where there is room, the baseline's and the lowest rows' first; the others show on hover.
+    const placed = [];
+    const room = (box) => placed.every((each) => box.left > each.right || box.right < each.left || Math.abs(box.y - each.y) > 11);
+    drawn.sort(([, one], [, other]) => other.baseline - one.baseline || one.mean - other.mean);
     for (const [a, b] of drawn) {
       const [cx, cy] = [x.at(a.mean), y.at(b.mean)];
       const inside = [title(`${sentence(b)}; ${spell(a.mean)}`)];
@@ -176,7 +183,12 @@ document.addEventListener("DOMContentLoaded", () => {
       if (!isNaN(a.low)) inside.push(make("line", { x1: x.at(a.low), x2: x.at(a.high), y1: cy, y2: cy, class: "bar" }));
       inside.push(make("circle", { cx, cy, r: 4, class: a.baseline ? "baseline" : "" }));
       const left = cx > 400;
-      inside.push(make("text", { x: cx + (left ? -7 : 7), y: cy - 5, "text-anchor": left ? "end" : "start" }, a.name));
+      const wide = 6.2 * a.name.length, start = cx + (left ? -7 - wide : 7);
+      const box = { left: start, right: start + wide, y: cy - 5 };
+      if (room(box)) {
+        placed.push(box);
+        inside.push(make("text", { x: cx + (left ? -7 : 7), y: cy - 5, "text-anchor": left ? "end" : "start" }, a.name));
+      }
       svg.append(linked(b, ...inside));
     }
     axis(svg, x, 335, told(xMetric));

@@ -78,7 +78,7 @@
   window.neftPlayground = { compute };
 
   document.addEventListener("DOMContentLoaded", () => {
-    const form = document.getElementById("playground");
+    const form = document.getElementById("playground-form");
     if (!form) return;
     const strategies = JSON.parse(document.getElementById("playground-strategies").textContent);
     const field = (name) => form.elements[name];

@@ -20,6 +20,7 @@ OPTIONS = (
     ("max_steps", "steps"),
     ("learning_rate", "learning rate"),
     ("per_device_train_batch_size", "records per batch"),
+    ("train_records", "records drawn per seed"),
     ("max_length", "longest record in tokens"),
     ("packing", "packing"),
     ("use_peft", "LoRA"),
@@ -45,9 +46,9 @@ def page(experiments: list[Experiment], notes: list[str]) -> str:
         return "\n".join([head, NOT_RUN, *told]) + "\n"
     runs = sum(len(row.runs) for each in experiments for row in each.rows)
     intro = (
-        f"Every run in this repository: {runs}, of {len(experiments)} experiments. Names lead to the strategies, seeds "
-        "to the record of a run with its options, versions and history. [What the paper found](findings.md) is checked "
-        "on a page of its own."
+        f"Every run in this repository: {runs}, of {len(experiments)} experiments. Names lead to the strategies, "
+        "seeds to the record of a run with its options, versions and history. [What the paper found](findings.md) is "
+        "checked on a page of its own."
     )
     sections = "\n\n".join(section(each) for each in experiments)
     return "\n\n".join([head, intro, controls(experiments), sections, EXPLAINED, *told]) + "\n"
@@ -116,8 +117,8 @@ def _head(name: str, point: str) -> str:
     arrow = {"lower": " ↓", "higher": " ↑", None: ""}[kind.better]
     unit = f"<small>{kind.unit}</small>" if kind.unit else ""
     told = f'data-label="{kind.label}{place}" data-unit="{kind.unit}" data-better="{kind.better or ""}"'
-    cost = " data-cost" if kind.cost else ""
-    return f'<th scope="col" data-key="{name}.{point}" {told}{cost}>{kind.label}{place}{arrow} {unit}</th>'
+    more = "" if kind.first else " data-more"
+    return f'<th scope="col" data-key="{name}.{point}" {told}{more}>{kind.label}{place}{arrow} {unit}</th>'
 
 
 def _line(experiment: Experiment, row: Row, columns: list[tuple[str, str]]) -> str:
@@ -149,6 +150,6 @@ def _cell(row: Row, pair: tuple[str, str]) -> str:
         mark = "strong"
     elif found.verdict.endswith("worse"):
         mark = "em"
-    title = html.escape(f"{found.seeds} seeds; {found.verdict}")
+    title = html.escape(f"{found.seeds} seeds; {found.verdict.replace(':', ',')}")
     below = difference_text(found, kind).replace("+-", MINUS)
     return f'<td {data} title="{title}"><{mark}>{told}</{mark}><small>{below}</small></td>'

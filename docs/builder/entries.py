@@ -17,8 +17,8 @@ from .outcomes import POINTS, Experiment, Row
 from .pictures import pictures, told
 from .tables import difference_text, number, run_links, table
 
-SHOWN = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("memorization_rouge_l", "end"))
-SHOWN += (("answer_words", "end"), ("repetition_2", "end"))
+SHOWN = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
+SHOWN += (("test_words", "end"), ("test_repetition_2", "end"))
 LINKS = {"https://arxiv.org/abs/2310.05914": "[What is published about NEFTune, table by table](../paper.md)."}
 
 
@@ -41,8 +41,8 @@ def overview(experiments: list[Experiment]) -> str:
 def page(name: str, experiments: list[Experiment]) -> str:
     """Return the page of one strategy."""
     entry, strategy = registry.entry(name), registry.make(name)
-    formula, text = split(prose(entry))
-    parts = [f"# {name}", entry.summary, formula, "## The noise"]
+    formula, where, text = split(prose(entry))
+    parts = [f"# {name}", entry.summary, formula, where, "## The noise"]
     drawn = pictures(name)
     nothing = "Nothing is added to embeddings, layers, tokens or weights."
     parts += [drawn, told(name)] if drawn else [nothing if name == "none" else f"{nothing} Dropout is redrawn."]
@@ -61,10 +61,16 @@ def page(name: str, experiments: list[Experiment]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def split(text: str) -> tuple[str, str]:
-    """Return the formula of a docstring's prose, and the rest."""
+def split(text: str) -> tuple[str, str, str]:
+    """Return the formula of a docstring's prose, the sentence that goes on from it, and the rest."""
     found = re.search(r"\$\$.+?\$\$", text, re.DOTALL)
-    return (found[0], (text[: found.start()] + text[found.end() :]).strip()) if found else ("", text)
+    if found is None:
+        return "", "", text
+    rest = (text[: found.start()] + text[found.end() :]).strip()
+    if not rest[:1].islower():
+        return found[0], "", rest
+    sentence, stop, rest = rest.partition(". ")
+    return found[0], sentence + stop.strip(), rest
 
 
 def arguments(entry: registry.Entry) -> str:
@@ -92,10 +98,11 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     plural = "" if passes == 1 else "es"
     told = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
     for experiment, row in rows_of(name, experiments):
-        ours, none = (each.cells.get(("wall_s", "end")) for each in (row, experiment.rows[0]))
-        if name != "none" and ours and none:
-            ratio = ours.mean / none.mean
-            told.append(f"{experiment.title}: `{row.label}` trained for {ratio:.2f} times the time of `none`.")
+        clock = next((key for key in ("cpu_s", "wall_s") if (key, "end") in row.cells), None)
+        if name != "none" and clock:
+            ratio = row.cells[clock, "end"].mean / experiment.rows[0].cells[clock, "end"].mean
+            kind = "CPU time" if clock == "cpu_s" else "time"
+            told.append(f"{experiment.title}: `{row.label}` took {ratio:.2f} times the {kind} of `none` to train.")
     return "\n".join(f"* {line}" for line in told)
 
 
@@ -114,10 +121,12 @@ def measured(name: str, experiments: list[Experiment]) -> str:
             if found is None or found.difference is None:
                 continue
             side = "For" if found.verdict.endswith("better") else "Against"
-            told = f"`{row.label}`, {experiment.title}, test loss {place}: {found.verdict}"
+            told = f"`{row.label}`, {experiment.title}, test loss {place}: {found.verdict.replace(':', ',')}"
             speaks[side].append(f"{told} ({difference_text(found, metric('test_loss'))}).")
         if row.failed:
-            speaks["Against"].append(f"`{row.label}`, {experiment.title}: {row.failed} of {len(row.runs)} runs failed.")
+            speaks["Against"].append(
+                f"`{row.label}`, {experiment.title}: {row.failed} of {len(row.runs)} runs failed."
+            )
     if not any(speaks.values()):
         return "Not run."
     lists = [f"**{side}**\n\n" + "\n".join(f"* {line}" for line in told) for side, told in speaks.items() if told]

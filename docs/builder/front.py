@@ -25,7 +25,7 @@ def picture() -> str:
     noise = registry.make("neft_uniform").noise
     delta = noise(embeds, whole)  # type: ignore[operator, misc]
     with style():
-        figure = Figure(figsize=(10, 2.9), layout="constrained")
+        figure = Figure(figsize=(9, 2.7), layout="constrained")
         axes = figure.subplots(1, 3)
         limit = 2.5 * embeds.std().item()
         drawn = (embeds, delta, embeds + delta)
@@ -37,8 +37,8 @@ def picture() -> str:
             each.set_xticks([])
             each.set_yticks([])
         axes[0].set_ylabel("tokens")
-        axes[0].set_xlabel("features: what evaluation and generation see")
-        axes[1].set_xlabel("alpha / sqrt(tokens · width), and nothing on padding")
-        axes[2].set_xlabel("the loss, the trainer and the data stay TRL's")
+        axes[0].set_xlabel("features; evaluation sees these")
+        axes[1].set_xlabel("at most alpha / sqrt(tokens · width)")
+        axes[2].set_xlabel("data, loss and trainer stay TRL's")
         told = "Three panels of coloured cells, tokens by features: embeddings, the noise that is added, and their sum"
         return svg(figure, told, "neft_uniform at alpha 5 on the shipped model, drawn by the package itself.")

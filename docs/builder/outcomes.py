@@ -88,7 +88,7 @@ class Experiment:
 
     @property
     def key(self) -> str:
-        return f"{self.dataset}-{self.budget}".replace(" ", "-").lower()
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     @property
     def title(self) -> str:
@@ -124,7 +124,7 @@ def measured(record: Record, point: str) -> dict[str, float | None]:
         found["gap"] = test - train
     if point == "end":
         found |= record.get("evaluation") or {}
-        found |= {name: record[name] for name in ("wall_s", "peak_memory_mb") if name in record}
+        found |= {name: record[name] for name in ("cpu_s", "wall_s", "peak_memory_mb") if name in record}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
@@ -134,9 +134,9 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
     for path in sorted(folder.rglob("*.json")):
         record = read(path)
         where = Path("results") / path.relative_to(folder)
-        groups[path.parent.name, record["recipe"]["hash"]].append((where, record))
+        groups[path.parent.relative_to(folder).as_posix(), record["recipe"]["hash"]].append((where, record))
     experiments, notes, used = [], [], set()
-    for (name, _), runs in sorted(groups.items(), key=lambda item: item[0]):
+    for (name, _), runs in sorted(groups.items()):
         matched = bool(runs[0][1]["config"].get("compute_matched"))
         dataset, budget = name_of(name), COMPUTE if matched else STEPS
         if (dataset, budget) in used:

@@ -1,4 +1,4 @@
-"""What a written page can ask for, as `{{ name words }}` on a line of its own: made from the package and the results."""
+"""What a written page can ask for, as `{{ name words }}` on a line of its own: made from package and results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
         cells = [] if row is None else [row.cells.get(("test_loss", point)) for point in POINTS]
         if cells and all(cells):
             end, best = (difference_text(each, metric("test_loss")) for each in cells if each)
-            told.append(f"* **{experiment.dataset}**: test loss {end} at the end of training, {best} at the best point.")
+            told.append(
+                f"* **{experiment.dataset}**: test loss {end} at the end of training, {best} at the best point."
+            )
     if not told:
         return NOT_RUN
     lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals, on the shipped model:"
@@ -60,7 +62,9 @@ def runs(experiments: list[Experiment], names: list[str]) -> str:
     lines = []
     for each in experiments:
         count = sum(len(row.runs) for row in each.rows)
-        lines.append((each.title, str(len(each.rows)), str(each.seeds), str(count), str(sum(r.failed for r in each.rows))))
+        lines.append(
+            (each.title, str(len(each.rows)), str(each.seeds), str(count), str(sum(r.failed for r in each.rows)))
+        )
     return table(("experiment", "rows", "seeds", "runs", "failed"), lines) if lines else NOT_RUN
 
 
