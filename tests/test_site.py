@@ -44,6 +44,11 @@ def test_experiments_are_told_apart_by_data_set_and_budget(folder):
     assert len(notes) == 1 and "half, equal compute" in notes[0]
 
 
+@pytest.mark.parametrize("folder", ["gpu/dolly", "gpu/dolly-compute", "compute/gpu/dolly", "gpu/dolly_compute-matched"])
+def test_folders_of_one_data_set(folder):
+    assert outcomes.name_of(folder) == "gpu/dolly"
+
+
 def test_numbers_are_those_of_a_report(folder, experiments):
     records = [read(path) for path in (folder / "made-up").glob("*.json")]
     lines = {(line.row, line.metric): line for line in summarize(records).lines}

@@ -83,11 +83,12 @@ def section(experiment: Experiment) -> str:
     setting = ", ".join(
         f"{name} {_told(experiment.config[key])}" for key, name in OPTIONS if experiment.config.get(key) is not None
     )
+    devices = ", ".join(sorted({str(record.get("device")) for _, record in experiment.rows[0].runs}))
     still = forest(experiment, "test_loss", "end") + forest(experiment, "test_loss", "best")
     title = html.escape(experiment.title)
     return (
         f'<section class="experiment" id="{experiment.key}" data-title="{title}">\n<h2>{title}</h2>\n'
-        f"<p>{experiment.seeds} seeds; {html.escape(setting)}.</p>\n"
+        f"<p>{experiment.seeds} seeds, on {html.escape(devices)}; {html.escape(setting)}.</p>\n"
         f'<div class="still plots">{still}</div>\n{grid(experiment)}\n</section>'
     )
 

@@ -151,10 +151,12 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
 
 
 def name_of(folder: str) -> str:
-    """Return the data set's name: a folder of runs at equal compute is named after that of equal steps."""
-    for ending in ("-compute-matched", "-equal-compute", "-compute"):
-        folder = folder.removesuffix(ending)
-    return folder
+    """Return the data set's name: runs at equal compute may lie in `compute/dolly` or `dolly-compute`."""
+    words = ("compute-matched", "equal-compute", "compute")
+    parts = [part for part in folder.split("/") if part not in words]
+    for word in words:
+        parts = [part.removesuffix(f"-{word}").removesuffix(f"_{word}") for part in parts]
+    return "/".join(parts)
 
 
 def rows_of(runs: list[tuple[Path, Record]]) -> list[Row]:
