@@ -78,6 +78,7 @@ def address(site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,7 @@ def visit(browser, address):
         context = browser.new_context(**options)
         opened.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # a busy machine is slow, not broken
         page.on("console", lambda told: wrong.append(f"{path}: {told.text}") if told.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(f"{path}: {error}"))
         page.on("requestfailed", lambda asked: wrong.append(f"{path}: {asked.url} failed"))
@@ -222,7 +224,7 @@ def test_the_charts_draw_every_row_with_its_interval(visit):
     assert page.locator("#compare-scatter svg circle").count() == 6
     zero = page.locator("#compare-forest line.zero").bounding_box()["x"]
     dots = {
-        each.split(":")[0]: place for place, each in enumerate(page.locator("#compare-forest title").all_inner_texts())
+        each.split(":")[0]: place for place, each in enumerate(page.locator("#compare-forest title").all_text_contents())
     }
     uniform = page.locator("#compare-forest circle").nth(dots["neft_uniform alpha=10"]).bounding_box()
     assert uniform["x"] + uniform["width"] < zero, "less memorization lies left of none"
@@ -289,7 +291,7 @@ def test_the_playground_computes_what_the_package_does(visit, dtype):
     page = visit("playground.html")
     for name, *numbers in SETTINGS:
         page.select_option("[name=strategy]", label=name)
-        for field, value in zip(("strength", "length", "width", "embedding"), numbers, strict=True):
+        for field, value in zip(("strength", "tokens", "width", "embedding"), numbers, strict=True):
             page.fill(f"[name={field}]", str(value))
         page.select_option("[name=dtype]", dtype)
         keys = ("bound", "rms", "token", "document", "snr", "nearest", "package")
@@ -306,9 +308,9 @@ def test_the_playground_computes_what_the_package_does(visit, dtype):
 
 def test_the_playground_refuses_what_is_no_number(visit):
     page = visit("playground.html")
-    page.fill("[name=length]", "0")
+    page.fill("[name=tokens]", "0")
     assert page.locator("#playground-wrong").is_visible()
-    page.fill("[name=length]", "10")
+    page.fill("[name=tokens]", "10")
     assert not page.locator("#playground-wrong").is_visible()
     page.select_option("[name=family]", "1")
     assert page.input_value("[name=embedding]") == "1"

@@ -61,15 +61,15 @@
     return [plain, ours].map((sum) => sum / (embeds.length * draws.length));
   }
 
-  function compute(strategy, { strength, length, width, embedding, dtype }) {
-    const size = { length: strength / Math.sqrt(length * width), fixed: strength, relative: strength * embedding }[strategy.scale];
+  function compute(strategy, { strength, tokens, width, embedding, dtype }) {
+    const size = { length: strength / Math.sqrt(tokens * width), fixed: strength, relative: strength * embedding }[strategy.scale];
     const rms = size * strategy.rms;
     const [nearestShare, packageShare] = rms > 0 ? unchanged(strategy.what, rms, embedding, dtype) : [1, 1];
     return {
       bound: strategy.bound === null ? null : size * strategy.bound,
       rms,
       token: rms * Math.sqrt(width),
-      document: rms * Math.sqrt(length * width),
+      document: rms * Math.sqrt(tokens * width),
       snr: rms > 0 ? 20 * Math.log10(embedding / rms) : null,
       nearest: nearestShare,
       package: packageShare,
@@ -87,7 +87,7 @@
     const chosen = () => strategies[field("strategy").value];
 
     function update() {
-      const given = Object.fromEntries(["strength", "length", "width", "embedding"].map((name) => [name, Number(field(name).value)]));
+      const given = Object.fromEntries(["strength", "tokens", "width", "embedding"].map((name) => [name, Number(field(name).value)]));
       const wrong = !form.checkValidity() || Object.values(given).some((each) => !isFinite(each));
       document.getElementById("playground-wrong").hidden = !wrong;
       if (wrong) return;

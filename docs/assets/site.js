@@ -4,7 +4,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelector("[data-md-component=search]")?.setAttribute("aria-label", "Search");
   const reachable = () => {
-    for (const each of document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap, .formula")) {
+    for (const each of document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap, .formula, .plot.wide")) {
       if (each.scrollWidth > each.clientWidth) each.tabIndex = 0;
       else each.removeAttribute("tabindex");
     }

@@ -65,7 +65,8 @@ def svg(figure: Figure, told: str, caption: str = "") -> str:
     name = html.escape(told, quote=True)
     text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="plot">{text}{below}</figure>'
+    wide = " wide" if figure.get_figwidth() > 8 else ""
+    return f'<figure class="plot{wide}">{text}{below}</figure>'
 
 
 def forest(experiment: Experiment, name: str, point: str, rows: list[str] | None = None) -> str:

@@ -53,7 +53,7 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
             )
     if not told:
         return NOT_RUN
-    lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals, on the shipped model:"
+    lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals:"
     return f"{lead}\n\n" + "\n".join(told)
 
 
