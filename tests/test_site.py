@@ -44,7 +44,10 @@ def test_experiments_are_told_apart_by_data_set_and_budget(folder):
     assert len(notes) == 1 and "half, equal compute" in notes[0]
 
 
-@pytest.mark.parametrize("folder", ["gpu/dolly", "gpu/dolly-compute", "compute/gpu/dolly", "gpu/dolly_compute-matched"])
+FOLDERS = ["gpu/dolly", "gpu/dolly-compute", "compute/gpu/dolly", "gpu/dolly_compute-matched"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_folders_of_one_data_set(folder):
     assert outcomes.name_of(folder) == "gpu/dolly"
 

@@ -223,10 +223,8 @@ def test_the_charts_draw_every_row_with_its_interval(visit):
     assert "ROUGE-L" in page.locator("#compare-forest svg").get_attribute("aria-label")
     assert page.locator("#compare-scatter svg circle").count() == 6
     zero = page.locator("#compare-forest line.zero").bounding_box()["x"]
-    dots = {
-        each.split(":")[0]: place for place, each in enumerate(page.locator("#compare-forest title").all_text_contents())
-    }
-    uniform = page.locator("#compare-forest circle").nth(dots["neft_uniform alpha=10"]).bounding_box()
+    titles = [each.split(":")[0] for each in page.locator("#compare-forest title").all_text_contents()]
+    uniform = page.locator("#compare-forest circle").nth(titles.index("neft_uniform alpha=10")).bounding_box()
     assert uniform["x"] + uniform["width"] < zero, "less memorization lies left of none"
 
 
