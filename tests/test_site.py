@@ -148,8 +148,21 @@ def test_written_pages_ask_for_what_exists(experiments):
 def test_written_pages_name_strategies_and_controls_that_exist():
     known = {*registry.builtin_names(), *(path.stem for path in (DOCS.parent / "recipes/controls").glob("*.yaml"))}
     text = (DOCS / "choosing.md").read_text(encoding="utf-8")
-    named = {name for found in re.findall(r"\{\{ measured (.+?) \}\}", text) for name in found.split()}
+    named = {name.rstrip("*") for found in re.findall(r"\{\{ measured (.+?) \}\}", text) for name in found.split()}
     assert named and named <= known
+
+
+def test_measured_shows_defaults_or_with_a_star_every_row(experiments):
+    assert "alpha=10" not in snippets.fill("{{ measured neft_uniform }}", experiments)
+    assert "alpha=10" in snippets.fill("{{ measured neft_uniform* }}", experiments)
+    assert "label_smoothing" in snippets.fill("{{ measured label_smoothing }}", experiments)
+
+
+def test_evidence_is_sorted_by_verdict(experiments):
+    text = entries.measured("neft_uniform", experiments)
+    sides = [text.partition("**For**")[2].partition("**Against**")[0], text.partition("**Against**")[2]]
+    assert "alpha=10`, made-up, equal steps, test loss at the end" in sides[0]
+    assert "alpha=10`, made-up, equal steps, test loss at the best point" in sides[1]
 
 
 @pytest.mark.parametrize("name", registry.builtin_names())

@@ -13,7 +13,7 @@ from neft_zoo.pages import argument_texts, prose, spell
 
 from .figures import forest
 from .metrics import metric
-from .outcomes import POINTS, Experiment, Row
+from .outcomes import POINTS, STEPS, Experiment, Row
 from .pictures import pictures, told
 from .tables import difference_text, number, run_links, table
 
@@ -99,7 +99,7 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     told = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
     for experiment, row in rows_of(name, experiments):
         clock = next((key for key in ("cpu_s", "wall_s") if (key, "end") in row.cells), None)
-        if name != "none" and clock:
+        if name != "none" and clock and experiment.budget == STEPS:
             ratio = row.cells[clock, "end"].mean / experiment.rows[0].cells[clock, "end"].mean
             kind = "CPU time" if clock == "cpu_s" else "time"
             told.append(f"{experiment.title}: `{row.label}` took {ratio:.2f} times the {kind} of `none` to train.")
@@ -114,13 +114,13 @@ def measured(name: str, experiments: list[Experiment]) -> str:
     """Return what the results say for a strategy and what against it, in sentences made by rule."""
     if name == "none":
         return "It is what all others are measured against."
-    speaks: dict[str, list[str]] = {"For": [], "Against": []}
+    speaks: dict[str, list[str]] = {"For": [], "Against": [], "Neither": []}
     for experiment, row in rows_of(name, experiments):
         for point, place in POINTS.items():
             found = row.cells.get(("test_loss", point))
             if found is None or found.difference is None:
                 continue
-            side = "For" if found.verdict.endswith("better") else "Against"
+            side = {"better": "For", "worse": "Against"}.get(found.verdict.split()[-1], "Neither")
             told = f"`{row.label}`, {experiment.title}, test loss {place}: {found.verdict.replace(':', ',')}"
             speaks[side].append(f"{told} ({difference_text(found, metric('test_loss'))}).")
         if row.failed:

@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable
 
 from . import findings, front, playground
-from .figures import forest
 from .metrics import metric
 from .outcomes import POINTS, STEPS, Experiment
 from .tables import difference_text, number, table
 
-ASKED = re.compile(r"^\{\{ (\w+)((?: [\w-]+)*) \}\}$", re.MULTILINE)
+ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*]+)*) \}\}$", re.MULTILINE)
 NOT_RUN = "*Not run here.*"
 
 
@@ -25,12 +24,16 @@ def fill(markdown: str, experiments: list[Experiment]) -> str:
 
 
 def measured(experiments: list[Experiment], names: list[str]) -> str:
-    """Return what strategies or controls did to the test loss, at equal steps and at equal compute."""
+    """Return what strategies or controls did to the test loss, at equal steps and at equal compute.
+
+    A name stands for the row of its default arguments, with `*` behind it for every row.
+    """
     lines = []
     for experiment in experiments:
         for row in experiment.rows:
             name = row.entry or row.label
-            if name not in names or not row.cells:
+            plain = row.entry is None or row is experiment.find(row.entry)
+            if not row.cells or not (f"{name}*" in names or (name in names and plain)):
                 continue
             cells = [row.cells.get(("test_loss", point)) for point in POINTS]
             told = ["-" if each is None else difference_text(each, metric("test_loss")) for each in cells]
@@ -57,29 +60,9 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
     return f"{lead}\n\n" + "\n".join(told)
 
 
-def runs(experiments: list[Experiment], names: list[str]) -> str:
-    """Return how many runs there are, of what."""
-    lines = []
-    for each in experiments:
-        count = sum(len(row.runs) for row in each.rows)
-        lines.append(
-            (each.title, str(len(each.rows)), str(each.seeds), str(count), str(sum(r.failed for r in each.rows)))
-        )
-    return table(("experiment", "rows", "seeds", "runs", "failed"), lines) if lines else NOT_RUN
-
-
-def chart(experiments: list[Experiment], words: list[str]) -> str:
-    """Return paired differences of a metric at a point in every experiment at equal steps."""
-    name, point = words
-    drawn = [forest(each, name, point) for each in experiments if each.budget == STEPS]
-    return f'<div class="plots">{"".join(drawn)}</div>' if any(drawn) else NOT_RUN
-
-
 KNOWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
     "measured": measured,
     "headline": headline,
-    "runs": runs,
-    "chart": chart,
     "findings": lambda experiments, _: findings.summary(experiments),
     "picture": lambda *_: front.picture(),
     "playground": lambda *_: playground.script(),
