@@ -97,9 +97,9 @@ document.addEventListener("DOMContentLoaded", () => {
   function draw() {
     const y = drawable().find((each) => each.key === get("metric").value);
     const x = drawable().find((each) => each.key === get("against").value);
+    get("charts").hidden = false;
     forest(get("forest"), points(y.key), y);
     scatter(get("scatter"), points(x.key), points(y.key), x, y);
-    get("charts").hidden = false;
   }
 
   const make = (tag, attributes, ...inside) => {
@@ -127,8 +127,11 @@ document.addEventListener("DOMContentLoaded", () => {
     return { at: (value) => from + ((value - low) / (high - low)) * (to - from), ticks };
   }
 
+  // A narrow screen gets a narrower drawing, so that its letters stay readable.
+  const width = () => (get("charts").clientWidth < 500 ? 380 : 520);
+
   function frame(figure, height, label) {
-    const svg = make("svg", { viewBox: `0 0 520 ${height}`, class: "neft-chart", role: "group", "aria-label": label });
+    const svg = make("svg", { viewBox: `0 0 ${width()} ${height}`, class: "neft-chart", role: "group", "aria-label": label });
     figure.replaceChildren(svg);
     return svg;
   }
@@ -138,7 +141,7 @@ document.addEventListener("DOMContentLoaded", () => {
       svg.append(make("line", { x1: scale.at(tick), x2: scale.at(tick), y1: bottom, y2: bottom + 4, class: "axis" }));
       svg.append(make("text", { x: scale.at(tick), y: bottom + 16, "text-anchor": "middle" }, spell(tick)));
     }
-    svg.append(make("text", { x: 510, y: bottom + 32, "text-anchor": "end" }, label));
+    svg.append(make("text", { x: width() - 10, y: bottom + 32, "text-anchor": "end" }, label));
   }
 
   const linked = (point, ...inside) => (point.href ? make("a", { href: point.href, "aria-label": sentence(point) }, ...inside) : make("g", {}, ...inside));
@@ -147,13 +150,15 @@ document.addEventListener("DOMContentLoaded", () => {
     const drawn = found.filter((point) => !isNaN(point.mean));
     const height = 20 * drawn.length + 50, bottom = height - 40;
     const svg = frame(figure, height, `${told(metric)}, with 95 % intervals; the table has the numbers`);
-    const x = scale(drawn, 200, 505);
+    const names = Math.min(190, width() * 0.4);
+    const x = scale(drawn, names + 10, width() - 15);
     const none = drawn.find((point) => point.baseline);
     if (none) svg.append(make("line", { x1: x.at(none.mean), x2: x.at(none.mean), y1: 4, y2: bottom, class: "zero" }));
     drawn.forEach((point, place) => {
       const y = 14 + 20 * place;
-      const shown = point.name.length > 30 ? `${point.name.slice(0, 29)}…` : point.name;
-      const inside = [title(sentence(point)), make("text", { x: 190, y: y + 4, "text-anchor": "end" }, shown)];
+      const fitting = Math.floor(names / 6.2);
+      const shown = point.name.length > fitting ? `${point.name.slice(0, fitting - 1)}…` : point.name;
+      const inside = [title(sentence(point)), make("text", { x: names, y: y + 4, "text-anchor": "end" }, shown)];
       if (!isNaN(point.low)) inside.push(make("line", { x1: x.at(point.low), x2: x.at(point.high), y1: y, y2: y, class: "bar" }));
       inside.push(make("circle", { cx: x.at(point.mean), cy: y, r: 4, class: point.baseline ? "baseline" : "" }));
       svg.append(linked(point, ...inside));
@@ -165,12 +170,13 @@ document.addEventListener("DOMContentLoaded", () => {
     const drawn = across.map((point, place) => [point, up[place]]).filter(([a, b]) => !isNaN(a.mean) && !isNaN(b.mean));
     const svg = frame(figure, 380, `${told(yMetric)}, against ${told(xMetric)}; the table has the numbers`);
     if (!drawn.length) return;
-    const x = scale(drawn.map(([point]) => point), 60, 505), y = scale(drawn.map(([, point]) => point), 335, 25);
+    const right = width() - 15;
+    const x = scale(drawn.map(([point]) => point), 60, right), y = scale(drawn.map(([, point]) => point), 335, 25);
     for (const tick of y.ticks) {
       svg.append(make("line", { x1: 56, x2: 60, y1: y.at(tick), y2: y.at(tick), class: "axis" }));
       svg.append(make("text", { x: 52, y: y.at(tick) + 4, "text-anchor": "end" }, spell(tick)));
     }
-    svg.append(make("line", { x1: 60, x2: 505, y1: 335, y2: 335, class: "axis" }), make("line", { x1: 60, x2: 60, y1: 25, y2: 335, class: "axis" }));
+    svg.append(make("line", { x1: 60, x2: right, y1: 335, y2: 335, class: "axis" }), make("line", { x1: 60, x2: 60, y1: 25, y2: 335, class: "axis" }));
     svg.append(make("text", { x: 4, y: 14 }, told(yMetric)));
     // Names are drawn where there is room, the baseline's and the lowest rows' first; the others show on hover.
     const placed = [];
@@ -182,7 +188,7 @@ document.addEventListener("DOMContentLoaded", () => {
       if (!isNaN(b.low)) inside.push(make("line", { x1: cx, x2: cx, y1: y.at(b.low), y2: y.at(b.high), class: "bar" }));
       if (!isNaN(a.low)) inside.push(make("line", { x1: x.at(a.low), x2: x.at(a.high), y1: cy, y2: cy, class: "bar" }));
       inside.push(make("circle", { cx, cy, r: 4, class: a.baseline ? "baseline" : "" }));
-      const left = cx > 400;
+      const left = cx > 0.75 * width();
       const wide = 6.2 * a.name.length, start = cx + (left ? -7 - wide : 7);
       const box = { left: start, right: start + wide, y: cy - 5 };
       if (room(box)) {
@@ -202,6 +208,7 @@ document.addEventListener("DOMContentLoaded", () => {
       head.append(button);
     }
   }
+  window.addEventListener("resize", draw);
   get("experiment").addEventListener("change", (event) => show(event.target.value));
   get("filter").addEventListener("input", filter);
   get("metric").addEventListener("change", draw);

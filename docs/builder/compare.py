@@ -114,7 +114,7 @@ def grid(experiment: Experiment) -> str:
 
 def _head(name: str, point: str) -> str:
     kind = metric(name)
-    place = f" {POINTS[point]}" if point == "best" or name in ("test_loss", "gap") else ""
+    place = f" {POINTS[point]}" if point == "best" or name == "test_loss" else ""
     arrow = {"lower": " ↓", "higher": " ↑", None: ""}[kind.better]
     unit = f"<small>{kind.unit}</small>" if kind.unit else ""
     told = f'data-label="{kind.label}{place}" data-unit="{kind.unit}" data-better="{kind.better or ""}"'

@@ -112,8 +112,8 @@ class Experiment:
 
 
 def shown(name: str, point: str) -> bool:
-    """Return whether a column shows it: at the best point the losses only, as the rest is measured at the end."""
-    return point == "end" or name in ("test_loss", "gap")
+    """Return whether a column shows it: of a run's best point what it is best in, as in a report."""
+    return point == "end" or name == "test_loss"
 
 
 def measured(record: Record, point: str) -> dict[str, float | None]:
