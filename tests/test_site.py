@@ -184,3 +184,10 @@ def test_the_playground_knows_every_closed_form():
     assert {"neft_uniform", "symnoise", "token_relative", "neft_gaussian match_rms: true"} <= set(found)
     assert not {"lat", "freelb", "none", "masked_thought"} & set(found)
     assert found["neft_scheduled"]["default"] == 10 and found["token_relative"]["argument"] == "rho"
+
+
+def test_a_page_sets_apart_what_speaks_for_and_against():
+    text = entries.page("symnoise", [])
+    published = text.partition("### Published")[2].partition("###")[0]
+    assert "\n\n**For:** its authors" in published and "\n\n**Against:** we know" in published
+    assert text.index('<div class="plots">') > text.index("$$"), "formula, then pictures"

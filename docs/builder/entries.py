@@ -51,6 +51,7 @@ def page(name: str, experiments: list[Experiment]) -> str:
     if entry.parameters:
         parts += ["## Arguments", arguments(entry)]
     parts += ["## Cost", cost(name, experiments)]
+    text = re.sub(r"\s*\b(For|Against): ", r"\n\n**\1:** ", text)
     parts += ["## Evidence", "### Published", text or "None.", *([LINKS[entry.paper]] if entry.paper in LINKS else [])]
     parts += ["### Measured here", measured(name, experiments), "## Results", results(name, experiments)]
     file = recipe.folder() / "strategies" / f"{name}.yaml"
