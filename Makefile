@@ -21,11 +21,22 @@ setup: $(VENV)/installed  ## create .venv with the tested versions
 demo: setup  ## fine-tune the shipped model without and with noise: table and plot
 	$(BIN)/python recipes/quickstart/demo.py
 
-test: setup  ## run the tests
+test: setup browser  ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-all: setup  ## run all tests, the slow ones too
+test-all: setup browser  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
+
+# The site's tests drive Debian's Chromium; playwright brings none. Without it, or without root, they are skipped.
+browser:  ## install Chromium for the tests of the site, where apt-get and root are there
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		apt-get install -y --no-install-recommends chromium; } || echo "no Chromium: the site's tests are skipped"
+
+docs: setup  ## build the site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: setup  ## serve the site on http://127.0.0.1:8000 and build it anew on changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 matrix: setup  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
@@ -43,7 +54,7 @@ check: setup  ## lint, format check, types, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	@if [ -f mkdocs.yml ]; then $(BIN)/python -m mkdocs build --strict --quiet; fi
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 compare-hook: setup  ## measure this package against transformers' neftune_noise_alpha
 	$(BIN)/python tests/benchmarks/against_hook.py
@@ -57,4 +68,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all matrix nightly mutants mistakes check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench wheel clean

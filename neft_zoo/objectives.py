@@ -230,7 +230,8 @@ class Consistency(ComparesPredictions):
         divergence: between the clean and the noisy next-token distribution, summed over the graded tokens and divided
             as the trainer divides its own loss.
         weight: of the divergence (>= 0).
-        first, second: of the two losses (>= 0); the loss of the noisy pass counts only where `second` is not 0.
+        first: of the clean pass's loss (>= 0).
+        second: of the noisy pass's loss (>= 0); at 0 it does not count.
     """
 
     divergence: Divergence = "symmetric_kl"

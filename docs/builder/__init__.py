@@ -1,0 +1,1 @@
+"""What the site shows of the package and of docs/results, made anew whenever it is built."""

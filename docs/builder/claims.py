@@ -1,0 +1,79 @@
+"""The NEFTune paper's qualitative findings, as statements that results can be held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .outcomes import Experiment
+
+Side = Literal["up", "down", "same"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A finding of the paper.
+
+    Attributes:
+        title: in a few words.
+        source: what the paper shows, and where.
+        name: the metric.
+        side: where the difference must lie.
+        margin: how far from 0 still counts as the same; for `side="same"`.
+        gaussian: compare with Gaussian noise of equal energy instead of with `none`.
+        needs: returns why the data cannot tell, "" if they can.
+    """
+
+    title: str
+    source: str
+    name: str
+    side: Side
+    margin: float = 0.0
+    gaussian: bool = False
+    needs: Callable[[Experiment], str] = lambda experiment: ""
+
+
+def memorizes(experiment: Experiment) -> str:
+    """Return why memorization cannot fall: plain training has nothing by heart, to go by answers to test prompts."""
+    ours, floor = (experiment.rows[0].cells.get((name, "end")) for name in ("train_rouge_l", "test_rouge_l"))
+    if ours is None or floor is None or ours.mean > floor.mean:
+        return ""
+    return "`none` itself overlaps with training answers no more than with test answers"
+
+
+CLAIMS = (
+    Claim(
+        "Train loss goes up", "Fig. 4: training loss, noise off, about 0.6 without and 1.0 with", "train_loss", "up"
+    ),
+    Claim("Held-out loss goes down", "Fig. 4: loss on another data set, slightly lower with", "test_loss", "down"),
+    Claim(
+        "Answers repeat training answers less (ROUGE-L)",
+        "Fig. 5: the peak of ROUGE-L at 0.9 to 1.0 vanishes",
+        "train_rouge_l",
+        "down",
+        needs=memorizes,
+    ),
+    Claim(
+        "Answers repeat training answers less (BLEU)",
+        "Fig. 5: the same of BLEU",
+        "train_bleu",
+        "down",
+        needs=memorizes,
+    ),
+    Claim("Outputs get longer", "Table 4: 375 to 1,062 characters on Alpaca", "test_words", "up"),
+    Claim(
+        "Repetition stays the same",
+        "Table 4: at most 0.5 points of 2-gram repetition",
+        "test_repetition_2",
+        "same",
+        0.01,
+    ),
+    Claim(
+        "Uniform noise beats Gaussian noise",
+        "Table 6: 62.6 against 60.9 % wins on Alpaca, at equal alpha, hence at a third of the energy",
+        "test_loss",
+        "down",
+        gaussian=True,
+    ),
+)

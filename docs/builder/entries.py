@@ -1,0 +1,171 @@
+"""The strategies' pages: docstring, signature, pictures and results of every entry of the registry."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import yaml
+
+from neft_zoo import recipe, registry
+from neft_zoo.citations import bibtex
+from neft_zoo.pages import argument_texts, prose, spell
+
+from .figures import forest
+from .metrics import metric
+from .outcomes import POINTS, STEPS, Experiment, Row
+from .pictures import pictures, told
+from .tables import difference_text, number, run_links, table
+
+SHOWN = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
+SHOWN += (("test_words", "end"), ("test_repetition_2", "end"))
+LINKS = {"https://arxiv.org/abs/2310.05914": "[What is published about NEFTune, table by table](../paper.md)."}
+
+
+def overview(experiments: list[Experiment]) -> str:
+    """Return the page that lists all strategies."""
+    lines = []
+    for name in registry.builtin_names():
+        entry, strategy = registry.entry(name), registry.make(name)
+        runs = sum(len(row.runs) for each in experiments for row in each.rows if row.entry == name)
+        facts = (strategy.family, strategy.objective.passes, strategy.site, cell(entry.summary), runs or "not run")
+        lines.append((f"[{name}](strategies/{name}.md)", *map(str, facts)))
+    intro = (
+        "Passes are forward passes per batch, and as many backward; one is the cost of plain fine-tuning. *Runs* are "
+        "those in this repository. [Choosing](choosing.md) says which to try, [Compare](compare.md) what they did."
+    )
+    heads = ("strategy", "family", "passes", "site", "what it does", "runs")
+    return f"# Strategies\n\n{intro}\n\n{table(heads, lines)}\n"
+
+
+def page(name: str, experiments: list[Experiment]) -> str:
+    """Return the page of one strategy."""
+    entry, strategy = registry.entry(name), registry.make(name)
+    formula, where, text = split(prose(entry))
+    parts = [f"# {name}", entry.summary, formula, where, "## The noise"]
+    drawn = pictures(name)
+    nothing = "Nothing is added to embeddings, layers, tokens or weights."
+    parts += [drawn, told(name)] if drawn else [nothing if name == "none" else f"{nothing} Dropout is redrawn."]
+    parts += ["## Use", *example(entry), "In a recipe, with every argument:"]
+    parts += [code("yaml", yaml.safe_dump({"noise": strategy.to_dict()}, sort_keys=False))]
+    if entry.parameters:
+        parts += ["## Arguments", arguments(entry)]
+    parts += ["## Cost", cost(name, experiments)]
+    text = re.sub(r"\s*\b(For|Against): ", r"\n\n**\1:** ", text)
+    parts += ["## Evidence", "### Published", text or "None.", *([LINKS[entry.paper]] if entry.paper in LINKS else [])]
+    parts += ["### Measured here", measured(name, experiments), "## Results", results(name, experiments)]
+    file = recipe.folder() / "strategies" / f"{name}.yaml"
+    shipped = f"The shipped recipe `{name}`, for `neft-zoo sft --config {name}`:"
+    parts += ["## Recipe", shipped, code("yaml", file.read_text(encoding="utf-8"))]
+    paper = f"[{entry.paper}]({entry.paper})" if entry.paper else "No paper; this package's own entry."
+    parts += ["## Cite", f"{paper} Entry version {entry.version}.", code("bibtex", bibtex(entry.paper))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def split(text: str) -> tuple[str, str, str]:
+    """Return the formula of a docstring's prose, the sentence that goes on from it, and the rest."""
+    found = re.search(r"\$\$.+?\$\$", text, re.DOTALL)
+    if found is None:
+        return "", "", text
+    rest = (text[: found.start()] + text[found.end() :]).strip()
+    if not rest[:1].islower():
+        return found[0], "", rest
+    sentence, stop, rest = rest.partition(". ")
+    return found[0], sentence + stop.strip(), rest
+
+
+def arguments(entry: registry.Entry) -> str:
+    """Return the table of an entry's arguments: types and defaults from the signature, meaning from the docstring."""
+    hints, texts, lines = entry.hints(), argument_texts(entry), []
+    for name, parameter in entry.parameters.items():
+        default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+        lines.append((f"`{name}`", cell(spell(hints[name])), cell(default), cell(texts.get(name, ""))))
+    return table(("argument", "type", "default", "meaning"), lines)
+
+
+def example(entry: registry.Entry) -> list[str]:
+    """Return the example of the docstring, if there is one, as a block of code."""
+    text = inspect.cleandoc(entry.build.__doc__ or "")
+    found = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
+    if found is None:
+        return []
+    return [code("python", "from neft_zoo import SFTTrainer\n\n" + re.sub(r"\n\s*", "\n    ", found[1]))]
+
+
+def cost(name: str, experiments: list[Experiment]) -> str:
+    """Return what a strategy costs: by construction, and as measured."""
+    strategy = registry.make(name)
+    passes = strategy.objective.passes
+    plural = "" if passes == 1 else "es"
+    told = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
+    for experiment, row in rows_of(name, experiments):
+        clock = next((key for key in ("cpu_s", "wall_s") if (key, "end") in row.cells), None)
+        if name != "none" and clock and experiment.budget == STEPS:
+            ratio = row.cells[clock, "end"].mean / experiment.rows[0].cells[clock, "end"].mean
+            kind = "CPU time" if clock == "cpu_s" else "time"
+            told.append(f"{experiment.title}: `{row.label}` took {ratio:.2f} times the {kind} of `none` to train.")
+    return "\n".join(f"* {line}" for line in told)
+
+
+def rows_of(name: str, experiments: list[Experiment]) -> list[tuple[Experiment, Row]]:
+    return [(each, row) for each in experiments for row in each.rows if row.entry == name]
+
+
+def measured(name: str, experiments: list[Experiment]) -> str:
+    """Return what the results say for a strategy and what against it, in sentences made by rule."""
+    if name == "none":
+        return "It is what all others are measured against."
+    speaks: dict[str, list[str]] = {"For": [], "Against": [], "Neither": []}
+    for experiment, row in rows_of(name, experiments):
+        for point, place in POINTS.items():
+            found = row.cells.get(("test_loss", point))
+            if found is None or found.difference is None:
+                continue
+            side = {"better": "For", "worse": "Against"}.get(found.verdict.split()[-1], "Neither")
+            told = f"`{row.label}`, {experiment.title}, test loss {place}: {found.verdict.replace(':', ',')}"
+            speaks[side].append(f"{told} ({difference_text(found, metric('test_loss'))}).")
+        if row.failed:
+            speaks["Against"].append(
+                f"`{row.label}`, {experiment.title}: {row.failed} of {len(row.runs)} runs failed."
+            )
+    if not any(speaks.values()):
+        return "Not run."
+    lists = [f"**{side}**\n\n" + "\n".join(f"* {line}" for line in told) for side, told in speaks.items() if told]
+    return "\n\n".join(lists)
+
+
+def results(name: str, experiments: list[Experiment]) -> str:
+    """Return tables and figures of a strategy's rows; the baseline stands above them."""
+    parts = []
+    for experiment in experiments:
+        rows = [row for row in experiment.rows if row.entry == name]
+        if not rows:
+            continue
+        none = experiment.rows[0]
+        columns = [pair for pair in SHOWN if pair in experiment.metrics]
+        heads = ["row", *(f"{metric(m).label} {POINTS[p]}" for m, p in columns), "compute", "runs"]
+        lines = []
+        for row in [none, *(row for row in rows if row is not none)]:
+            cells = [_cell(row, pair) for pair in columns]
+            lines.append((f"`{row.label}`", *cells, number(row.compute, 2), run_links(row, "../")))
+        parts += [f"### {experiment.title}", table(heads, lines)]
+        parts += [forest(experiment, "test_loss", point, [row.label for row in rows]) for point in POINTS]
+    where = "[Compare](../compare.md) has all rows and metrics, and says how to read the numbers."
+    return "\n\n".join(part for part in [*parts, where] if part) if parts else "Not run."
+
+
+def _cell(row: Row, pair: tuple[str, str]) -> str:
+    found, kind = row.cells.get(pair), metric(pair[0])
+    if found is None:
+        return "-"
+    told = number(found.mean, kind.digits)
+    return told if found.difference is None else f"{told}<br><small>{difference_text(found, kind)}</small>"
+
+
+def code(language: str, text: str) -> str:
+    return f"```{language}\n{text.strip()}\n```"
+
+
+def cell(text: str) -> str:
+    """Keep a bar from ending a table's cell."""
+    return text.replace("|", r"\|")

@@ -1,0 +1,151 @@
+"""The NEFTune paper's qualitative findings, looked for in the results by a rule that is stated on the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neft_zoo.compare.statistics import Difference
+
+from .claims import CLAIMS, Claim
+from .metrics import metric
+from .outcomes import POINTS, STEPS, Experiment, Row, difference
+from .tables import number, table
+
+ALPHA = 5.0  # the paper's most frequent choice and the entry's default: decided before looking
+SEEDS = 3  # fewer pairs give an interval that says nothing
+YES, NO, UNKNOWN = "reproduced", "not reproduced", "not testable at this size"
+RULE = f"""
+## The rule
+
+The difference is `neft_uniform` at alpha {ALPHA:g} less `none`, paired by seed, at equal steps; for the last finding,
+less `neft_gaussian` with `match_rms`, which has the same energy. Alpha {ALPHA:g} is the paper's most frequent choice;
+other values are listed, and do not count. A finding is
+
+* **{YES}** if the 95 % interval lies wholly on the paper's side of 0 at the end of training *and* at each run's best
+  point; for *the same*, wholly within the margin;
+* **{NO}** if it does not at one of them; for *the same*, if it lies wholly outside;
+* **{UNKNOWN}** with fewer than {SEEDS} pairs, where the metric was not measured, where plain training has nothing by
+  heart that could be unlearned, or, for *the same*, if the interval crosses the margin.
+
+What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
+Intervals are those of [Comparison](comparison.md), not corrected for the number of findings.
+"""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What an experiment says of a claim."""
+
+    status: str
+    why: str
+
+
+def page(experiments: list[Experiment]) -> str:
+    """Return the page in Markdown."""
+    intro = (
+        "The NEFTune paper describes what noise does to a model, beside its win rates. Each of its findings is looked "
+        "for here in this repository's own runs, which are small: see [Compare](compare.md) for models and data. The "
+        "outcomes on this page are computed from the results when the site is built."
+    )
+    parts = ["# Findings", intro, summary(experiments), RULE]
+    for claim in CLAIMS:
+        unit = metric(claim.name).unit
+        margin = f" The margin is {claim.margin:g}." if claim.margin else ""
+        shown = f"Here: {metric(claim.name).label}{f', {unit}' if unit else ''}.{margin}"
+        parts += [f"## {claim.title}", f"In the paper: {claim.source}. {shown}"]
+        found = [detail(claim, each) for each in chosen(experiments)]
+        parts += [line for line in found if line] or ["Not run."]
+    return "\n\n".join(parts) + "\n"
+
+
+def chosen(experiments: list[Experiment]) -> list[Experiment]:
+    return [each for each in experiments if each.budget == STEPS]
+
+
+def summary(experiments: list[Experiment]) -> str:
+    """Return the table of findings by data set."""
+    used = chosen(experiments)
+    if not used:
+        return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
+    lines = [(claim.title, *(_told(judge(claim, each).status) for each in used)) for claim in CLAIMS]
+    return table(("finding", *(each.dataset for each in used)), lines)
+
+
+def _told(status: str) -> str:
+    kind = {YES: "yes", NO: "no", UNKNOWN: "unknown"}[status]
+    return f'<span class="outcome {kind}">{status}</span>'
+
+
+def compared(claim: Claim, row: Row, experiment: Experiment) -> Row | None:
+    """Return what a row is compared with."""
+    if not claim.gaussian:
+        return experiment.rows[0]
+    return experiment.find("neft_gaussian", alpha=row.arguments["alpha"], match_rms=True)
+
+
+def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[str, Difference]:
+    """Return the paired difference at every point that was measured."""
+    other = compared(claim, row, experiment)
+    found = {} if other is None else {point: difference(row, other, claim.name, point) for point in POINTS}
+    return {point: each for point, each in found.items() if each.mean is not None}
+
+
+def judge(claim: Claim, experiment: Experiment) -> Judgement:
+    """Return what an experiment says of a claim, by the rule of the page."""
+    row = experiment.find("neft_uniform", alpha=ALPHA)
+    if row is None:
+        return Judgement(UNKNOWN, f"no run of neft_uniform at alpha {ALPHA:g}")
+    if claim.gaussian and compared(claim, row, experiment) is None:
+        return Judgement(UNKNOWN, "no run of Gaussian noise of equal energy")
+    found = differences(claim, row, experiment)
+    if not found:
+        return Judgement(UNKNOWN, f"{metric(claim.name).label} was not measured")
+    pairs = min(len(each.values) for each in found.values())
+    if pairs < SEEDS:
+        return Judgement(UNKNOWN, f"{pairs} pairs of seeds, {SEEDS} are needed")
+    if missing := claim.needs(experiment):
+        return Judgement(UNKNOWN, missing)
+    holds = {point: lies(claim, each) for point, each in found.items()}
+    told = "; ".join(f"{POINTS[point]} {_words(each)}" for point, each in holds.items())
+    told += "" if "best" in found else "; measured at the end only"
+    if claim.side == "same" and None in holds.values():
+        return Judgement(UNKNOWN, told)
+    return Judgement(YES if all(holds.values()) else NO, told)
+
+
+def lies(claim: Claim, found: Difference) -> bool | None:
+    """Return whether an interval lies where the paper has it; None if it is too wide to say."""
+    assert found.low is not None and found.high is not None
+    if claim.side == "up":
+        return found.low > 0
+    if claim.side == "down":
+        return found.high < 0
+    if -claim.margin <= found.low and found.high <= claim.margin:
+        return True
+    return False if found.low > claim.margin or found.high < -claim.margin else None
+
+
+def _words(holds: bool | None) -> str:
+    return {True: "yes", False: "no", None: "the interval is too wide"}[holds]
+
+
+def detail(claim: Claim, experiment: Experiment) -> str:
+    """Return outcome and intervals of a claim in an experiment, for every alpha that was run."""
+    judgement = judge(claim, experiment)
+    lines, digits = [], metric(claim.name).digits
+    for row in experiment.rows:
+        if row.entry != "neft_uniform":
+            continue
+        other, found = compared(claim, row, experiment), differences(claim, row, experiment)
+        cells = [_interval(found.get(point), digits) for point in POINTS]
+        if other is not None and found:
+            lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
+    head = f"**{experiment.dataset}**: {_told(judgement.status)} ({judgement.why})."
+    return "\n\n".join([head, table(("row", "less", *POINTS.values()), lines)] if lines else [head])
+
+
+def _interval(found: Difference | None, digits: int) -> str:
+    if found is None or found.mean is None:
+        return "-"
+    mean, low, high = (number(value, digits, sign=True) for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"

@@ -1,0 +1,31 @@
+r"""Displayed formulas (`$$ ... $$`) and inline ones (`\( ... \)`) as MathML, which browsers draw without a script."""
+
+from __future__ import annotations
+
+import re
+
+from latex2mathml.converter import convert
+
+FENCE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+INLINE = re.compile(r"\\\((.+?)\\\)")
+# What the converter does not know.
+SPELLED = {r"\arg\max": r"\mathrm{arg\,max}\;", r"\!": ""}
+
+
+def mathml(tex: str, display: str = "inline") -> str:
+    """Return a formula as MathML; the TeX stays in `title`, to be copied."""
+    for known, other in SPELLED.items():
+        tex = tex.replace(known, other)
+    return convert(" ".join(tex.split()), display=display)
+
+
+def render(markdown: str) -> str:
+    """Return a page with its formulas rendered; code stays as it is."""
+    parts = FENCE.split(markdown)
+    for place in range(0, len(parts), 2):
+        text = DISPLAYED.sub(
+            lambda found: f'\n\n<div class="formula" tabindex="0">{mathml(found[1], "block")}</div>\n\n', parts[place]
+        )
+        parts[place] = INLINE.sub(lambda found: mathml(found[1]), text)
+    return "".join(parts)

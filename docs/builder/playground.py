@@ -1,0 +1,55 @@
+"""What the playground's script knows of the strategies: read off the package, so that the page cannot fall behind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from neft_zoo import registry
+from neft_zoo.distributions import Rademacher, Uniform
+from neft_zoo.noise import AdditiveNoise
+from neft_zoo.registry import Strategy
+from neft_zoo.scales import ByLength, Fixed, Relative
+from neft_zoo.schedules import Schedule, value_at
+
+SCALES = {ByLength: ("length", "alpha"), Fixed: ("fixed", "size"), Relative: ("relative", "rho")}
+
+
+def strategies() -> list[dict[str, Any]]:
+    """Return every entry whose noise has a closed form, once more for each of its switches."""
+    found = []
+    for name in registry.builtin_names():
+        switches = [key for key, value in registry.make(name).arguments.items() if isinstance(value, bool)]
+        for changed in ({}, *({key: not registry.make(name).arguments[key]} for key in switches)):
+            if told := describe(registry.make(name, **changed)):
+                label = " ".join([name, *(f"{key}: {str(value).lower()}" for key, value in changed.items())])
+                found.append({"label": label, "name": name, "changed": changed, **told})
+    return found
+
+
+def describe(strategy: Strategy) -> dict[str, Any] | None:
+    """Return distribution, scale and default strength of a strategy; None if its noise is no fixed draw."""
+    noise = strategy.noise
+    if strategy.family == "adversarial" or not isinstance(noise, AdditiveNoise) or type(noise.scale) not in SCALES:
+        return None
+    kind, attribute = SCALES[type(noise.scale)]
+    strength = getattr(noise.scale, attribute)
+    argument = next(key for key, value in strategy.arguments.items() if value == strength)
+    if isinstance(strength, Schedule):
+        strength = max(value_at(strength, step / 100) for step in range(101))
+    bound = noise.what.rms if isinstance(noise.what, Rademacher) else 1.0 if isinstance(noise.what, Uniform) else None
+    what = type(noise.what).__name__.lower()
+    return {
+        "what": what,
+        "rms": noise.what.rms,
+        "bound": bound,
+        "scale": kind,
+        "argument": argument,
+        "default": strength,
+    }
+
+
+def script() -> str:
+    """Return the element that holds them."""
+    text = json.dumps(strategies()).replace("<", "\\u003c")
+    return f'<script type="application/json" id="playground-strategies">{text}</script>'

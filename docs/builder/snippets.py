@@ -1,0 +1,69 @@
+"""What a written page can ask for, as `{{ name words }}` on a line of its own: made from package and results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from . import findings, front, playground
+from .metrics import metric
+from .outcomes import POINTS, STEPS, Experiment
+from .tables import difference_text, number, table
+
+ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*]+)*) \}\}$", re.MULTILINE)
+NOT_RUN = "*Not run here.*"
+
+
+def fill(markdown: str, experiments: list[Experiment]) -> str:
+    """Return a page with what it asks for.
+
+    Raises:
+        KeyError: for something that nobody makes.
+    """
+    return ASKED.sub(lambda found: KNOWN[found[1]](experiments, found[2].split()), markdown)
+
+
+def measured(experiments: list[Experiment], names: list[str]) -> str:
+    """Return what strategies or controls did to the test loss, at equal steps and at equal compute.
+
+    A name stands for the row of its default arguments, with `*` behind it for every row.
+    """
+    lines = []
+    for experiment in experiments:
+        for row in experiment.rows:
+            name = row.entry or row.label
+            plain = row.entry is None or row is experiment.find(row.entry)
+            if not row.cells or not (f"{name}*" in names or (name in names and plain)):
+                continue
+            cells = [row.cells.get(("test_loss", point)) for point in POINTS]
+            told = ["-" if each is None else difference_text(each, metric("test_loss")) for each in cells]
+            link = f"[{row.label}](strategies/{row.entry}.md)" if row.entry else row.label
+            lines.append((experiment.title, link, *told, number(row.compute, 2)))
+    heads = ("experiment", "row", *(f"test loss {point}" for point in POINTS.values()), "compute")
+    return table(heads, lines) if lines else NOT_RUN
+
+
+def headline(experiments: list[Experiment], names: list[str]) -> str:
+    """Return what NEFTune did in each data set, in a sentence."""
+    told = []
+    for experiment in experiments:
+        row = experiment.find("neft_uniform", alpha=findings.ALPHA) if experiment.budget == STEPS else None
+        cells = [] if row is None else [row.cells.get(("test_loss", point)) for point in POINTS]
+        if cells and all(cells):
+            end, best = (difference_text(each, metric("test_loss")) for each in cells if each)
+            told.append(
+                f"* **{experiment.dataset}**: test loss {end} at the end of training, {best} at the best point."
+            )
+    if not told:
+        return NOT_RUN
+    lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals:"
+    return f"{lead}\n\n" + "\n".join(told)
+
+
+KNOWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
+    "measured": measured,
+    "headline": headline,
+    "findings": lambda experiments, _: findings.summary(experiments),
+    "picture": lambda *_: front.picture(),
+    "playground": lambda *_: playground.script(),
+}

@@ -1,0 +1,44 @@
+"""Small parts of tables: numbers, differences with their intervals, links to a row's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .metrics import Metric
+from .outcomes import Cell, Row
+
+MINUS = "−"
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """Return a number, a dash for a missing one; with a true minus sign, and none before a zero."""
+    if value is None:
+        return "-"
+    value = round(value, digits) + 0.0
+    return format(value, f"{'+' if sign else ''},.{digits}f").replace("-", MINUS)
+
+
+def difference_text(cell: Cell, kind: Metric) -> str:
+    """Return a paired difference and its interval."""
+    found = cell.difference
+    if found is None or found.mean is None:
+        return "no common seed"
+    told = number(found.mean, kind.digits, sign=True)
+    if found.low is None or found.high is None:
+        return f"{told}, one seed"
+    return f"{told} [{number(found.low, kind.digits, True)}, {number(found.high, kind.digits, True)}]"
+
+
+def run_links(row: Row, up: str) -> str:
+    """Return a link to the JSON of every run, by seed; `up` leads to the site's root."""
+    told = []
+    for path, record in row.runs:
+        seed = f"s{record['seed']}" + ("" if record["status"] == "ok" else " failed")
+        told.append(f'<a href="{up}{path.as_posix()}">{seed}</a>')
+    return " ".join(told)
+
+
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

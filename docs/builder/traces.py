@@ -1,0 +1,155 @@
+"""What every strategy adds to a few documents, looked up where it is added: the shipped model, one step each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from neft_zoo import recipe, registry
+from neft_zoo.batch import Batch
+from neft_zoo.distributions import Rademacher, Uniform
+from neft_zoo.geometry import prepare
+from neft_zoo.loop import attach, model_loss
+from neft_zoo.noise import AdditiveNoise, AtLayers, TokenEdit
+from neft_zoo.registry import Strategy
+from neft_zoo.schedules import Schedule
+from neft_zoo.step import Step
+from neft_zoo.tap import Tap
+from neft_zoo.vocabulary import known_tokens
+
+LENGTHS = (8, 16, 32, 32, 64, 128)  # two of a length, for the entry that mixes such documents
+LOOKED_AT, STEPS_AT_MOST = 2, 3  # the document whose token is shown; ascent steps, which cost a pass each
+PROGRESS = 0.5
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a strategy added.
+
+    Attributes:
+        strategy: as it was run: with fewer ascent steps, and on layers that the small model has.
+        token: of one token, per feature.
+        bound: largest value that a feature can have, None without one.
+        norms: per document: length, norm over all its tokens, mean norm of a token.
+        edited: of one document, per token: "prompt", "graded" or "hidden"; of strategies that edit tokens.
+        weights: change of one matrix over its standard deviation; of strategies that change weights.
+    """
+
+    strategy: Strategy
+    token: list[float] | None = None
+    bound: float | None = None
+    norms: tuple[tuple[int, float, float], ...] = ()
+    edited: tuple[str, ...] = ()
+    weights: list[float] | None = None
+
+
+@cache
+def model() -> Any:
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(recipe.folder() / "quickstart/model", dtype=torch.float32).train()
+
+
+@cache
+def documents() -> tuple[dict[str, torch.Tensor], dict[str, Any], torch.Tensor]:
+    """Return a padded batch of real text, the tokenizer's special tokens, and how often each token occurs."""
+    folder = recipe.folder() / "quickstart"
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    with open(folder / "data/train.jsonl", encoding="utf-8") as file:
+        text = " ".join(json.loads(next(file))["completion"][0]["content"] for _ in range(40))
+    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"])
+    rows = torch.full((len(LENGTHS), max(LENGTHS)), tokenizer.pad_token_id)
+    real, labels, start = torch.zeros_like(rows), torch.full_like(rows, -100), 0
+    for row, length in enumerate(LENGTHS):
+        rows[row, :length], real[row, :length] = ids[start : start + length], 1
+        labels[row, length // 2 : length] = rows[row, length // 2 : length]
+        start += length
+    counts = torch.bincount(ids, minlength=len(tokenizer))
+    return {"input_ids": rows, "attention_mask": real, "labels": labels}, known_tokens(tokenizer), counts
+
+
+def small(name: str) -> Strategy:
+    """Return a strategy with few ascent steps, on layers that the shipped model has."""
+    arguments = registry.make(name).to_dict()
+    if isinstance(arguments.get("layers"), list):
+        arguments["layers"] = [min(layer, model().config.num_hidden_layers - 1) for layer in arguments["layers"]]
+    if "steps" in arguments:
+        arguments["steps"] = min(arguments["steps"], STEPS_AT_MOST)
+    return registry.make(arguments)
+
+
+@cache
+def trace(name: str) -> Trace:
+    """Return what a strategy adds half-way through training."""
+    strategy = small(name)
+    if strategy.weights is not None:
+        return Trace(strategy, weights=_weights(strategy))
+    inputs, known, counts = documents()
+    batch = Batch.from_inputs(inputs, key=1, progress=PROGRESS, **known)
+    if isinstance(strategy.noise, TokenEdit):
+        return Trace(strategy, edited=_edited(strategy.noise.edit(batch), batch))
+    if strategy.site == "dropout" or strategy.clean:
+        return Trace(strategy)
+    layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
+    tap = Tap(model(), layers=layers, hidden=strategy.objective.hidden)
+    step = Step(tap, batch, lambda ids: model_loss(model(), {**inputs, "input_ids": ids}))
+    try:
+        strategy.objective(step, prepare(strategy.noise, model(), lambda: counts))
+    finally:
+        tap.detach()
+    noisy = next(done for done in reversed(step.passes) if done.deltas)
+    delta = noisy.deltas[min(noisy.deltas)].detach().float()
+    energies = delta.square().sum(-1)
+    norms = tuple(
+        (length, energies[row, :length].sum().sqrt().item(), energies[row, :length].sqrt().mean().item())
+        for row, length in enumerate(LENGTHS)
+    )
+    loudest = int(energies[LOOKED_AT, : LENGTHS[LOOKED_AT]].argmax())
+    place = LENGTHS[LOOKED_AT] * 3 // 4
+    place = place if energies[LOOKED_AT, place] > 0 else loudest  # a cut may have left this token alone
+    return Trace(strategy, delta[LOOKED_AT, place].tolist(), _bound(strategy, delta, batch), norms)
+
+
+def _bound(strategy: Strategy, delta: torch.Tensor, batch: Batch) -> float | None:
+    """Return the bound on a feature where the noise has one: the scale of a bounded distribution."""
+    noise = strategy.noise
+    if strategy.family == "adversarial" or not isinstance(noise, AdditiveNoise):
+        return None
+    if not isinstance(noise.what, Uniform | Rademacher):
+        return None
+    row = slice(LOOKED_AT, LOOKED_AT + 1)
+    at = replace(batch, progress=PROGRESS)
+    size = float(noise.scale(torch.zeros_like(delta), at)[row].max())
+    return size * getattr(noise.what, "rms", 1.0) if isinstance(noise.what, Rademacher) else size
+
+
+def _edited(ids: torch.Tensor, batch: Batch) -> tuple[str, ...]:
+    assert batch.graded is not None
+    row, last = len(LENGTHS) - 2, LENGTHS[-2]
+    hidden, graded = (ids != batch.input_ids)[row, :last], batch.graded[row, :last]
+    return tuple("hidden" if h else "graded" if g else "prompt" for h, g in zip(hidden, graded, strict=True))
+
+
+def _weights(strategy: Strategy) -> list[float]:
+    weight = model().model.layers[0].mlp.up_proj.weight
+    before = weight.detach().clone()
+    handle = attach(model(), strategy, total_steps=1)
+    try:
+        handle.begin()
+        with handle.perturbed(step=1):  # at the end of training, where noise that rises is largest
+            change = (weight.detach() - before) / before.std()
+    finally:
+        handle.detach()
+        model.cache_clear()  # the weights are no longer those of the shipped model
+    return change.flatten()[:20000].tolist()
+
+
+def schedule(strategy: Strategy) -> tuple[str, Schedule] | None:
+    """Return the argument that is a schedule by default, if there is one."""
+    return next(((k, v) for k, v in strategy.arguments.items() if isinstance(v, Schedule)), None)
