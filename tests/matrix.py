@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-CELLS = pytest.StashKey()  # of the config: every marked cell that was collected, and the files of its tests
+# Of the config: every marked cell that was collected with the files of its tests, and all files that were collected.
+CELLS, FILES = pytest.StashKey(), pytest.StashKey()
 HEAD = """# What is supported
 
 Made by `make matrix` from the tests that are named; nothing in it is written by hand. *works*: all of them pass.
@@ -39,12 +40,13 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "cell(area, what): evidence for a cell of the support matrix")
-    config.stash[CELLS] = {}
+    config.stash[CELLS], config.stash[FILES] = {}, set()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m leaves tests out
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        config.stash[FILES].add(item.path.name)
         for marker in item.iter_markers("cell"):
             area, what = marker.args
             parameters = item.callspec.params if hasattr(item, "callspec") else {}

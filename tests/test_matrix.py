@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from matrix import CELLS, read_tables, tables
+from matrix import CELLS, FILES, read_tables, tables
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "support.md"
@@ -11,7 +11,7 @@ PAGE = TESTS.parent / "docs" / "support.md"
 
 def test_the_page_has_the_cells_that_are_marked(request):
     marked = request.config.stash[CELLS]
-    collected = {item.path.name for item in request.session.items}
+    collected = request.config.stash[FILES]
     unmarked = {path.name for path in TESTS.glob("test_*.py") if "mark.cell(" not in path.read_text(encoding="utf-8")}
     missing = {path.name for path in TESTS.glob("test_*.py")} - collected - unmarked
     if missing:
