@@ -22,7 +22,7 @@ from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import NoiseSFTConfig, SFTTrainer, mixin, recipe
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, mixin, recipe
 from neft_zoo.batch import EMBEDDING
 from neft_zoo.sharding import whole
 
@@ -147,16 +147,23 @@ def train(case, out):
     }
 
 
+def train_unless_refused(case, out):
+    try:
+        return train(case, out)
+    except NoiseError as error:
+        return {"refused": str(error)}
+
+
 def main(cases, out):
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", 0))
     found = json.loads(Path(cases).read_text())
-    if any("fsdp" in case.get("settings", {}) for case in found.values()):
+    if any("fsdp" in case.get("settings", {}) or case.get("tensor_parallel") for case in found.values()):
         shard_on_cpu()
     if any("deepspeed" in case.get("settings", {}) for case in found.values()):
         deepspeed_on_cpu()
     build().save_pretrained(Path(out) / f"model-{rank}")  # while no engine is at work
-    done = {name: train(case, Path(out) / name) for name, case in found.items()}
+    done = {name: train_unless_refused(case, Path(out) / name) for name, case in found.items()}
     torch.save(done, Path(out) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -4,7 +4,7 @@ from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 
 def shard_on_cpu():
-    """Let accelerate set FSDP up on CPU as it does on GPUs."""
+    """Let accelerate set FSDP and tensor parallelism up on CPU as it does on GPUs."""
     original = AcceleratorState.__init__
 
     def init(self, *args, **kwargs):

@@ -1,11 +1,11 @@
 """Two processes on CPU, by the launchers of real runs; each checks that accelerate did not fall back to one."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import distributed_worker as worker
 import pytest
@@ -44,6 +44,7 @@ MORE = {
     "noisy_tune": {"noise": "noisy_tune"},
     "token_subspace": {"noise": {"name": "token_subspace", "k": 4}},
     "token_frequency": {"noise": "token_frequency"},
+    "qlora": {"noise": NEFT, "lora": True, "saved": True, "quantized": True},
     "accumulated": {"noise": SEVERAL["r3f"], "settings": {"gradient_accumulation_steps": 2}},
 }
 AGAIN = {
@@ -79,17 +80,21 @@ FSDP = {
     **under({**SHARDED, **SAVE}, ["noise"], ", again"),
     **under(SHARDED, SHARED),
     **under(RECOMPUTED, ["r3f", "lnsr", "lat", "hidden_cut"], ", recomputed"),
+    **under(SHARDED, ["qlora"]),
     **under(FROM_RANK_0, LOADED, ", loaded", saved=True),
+    "flat_lora": {"noise": "flat_lora", "lora": True, "settings": SHARDED},
+    "cp_size": {"noise": NEFT, "settings": SHARDED, "parallelism": {"cp_size": 2}},
 }
 ZERO = {
     **under(PARTITIONED, ["noise"], ", again"),
     **under(PARTITIONED, SHARED),
     **under(PARTITIONED, LOADED, ", loaded", saved=True),
+    "flat_lora": {"noise": "flat_lora", "lora": True, "settings": PARTITIONED},
 }
 SPLIT = ["noise", *SEVERAL, "lnsr", "smart", "accumulated"]
 TENSOR_PARALLEL = {
-    **under({}, SPLIT, tensor_parallel=True),
-    **under({}, ["noise"], ", again", tensor_parallel=True),
+    **under({"save_strategy": "no"}, SPLIT, tensor_parallel=True),
+    **under({"save_strategy": "no"}, ["noise"], ", again", tensor_parallel=True),
 }
 ENGINES = "Engines, two processes"
 
@@ -106,7 +111,8 @@ def launch(launcher, cases, out, **environment):
 
 def check_equal(ranks, expected, kind):
     """Check that an engine trained every case as DDP did, and that its ranks drew noise of their own."""
-    for name, case in ranks[0].items():
+    trained = {name: case for name, case in ranks[0].items() if "refused" not in case}
+    for name, case in trained.items():
         reference = expected[name.split(",")[0]]
         assert case["type"] == kind and case["processes"] == 2, name
         assert case["losses"] == pytest.approx(reference["losses"], abs=1e-4), name
@@ -127,6 +133,12 @@ def more(ddp, tmp_path_factory):
     """Return what DDP does in all cases, on rank 0, and in the first ones on both."""
     ranks, _ = launch(ACCELERATE, {**MORE, **AGAIN, "noise": DDP["noise"]}, tmp_path_factory.mktemp("more"))
     return {**ddp[0][0], **ranks[0], "second": ranks[1], "ranks": ddp[0]}
+
+
+@pytest.fixture
+def told(refused):
+    """Return `refused` for messages that another process raised."""
+    return lambda message: refused(SimpleNamespace(value=message))
 
 
 @pytest.fixture
@@ -227,22 +239,52 @@ def test_noise_on_layers_is_the_same_when_layers_are_computed_again(more, kind):
     assert apart(more["hidden_cut"]["weights"], more["plain"]["weights"]) > 1e-4
 
 
+@pytest.fixture(scope="module")
+def fsdp(tmp_path_factory):
+    return launch(TORCHRUN, FSDP, tmp_path_factory.mktemp("fsdp"))
+
+
+@pytest.fixture(scope="module")
+def zero3(tmp_path_factory):
+    pytest.importorskip("deepspeed", reason="deepspeed is not installed")
+    environment = {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
+    return launch(TORCHRUN, ZERO, tmp_path_factory.mktemp("zero3"), **environment)
+
+
 @pytest.mark.slow
-@pytest.mark.cell(ENGINES, "FSDP2: full, LoRA, accumulation, its own activation checkpointing")
-def test_fsdp2_trains_as_ddp_does(more, tmp_path):
-    ranks, out = launch(TORCHRUN, FSDP, tmp_path)
-    assert all(case["model"].startswith("FSDP") for case in ranks[0].values())
+@pytest.mark.cell(ENGINES, "FSDP2: full, LoRA, QLoRA, accumulation, its own activation checkpointing")
+def test_fsdp2_trains_as_ddp_does(more, fsdp):
+    ranks, out = fsdp
     check_equal(ranks, more, "DistributedType.FSDP")
+    assert all(case.get("model", "FSDP").startswith("FSDP") for case in ranks[0].values())
     assert [path.parent.name for path in out.rglob("noise.json")] == ["checkpoint-2"]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed")
 @pytest.mark.cell(ENGINES, "DeepSpeed ZeRO-3: full, LoRA, accumulation")
-def test_zero3_trains_as_ddp_does(more, tmp_path):
-    ranks, _ = launch(TORCHRUN, ZERO, tmp_path, DS_ACCELERATOR="cpu", ACCELERATE_USE_CPU="false")
+def test_zero3_trains_as_ddp_does(more, zero3):
+    ranks, _ = zero3
     assert ranks[0]["noise"]["empty"], "the weights were not split"
     check_equal(ranks, more, "DistributedType.DEEPSPEED")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["fsdp", "zero3"])
+@pytest.mark.cell(ENGINES, "flat_lora, {engine}")
+def test_noise_on_split_weights_is_refused(engine, request, told):
+    ranks, _ = request.getfixturevalue(engine)
+    kind = {"fsdp": "FSDP", "zero3": "DEEPSPEED"}[engine]
+    message = f"flat_lora needs whole weights, which it changes around a step, got {kind}: choose DDP."
+    assert [done["flat_lora"] for done in ranks] == [{"refused": message}] * 2
+    told(message)
+
+
+@pytest.mark.slow
+@pytest.mark.cell(ENGINES, "context parallelism (cp_size=2)")
+def test_context_parallelism_is_refused(fsdp, told):
+    message = "cp_size must be 1 with noise, which needs whole documents, got 2."
+    assert [done["cp_size"] for done in fsdp[0]] == [{"refused": message}] * 2
+    told(message)
 
 
 @pytest.mark.slow
