@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from neft_zoo.parts import embed_scale
 from neft_zoo.rounding import LEFT_OUT, add_rounded
+from neft_zoo.sharding import is_whole
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -48,11 +49,6 @@ class Known:
 
 
 KNOWN = Known()
-
-
-def is_whole(weight: Any) -> bool:
-    """Return whether a weight is on this process as a whole: not sharded (FSDP2) nor gathered later (ZeRO-3)."""
-    return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"
 
 
 def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> Drawn | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate.utils import DynamoBackend
+from accelerate.utils import DistributedType, DynamoBackend
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
@@ -36,7 +36,9 @@ def token_weight(trainer: Any, num_items_in_batch: Tensor | int | None) -> Tenso
     """Return what the trainer multiplies a sum of token losses by: accumulation and ranks are in it."""
     if num_items_in_batch is None:
         return None
-    ranks = trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1
+    # Ranks of a tensor-parallel group hold the same batch, which is counted once.
+    replicas = trainer.accelerator.num_processes // trainer.get_tp_size()
+    ranks = replicas if trainer.args.average_tokens_across_devices else 1
     # Where nothing is graded the sum is 0, and must not become 0 / 0.
     return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
@@ -72,7 +74,8 @@ def check_engine(trainer: Any, strategy: Strategy) -> None:
     """Raise, before training, for settings under which the noise would not be what it says.
 
     Raises:
-        NoiseError: for two noises at once, reentrant checkpointing with several passes, or a split sequence.
+        NoiseError: for two noises at once, reentrant checkpointing with several passes, split weights that change at
+            every step, or a split sequence.
     """
     args = trainer.args
     if args.neftune_noise_alpha is not None:
@@ -86,6 +89,13 @@ def check_engine(trainer: Any, strategy: Strategy) -> None:
         raise NoiseError(
             f"use_reentrant must be false with {strategy.name}, which runs several forward passes a step, "
             "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
+        )
+    kind = trainer.accelerator.distributed_type
+    split_weights = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if split_weights and strategy.weights is not None and strategy.weights.every_step:
+        # DeepSpeed's backward takes the optimizer step as well, which putting the weights back would undo.
+        raise NoiseError(
+            f"{strategy.name} needs whole weights, which it changes around a step, got {kind.value}: choose DDP."
         )
     split = getattr(trainer.accelerator, "parallelism_config", None)
     for size in ("cp_size", "sp_size"):

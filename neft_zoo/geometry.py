@@ -45,13 +45,14 @@ def prepare(
     """
     if not isinstance(noise, Unprepared):
         return noise
-    from neft_zoo.ahead import is_whole  # late: `neft-zoo list` works without torch
-    from neft_zoo.parts import find_embedding
+    from neft_zoo.parts import find_embedding  # late: `neft-zoo list` works without torch
+    from neft_zoo.sharding import is_whole, loaded, whole
 
     weight: Any = find_embedding(model).weight
-    if not is_whole(weight):
-        raise NoiseError(f"{type(noise).__name__} needs the whole embedding table before it is sharded.")
-    return noise.prepare(Setup(weight.detach(), count_tokens))
+    with whole([weight]):
+        if not is_whole(weight):
+            raise NoiseError(f"{type(noise).__name__} needs the whole embedding table before it is sharded.")
+        return noise.prepare(Setup(loaded(weight.detach()), count_tokens))
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,10 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
 
     base = base_model(model)
     lists = [m for m in (find_decoder(model) or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
-    layers = next((m for m in lists if all(isinstance(layer, GradientCheckpointingLayer) for layer in m)), None)
+    # FSDP's own activation checkpointing wraps each layer.
+    bare = [[getattr(layer, "_checkpoint_wrapped_module", layer) for layer in m] for m in lists]
+    decoders = (all(isinstance(layer, GradientCheckpointingLayer) for layer in inner) for inner in bare)
+    layers = next((m for m, found in zip(lists, decoders, strict=True) if found), None)
     if layers is None:
         raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")
     return list(layers)

@@ -17,6 +17,7 @@ from neft_zoo.noise import AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
 from neft_zoo.parts import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
 from neft_zoo.rounding import add_rounded
+from neft_zoo.sharding import gather_in_backward
 
 
 class Tap:
@@ -134,6 +135,7 @@ class Tap:
     def _at_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
             hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+            gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
             self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
 

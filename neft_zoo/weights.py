@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from neft_zoo import randomness
 from neft_zoo.errors import NoiseError
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 class WeightNoise(Protocol):
-    """What is done to the weights of a model."""
+    """What is done to the weights of a model.
+
+    Attributes:
+        every_step: whether `around` does anything.
+    """
+
+    every_step: ClassVar[bool]
 
     def check(self, model: nn.Module) -> None:
         """Raise if the model's weights cannot be changed so."""
@@ -38,6 +44,8 @@ class OnceRelative:
 
     strength: float
 
+    every_step: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         check_number("strength", self.strength)
 
@@ -46,16 +54,20 @@ class OnceRelative:
             raise NoiseError("model must have trainable matrices to add noise to, got none.")
 
     def begin(self, model: nn.Module, key: int) -> None:
+        from neft_zoo.sharding import whole
+
         for name, weight in self._matrices(model):
-            drawn = draw(weight, key, name, randomness.uniform)
-            weight.data += (drawn * (self.strength / 2 * weight.data.float().std())).to(weight.dtype)
+            with whole([weight], changed=True):
+                drawn = draw(weight, key, name, randomness.uniform)
+                weight.data += (drawn * (self.strength / 2 * weight.data.float().std())).to(weight.dtype)
 
     def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
         return nullcontext()
 
     def _matrices(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, weight in model.named_parameters():
-            if weight.requires_grad and weight.ndim > 1 and weight.numel() > 1 and weight.is_floating_point():
+            size = getattr(weight, "ds_shape", weight.shape)  # under ZeRO-3 the weight itself is empty
+            if weight.requires_grad and len(size) > 1 and size.numel() > 1 and weight.is_floating_point():
                 yield name, weight
 
 
@@ -68,6 +80,8 @@ class EveryStep:
     """
 
     rho: float
+
+    every_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("rho", self.rho)

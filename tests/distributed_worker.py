@@ -15,16 +15,21 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import torch
 import trl
-from accelerate.state import AcceleratorState, DistributedType, PartialState
+from accelerate import ParallelismConfig
 from datasets import Dataset
+from on_cpu import deepspeed_on_cpu, shard_on_cpu
 from peft import LoraConfig
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from torch.distributed.tensor import DTensor
+from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import NoiseSFTConfig, SFTTrainer, mixin, recipe
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, mixin, recipe
 from neft_zoo.batch import EMBEDDING
+from neft_zoo.sharding import whole
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
 LORA = dict(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+STORED = dict(bnb_4bit_compute_dtype=torch.float32, bnb_4bit_quant_storage=torch.float32)
+QUANTIZED = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **STORED)
 
 
 @cache
@@ -46,7 +51,14 @@ def records(equal):
     )
 
 
-def llama():
+def llama(case, saved):
+    """Return a model, or the folder of one that is loaded by name, as the command does: ZeRO-3 splits such a one."""
+    if case.get("tensor_parallel"):
+        return LlamaForCausalLM.from_pretrained(saved, distributed_config=DistributedConfig(tp_plan="auto", tp_size=2))
+    return str(saved) if case.get("saved") else build()
+
+
+def build():
     torch.manual_seed(0)
     numbers = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2)
     heads = dict(num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=False)
@@ -72,22 +84,14 @@ class Watched(SFTTrainer):
         super()._record(step)
 
 
-def shard_on_cpu():
-    """Let accelerate set FSDP up on CPU as it does on GPUs; it would go on with DDP without a word."""
-    original = AcceleratorState.__init__
-
-    def init(self, *args, **kwargs):
-        if PartialState._shared_state.get("distributed_type") == DistributedType.MULTI_CPU:
-            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-        original(self, *args, **kwargs)
-
-    AcceleratorState.__init__ = init
-
-
 def rank_of(ranks):
     """Return what stands in for the data-parallel rank: itself, one number, or one per micro-batch in turn."""
     turns = itertools.cycle(ranks)
     return lambda accelerator: next(turns)
+
+
+def whole_copy(value):
+    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone().float()
 
 
 def train(case, out):
@@ -111,35 +115,55 @@ def train(case, out):
     original = mixin.data_parallel_rank
     mixin.data_parallel_rank = rank_of(case["ranks"]) if "ranks" in case else original
     extra = {"noise": case["noise"]} if "noise" in case else {}
+    if "parallelism" in case:
+        settings["parallelism_config"] = ParallelismConfig(**case["parallelism"])
+    args = NoiseSFTConfig(**{**settings, **case.get("settings", {})})  # first: ZeRO-3 splits what is loaded after it
     trainer = (Watched if extra else trl.SFTTrainer)(
-        llama(),
-        args=NoiseSFTConfig(**{**settings, **case.get("settings", {})}),
+        llama(case, out.parent / f"model-{os.environ.get('RANK', 0)}"),
+        args=args,
         train_dataset=records(case.get("equal", False)),
         processing_class=tokenizer(),
         peft_config=LoraConfig(**LORA) if case.get("lora") else None,
+        quantization_config=QUANTIZED if case.get("quantized") else None,
         **extra,
     )
     trainer.train()
     mixin.data_parallel_rank = original
-    state = trainer.accelerator.get_state_dict(trainer.model)
+    if trainer.is_deepspeed_enabled:
+        with whole(list(trainer.model.parameters())):
+            state = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+    else:
+        state = trainer.accelerator.get_state_dict(trainer.model)
     return {
         "type": str(trainer.accelerator.distributed_type),
         "processes": trainer.accelerator.num_processes,
         "model": type(trainer.model).__name__,
+        "empty": all(value.numel() == 0 for value in trainer.model.parameters()),
+        "split": any(isinstance(value, DTensor) for value in trainer.model.parameters()),
         "losses": [line["loss"] for line in trainer.state.log_history if "loss" in line],
-        "weights": {name: value.detach().clone().float() for name, value in state.items()},
+        "weights": {name: whole_copy(value) for name, value in state.items()},
         "deltas": getattr(trainer, "deltas", []),
         "ratios": getattr(trainer, "ratios", []),
     }
+
+
+def train_unless_refused(case, out):
+    try:
+        return train(case, out)
+    except NoiseError as error:
+        return {"refused": str(error)}
 
 
 def main(cases, out):
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", 0))
     found = json.loads(Path(cases).read_text())
-    if any("fsdp" in case.get("settings", {}) for case in found.values()):
+    if any("fsdp" in case.get("settings", {}) or case.get("tensor_parallel") for case in found.values()):
         shard_on_cpu()
-    done = {name: train(case, Path(out) / name) for name, case in found.items()}
+    if any("deepspeed" in case.get("settings", {}) for case in found.values()):
+        deepspeed_on_cpu()
+    build().save_pretrained(Path(out) / f"model-{rank}")  # while no engine is at work
+    done = {name: train_unless_refused(case, Path(out) / name) for name, case in found.items()}
     torch.save(done, Path(out) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

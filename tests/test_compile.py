@@ -80,6 +80,7 @@ def train(llama, config, records, tokenizer):
     return go
 
 
+@pytest.mark.cell("torch.compile", "SFTTrainer, a schedule of neft_uniform: graphs, breaks and frames of plain TRL")
 def test_noise_costs_no_graph_and_evaluation_is_clean(train):
     noise = {"name": "neft_uniform", "alpha": {"schedule": "linear", "start": 20, "end": 10}}
     plain, expected = train(None)
@@ -112,6 +113,7 @@ def loss_of(model, inputs):
 
 
 @pytest.mark.parametrize("name", ADDED)
+@pytest.mark.cell("torch.compile", "{name}: one addition in the graph")
 def test_every_added_noise_is_one_addition_in_the_graph(llama, tokenizer, name):
     from neft_zoo.geometry import prepare
 
@@ -148,6 +150,7 @@ def test_what_is_drawn_ahead_is_what_the_hook_adds(llama, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", ["symnoise", "r3f", "freelb", *INSIDE[:2], "hype", "lnsr"])
+@pytest.mark.cell("torch.compile", "{noise}: as eagerly, with graph breaks")
 def test_what_is_not_one_addition_still_trains_as_it_does_eagerly(train, noise):
     compiled, counts = train(noise, steps=3)
     eager, _ = train(noise, backend=None, steps=3)
@@ -155,6 +158,7 @@ def test_what_is_not_one_addition_still_trains_as_it_does_eagerly(train, noise):
 
 
 @pytest.mark.slow
+@pytest.mark.cell("torch.compile", "inductor")
 def test_inductor_trains_as_eager_does(train):
     noise = {"name": "neft_uniform", "alpha": 20}
     plain, expected = train(None, backend="inductor", steps=4)

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import ParallelismConfig
+from accelerate.utils import DistributedType
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from neft_zoo import NoiseError, SFTTrainer, make
-from neft_zoo.engine import check_engine, data_parallel_rank
+from neft_zoo.engine import check_engine, data_parallel_rank, token_weight
 
 
 def ranks_of(sizes):
@@ -50,3 +51,19 @@ def test_split_sequences_are_refused(llama, config, records, tokenizer, monkeypa
     with pytest.raises(NoiseError, match=f"^{size} must be 1 with noise, which needs whole documents, got 2.$"):
         check_engine(trainer, make("neft_uniform"))
     check_engine(trainer, make("none"))
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_weights_that_are_split_are_not_perturbed_around_a_step(llama, config, records, tokenizer, monkeypatch, kind):
+    trainer = SFTTrainer(llama(), args=config(), train_dataset=records, processing_class=tokenizer)
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", kind)
+    with pytest.raises(NoiseError, match=f"^flat_lora needs whole weights, .* got {kind.value}: choose DDP.$"):
+        check_engine(trainer, make("flat_lora"))
+    check_engine(trainer, make("noisy_tune"))
+
+
+def test_a_tensor_parallel_group_counts_as_one_rank():
+    ranks = SimpleNamespace(num_processes=8)
+    args = SimpleNamespace(average_tokens_across_devices=True)
+    trainer = SimpleNamespace(accelerator=ranks, args=args, get_tp_size=lambda: 4)
+    assert token_weight(trainer, 10) == pytest.approx(2 / 10)

@@ -2,14 +2,16 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.launch import _validate_launch_command
 
-from neft_zoo import NoiseError
+from neft_zoo import NoiseError, launch, recipe
 from neft_zoo.cli import main
 from neft_zoo.launch import config_names, find_config, split, start
 
@@ -56,19 +58,68 @@ def test_an_option_that_no_parser_knows_ends_with_status_2(argv, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+RECIPES = sorted(path.stem for path in (recipe.folder() / "engines").glob("*.yaml"))
+KINDS = {"ddp": "multi_gpu", "ddp_nodes": "multi_gpu", "zero3": "use_deepspeed"}  # the others shard
+
+
+def commands_in(name):
+    """Return the commands that a recipe's comment shows."""
+    lines = [line.lstrip("# ") for line in (recipe.folder() / "engines" / f"{name}.yaml").read_text().splitlines()]
+    shown = "\n".join(lines).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[2:] for line in shown if line.startswith("neft-zoo sft")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.cell("Engines, dry run of the recipe", "{name}")
+def test_the_commands_of_a_recipe_start_its_engine(name, monkeypatch):
+    started = []
+    monkeypatch.setattr(launch, "launch_command", lambda options: started.append(_validate_launch_command(options)[0]))
+    shown = commands_in(name)
+    assert shown and all(start(*split(argv)) == 0 for argv in shown)
+    for options, argv in zip(started, shown, strict=True):
+        assert getattr(options, KINDS.get(name, "use_fsdp"))
+        assert options.num_processes == int(argv[argv.index("--num_processes") + 1])
+        assert options.num_machines == (int(argv[argv.index("--num_machines") + 1]) if "--num_machines" in argv else 1)
+        assert options.training_script == "neft_zoo" and options.training_script_args[:3:2] == [
+            "sft",
+            f"engines/{name}",
+        ]
+
+
+ON_CPU = {
+    "multi_cpu": ("", {}),
+    "fsdp2": ("import on_cpu; on_cpu.shard_on_cpu()", {}),
+    "zero3": ("import on_cpu; on_cpu.deepspeed_on_cpu()", {"DS_ACCELERATOR": "cpu"}),
+}
+
+
 @pytest.mark.slow
-def test_two_processes_start_from_a_shipped_config(llama, tokenizer, tmp_path):
-    llama().save_pretrained(tmp_path / "model")
+@pytest.mark.parametrize("name", ON_CPU)
+@pytest.mark.cell("Engines, two processes", "neft-zoo sft --accelerate_config {name} --num_processes 2")
+def test_two_processes_start_from_a_shipped_config(llama, tokenizer, tmp_path, name):
+    if name == "zero3":
+        pytest.importorskip("deepspeed", reason="deepspeed is not installed")
+    llama(tie_word_embeddings=False).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     rows = [{"instruction": f"Say {i}.", "input": "", "output": "yes"} for i in range(8)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    argv = "--accelerate_config multi_cpu --num_processes 2 --main_process_port 0 --config strategies/neft_uniform"
-    argv += " --model_name_or_path ./model --dataset_name rows.jsonl --output_dir out --max_steps 1 --use_cpu true"
+    # Python imports a module of this name at its start, in every process.
+    code, told = ON_CPU[name]
+    telling = "import atexit, accelerate\natexit.register(lambda: print(accelerate.state.PartialState()))\n"
+    (tmp_path / "sitecustomize.py").write_text(f"{code}\n{telling}")
+    argv = f"--accelerate_config {name} --num_processes 2 --main_process_port 0 --config strategies/token_subspace"
+    argv += " --model_name_or_path ./model --dataset_name rows.jsonl --output_dir out --max_steps 1 --bf16 false"
     argv += " --per_device_train_batch_size 2 --logging_steps 1 --save_strategy steps --save_steps 1"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    argv += " --mixed_precision no" + ("" if name == "zero3" else " --use_cpu true")
+    tests = Path(__file__).parent
+    environment = {**os.environ, **told, "OMP_NUM_THREADS": "1"}
+    paths = [str(tmp_path), str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     command = [sys.executable, "-m", "neft_zoo", "sft", *argv.split()]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
+    engine = {"multi_cpu": "MULTI_CPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}[name]
+    assert done.stdout.count(f"Distributed environment: DistributedType.{engine}") == 2, done.stdout
     assert done.stdout.count("Model and noise.json saved to out") == 1
     assert len(list((tmp_path / "out" / "checkpoint-1").glob("rng_state_*.pth"))) == 2
     assert (tmp_path / "out" / "noise.json").exists()

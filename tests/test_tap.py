@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from neft_zoo import NoiseError, make
@@ -177,3 +178,9 @@ def test_the_gradient_passes_through_the_rounding(batch):
     delta = torch.randn(2, 6, 8).requires_grad_()
     add_rounded(embeds, delta, batch).sum().backward()
     assert (embeds.grad == 1).all() and (delta.grad == 1).all()
+
+
+def test_layers_that_fsdp_computes_again_are_found_in_their_wrappers(llama):
+    model = llama()
+    model.model.layers = torch.nn.ModuleList(checkpoint_wrapper(layer) for layer in model.model.layers)
+    assert find_layers(model) == list(model.model.layers)
