@@ -49,7 +49,7 @@ matrix: setup $(VENV)/deepspeed  ## run what the support matrix stands on and wr
 nightly: setup  ## fuzz recipes, command lines and noise values with thousands of cases
 	NEFT_ZOO_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_fuzz.py
 
-mutants: setup  ## mutation testing of the core; MUTANTS="--module tap --jobs 2 --limit 20"
+mutants: setup  ## mutation testing of the core, into docs/mutants.md; MUTANTS="--jobs 2 --limit 20"
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 mistakes: setup  ## put in the mistakes seen in public code and see that each one's test fails

@@ -150,7 +150,6 @@ def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tu
         raise NoiseError(f"attention_mask must have one number per token, {tuple(input_ids.shape)}, got {shape}.")
     real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask != 0
     first = torch.zeros_like(real)
-    first[:, 0] = True
     borders = inputs.get("cu_seq_lens_q")
     if positions is not None and positions.shape[-2:] == input_ids.shape:
         planes = positions.view(-1, *input_ids.shape)

@@ -45,7 +45,7 @@ def token_weight(trainer: Any, num_items_in_batch: Tensor | int | None) -> Tenso
 
 def backward_of(trainer: Any, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
     """Return a backward pass on the scale of the one that follows `compute_loss`."""
-    scaled = trainer.loss_is_scaled_for_ga
+    scaled = getattr(trainer, "loss_is_scaled_for_ga", None)  # transformers before 5.22 has no such switch
     if scaled is None:
         counted = trainer.model_accepts_loss_kwargs and num_items_in_batch is not None
         scaled = counted or bool(trainer.compute_loss_func)

@@ -16,12 +16,15 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import survivors
 from mistakes import MISTAKES, put_in
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 PASSED, FAILED = 0, 1
-CONTEXT.set_forkserver_preload(["pytest", "hypothesis", "scipy.stats", "trl.trainer.sft_trainer", "trl.scripts.utils"])
+TRAINERS = [f"trl.trainer.{kind}_trainer" for kind in ("sft", "dpo", "kto", "reward", "grpo", "rloo")]
+HEAVY = "pytest hypothesis scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama".split()
+CONTEXT.set_forkserver_preload(HEAVY + TRAINERS)
 TESTS = {
     "batch": "test_parts test_batch test_oracles test_cuts",
     "distributions": "test_parts test_oracles",
@@ -149,8 +152,31 @@ def put_mistakes_in(options):
     sys.exit(None if all(ends) else "some mistakes are not noticed")
 
 
+def change_everywhere(module, options, known):
+    """Run the mutants of a module; yield what became of each. Those that are known to be killed are not run."""
+    tests = [f"{name}.py" for name in TESTS[module].split()]
+    if run({}, tests, options.timeout) != PASSED:
+        sys.exit(f"the tests of {module} fail without a mutant")
+    source = source_of(module)
+    found = list(mutants_of(source))
+    random.Random(0).shuffle(found)
+
+    def ending(mutant):
+        line, change, text = mutant
+        told = {"module": module, "line": line, "code": source.splitlines()[line - 1].strip(), "change": change}
+        if {**told, "result": "killed"} in known:
+            return {**told, "result": "killed"}
+        noticed = run({module: text}, tests, options.timeout) != PASSED
+        return {**told, "result": "killed" if noticed else "survived"}
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for result in pool.map(ending, sorted(found[: options.limit])):
+            print("{result:9} {module}.py:{line} {change}".format(**result), flush=True)
+            yield result
+
+
 def main():
-    """Print a line per survivor and a table; write all results as JSON."""
+    """Print a line per mutant, write all results as JSON and, after a run of all modules, into docs/mutants.md."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--module", choices=TESTS, action="append", help="default: all")
     options.add_argument("--mistakes", action="store_true", help="put in the listed mistakes instead")
@@ -158,28 +184,16 @@ def main():
     options.add_argument("--limit", type=int, help="at most this many mutants of a module, drawn with seed 0")
     options.add_argument("--timeout", type=float, default=300, help="seconds for one mutant")
     options.add_argument("--json", type=Path, default=Path(tempfile.gettempdir()) / "mutants.json")
+    options.add_argument("--again", action="store_true", help="run only what the last run, in --json, did not kill")
     options = options.parse_args()
     if options.mistakes:
         put_mistakes_in(options)
-    results = []
+    known, results = json.loads(options.json.read_text()) if options.again else [], []
     for module in options.module or TESTS:
-        tests = [f"{name}.py" for name in TESTS[module].split()]
-        if run({}, tests, options.timeout) != PASSED:
-            sys.exit(f"the tests of {module} fail without a mutant")
-        found = list(mutants_of(source_of(module)))
-        random.Random(0).shuffle(found)
-        chosen = sorted(found[: options.limit])
-        with ThreadPoolExecutor(options.jobs) as pool:
-            ends = pool.map(lambda mutant: run({module: mutant[2]}, tests, options.timeout), chosen)  # noqa: B023
-            for (line, what, _), status in zip(chosen, ends, strict=True):
-                end = "survived" if status == PASSED else "timeout" if status is None else "killed"
-                results.append({"module": module, "line": line, "change": what, "result": end})
-                print(f"{end:9} {module}.py:{line} {what}", flush=True)
+        results += change_everywhere(module, options, known)
         options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"\n{'module':15} mutants  killed")
-    for module in dict.fromkeys(result["module"] for result in results):
-        ends = [result["result"] != "survived" for result in results if result["module"] == module]
-        print(f"{module:15} {len(ends):7}  {sum(ends):6}")
+    if options.module is None:
+        survivors.write(ROOT / "docs" / "mutants.md", results, options.limit)
 
 
 if __name__ == "__main__":

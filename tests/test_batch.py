@@ -57,9 +57,8 @@ def test_reads_packed_rows():
 
 
 def test_reads_borders_without_positions():
-    inputs = collate(padding_free=True)
-    del inputs["position_ids"]
-    reads(Batch.from_inputs(inputs))
+    ids = collate(padding_free=True)["input_ids"]
+    reads(Batch.from_inputs({"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 3, 5, 9, 11])}))
 
 
 @pytest.mark.parametrize("pads", [0, 1])
@@ -70,6 +69,22 @@ def test_reads_left_padding_with_positions(pads):
     for given_positions in ({}, {"position_ids": positions}, {"position_ids": positions.expand(3, 3, 5)}):
         batch = Batch.from_inputs({"input_ids": ids, "attention_mask": mask, **given_positions})
         reads(batch, [[2, 3, 4], [5, 6, 7, 8, 9], [14]])
+
+
+def test_reads_a_packed_row_by_three_planes_of_positions():
+    time, height, width = [0, 1, 1, 0, 1, 2], [0, 1, 2, 0, 1, 2], [0, 2, 1, 0, 1, 2]
+    planes = torch.tensor([time, height, width])[:, None]
+    reads(Batch.from_inputs({"input_ids": torch.arange(5, 11)[None], "position_ids": planes}), [[5, 6, 7], [8, 9, 10]])
+
+
+def test_gather_reads_any_position_of_any_document():
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]])
+    batch = Batch.from_inputs({"input_ids": torch.arange(8).view(2, 4) * mask, "attention_mask": mask})
+    ids, back = batch.input_ids, (batch.lengths - 1 - batch.position) * batch.real
+    assert per_document(batch, batch.gather(ids, back, batch.document)) == [[3, 2, 1], [5, 4]]
+    assert per_document(batch, batch.gather(ids, torch.zeros_like(ids), 1 - batch.document)) == [[4, 4, 4], [1, 1]]
+    nothing = Batch.from_inputs({"input_ids": ids, "attention_mask": mask * 0})
+    assert nothing.gather(ids, mask * 0, nothing.document).shape == ids.shape
 
 
 @settings(max_examples=100, deadline=None)

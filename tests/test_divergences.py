@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from naive import apart, furthest, gradients, packed, padded
 from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
-from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig, HyperCLOVAXConfig
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
 from neft_zoo import NoiseError, step
 from neft_zoo.batch import Batch
@@ -66,7 +67,7 @@ MODELS = {
     "granite": lambda: GraniteConfig(**SMALL, logits_scaling=0.25, num_key_value_heads=2),
     "cohere": lambda: CohereConfig(**SMALL, logit_scale=4.0, num_key_value_heads=2),
     "gemma2": lambda: Gemma2Config(**SMALL, final_logit_softcapping=0.5, head_dim=8, num_key_value_heads=2),
-    "hyperclovax": lambda: HyperCLOVAXConfig(**SMALL, logits_scaling=4.0, num_key_value_heads=2),
+    "hyperclovax": lambda: transformers.HyperCLOVAXConfig(**SMALL, logits_scaling=4.0, num_key_value_heads=2),
 }
 
 
