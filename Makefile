@@ -24,7 +24,12 @@ demo: setup  ## fine-tune the shipped model without and with noise: table and pl
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-all: setup  ## run all tests, the slow ones too
+# Ray and lm-evaluation-harness are large, and few tests need them.
+$(VENV)/installed-all: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,ray]'
+	touch $@
+
+test-all: $(VENV)/installed-all  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 
 matrix: setup  ## run what the support matrix stands on and write docs/support.md
