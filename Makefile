@@ -18,9 +18,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 setup: $(VENV)/installed  ## create .venv with the tested versions
 
-# DeepSpeed compiles one small operator of its own on CPU, at its first use.
-$(VENV)/deepspeed: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
+# Ray, lm-evaluation-harness and DeepSpeed (which compiles a small operator at its first use) are large; few tests need them.
+$(VENV)/installed-all: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,ray,deepspeed]'
 	touch $@
 
 demo: setup  ## fine-tune the shipped model without and with noise: table and plot
@@ -29,7 +29,7 @@ demo: setup  ## fine-tune the shipped model without and with noise: table and pl
 test: setup browser  ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-all: setup browser $(VENV)/deepspeed  ## run all tests, the slow ones too
+test-all: $(VENV)/installed-all browser  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 
 # The site's tests drive Debian's Chromium; playwright brings none. Without it, or without root, they are skipped.
@@ -43,7 +43,7 @@ docs: setup  ## build the site into site/
 docs-serve: setup  ## serve the site on http://127.0.0.1:8000 and build it anew on changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
-matrix: setup $(VENV)/deepspeed  ## run what the support matrix stands on and write docs/support.md
+matrix: $(VENV)/installed-all  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
 
 nightly: setup  ## fuzz recipes, command lines and noise values with thousands of cases

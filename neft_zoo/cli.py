@@ -17,6 +17,7 @@ from neft_zoo import recipe, registry
 from neft_zoo.citations import bibtex
 from neft_zoo.compare import commands as comparing
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation import alpha_command
 from neft_zoo.evaluation import command as evaluation
 from neft_zoo.judging import commands as judging
 from neft_zoo.pages import argument_texts, prose, readable, spell
@@ -66,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evaluate", help="measure a model with the noise off: losses, answers, robustness")
     evaluation.add_arguments(command)
+    command = commands.add_parser("alpha", help="sweep the strength of noise on a recipe and recommend a range")
+    alpha_command.add_arguments(command)
 
     command = commands.add_parser("recipes", help="list or copy the shipped recipes")
     actions = command.add_subparsers(required=True, metavar="ACTION")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.alpha_command import read_noise
 
 
 def add_to(commands: Any) -> None:
@@ -24,6 +25,7 @@ def add_to(commands: Any) -> None:
     )
     command.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder; one inside per recipe")
     command.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each where several")
+    command.add_argument("--ray", metavar="ADDRESS", help="do the runs on a Ray cluster: auto, or host:port")
     command.set_defaults(run=compare)
 
     command = commands.add_parser("report", help="tables and plots of a comparison")
@@ -32,11 +34,26 @@ def add_to(commands: Any) -> None:
     command.add_argument("--output", type=Path, help="file; default: standard output, DIR/report.html for html")
     command.set_defaults(run=report)
 
+    command = commands.add_parser("tune", help="search alpha and other numbers with Optuna, against none")
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe's name or path")
+    command.add_argument(
+        "--noise", help="name, or YAML mapping with arguments; default: the recipe's, or neft_uniform"
+    )
+    command.add_argument("--search", action="append", default=[], metavar="NAME=LOW:HIGH[:log] or NAME=VALUE,VALUE")
+    command.add_argument("--trials", type=int, default=20, help="of the study in all; default 20")
+    command.add_argument("--seeds", type=int, default=3, help="fresh seeds for the best against none; default 3")
+    command.add_argument("--train_records", type=int, metavar="N", help="each seed draws N training records")
+    command.add_argument("--storage", help="database of the study, any that Optuna can use; default: SQLite in output")
+    command.add_argument("--output", type=Path, default=Path("runs/tune"), help="folder; one inside per recipe")
+    command.set_defaults(run=tune)
+
 
 def compare(options: argparse.Namespace) -> None:
     """Do what is missing of a comparison."""
     from neft_zoo.compare.grid import make_grid
 
+    if options.ray is not None and options.jobs != 1:
+        raise NoiseError(f"jobs must not be given with --ray, which does as many runs as fit, got {options.jobs}.")
     if options.jobs < 1:
         raise NoiseError(f"jobs must be a whole number >= 1, got {options.jobs}.")
     strategies, controls = _names(options.strategies), _names(options.controls)
@@ -48,7 +65,7 @@ def compare(options: argparse.Namespace) -> None:
         raise NoiseError(f"recipes must have different names, got {', '.join(options.recipes)}.")
     from neft_zoo.compare.progress import follow
 
-    follow(grids, options.output, options.jobs)
+    follow(grids, options.output, options.jobs, options.ray)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -57,6 +74,22 @@ def report(options: argparse.Namespace) -> None:
 
     text = write_report(options.folder, options.format, options.output)
     print(options.output or options.folder / "report.html" if text is None else text, end="\n" if text is None else "")
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Do what is missing of a search, and say what its best is worth."""
+    from neft_zoo.schedules import check_count
+
+    check_count("trials", options.trials, 1)
+    check_count("seeds", options.seeds)
+    noise = read_noise(options.noise)
+    from neft_zoo.compare import tune as searching
+
+    search = searching.open_search(
+        options.recipe, noise, options.search, options.output, options.storage, options.train_records
+    )
+    searching.tune(search, options.trials)
+    print(searching.told(searching.confirm(search, options.seeds)))
 
 
 def _names(text: str) -> list[str]:

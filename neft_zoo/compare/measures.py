@@ -30,7 +30,8 @@ def losses(trainer: Any) -> dict[str, float]:
             with torch.no_grad(), trainer.accelerator.autocast():
                 logits = trainer.model(**batch, use_cache=False).logits[:, :-1]
             graded = labels != -100
-            total += functional.cross_entropy(logits[graded].float(), labels[graded], reduction="sum").item()
+            each = functional.cross_entropy(logits[graded].float(), labels[graded], reduction="none")
+            total += each.double().sum().item()  # in float32 the sum would depend on its order and the batches
             count += int(graded.sum())
         found[f"{name}_loss"] = total / count if count else float("nan")
     return found

@@ -18,14 +18,19 @@ except ImportError:
     raise NoiseError("compare needs rich: pip install 'neft-zoo[compare]'.") from None
 
 
-def follow(grids: list[Grid], output: Path, jobs: int) -> None:
-    """Do what is missing of all grids, showing how far it is.
+def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -> None:
+    """Do what is missing of all grids, here or on the Ray cluster at an address, showing how far it is.
 
     Raises:
         NoiseError: for what is known to be wrong before the first run; a run that fails is told of and kept.
     """
     tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]
     todo = [task for task in tasks if not runner.done(task)]
+    run = runner.run
+    if ray is not None:
+        from neft_zoo.compare.cluster import runs_on
+
+        run = runs_on(ray)
     labels = label([task.record for task in tasks])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -44,7 +49,7 @@ def follow(grids: list[Grid], output: Path, jobs: int) -> None:
             console.print(f"{labels[record['row']]}, seed {record['seed']}: {told(record)}; {left}", markup=False)
             progress.update(bar, advance=1, left=left)
 
-        runner.run(todo, jobs, finished)
+        run(todo, jobs, finished)
     ended = f"{failed} of {len(todo)} runs failed; " if failed else ""
     folders = ", ".join(str(output / grid.recipe) for grid in grids)
     console.print(f"{ended}results in {folders}: neft-zoo report shows them.", markup=False)

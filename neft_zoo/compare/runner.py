@@ -54,8 +54,7 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NoiseError(f"output must be a folder that can be written to, got {folder}: {error.strerror}.") from None
-    for row in {row.control: row for row in grid.rows}.values():
-        _check(_config(grid, row, 0))
+    check(grid)
     surroundings, versions = results.surroundings(), results.versions()
     made = []
     for row, seed in grid.runs():
@@ -80,8 +79,17 @@ def _config(grid: Grid, row: Row, seed: int) -> dict[str, Any]:
     return config
 
 
+def check(grid: Grid) -> None:
+    """Raise for what no run could work with, before the first one starts.
+
+    Raises:
+        NoiseError: if the recipe, or what a row's options make of it, is not accepted.
+    """
+    for row in {digest(row.overrides): row for row in grid.rows}.values():
+        _check(_config(grid, row, 0))
+
+
 def _check(config: dict[str, Any]) -> None:
-    """Raise for what no run could work with, before the first one starts."""
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sft shows them; here they would come once more for every control
         file = Path(scratch) / "recipe.yaml"
