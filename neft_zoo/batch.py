@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,6 +113,15 @@ class Batch:
     def at(self, site: int) -> Batch:
         """Return the same batch as seen at a site; draws at different sites are independent."""
         return self if site == self.site else replace(self, site=site, keys=stream(self.keys, f"layer {site}"))
+
+    def part(self, positions: slice) -> Batch:
+        """Return a stretch of the positions, row after row, as a batch of one row (1, N).
+
+        What it says of a position is what the whole says; sums over its documents would not be.
+        """
+        whole = {each.name: getattr(self, each.name) for each in fields(self)}
+        rows = {name: v for name, v in whole.items() if isinstance(v, Tensor) and v.shape == self.input_ids.shape}
+        return replace(self, **{name: value.flatten()[positions][None] for name, value in rows.items()})
 
     def document_sum(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """Return, at every position, the sum of `values` over the real tokens of its document."""

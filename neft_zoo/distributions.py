@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from neft_zoo import randomness
 from neft_zoo.schedules import check_number
@@ -19,7 +19,11 @@ UNIFORM_RMS = 1 / math.sqrt(3)
 
 
 class Distribution(Protocol):
-    """Draws zero-mean float32 numbers; `rms` is their root mean square (dimensionless)."""
+    """Draws zero-mean float32 numbers; `rms` is their root mean square (dimensionless).
+
+    One that also states `pointwise = True` may be asked for any part of the batch: what it draws at a position depends
+    on no other.
+    """
 
     @property
     def rms(self) -> float: ...
@@ -30,6 +34,8 @@ class Distribution(Protocol):
 @dataclass(frozen=True)
 class Uniform:
     """U(-1, 1): rms 1/sqrt(3), bounded by 1."""
+
+    pointwise: ClassVar[bool] = True
 
     @property
     def rms(self) -> float:
@@ -42,6 +48,8 @@ class Uniform:
 @dataclass(frozen=True)
 class SharedByToken:
     """U(-1, 1), the same numbers for equal tokens of an optimizer step."""
+
+    pointwise: ClassVar[bool] = True
 
     @property
     def rms(self) -> float:
@@ -58,6 +66,8 @@ class Gaussian:
 
     rms: float = 1.0
 
+    pointwise: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_number("rms", self.rms)
 
@@ -71,6 +81,8 @@ class Rademacher:
 
     rms: float = 1.0
 
+    pointwise: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_number("rms", self.rms)
 
@@ -83,6 +95,8 @@ class Laplace:
     """Two-sided exponential with the stated rms: the density's scale is rms/sqrt(2)."""
 
     rms: float = 1.0
+
+    pointwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("rms", self.rms)

@@ -26,11 +26,15 @@ def measure(strategy: Strategy, step: Step) -> dict[str, Tensor]:
     if noisy is None:
         return numbers
     site = min(noisy.deltas)
-    noise, signal = _rms(noisy.deltas[site], batch.real), _rms(noisy.embeds[site], batch.real)
+    norms = noisy.norms[site] if site in noisy.norms else _norms(noisy.deltas[site])
+    noise, signal = (_rms(each, batch.real, noisy.embeds[site]) for each in (norms, _norms(noisy.embeds[site])))
     measured = {"rms": noise, **numbers}
     return measured | ({"snr_db": 20 * (signal / noise).log10()} if noise > 0 else {})
 
 
-def _rms(values: Tensor, real: Tensor) -> Tensor:
-    values = values.detach().float() * real[..., None]
-    return (values.square().sum() / (real.sum() * values.shape[-1])).sqrt()
+def _norms(values: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(values.detach(), dim=-1, dtype=torch.float32)
+
+
+def _rms(norms: Tensor, real: Tensor, embeds: Tensor) -> Tensor:
+    return ((norms * real).square().sum() / (real.sum() * embeds.shape[-1])).sqrt()

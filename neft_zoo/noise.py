@@ -38,8 +38,11 @@ class AdditiveNoise:
     where: Where = Tokens()
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        size = self.where(batch)[..., None] * self.scale(embeds, batch)
-        return self.what(batch, embeds.shape[-1]) * size
+        return self.what(batch, embeds.shape[-1]) * self.size(embeds, batch)
+
+    def size(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
+        """Return where * scale."""
+        return self.where(batch)[..., None] * self.scale(embeds, batch)
 
 
 @dataclass(frozen=True)

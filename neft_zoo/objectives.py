@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -21,6 +22,28 @@ if TYPE_CHECKING:
 Family: TypeAlias = Literal["single pass", "consistency", "adversarial"]
 
 
+class Deltas(Mapping[int, "Tensor"]):
+    """What was added at each site; noise that was never there as a whole is drawn again if it is asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Tensor | Callable[[], Tensor]] = {}
+
+    def __setitem__(self, site: int, delta: Tensor | Callable[[], Tensor]) -> None:
+        self._known[site] = delta
+
+    def __getitem__(self, site: int) -> Tensor:
+        delta = self._known[site]
+        if callable(delta):
+            delta = self._known[site] = delta()
+        return delta
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
 @dataclass
 class Pass:
     """What one forward pass left behind.
@@ -28,6 +51,7 @@ class Pass:
     Attributes:
         loss: the trainer's own loss.
         deltas: what was added at each site (`EMBEDDING`, or a layer's number).
+        norms: L2 norm of what was added at each position, where it was measured on the way.
         embeds: what it was added to.
         hidden: last hidden state, where the objective asked for it.
         inputs: the input of every decoder layer, where the objective asked for it.
@@ -36,7 +60,8 @@ class Pass:
 
     loss: Any = None
     batch: Batch | None = None
-    deltas: dict[int, Tensor] = field(default_factory=dict)
+    deltas: Deltas = field(default_factory=Deltas)
+    norms: dict[int, Tensor] = field(default_factory=dict)
     embeds: dict[int, Tensor] = field(default_factory=dict)
     hidden: Float[Tensor, "B L D"] | None = None
     inputs: dict[int, Tensor] = field(default_factory=dict)
@@ -107,7 +132,7 @@ class SinglePass(Defaults):
 class Given:
     """A noise that is known already: a delta per site."""
 
-    deltas: dict[int, Tensor]
+    deltas: Mapping[int, Tensor]
     sign: float = 1.0
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:

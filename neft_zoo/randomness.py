@@ -3,15 +3,18 @@
 Each number is a hash of (run seed, rank, optimizer step, document, position, feature), so a document gets the same
 noise alone, padded, packed, padding-free or in any accumulation split, a resumed run needs no generator state, a
 recomputed (checkpointed) block sees the same numbers again, and the global random state is never touched. The hash is
-SplitMix64 (Steele, Lea and Flood 2014): a counter times the golden ratio, finished by two multiply-xorshift rounds.
-It is written with tensor operators only, hence the same on every device and inside a compiled graph.
+SplitMix64 (Steele, Lea and Flood 2014): a counter times the golden ratio, finished by two multiply-xorshift rounds;
+each gives two numbers of 32 bits. It is written with tensor operators only, hence the same on every device and inside
+a compiled graph.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -25,6 +28,9 @@ def _signed(bits: int) -> int:
 
 
 GOLDEN = _signed(0x9E3779B97F4A7C15)
+# Numbers that are worked on at a time.
+BLOCK = {"cpu": 1 << 18}
+GPU_BLOCK = 1 << 24
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
@@ -41,9 +47,9 @@ def logical_shift(values: Int[Tensor, "*shape"], by: int) -> Int[Tensor, "*shape
 
 def mix(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """SplitMix64's finalizer: every input bit flips every output bit with probability 1/2."""
-    values = (values ^ logical_shift(values, 30)).mul_(_FIRST)
-    values = (values ^ logical_shift(values, 27)).mul_(_SECOND)
-    return values ^ logical_shift(values, 31)
+    values = logical_shift(values, 30).bitwise_xor_(values).mul_(_FIRST)
+    values = logical_shift(values, 27).bitwise_xor_(values).mul_(_SECOND)
+    return logical_shift(values, 31).bitwise_xor_(values)
 
 
 def stream(keys: Int[Tensor, "*shape"], name: str) -> Int[Tensor, "*shape"]:
@@ -51,16 +57,53 @@ def stream(keys: Int[Tensor, "*shape"], name: str) -> Int[Tensor, "*shape"]:
     return mix(keys ^ key_of(name))
 
 
+def blocks(rows: int, width: int, device: str) -> list[slice]:
+    """Cut rows into blocks, so that what is in work on a CPU stays in its cache, and on a GPU takes little memory.
+
+    Inside a compiled graph there is one block: the compiler has its own.
+    """
+    import torch  # late: `neft-zoo list` works without it
+
+    if torch.compiler.is_compiling():
+        return [slice(None)]
+    step = max(1, BLOCK.get(device, GPU_BLOCK) // width)
+    return [slice(first, first + step) for first in range(0, rows, step)]
+
+
 def bits(keys: Int[Tensor, "*shape"], width: int) -> Int[Tensor, "*shape width"]:
-    """Return `width` random 64-bit integers per key."""
-    counters = keys.new_ones(width).cumsum(0) * GOLDEN
-    return mix(keys[..., None] + counters)
+    """Return `width` random 32-bit integers per key, two of each hash."""
+    import torch
+
+    counters = keys.new_ones((width + 1) // 2).cumsum(0) * GOLDEN
+    return mix(keys[..., None] + counters).view(torch.int32)[..., :width]
 
 
+Draw: TypeAlias = Callable[["Int[Tensor, '*shape']", int], "Float[Tensor, '*shape width']"]
+
+
+def _in_blocks(draw: Draw) -> Draw:
+    """Let a draw of many rows take one block of them after the other."""
+
+    @wraps(draw)
+    def drawn(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
+        cut = blocks(keys.numel(), width, keys.device.type)
+        if len(cut) < 2:
+            return draw(keys, width)
+        import torch
+
+        out = torch.empty(*keys.shape, width, device=keys.device)
+        flat, rows = keys.reshape(-1), out.view(-1, width)
+        for block in cut:
+            rows[block] = draw(flat[block], width)
+        return out
+
+    return drawn
+
+
+@_in_blocks
 def uniform(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
     """Draw from U(-1, 1): the 2**23 odd multiples of 2**-23, so the mean is exactly 0 and no bound is reached."""
-    steps = logical_shift(bits(keys, width), 41)
-    return (steps * 2 + 1).float() * 2.0**-23 - 1
+    return (bits(keys, width) >> 8).bitwise_or_(1).float().mul_(2.0**-23)
 
 
 def unit(keys: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -68,22 +111,26 @@ def unit(keys: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return (uniform(keys, 1)[..., 0] + 1) / 2
 
 
+@_in_blocks
 def signs(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
     """Draw -1 or +1 with equal probability."""
-    return (logical_shift(bits(keys, width), 63) * 2 - 1).float()
+    return (bits(keys, width) >> 31).bitwise_or_(1).float()
 
 
+@_in_blocks
 def normal(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
-    """Draw from N(0, 1) by Box and Muller's transform, both halves of one 64-bit integer a draw."""
-    drawn = bits(keys, width)
-    radius = (logical_shift(drawn, 32).float() + 0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-    angle = (drawn & 0xFFFFFFFF).float().mul_(2 * math.pi * 2.0**-32)
-    return angle.cos_().mul_(radius)
+    """Draw from N(0, 1) by Box and Muller's transform: two numbers, half the width apart, of a radius and an angle."""
+    import torch
+
+    half = (width + 1) // 2
+    drawn = bits(keys, 2 * half)
+    radius = (drawn[..., :half] | 1).float().abs_().mul_(2.0**-31).log_().mul_(-2).sqrt_()
+    angle = drawn[..., half:].float().mul_(math.pi * 2.0**-31)
+    return torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], -1)[..., :width]
 
 
+@_in_blocks
 def laplace(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
     """Draw from the Laplace distribution with mean 0 and standard deviation 1."""
-    drawn = bits(keys, width)
-    sign = (logical_shift(drawn, 63) * 2 - 1).float()
-    size = ((drawn & 0xFFFFFFFF).float() + 0.5).mul_(2.0**-32).log_().mul_(-math.sqrt(0.5))
-    return sign.mul_(size)
+    drawn = (bits(keys, width) | 1).float()
+    return (drawn.abs() * 2.0**-31).log_().mul_(math.sqrt(0.5)).copysign_(drawn)

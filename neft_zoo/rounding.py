@@ -1,21 +1,36 @@
-"""Adding small noise to numbers of low precision without losing it."""
+"""Adding noise to embeddings: block by block, and to numbers of low precision without losing it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neft_zoo.randomness import uniform
+from neft_zoo.randomness import bits, blocks
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from neft_zoo.batch import Batch
+    from neft_zoo.noise import AdditiveNoise
 
 # The bits of a float32 that a narrower type leaves out.
 LEFT_OUT = {torch.bfloat16: 16, torch.float16: 13}
+SIGN_AND_EXPONENT = -(1 << 23)
+
+
+class _Sum(torch.autograd.Function):
+    """Passes gradients to the summands of a sum that was computed, and rounded, before."""
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, *summands: Tensor) -> Tensor:
+        ctx.dtypes = [each.dtype for each in summands]
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return None, *(grads[0].to(dtype) for dtype in ctx.dtypes)
 
 
 def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
@@ -29,14 +44,58 @@ def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], b
     """
     if embeds.dtype not in LEFT_OUT:
         return embeds + delta.to(embeds.dtype)
-    step = 1 << LEFT_OUT[embeds.dtype]
-    exact = embeds.float() + delta
     with torch.no_grad():
-        bits = exact.view(torch.int32) & -step
-        sides = torch.stack([bits, bits + step]).view(torch.float32)
-        squares, order = (sides - embeds.float()).square().sort(0)
-        inner, outer = sides.gather(0, order)
-        share = (delta.square() - squares[0]) / (squares[1] - squares[0])
-        dither = (uniform(batch.stream("rounding"), embeds.shape[-1]) + 1) / 2
-        rounded = torch.where(dither < share, outer, inner).where(sides[0] != exact, exact)
-    return (exact + (rounded - exact).detach()).to(embeds.dtype)
+        width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
+        keys = batch.stream("rounding").flatten()
+        flat, deltas, out = embeds.reshape(-1, width), delta.reshape(-1, width), total.view(-1, width)
+        for block in blocks(len(keys), width, embeds.device.type):
+            out[block] = _rounded(flat[block], deltas[block], keys[block])
+    return _Sum.apply(total, embeds, delta)
+
+
+def add_drawn(
+    embeds: Float[Tensor, "B L D"], noise: AdditiveNoise, batch: Batch
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L"]] | None:
+    """Return embeds + noise, as `add_rounded` does, and the norms of the noise, without ever having all of the noise.
+
+    None where the noise must be drawn as a whole: its positions depend on each other, or it passes gradients.
+    """
+    if not getattr(noise.what, "pointwise", False):
+        return None
+    size = noise.size(embeds, batch)
+    if size.requires_grad:
+        return None
+    with torch.no_grad():
+        width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
+        sizes, norms, keys = size.reshape(-1, 1), size.new_empty(size.numel()), batch.stream("rounding").flatten()
+        flat, out = embeds.reshape(-1, width), total.view(-1, width)
+        for block in blocks(len(keys), width, embeds.device.type):
+            delta = noise.what(batch.part(block), width)[0] * sizes[block]
+            norms[block] = torch.linalg.vector_norm(delta, dim=-1)
+            if embeds.dtype in LEFT_OUT:
+                out[block] = _rounded(flat[block], delta, keys[block])
+            else:
+                torch.add(flat[block], delta.to(embeds.dtype), out=out[block])
+    return _Sum.apply(total, embeds), norms.view(embeds.shape[:2])
+
+
+def _rounded(embeds: Float[Tensor, "N D"], delta: Float[Tensor, "N D"], keys: Int[Tensor, " N"]) -> Tensor:
+    """Return the sum at one of its two neighbours in the dtype of `embeds`, as float32.
+
+    Let the neighbour nearer to the embedding be A steps away from it and the sum a fraction f of a step further. Then
+    E[added^2] = delta^2 means that the outer neighbour is taken with probability f (2 A + f) / (2 A + 1): if one
+    uniform number of [0, 1) is at least 1 - f, and so is another one times 2 A + 1. The smaller of the two is added to
+    the bits that are left out, so that it carries or does not; backwards where the outer neighbour is nearer to 0.
+    """
+    step = 1 << LEFT_OUT[embeds.dtype]
+    embeds = embeds.float()
+    exact = (embeds + delta).view(torch.int32)
+    drawn = bits(keys, embeds.shape[-1])
+    # From the embedding to the middle of the two neighbours is A + 1/2 steps; a step is 2**-k of the power of two.
+    middle = (exact & -step).bitwise_or_(step // 2).view(torch.float32)
+    wide = middle.sub_(embeds).div_((exact & SIGN_AND_EXPONENT).view(torch.float32))  # negative: towards 0
+    one = (drawn & (step - 1)).float()
+    other = drawn.float().mul_(2.0**-7).mul_(wide).abs_()
+    least = torch.minimum(one, other, out=one).to(torch.int32)
+    backwards = (wide.view(torch.int32) >> 31).bitwise_and_(step - 1)
+    return least.bitwise_xor_(backwards).add_(exact).bitwise_and_(-step).view(torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -77,5 +78,7 @@ class Relative:
         check_scalar("rho", self.rho)
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
-        rms = embeds.detach().float().square().mean(-1, keepdim=True).sqrt()
-        return rms * value_at(self.rho, batch.progress)
+        from torch import float32, linalg
+
+        norms = linalg.vector_norm(embeds.detach(), dim=-1, keepdim=True, dtype=float32)
+        return norms * (value_at(self.rho, batch.progress) / math.sqrt(embeds.shape[-1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -71,12 +71,12 @@ class Step:
         assert batch is not None  # objectives that read calls look at the batch after a pass
         return batch
 
-    def fixed(self, deltas: dict[int, Tensor], like: Noise | TokenEdit | None, sign: float = 1.0) -> Noise:
+    def fixed(self, deltas: Mapping[int, Tensor], like: Noise | TokenEdit | None, sign: float = 1.0) -> Noise:
         """Return the noise that adds these deltas, at the sites of `like`."""
         given = Given(deltas, sign)
         return replace(like, noise=given) if isinstance(like, AtLayers) else given
 
-    def gradients(self, value: Tensor, deltas: dict[int, Tensor], share: float = 0.0) -> dict[int, Tensor]:
+    def gradients(self, value: Tensor, deltas: Mapping[int, Tensor], share: float = 0.0) -> dict[int, Tensor]:
         """Return the gradient of `value` at each delta, and count `share * value` to the loss of the step."""
         leaves = list(deltas.values())
         if share and self.backward is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from neft_zoo.ahead import KNOWN, draw_ahead
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise import AtLayers, Layers, Noise
+from neft_zoo.noise import AdditiveNoise, AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
 from neft_zoo.parts import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
-from neft_zoo.rounding import add_rounded
+from neft_zoo.rounding import add_drawn, add_rounded
 from neft_zoo.sharding import gather_in_backward
 
 
@@ -128,8 +129,14 @@ class Tap:
             self._pass.deltas[site], self._pass.embeds[site] = drawn.delta, drawn.embeds
             return drawn.add(embeds)
         batch = replace(self._batch.at(site), factor=factor)
-        delta = self._noise(embeds, batch)
-        self._pass.deltas[site], self._pass.embeds[site] = delta, embeds
+        noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise
+        self._pass.embeds[site] = embeds
+        # A subclass may draw otherwise.
+        done = add_drawn(embeds, noise, batch) if type(noise) is AdditiveNoise else None
+        if done is not None:
+            self._pass.deltas[site], self._pass.norms[site] = partial(noise, embeds, batch), done[1]
+            return done[0]
+        self._pass.deltas[site] = delta = noise(embeds, batch)
         return add_rounded(embeds, delta, batch)
 
     def _at_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
