@@ -27,6 +27,11 @@ test: setup  ## run the tests
 test-all: setup  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 
+# Far too large for a development dependency; in a folder of its own it changes nothing else.
+test-kernels: setup  ## run the CUDA kernels in Triton's interpreter
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/triton triton==3.9.0
+	PYTHONPATH=build/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -m slow tests/test_kernels.py
+
 matrix: setup  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
 
@@ -54,4 +59,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all matrix nightly mutants check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all test-kernels matrix nightly mutants check compare-hook bench wheel clean

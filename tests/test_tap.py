@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neft_zoo import NoiseError, make
+from neft_zoo import NoiseError, make, randomness
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise, AtLayers
 from neft_zoo.parts import find_backbone, find_layers
-from neft_zoo.rounding import add_rounded
+from neft_zoo.rounding import add_drawn, add_rounded
 from neft_zoo.scales import Fixed
 from neft_zoo.tap import Tap
 
@@ -173,3 +173,24 @@ def test_the_gradient_passes_through_the_rounding(batch):
     delta = torch.randn(2, 6, 8).requires_grad_()
     add_rounded(embeds, delta, batch).sum().backward()
     assert (embeds.grad == 1).all() and (delta.grad == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["neft_uniform", "neft_gaussian", "token_relative", "dx_laplace"])
+def test_adding_block_by_block_is_adding_the_whole(name, dtype, monkeypatch):
+    noise, batch = make(name).noise, Batch.from_inputs({"input_ids": IDS}, key=5)
+    embeds = torch.randn(*IDS.shape, 33, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    delta = noise(embeds, batch)
+    whole = add_rounded(embeds, delta, batch)
+    monkeypatch.setitem(randomness.BLOCK, "cpu", 70)
+    parts, norms = add_drawn(embeds, noise, batch)
+    assert torch.equal(parts, whole) and torch.equal(add_rounded(embeds, delta, batch), whole)
+    torch.testing.assert_close(norms, delta.norm(dim=-1))
+    weights = torch.randn(parts.shape)
+    (gradient,) = torch.autograd.grad((parts.float() * weights).sum(), embeds)
+    assert torch.equal(gradient, weights.to(dtype)), "the noise passes none"
+
+
+def test_noise_that_looks_around_is_drawn_as_a_whole():
+    batch = Batch.from_inputs({"input_ids": IDS}, key=5)
+    assert add_drawn(torch.randn(*IDS.shape, 8), make("neft_sphere").noise, batch) is None
