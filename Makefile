@@ -43,6 +43,11 @@ docs: setup  ## build the site into site/
 docs-serve: setup  ## serve the site on http://127.0.0.1:8000 and build it anew on changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
+# Far too large for a development dependency; in a folder of its own it changes nothing else.
+test-kernels: setup  ## run the CUDA kernels in Triton's interpreter
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/triton triton==3.9.0
+	PYTHONPATH=build/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -m slow tests/test_kernels.py
+
 matrix: $(VENV)/installed-all  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
 
@@ -73,4 +78,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all test-kernels browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench wheel clean

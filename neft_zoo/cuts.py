@@ -29,8 +29,8 @@ class ElementDropout:
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         p = value_at(self.p, batch.progress)
-        kept = (randomness.uniform(batch.stream("cut"), embeds.shape[-1]) + 1) / 2 >= p
-        return embeds.float() * ((kept / (1 - p) - 1) * batch.real[..., None])
+        kept = randomness.uniform(batch.stream("cut"), embeds.shape[-1]).ge_(2 * p - 1)
+        return embeds.float() * kept.mul_(1 / (1 - p)).sub_(1).mul_(batch.real[..., None])
 
 
 @dataclass(frozen=True)

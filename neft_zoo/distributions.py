@@ -115,7 +115,9 @@ class Sphere:
         check_number("rms", self.rms)
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        from torch import linalg  # late: `neft-zoo list` works without it
+
         direction = randomness.normal(batch.stream("what"), width)
-        mean_square = batch.document_sum(direction.square().mean(-1)) / batch.lengths
+        mean_square = batch.document_sum(linalg.vector_norm(direction, dim=-1).square() / width) / batch.lengths
         # Padding may hold a document without a real token, hence without a norm.
-        return direction * (self.rms / mean_square.clamp(min=1e-30).sqrt())[..., None]
+        return direction.mul_((self.rms / mean_square.clamp(min=1e-30).sqrt())[..., None])

@@ -33,7 +33,8 @@ def measure(strategy: Strategy, step: Step) -> dict[str, Tensor]:
 
 
 def _norms(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values.detach(), dim=-1, dtype=torch.float32)
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    return torch.linalg.vector_norm(values.detach(), dim=-1, dtype=dtype)
 
 
 def _rms(norms: Tensor, real: Tensor, embeds: Tensor) -> Tensor:

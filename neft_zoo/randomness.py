@@ -29,7 +29,7 @@ def _signed(bits: int) -> int:
 
 GOLDEN = _signed(0x9E3779B97F4A7C15)
 # Numbers that are worked on at a time.
-BLOCK = {"cpu": 1 << 18}
+BLOCK = {"cpu": 1 << 19}
 GPU_BLOCK = 1 << 24
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from neft_zoo.noise import AdditiveNoise
 from neft_zoo.randomness import bits, blocks
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from neft_zoo.batch import Batch
-    from neft_zoo.noise import AdditiveNoise
+    from neft_zoo.noise import Noise
 
 # The bits of a float32 that a narrower type leaves out.
 LEFT_OUT = {torch.bfloat16: 16, torch.float16: 13}
@@ -49,38 +51,62 @@ def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], b
         keys = batch.stream("rounding").flatten()
         flat, deltas, out = embeds.reshape(-1, width), delta.reshape(-1, width), total.view(-1, width)
         for block in blocks(len(keys), width, embeds.device.type):
-            out[block] = _rounded(flat[block], deltas[block], keys[block])
+            out[block] = _rounded(flat[block], flat[block] + deltas[block], keys[block])
     return _Sum.apply(total, embeds, delta)
 
 
 def add_drawn(
-    embeds: Float[Tensor, "B L D"], noise: AdditiveNoise, batch: Batch
+    embeds: Float[Tensor, "B L D"], noise: Noise, batch: Batch
 ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L"]] | None:
     """Return embeds + noise, as `add_rounded` does, and the norms of the noise, without ever having all of the noise.
 
     None where the noise must be drawn as a whole: its positions depend on each other, or it passes gradients.
     """
-    if not getattr(noise.what, "pointwise", False):
-        return None
-    size = noise.size(embeds, batch)
-    if size.requires_grad:
+    found = _fused(noise, embeds, batch)
+    if found is not None:
+        return _Sum.apply(found[0], embeds), found[1]
+    draw = _parts(noise, embeds, batch)
+    if draw is None:
         return None
     with torch.no_grad():
         width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
-        sizes, norms, keys = size.reshape(-1, 1), size.new_empty(size.numel()), batch.stream("rounding").flatten()
+        norms, keys = torch.empty(batch.keys.numel(), device=embeds.device), batch.stream("rounding").flatten()
         flat, out = embeds.reshape(-1, width), total.view(-1, width)
         for block in blocks(len(keys), width, embeds.device.type):
-            delta = noise.what(batch.part(block), width)[0] * sizes[block]
+            delta = draw(block)
             norms[block] = torch.linalg.vector_norm(delta, dim=-1)
             if embeds.dtype in LEFT_OUT:
-                out[block] = _rounded(flat[block], delta, keys[block])
+                out[block] = _rounded(flat[block], delta.add_(flat[block]), keys[block])
             else:
                 torch.add(flat[block], delta.to(embeds.dtype), out=out[block])
     return _Sum.apply(total, embeds), norms.view(embeds.shape[:2])
 
 
-def _rounded(embeds: Float[Tensor, "N D"], delta: Float[Tensor, "N D"], keys: Int[Tensor, " N"]) -> Tensor:
-    """Return the sum at one of its two neighbours in the dtype of `embeds`, as float32.
+def _fused(noise: Noise, embeds: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
+    """Return what one kernel makes of it, where there is one."""
+    if not embeds.is_cuda or type(noise) is not AdditiveNoise or torch.compiler.is_compiling():
+        return None
+    try:
+        from neft_zoo import kernels
+    except ImportError:  # no Triton, as in some builds of torch
+        return None
+    size = noise.size(embeds, batch)
+    return None if size.requires_grad else kernels.add(embeds, noise.what, size, batch)
+
+
+def _parts(noise: Noise, embeds: Tensor, batch: Batch) -> Callable[[slice], Float[Tensor, "N D"]] | None:
+    """Return what draws the noise on a stretch of the positions, None if it cannot be drawn so."""
+    width = embeds.shape[-1]
+    if type(noise) is AdditiveNoise:  # a subclass may draw otherwise
+        size = noise.size(embeds, batch).reshape(-1, 1)
+        possible = getattr(noise.what, "pointwise", False) and not size.requires_grad
+        return (lambda part: noise.what(batch.part(part), width)[0] * size[part]) if possible else None
+    flat = embeds.detach().reshape(1, -1, width)
+    return (lambda part: noise(flat[:, part], batch.part(part))[0]) if getattr(noise, "pointwise", False) else None
+
+
+def _rounded(embeds: Float[Tensor, "N D"], total: Float[Tensor, "N D"], keys: Int[Tensor, " N"]) -> Tensor:
+    """Return embeddings plus noise, a float32 sum, at one of its two neighbours in the embeddings' dtype.
 
     Let the neighbour nearer to the embedding be A steps away from it and the sum a fraction f of a step further. Then
     E[added^2] = delta^2 means that the outer neighbour is taken with probability f (2 A + f) / (2 A + 1): if one
@@ -88,14 +114,11 @@ def _rounded(embeds: Float[Tensor, "N D"], delta: Float[Tensor, "N D"], keys: In
     the bits that are left out, so that it carries or does not; backwards where the outer neighbour is nearer to 0.
     """
     step = 1 << LEFT_OUT[embeds.dtype]
-    embeds = embeds.float()
-    exact = (embeds + delta).view(torch.int32)
-    drawn = bits(keys, embeds.shape[-1])
+    exact, drawn = total.view(torch.int32), bits(keys, embeds.shape[-1])
     # From the embedding to the middle of the two neighbours is A + 1/2 steps; a step is 2**-k of the power of two.
     middle = (exact & -step).bitwise_or_(step // 2).view(torch.float32)
     wide = middle.sub_(embeds).div_((exact & SIGN_AND_EXPONENT).view(torch.float32))  # negative: towards 0
-    one = (drawn & (step - 1)).float()
     other = drawn.float().mul_(2.0**-7).mul_(wide).abs_()
-    least = torch.minimum(one, other, out=one).to(torch.int32)
+    least = torch.minimum(drawn.bitwise_and_(step - 1).float(), other).to(torch.int32)
     backwards = (wide.view(torch.int32) >> 31).bitwise_and_(step - 1)
     return least.bitwise_xor_(backwards).add_(exact).bitwise_and_(-step).view(torch.float32)

@@ -78,7 +78,8 @@ class Relative:
         check_scalar("rho", self.rho)
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
-        from torch import float32, linalg
+        from torch import float32, linalg, promote_types
 
-        norms = linalg.vector_norm(embeds.detach(), dim=-1, keepdim=True, dtype=float32)
+        dtype = promote_types(embeds.dtype, float32)
+        norms = linalg.vector_norm(embeds.detach(), dim=-1, keepdim=True, dtype=dtype)
         return norms * (value_at(self.rho, batch.progress) / math.sqrt(embeds.shape[-1]))

@@ -22,7 +22,8 @@ from neft_zoo.tap import Tap
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-POSITIONS_AT_A_TIME = 1024
+# Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
+POSITIONS_AT_A_TIME = 128
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neft_zoo.ahead import KNOWN, draw_ahead
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise import AdditiveNoise, AtLayers, Layers, Noise
+from neft_zoo.noise import AtLayers, Layers, Noise
 from neft_zoo.objectives import Pass
 from neft_zoo.parts import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
 from neft_zoo.rounding import add_drawn, add_rounded
@@ -131,8 +131,7 @@ class Tap:
         batch = replace(self._batch.at(site), factor=factor)
         noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise
         self._pass.embeds[site] = embeds
-        # A subclass may draw otherwise.
-        done = add_drawn(embeds, noise, batch) if type(noise) is AdditiveNoise else None
+        done = add_drawn(embeds, noise, batch)
         if done is not None:
             self._pass.deltas[site], self._pass.norms[site] = partial(noise, embeds, batch), done[1]
             return done[0]

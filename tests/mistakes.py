@@ -87,7 +87,7 @@ MISTAKES = (
     (8, "the embedding's own factor is ignored", RAW,
      ("tap", "replace(self._batch.at(site), factor=factor)", "self._batch.at(site)")),
     (9, "the dtype is promoted by the noise", "test_tap.py::test_zero_delta_changes_no_bit",
-     ("rounding", "(exact + (rounded - exact).detach()).to(embeds.dtype)", "exact + (rounded - exact).detach()")),
+     ("rounding", "_Sum.apply(total, embeds, delta)", "_Sum.apply(total.float(), embeds, delta)")),
     (9, "the noise is rounded away", "test_tap.py::test_bf16_keeps_mean_and_rms_of_small_noise[1.0-8192]",
      ("rounding", "if embeds.dtype not in LEFT_OUT:", "if True:")),
     (10, "the module's forward is overwritten", f"{HERE}nothing_of_the_model_is_replaced", ("tap", HOOK, OVERWRITE)),

@@ -10,12 +10,12 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neft_zoo import NoiseError, make
+from neft_zoo import NoiseError, make, randomness
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise, AtLayers
 from neft_zoo.parts import find_backbone, find_layers
-from neft_zoo.rounding import add_rounded
+from neft_zoo.rounding import add_drawn, add_rounded
 from neft_zoo.scales import Fixed
 from neft_zoo.tap import Tap
 
@@ -184,3 +184,24 @@ def test_layers_that_fsdp_computes_again_are_found_in_their_wrappers(llama):
     model = llama()
     model.model.layers = torch.nn.ModuleList(checkpoint_wrapper(layer) for layer in model.model.layers)
     assert find_layers(model) == list(model.model.layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["neft_uniform", "neft_gaussian", "token_relative", "dx_laplace"])
+def test_adding_block_by_block_is_adding_the_whole(name, dtype, monkeypatch):
+    noise, batch = make(name).noise, Batch.from_inputs({"input_ids": IDS}, key=5)
+    embeds = torch.randn(*IDS.shape, 33, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    delta = noise(embeds, batch)
+    whole = add_rounded(embeds, delta, batch)
+    monkeypatch.setitem(randomness.BLOCK, "cpu", 70)
+    parts, norms = add_drawn(embeds, noise, batch)
+    assert torch.equal(parts, whole) and torch.equal(add_rounded(embeds, delta, batch), whole)
+    torch.testing.assert_close(norms, delta.norm(dim=-1))
+    weights = torch.randn(parts.shape)
+    (gradient,) = torch.autograd.grad((parts.float() * weights).sum(), embeds)
+    assert torch.equal(gradient, weights.to(dtype)), "the noise passes none"
+
+
+def test_noise_that_looks_around_is_drawn_as_a_whole():
+    batch = Batch.from_inputs({"input_ids": IDS}, key=5)
+    assert add_drawn(torch.randn(*IDS.shape, 8), make("neft_sphere").noise, batch) is None

@@ -1,117 +1,107 @@
-"""Time, and on CUDA memory, of a training step under a strategy, as a ratio to plain TRL in the same run.
+"""Time and peak memory of a training step under a strategy, as ratios to plain TRL in the same run.
 
 python tests/benchmarks/cost.py                                         # or: make bench
 python tests/benchmarks/cost.py --strategies neft_uniform,freelb --rounds 9 --json cost.json
 
-Every round trains plain `trl.SFTTrainer` and each strategy in turn, every other round backwards, so that a slow spell
-of the machine falls on all of them. A ratio is taken within its round; its median and its extremes are printed.
+A step of plain `trl.SFTTrainer` and one of a strategy alternate, first one way, then the other, so that a slow spell
+of the machine falls on both. A ratio is taken within its pair; its median and the bootstrap's interval are printed.
 """
 
 import argparse
 import json
-import platform
+import os
 import statistics
-import time
-from collections import defaultdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 import trl
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
+from ratios import DEVICE, interval, machine, paired, peak, table
+from transformers import AutoConfig, AutoModelForCausalLM
 from watched import SEED, TOKENIZER, scratch
 
 from neft_zoo import NoiseSFTConfig, SFTTrainer, make, recipe
 
 PLAIN = "plain trl"
-DEFAULT = "none,neft_uniform,neft_gaussian,neft_sphere,token_relative,masked_thought,symnoise,r3f,freelb,smart"
-ROWS, TOKENS = 8, 256
+DEFAULT = "neft_uniform,token_relative,hype,masked_thought,symnoise,r3f,r_drop,cutoff_token,cutoff_feature,"
+DEFAULT += "cutoff_span,freelb,pgd,smart"
+ROWS, TOKENS = 4, 128
+torch.set_num_threads(os.cpu_count() or 1)  # `watched` takes one
 
 
-class Clock(TrainerCallback):
-    """Notes the seconds of every optimizer step but the first, which warms up."""
+class Stepper:
+    """Calls a trainer's step, optimizer included, on the same random documents.
 
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
+    Args:
+        noise: a strategy, or `PLAIN` for TRL's own trainer.
+        model: what is trained.
+        rows, tokens: shape of the batch.
+    """
 
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.wait()
-        self.started = time.perf_counter()
+    def __init__(self, noise: str, model: Any, rows: int = ROWS, tokens: int = TOKENS) -> None:
+        data = Dataset.from_dict({"input_ids": torch.randint(5, 4096, (rows, tokens)).tolist()})
+        settings = dict(per_device_train_batch_size=rows, max_length=None, output_dir=scratch(), max_steps=1000)
+        settings |= dict(save_strategy="no", report_to="none", disable_tqdm=True, seed=SEED)
+        settings |= dict(use_cpu=DEVICE == "cpu", bf16=False, gradient_checkpointing=False)
+        told: dict[str, Any] = dict(train_dataset=data, processing_class=TOKENIZER)
+        if noise == PLAIN:
+            self.trainer = trl.SFTTrainer(model, args=trl.SFTConfig(**settings), **told)
+        else:
+            self.trainer = SFTTrainer(model, args=NoiseSFTConfig(**settings), noise=noise, **told)
+        self.model = self.trainer.model.train()
+        self.optimizer = self.trainer.create_optimizer()
+        self.batch = next(iter(self.trainer.get_train_dataloader()))
 
-    def on_step_end(self, args, state, control, **kwargs):
-        self.wait()
-        if state.global_step > 1:
-            self.seconds.append(time.perf_counter() - self.started)
-
-    def wait(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    def __call__(self) -> None:
+        # TRL writes into the inputs.
+        self.trainer.training_step(self.model, dict(self.batch), (self.batch["labels"] != -100).sum())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
-def train(noise: str, steps: int, cuda: bool = torch.cuda.is_available()) -> tuple[float, int]:
-    """Train the quickstart model's architecture; return the median seconds of a step and the peak bytes (0 on CPU)."""
+def quickstart(noise: str) -> Stepper:
+    """Return steps of the quickstart model's architecture."""
     torch.manual_seed(SEED)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(recipe.folder() / "quickstart" / "model"))
-    data = Dataset.from_dict({"input_ids": torch.randint(5, 4096, (ROWS * (steps + 1), TOKENS)).tolist()})
-    settings = dict(max_steps=steps + 1, per_device_train_batch_size=ROWS, max_length=None, output_dir=scratch())
-    settings |= dict(save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, seed=SEED)
-    settings |= dict(use_cpu=not cuda, bf16=False, gradient_checkpointing=False)
-    clock = Clock()
-    told: dict[str, Any] = dict(train_dataset=data, processing_class=TOKENIZER, callbacks=[clock])
-    if noise == PLAIN:
-        trainer = trl.SFTTrainer(model, args=trl.SFTConfig(**settings), **told)
-    else:
-        trainer = SFTTrainer(model, args=NoiseSFTConfig(**settings), noise=noise, **told)
-    trainer.remove_callback(transformers.PrinterCallback)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    trainer.train()
-    return statistics.median(clock.seconds), torch.cuda.max_memory_allocated() if cuda else 0
+    config = AutoConfig.from_pretrained(recipe.folder() / "quickstart" / "model")
+    # R-Drop wants dropout, and of equal cost is what has it on both sides.
+    config.attention_dropout = 0.1
+    return Stepper(noise, AutoModelForCausalLM.from_config(config))
 
 
-def measure(names: list[str], steps: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Return, per strategy, passes per batch and the ratios of every round."""
-    times, memories, order = defaultdict(list), defaultdict(list), [PLAIN, *names]
-    train(PLAIN, 1)  # the first run of a process is slow
-    for _ in range(rounds):
-        done = {name: train(name, steps) for name in order}
-        order.reverse()
-        for name in names:
-            times[name].append(done[name][0] / done[PLAIN][0])
-            if done[PLAIN][1]:
-                memories[name].append(done[name][1] / done[PLAIN][1])
-    passes = {name: make(name).objective.passes for name in names}
-    return {name: {"passes": passes[name], "time": times[name], "memory": memories[name]} for name in names}
+def measure(names: list[str], rounds: int) -> dict[str, dict[str, Any]]:
+    """Return, per strategy, passes per batch, the time ratios of every pair of steps and the memory's ratio."""
+    results = {}
+    plain = quickstart(PLAIN)
+    alone = peak(plain)
+    for name in names:
+        run, passes = quickstart(name), make(name).objective.passes
+        times = paired(plain, {name: run}, rounds)[name]
+        results[name] = {"passes": passes, "time": times, "memory": peak(run) / alone}
+    return results
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
-    width = max(map(len, results))
-    print(f"{'strategy'.ljust(width)}  passes  time  smallest  largest  memory")
+    rows = [("strategy", "passes", "time", "95 % interval", "time per pass", "peak memory")]
     for name, result in results.items():
-        ratios = result["time"]
-        memory = f"{statistics.median(result['memory']):.2f}" if result["memory"] else "-"
-        cells = f"{result['passes']:6}  {statistics.median(ratios):4.2f}  {min(ratios):8.2f}  {max(ratios):7.2f}"
-        print(f"{name.ljust(width)}  {cells}  {memory:>6}")
-    print("\ntime, memory: ratio to a step of plain TRL; memory is measured on CUDA only")
+        median, (low, high) = statistics.median(result["time"]), interval(result["time"])
+        per_pass, memory = f"{median / result['passes']:.3f}", f"{result['memory']:.2f}"
+        rows.append((name, str(result["passes"]), f"{median:.3f}", f"{low:.3f} to {high:.3f}", per_pass, memory))
+    print(f"ratios to a step of plain TRL on {ROWS} rows of {TOKENS} tokens, {machine()}\n")
+    table(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategies", default=DEFAULT, help="names, separated by commas")
-    parser.add_argument("--steps", type=int, default=4, help="steps that are timed, per strategy and round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=30, help="pairs of steps")
     parser.add_argument("--json", type=Path, help="file for all ratios, with versions and device")
     options = parser.parse_args()
     names = [make(name).name for name in options.strategies.split(",")]  # a typo is told before anything is timed
-    results = measure(names, options.steps, options.rounds)
+    results = measure(names, options.rounds)
     show(results)
     if options.json:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
-        versions = {name: version(name) for name in ("neft-zoo", "torch", "transformers", "trl")}
-        about = {"device": device, "threads": torch.get_num_threads(), "steps": options.steps, "versions": versions}
+        about = {**machine(), "rounds": options.rounds}
         options.json.write_text(json.dumps({**about, "strategies": results}, indent=2) + "\n", encoding="utf-8")
 
 
