@@ -57,7 +57,7 @@ def cluster(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
-    head = [*start, "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
+    head = [*start, "--head", f"--port={port}", "--include-dashboard=false"]
     nodes = [subprocess.Popen(head, **QUIET)]
     try:
         address = f"127.0.0.1:{port}"
@@ -108,6 +108,12 @@ def test_the_grid_survives_a_dead_node(tiny, tmp_path, cluster):  # noqa: F811
 
 def test_no_cluster_is_one_sentence(tmp_path, capsys):
     pytest.importorskip("ray", reason="ray is not installed (neft-zoo[ray])")
-    assert main(["compare", "quickstart", "--output", str(tmp_path), "--ray", "127.0.0.1:1"]) == 2
-    error = capsys.readouterr().err
-    assert "ray must be the address of a running cluster, got '127.0.0.1:1'" in error.splitlines()[-1]
+    for address, more, message in (
+        ("127.0.0.1:1", [], "ray must be the address of a running cluster, got '127.0.0.1:1'"),
+        ("nonsense", [], "ray must be the address of a running cluster, got 'nonsense'"),
+        ("auto", ["--jobs", "2"], "jobs must not be given with --ray"),
+    ):
+        argv = ["compare", "quickstart", "--output", str(tmp_path / "out"), "--ray", address, *more]
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1 and not (tmp_path / "out").exists()

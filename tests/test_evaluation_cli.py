@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 
 import pytest
 
@@ -105,15 +106,46 @@ def test_tasks_say_what_is_missing(tmp_path):
             run_tasks(None, None, ["mine"])
 
 
-def test_a_local_task_runs_through_the_harness(tmp_path):
+@pytest.mark.slow
+def test_a_local_task_runs_through_the_harness(cli, tmp_path):
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (neft-zoo[eval])")
-    (tmp_path / "data.jsonl").write_text('{"q": "A cell is", "a": " small"}\n' * 4)
+    text = [f'{{"q": "A cell is", "a": "{answer}"}}' for answer in (" small", " the", " made", " a")]
+    (tmp_path / "data.jsonl").write_text("\n".join(text) + "\n")
     (tmp_path / "words.yaml").write_text(
         f"task: words\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'data.jsonl'}}}}}\n"
         "test_split: test\noutput_type: loglikelihood\ndoc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
-        "metric_list: [{metric: acc}]\n"
+        "target_delimiter: ''\nmetric_list: [{metric: acc}, {metric: perplexity}]\n"
     )
+    argv = [
+        "evaluate",
+        MODEL,
+        "--config",
+        "quickstart",
+        "--parts",
+        "losses",
+        "--records",
+        4,
+        "--task_folder",
+        tmp_path,
+    ]
+    status, out, error = cli(*argv, "--tasks", "words", "--output", tmp_path / "out")
+    assert status == 0, error
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["tasks"]["words"]
+
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(MODEL), AutoTokenizer.from_pretrained(MODEL)
-    assert 0 <= run_tasks(model, tokenizer, ["words"], folder=tmp_path)["words"]["acc"] <= 1
+    logs, right = [], []
+    for answer in (" small", " the", " made", " a"):
+        prompt, whole = (tokenizer(part)["input_ids"] for part in ("A cell is", f"A cell is{answer}"))
+        with torch.no_grad():
+            rows = model(torch.tensor([whole])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        target = torch.tensor(whole[len(prompt) :])
+        logs.append(rows.gather(1, target[:, None]).sum().item())
+        right.append(bool((rows.argmax(-1) == target).all()))
+    assert found["acc"] == sum(right) / 4
+    assert math.log(found["perplexity"]) == pytest.approx(-sum(logs) / 4, abs=1e-4)
+    assert "words, acc" in out and "words, perplexity" in out
+    status, _, error = cli(*argv, "--tasks", "wrods", "--output", tmp_path / "none")
+    assert status == 2 and "got 'wrods'" in error and not (tmp_path / "none").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ try:
 except ImportError:
     raise NoiseError("--ray needs ray: pip install 'neft-zoo[ray]'.") from None
 
+PATIENCE = 10  # seconds to wait for the cluster to answer
 RETRIES = 5  # of a run whose node or worker is lost; a run that fails by itself is not done again
 Finished = Callable[[Task, results.Record], None]
 
@@ -34,11 +36,19 @@ def runs_on(address: str) -> Callable[[list[Task], int, Finished], None]:
         NoiseError: if there is no cluster.
     """
     try:
+        _probe(address)  # Ray itself would try for many minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         cause = " ".join(str(error).split())[:200]
         raise NoiseError(f"ray must be the address of a running cluster, got {address!r}: {cause}") from None
     return _run
+
+
+def _probe(address: str) -> None:
+    """Raise an `OSError` if nothing listens at `host:port`; other addresses are Ray's business."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
 def _run(todo: list[Task], jobs: int, finished: Finished) -> None:

@@ -24,13 +24,13 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -
     Raises:
         NoiseError: for what is known to be wrong before the first run; a run that fails is told of and kept.
     """
-    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]
-    todo = [task for task in tasks if not runner.done(task)]
     run = runner.run
     if ray is not None:
         from neft_zoo.compare.cluster import runs_on
 
         run = runs_on(ray)
+    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]
+    todo = [task for task in tasks if not runner.done(task)]
     labels = label([task.record for task in tasks])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)

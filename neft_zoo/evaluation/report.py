@@ -45,6 +45,8 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         table.append((f"loss, template {name}", "-", _text(loss)))
     for name, found in (report["scores"] or {}).items():
         table.append((name, "-", _text(found["mean"])))
+    for task, metrics in (report["tasks"] or {}).items():
+        table += [(f"{task}, {name}", "-", _text(value)) for name, value in metrics.items() if "stderr" not in name]
     return table
 
 

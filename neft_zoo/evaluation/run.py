@@ -20,7 +20,7 @@ from neft_zoo.evaluation.report import save
 from neft_zoo.evaluation.robustness import check_noise, noise_curve, replacement_curve
 from neft_zoo.evaluation.scorers import Scorer, score_answers
 from neft_zoo.evaluation.subject import Subject, prepare
-from neft_zoo.evaluation.tasks import harness, run_tasks
+from neft_zoo.evaluation.tasks import find_tasks, run_tasks
 from neft_zoo.provenance import FILE
 
 TEMPLATE = "test, template "
@@ -70,8 +70,9 @@ def evaluate(
         overlap([], [])  # a library that is missing is said before anything is computed
     if "robustness" in options.parts:
         check_noise(options.noise)
+    folder = None if task_folder is None else Path(task_folder)
     if tasks:
-        harness()
+        find_tasks(tasks, folder)
     given = {name: records for name, records in (("train", train), ("test", test)) if records is not None}
     reload = None
     if isinstance(model, str | Path):
@@ -87,7 +88,6 @@ def evaluate(
     subject = prepare(model, tokenizer, settings, _with_variants(splits, options))
     report = _measure(subject, options, scorers or {}, reload)
     if tasks:
-        folder = None if task_folder is None else Path(task_folder)
         limit, size = options.records, subject.batch_size
         report["tasks"] = run_tasks(subject.model, tokenizer, tasks, folder=folder, limit=limit, batch_size=size)
     about = {"model": name, "noise": _noise_of(name), "neft_zoo": neft_zoo.__version__}

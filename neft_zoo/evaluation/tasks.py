@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,32 @@ def run_tasks(
     Raises:
         NoiseError: if the harness is missing, the folder is, or a task is not known to it.
     """
-    if folder is not None and not folder.is_dir():
-        raise NoiseError(f"task_folder must be an existing folder, got {str(folder)!r}.")
-    run, wrap, manage = harness()
-    manager = manage(include_path=None if folder is None else str(folder))
-    unknown = [name for name in names if name not in manager.all_tasks]
-    if unknown:
-        raise NoiseError(f"tasks must be known to lm-evaluation-harness or lie in task_folder, got {unknown[0]!r}.")
+    manager = find_tasks(names, folder)
+    run, wrap, _ = harness()
     wrapped = wrap(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     found = run(model=wrapped, tasks=list(names), task_manager=manager, limit=limit)
     return {task: _numbers(metrics) for task, metrics in (found or {})["results"].items()}
+
+
+def find_tasks(names: Sequence[str], folder: Path | None = None) -> Any:
+    """Return the harness's list of tasks, with those of a folder, if all names are on it.
+
+    Raises:
+        NoiseError: if the harness is missing, the folder is, or a task is not known to it.
+    """
+    if folder is not None and not folder.is_dir():
+        raise NoiseError(f"task_folder must be an existing folder, got {str(folder)!r}.")
+    manager = _manager(folder)
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown:
+        raise NoiseError(f"tasks must be known to lm-evaluation-harness or lie in task_folder, got {unknown[0]!r}.")
+    return manager
+
+
+@lru_cache(1)
+def _manager(folder: Path | None) -> Any:
+    """Return the list; reading its thousands of files takes seconds."""
+    return harness()[2](include_path=None if folder is None else str(folder))
 
 
 def harness() -> tuple[Any, Any, Any]:
