@@ -147,7 +147,7 @@ MISTAKES = (
      f"{HERE}relative_noise_looks_at_the_output_and_not_at_the_table",
      ("tap", OPEN, f"        find_embedding(self.model).weight[0].norm()\n{OPEN}")),
     (23, "a sharded table taken for a whole one", f"{HERE}a_sharded_table_is_not_looked_at",
-     ("ahead", WHOLE, "return True")),
+     ("sharding", WHOLE, "return True")),
     (24, "another prompt in evaluation than in training", "test_evaluation_model.py::test_rows_are_the_trainers_own",
      ("evaluation/records", "add_generation_prompt=True", "add_generation_prompt=False")),
     (24, "the trainer's chat template not used in evaluation",

@@ -19,7 +19,7 @@ SPLIT = [name for name in NAMES if name != "embed_mix"]  # it mixes what is in a
 def step(model, tokenizer, noise, inputs):
     """Return the loss and the gradients of one step under an entry or a strategy."""
     counts = torch.arange(len(tokenizer)) % 7
-    handle = attach(model, noise, total_steps=1, tokenizer=tokenizer, token_counts=counts)
+    handle = attach(model, noise, total_steps=1, seed=3, tokenizer=tokenizer, token_counts=counts)
     torch.manual_seed(3)
     with handle.perturbed():
         loss = handle.loss(inputs)
@@ -42,7 +42,7 @@ def test_padding_left_or_right_and_packing_are_alike(llama, tokenizer, name):
     assert differ(left, right) < 1e-4 and differ(flat, right) < 1e-4
     if make(fitting(name)).noise is not None:
         plain = step(model, tokenizer, "none", padded(PAIRED))
-        assert differ(plain, right) > 1e-2, "what is compared is not the plain loss"
+        assert differ(plain, right) > 1e-3, "what is compared is not the plain loss"
 
 
 STARTS = [
@@ -149,4 +149,4 @@ def test_autocast_and_lora_train_as_in_full_precision(llama, trained, name):
 
     settings = [dict(bf16=bf16, gradient_checkpointing=True) for bf16 in (False, True)]
     full, half = (trained(fitting(name), model=model(), **one) for one in settings)
-    assert 0 < differ(half, full) < 0.1
+    assert 0 < differ(half, full) < 0.25  # 8 bits, twice through the model where it ascends
