@@ -14,7 +14,8 @@ from test_compare import tiny  # noqa: F401 - a fixture
 
 from neft_zoo.cli import main
 
-QUIET = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+# Ray's workers are as nice as can be unless told otherwise, and starve next to other tests.
+QUIET = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "RAY_worker_niceness": "0"})
 
 
 def family(pid):
