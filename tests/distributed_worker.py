@@ -141,7 +141,8 @@ def train(case, out):
         "empty": all(value.numel() == 0 for value in trainer.model.parameters()),
         "split": any(isinstance(value, DTensor) for value in trainer.model.parameters()),
         "losses": [line["loss"] for line in trainer.state.log_history if "loss" in line],
-        "weights": {name: whole_copy(value) for name, value in state.items()},
+        # The bytes of 4-bit weights are no numbers.
+        "weights": {n: whole_copy(v) for n, v in state.items() if "lora_" in n or not case.get("quantized")},
         "deltas": getattr(trainer, "deltas", []),
         "ratios": getattr(trainer, "ratios", []),
     }

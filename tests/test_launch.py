@@ -99,7 +99,7 @@ ON_CPU = {
 def test_two_processes_start_from_a_shipped_config(llama, tokenizer, tmp_path, name):
     if name == "zero3":
         pytest.importorskip("deepspeed", reason="deepspeed is not installed")
-    llama(tie_word_embeddings=False).save_pretrained(tmp_path / "model")
+    llama(hidden_size=128, tie_word_embeddings=False).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     rows = [{"instruction": f"Say {i}.", "input": "", "output": "yes"} for i in range(8)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
