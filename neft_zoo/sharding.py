@@ -37,7 +37,7 @@ def loaded(table: Tensor) -> Tensor:
     """Return a weight as rank 0 has loaded it: FSDP may leave the others empty until it splits the model."""
     import torch
     from accelerate import PartialState
-    from transformers.distributed.fsdp import is_fsdp_enabled
+    from transformers.integrations import is_fsdp_enabled  # pyright: ignore[reportPrivateImportUsage]
 
     if not is_fsdp_enabled():
         return table
