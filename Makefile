@@ -69,8 +69,18 @@ check: setup  ## lint, format check, types, docs
 compare-hook: setup  ## measure this package against transformers' neftune_noise_alpha
 	$(BIN)/python tests/benchmarks/against_hook.py
 
-bench: setup  ## time and memory of a step, as ratios to plain TRL
+bench: setup  ## time and memory of noise, steps, divergences and start-up, as ratios: docs/performance.md
+	$(BIN)/python tests/benchmarks/adding.py
 	$(BIN)/python tests/benchmarks/cost.py
+	$(BIN)/python tests/benchmarks/divergence.py
+	$(BIN)/python tests/benchmarks/divergence.py --step
+	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/startup.py --answers
+
+bench-gpu: setup  ## the same on CUDA: the kernel, a step, the divergence
+	$(BIN)/python tests/benchmarks/adding.py --shape 8,2048,4096 --rounds 50
+	$(BIN)/python tests/benchmarks/cost.py
+	$(BIN)/python tests/benchmarks/divergence.py --step --naive
 
 wheel: setup  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
@@ -78,4 +88,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all test-kernels browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all test-kernels browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench bench-gpu wheel clean

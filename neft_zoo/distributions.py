@@ -22,7 +22,7 @@ class Distribution(Protocol):
     """Draws zero-mean float32 numbers; `rms` is their root mean square (dimensionless).
 
     One that also states `pointwise = True` may be asked for any part of the batch: what it draws at a position depends
-    on no other.
+    on no other. What it returns may be written to.
     """
 
     @property

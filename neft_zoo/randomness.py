@@ -103,7 +103,7 @@ def _in_blocks(draw: Draw) -> Draw:
 @_in_blocks
 def uniform(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
     """Draw from U(-1, 1): the 2**23 odd multiples of 2**-23, so the mean is exactly 0 and no bound is reached."""
-    return (bits(keys, width) >> 8).bitwise_or_(1).float().mul_(2.0**-23)
+    return bits(keys, width).bitwise_right_shift_(8).bitwise_or_(1).float().mul_(2.0**-23)
 
 
 def unit(keys: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -114,7 +114,7 @@ def unit(keys: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 @_in_blocks
 def signs(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
     """Draw -1 or +1 with equal probability."""
-    return (bits(keys, width) >> 31).bitwise_or_(1).float()
+    return bits(keys, width).bitwise_right_shift_(31).bitwise_or_(1).float()
 
 
 @_in_blocks

@@ -100,7 +100,7 @@ def _parts(noise: Noise, embeds: Tensor, batch: Batch) -> Callable[[slice], Floa
     if type(noise) is AdditiveNoise:  # a subclass may draw otherwise
         size = noise.size(embeds, batch).reshape(-1, 1)
         possible = getattr(noise.what, "pointwise", False) and not size.requires_grad
-        return (lambda part: noise.what(batch.part(part), width)[0] * size[part]) if possible else None
+        return (lambda part: noise.what(batch.part(part), width)[0].mul_(size[part])) if possible else None
     flat = embeds.detach().reshape(1, -1, width)
     return (lambda part: noise(flat[:, part], batch.part(part))[0]) if getattr(noise, "pointwise", False) else None
 

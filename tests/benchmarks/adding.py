@@ -30,6 +30,7 @@ from neft_zoo.noise import AtLayers, TokenEdit
 from neft_zoo.tap import Tap
 
 VOCABULARY = 1000
+COPY = "(a copy)"  # the least that adding something can take
 LENGTHS = [2**i for i in range(7, 16)]
 WIDTHS = [2**i for i in range(6, 14)]
 
@@ -86,8 +87,8 @@ def compare(entries: list[str], shape: list[int], rounds: int) -> list[dict[str,
     for dtype in (torch.float32, torch.bfloat16):
         embeds = torch.randn(shape, device=DEVICE, dtype=dtype)
         hook = stock(embeds)
-        for name in entries:
-            run = ours(name, embeds)
+        for name in [*entries, COPY]:
+            run = embeds.clone if name == COPY else ours(name, embeds)
             times, memory = paired(hook, {name: run}, rounds)[name], peak(run) / peak(hook)
             found.append({"entry": name, "dtype": str(dtype)[6:], "time": times, "memory": memory})
     return found

@@ -1,7 +1,7 @@
 """The divergence of two predictions in chunks, against the naive one that holds all logits.
 
 python tests/benchmarks/divergence.py               # symmetric KL with gradients: time, memory, equality
-python tests/benchmarks/divergence.py --step        # peak memory of a step of r3f, chunked and naive, over plain TRL's
+python tests/benchmarks/divergence.py --step [--words 32768 --naive]    # peak memory of a step of r3f
 python tests/benchmarks/divergence.py --growth growth.json      # over the vocabulary
 """
 
@@ -78,22 +78,23 @@ def all_logits(self: Step, name: Any, first: Any, second: Any, constant: bool = 
     return self.per_token(textbook(*logits).sum())
 
 
-def of_steps() -> None:
+def of_steps(words: int, naive: bool) -> None:
     """Print the peak memory of one step on 2,048 tokens."""
-    sizes = dict(hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4)
-    config = LlamaConfig(vocab_size=WORDS, tie_word_embeddings=True, **sizes)
+    shape = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4)
+    config = LlamaConfig(vocab_size=words, tie_word_embeddings=True, **shape)
 
     def used(noise: str) -> int:
         torch.manual_seed(0)
         return peak(Stepper(noise, LlamaForCausalLM(config), rows=4, tokens=513))
 
-    plain, chunked = used(PLAIN), used("r3f")
-    with mock.patch.object(Step, "divergence", all_logits):
-        naive = used("r3f")
+    sizes = {"plain TRL": used(PLAIN), "r3f": used("r3f")}
+    if naive:
+        with mock.patch.object(Step, "divergence", all_logits):
+            sizes["r3f with all logits"] = used("r3f")
     rows = [("step", "peak memory", "MiB")]
-    for name, size in (("plain TRL", plain), ("r3f", chunked), ("r3f with all logits", naive)):
-        rows.append((name, f"{size / plain:.2f}", f"{size / 2**20:.0f}"))
-    print(f"a step on 2,048 graded tokens, {WORDS} words, {machine()}\n")
+    for name, size in sizes.items():
+        rows.append((name, f"{size / sizes['plain TRL']:.2f}", f"{size / 2**20:.0f}"))
+    print(f"a step on 2,048 graded tokens, {words} words, {machine()}\n")
     table(rows)
 
 
@@ -109,11 +110,13 @@ def growth(rounds: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", action="store_true", help="measure the memory of a training step instead")
+    parser.add_argument("--words", type=int, default=WORDS, help="vocabulary of --step")
+    parser.add_argument("--naive", action="store_true", help="measure --step with all logits too: about 80 KiB a word")
     parser.add_argument("--growth", type=Path, metavar="FILE", help="measure growth instead, into a JSON file")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     if options.step:
-        of_steps()
+        of_steps(options.words, options.naive)
     elif options.growth:
         options.growth.write_text(json.dumps({**machine(), "words": growth(options.rounds)}, indent=2) + "\n")
     else:
