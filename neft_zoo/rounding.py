@@ -51,7 +51,7 @@ def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], b
         keys = batch.stream("rounding").flatten()
         flat, deltas, out = embeds.reshape(-1, width), delta.reshape(-1, width), total.view(-1, width)
         for block in blocks(len(keys), width, embeds.device.type):
-            out[block] = _rounded(flat[block], flat[block] + deltas[block], keys[block])
+            out[block] = _rounded(flat[block], flat[block] + deltas[block].float(), keys[block])
     return _Sum.apply(total, embeds, delta)
 
 

@@ -260,6 +260,11 @@ def test_fsdp2_trains_as_ddp_does(more, fsdp):
 
 @pytest.mark.slow
 @pytest.mark.cell(ENGINES, "DeepSpeed ZeRO-3: full, LoRA, accumulation")
+def test_zero3_is_open():
+    pytest.skip("freelb ends 0.06 away from the weights of DDP, and until that is understood nothing is claimed")
+
+
+@pytest.mark.slow
 def test_zero3_trains_as_ddp_does(more, zero3):
     ranks, _ = zero3
     assert ranks[0]["noise"]["empty"], "the weights were not split"
