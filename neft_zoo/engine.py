@@ -50,7 +50,31 @@ def backward_of(trainer: Any, num_items_in_batch: Tensor | int | None) -> Callab
         counted = trainer.model_accepts_loss_kwargs and num_items_in_batch is not None
         scaled = counted or bool(trainer.compute_loss_func)
     share = 1 if scaled else trainer.current_gradient_accumulation_steps
+    if trainer.is_deepspeed_enabled:
+        # accelerate's backward takes DeepSpeed's optimizer step as well; and ZeRO-3 walks a graph once only.
+        engine = trainer.accelerator.deepspeed_engine_wrapped
+        return lambda loss: engine.backward(loss / share, sync_gradients=False, scale_wrt_gas=False)
     return lambda loss: trainer.accelerator.backward(loss / share)
+
+
+def gradient_of(trainer: Any) -> Callable[..., tuple[Tensor, ...]]:
+    """Return `torch.autograd.grad`, or what stands in for it where an engine would take it for a step's backward pass.
+
+    DeepSpeed reduces the parameters' gradients after any backward pass, and takes the next one for more of the same
+    step. Its loss scale stays in the gradient: an ascent asks for directions only.
+    """
+    if not trainer.is_deepspeed_enabled:
+        return torch.autograd.grad
+    engine = trainer.accelerator.deepspeed_engine_wrapped.engine
+
+    def gradient(value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        reduces, engine.enable_backward_allreduce = engine.enable_backward_allreduce, False
+        try:
+            return torch.autograd.grad(engine.scale(value), *args, **kwargs)
+        finally:
+            engine.enable_backward_allreduce = reduces
+
+    return gradient
 
 
 class PassCounters:

@@ -17,6 +17,7 @@ from neft_zoo.engine import (
     check_calls,
     check_engine,
     data_parallel_rank,
+    gradient_of,
     is_compiled,
     token_weight,
 )
@@ -151,9 +152,8 @@ class NoiseMixin(Host):
 
         known = None if self.reads_calls else self._read(inputs)
         step = Step(self._attached(), known, compute, token_weight(self, num_items_in_batch))
-        # DeepSpeed's backward takes the optimizer step as well, so it may come once only.
-        whole = return_outputs or self.reads_calls or self.is_deepspeed_enabled
-        step.backward = None if whole else backward_of(self, num_items_in_batch)
+        step.backward = None if return_outputs or self.reads_calls else backward_of(self, num_items_in_batch)
+        step.gradient = gradient_of(self)
         loss = self.strategy.objective(step, self._noise)
         self._record(step)
         return (loss, outputs) if return_outputs else loss

@@ -37,6 +37,7 @@ class Step:
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
         backward: backpropagates a part of the loss at once. Without it (a loop of one's own) the part's graph is kept
             and added to the loss that is returned, at the cost of one more backward pass through it.
+        gradient: `torch.autograd.grad`, or what an engine needs in its place.
     """
 
     tap: Tap
@@ -44,6 +45,7 @@ class Step:
     compute: Callable[[Tensor | None], Any]
     token_weight: Tensor | float | None = None
     backward: Callable[[Tensor], None] | None = None
+    gradient: Callable[..., tuple[Tensor, ...]] = torch.autograd.grad
     passes: list[Pass] = field(default_factory=list)
     _kept: list[Tensor] = field(default_factory=list)
     _dropout: list[Tensor] = field(default_factory=list)
@@ -87,7 +89,7 @@ class Step:
             found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / share for leaf in leaves]
             self._kept.append(share * value.detach())
         else:
-            found = list(torch.autograd.grad(value, leaves, retain_graph=bool(share)))
+            found = list(self.gradient(value, leaves, retain_graph=bool(share)))
             if share:
                 self._kept.append(share * value)
         return dict(zip(deltas, found, strict=True))

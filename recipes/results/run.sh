@@ -19,6 +19,7 @@ compare() {
         --jobs "${JOBS:-2}" "$@"
 }
 
+compare dolly --strategies "$main" --seeds 10
 compare dolly --strategies "$most" --seeds 5
 compare gsm8k --strategies "$twelve" --seeds 5
 compare dolly --strategies neft_uniform,neft_gaussian --seeds 3 --set 'neft_*.alpha=1,5,10,15,30' \
@@ -26,5 +27,4 @@ compare dolly --strategies neft_uniform,neft_gaussian --seeds 3 --set 'neft_*.al
 compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling
 compare dolly_lora --strategies "$main,r_drop,flat_lora" --seeds 5 --controls lora_dropout
 compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5
-compare dolly --strategies "$main" --seeds 10
 compare dolly --strategies cat,lat --seeds 5
