@@ -38,6 +38,22 @@ docs: setup  ## build the site into site/
 docs-serve: setup  ## serve the site on http://127.0.0.1:8000 and build it anew on changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
+# Left out: families, labels in DPO's own calls and fixes that came later than the oldest versions.
+OLDEST := .venv-oldest
+OLDEST_TESTS := parts batch oracles tap attach registry objectives engine architectures divergences passes sft sft_layouts \
+	trainers peft provenance cli doctor interruptions
+LATER := minicpm3 or gemma4 or hyperclovax or label_smoothing or precompute or vision or (several_passes and (r3f or cutoff))
+
+$(OLDEST)/installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt torch==2.13.0
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt \
+		-e '.[quantization,testing]' scipy pytest pytest-xdist
+	touch $@
+
+test-oldest: $(OLDEST)/installed  ## run the tests of core and trainers with the oldest supported versions
+	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -k "not ($(LATER))" $(OLDEST_TESTS:%=tests/test_%.py)
+
 matrix: setup  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
 
@@ -66,6 +82,6 @@ wheel: setup  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove what make and the tests leave behind
-	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(OLDEST) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench wheel clean
+.PHONY: help setup demo test test-all test-oldest browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench wheel clean
