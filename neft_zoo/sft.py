@@ -81,7 +81,7 @@ def run(argv: list[str]) -> None:
     trainer.accelerator.print(f"Model and noise.json saved to {training.output_dir}")
     if training.push_to_hub:
         trainer.push_to_hub(dataset_name=script.dataset_name)
-    trainer.end()
+    trainer.accelerator.end_training()
 
 
 def trainer_arguments(arguments: Arguments) -> dict[str, Any]:

@@ -20,6 +20,10 @@ from neft_zoo.parts import base_model, embed_scale, find_backbone, find_decoder,
 from neft_zoo.rounding import add_drawn, add_rounded
 from neft_zoo.sharding import gather_in_backward
 
+# On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
+# backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
+ADDED = "noise_that_was_added"
+
 
 class Tap:
     """Adds noise to the model's own tensors while a pass is open and gradients are on; never otherwise.
@@ -105,17 +109,23 @@ class Tap:
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
+        before = getattr(hidden, ADDED, None)
+        if self._pass is None and before is not None and torch.is_grad_enabled():
+            return _add(hidden, *before)[0]
         if self._live and self._pass is not None:
             self._pass.inputs[index] = hidden
-        if not isinstance(self._noise, AtLayers):
+        wanted = self._noise
+        if not isinstance(wanted, AtLayers):
             return None
-        wanted = self._noise.layers
-        if wanted != "all" and index not in wanted and index - self._layers not in wanted:
+        if wanted.layers != "all" and index not in wanted.layers and index - self._layers not in wanted.layers:
             return None
         if self._live and hidden.dim() != 3:
             name = type(base_model(self.model)).__name__
             raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
-        return self._add(hidden, index)
+        noisy = self._add(hidden, index)
+        if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
+            setattr(hidden, ADDED, (wanted.noise, self._batch.at(index)))
+        return noisy
 
     def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
         if not self._live or self._noise is None or self._batch is None or self._pass is None:
@@ -131,12 +141,10 @@ class Tap:
         batch = replace(self._batch.at(site), factor=factor)
         noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise
         self._pass.embeds[site] = embeds
-        done = add_drawn(embeds, noise, batch)
-        if done is not None:
-            self._pass.deltas[site], self._pass.norms[site] = partial(noise, embeds, batch), done[1]
-            return done[0]
-        self._pass.deltas[site] = delta = noise(embeds, batch)
-        return add_rounded(embeds, delta, batch)
+        noisy, self._pass.deltas[site], norms = _add(embeds, noise, batch)
+        if norms is not None:
+            self._pass.norms[site] = norms
+        return noisy
 
     def _at_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
@@ -144,6 +152,15 @@ class Tap:
             gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
             self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
+
+
+def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:
+    """Return embeddings with noise, the noise or what draws it once more, and its norms if they are known."""
+    done = add_drawn(embeds, noise, batch)
+    if done is not None:
+        return done[0], partial(noise, embeds, batch), done[1]
+    delta = noise(embeds, batch)
+    return add_rounded(embeds, delta, batch), delta, None
 
 
 class LayerHook:

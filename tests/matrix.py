@@ -15,9 +15,10 @@ HEAD = """# What is supported
 
 Made by `make matrix` from the tests that are named; nothing in it is written by hand. *works*: all of them pass.
 *refused*: one error with this message. *not run here*: why. Every run is a real one on a tiny model, on {device}, with
-{versions}.
+{versions}. The oldest supported versions, found by running and exercised by `make test-oldest`, are {oldest}.
 
 """
+OLDEST = Path(__file__).resolve().parents[1] / "constraints-oldest.txt"
 # The areas of the page in its order, and what a cell that works says.
 AREAS = {
     "Batch layouts": "Every document has noise of its own size, that of its own n tokens; padding has none.",
@@ -81,7 +82,15 @@ def head():
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
-    return HEAD.format(device=device, versions=", ".join(f"{name} {version(name)}" for name in DISTRIBUTIONS))
+    versions = {name: version(name) for name in DISTRIBUTIONS}
+    told = [", ".join(f"{name} {each[name]}" for name in versions if name in each) for each in (versions, oldest())]
+    return HEAD.format(device=device, versions=told[0], oldest=told[1])
+
+
+def oldest():
+    """Return the oldest supported versions, by distribution."""
+    lines = OLDEST.read_text(encoding="utf-8").splitlines()
+    return dict(line.partition(";")[0].strip().split("==") for line in lines if "==" in line and line[0] != "#")
 
 
 def verdict(report, outcome):

@@ -1,9 +1,10 @@
 """The committed support page has a row for every marked cell, and none is silent."""
 
+import re
 from pathlib import Path
 
 import pytest
-from matrix import CELLS, FILES, read_tables, tables
+from matrix import CELLS, FILES, oldest, read_tables, tables
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "support.md"
@@ -39,3 +40,9 @@ def test_the_worst_result_is_the_verdict():
         ("Adapters", "a|b"): ("fails", {"tests/test_x.py", "tests/test_y.py"}),
         ("Adapters", "c"): ("not run here: no", {"tests/test_x.py", "t.py"}),
     }
+
+
+def test_the_oldest_versions_are_those_that_the_package_asks_for():
+    project = (TESTS.parent / "pyproject.toml").read_text(encoding="utf-8")
+    asked = dict(re.findall(r'^    "(torch|transformers|trl|peft|accelerate|datasets)>=([\d.]+)",$', project, re.M))
+    assert len(asked) == 6 and all(oldest()[name] in (least, f"{least}.0") for name, least in asked.items())

@@ -8,6 +8,7 @@ import torch
 
 from neft_zoo.batch import Batch
 from neft_zoo.distributions import Gaussian, Laplace, Rademacher, SharedByToken, Sphere, Uniform
+from neft_zoo.scales import ByLength
 
 MODULES = (
     "batch distributions scales tokens noise objectives registry ball ascent cuts mixing weights schedules geometry"
@@ -48,3 +49,9 @@ def test_documents_of_one_token_have_streams_of_their_own():
 
 def test_a_row_of_one_token_with_its_position_is_no_padding():
     assert batch_of(input_ids=[[5], [6]], position_ids=[[0], [0]]).real.all()
+
+
+def test_raw_alpha_is_measured_before_the_modules_factor():
+    batch = dataclasses.replace(batch_of(input_ids=[[5, 6]]), factor=3.0)
+    scaled, raw = (ByLength(2.0, space=space)(torch.zeros(1, 2, 8), batch) for space in ("scaled", "raw"))
+    assert torch.equal(scaled, torch.full((1, 2, 1), 0.5)) and torch.equal(raw, 3 * scaled)

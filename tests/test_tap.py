@@ -88,20 +88,23 @@ def test_layers_get_noise_of_their_own(llama, batch):
     assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", ["none", "transformers", "with hooks inside"])
 def test_a_layers_gradient_is_that_of_the_noise_it_saw(llama, batch, checkpointing):
     """With checkpointing the block is computed again in the backward pass, and must see the same noise."""
     model = llama().train()
-    if checkpointing:
+    if checkpointing == "transformers":
         model.gradient_checkpointing_enable({"use_reentrant": False})
     tap = Tap(model, layers=True)
+    if checkpointing == "with hooks inside":
+        for number, layer in enumerate(model.model.layers):
+            model.model.layers[number] = checkpoint_wrapper(layer)
     with tap.open(AtLayers(AdditiveNoise(Uniform(), Fixed(0.1))), batch):
-        loss = model(IDS, labels=IDS).loss
+        loss = model(IDS, labels=IDS, use_cache=False).loss
     loss.backward()
     reference = llama().train()
     other = Tap(reference, layers=True)
     with other.open(AtLayers(AdditiveNoise(Uniform(), Fixed(0.1))), batch):
-        reference(IDS, labels=IDS).loss.backward()
+        reference(IDS, labels=IDS, use_cache=False).loss.backward()
     for one, two in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad, rtol=1e-5, atol=1e-8)
 

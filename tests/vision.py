@@ -3,7 +3,6 @@
 import torch
 import transformers as t
 from datasets import Dataset
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from neft_zoo import recipe
 
@@ -19,6 +18,8 @@ WORDS = "the cell divides when its energy is enough to copy what it holds".split
 
 def processor():
     """Return a processor: the shipped tokenizer with a placeholder, and images of 8 x 8 pixels."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil  # the oldest version has none
+
     tokenizer = t.AutoTokenizer.from_pretrained(recipe.folder() / "quickstart" / "model")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     images = CLIPImageProcessorPil(
