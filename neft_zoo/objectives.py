@@ -152,8 +152,9 @@ class SymmetricPair(Defaults):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         plus = step.run(noise)
+        step.count(plus.loss / 2)
         minus = step.run(step.fixed(plus.deltas, noise, sign=-1.0))
-        return (plus.loss + minus.loss) / 2
+        return step.total(minus.loss / 2)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from neft_zoo.batch import IGNORED, Batch
 from neft_zoo.divergences import Divergence, divergence
@@ -22,9 +21,6 @@ from neft_zoo.tap import Tap
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-# Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
-POSITIONS_AT_A_TIME = 128
-
 
 @dataclass
 class Step:
@@ -36,7 +32,7 @@ class Step:
         compute: the trainer's own loss of one pass, on these token ids where the batch is known.
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
         backward: backpropagates a part of the loss at once. Without it (a loop of one's own) the part's graph is kept
-            and added to the loss that is returned, at the cost of one more backward pass through it.
+            and added to the loss that is returned; one that gave a gradient at the noise is then walked twice.
         gradient: `torch.autograd.grad`, or what an engine needs in its place.
     """
 
@@ -85,24 +81,29 @@ class Step:
         if share and self.backward is not None:
             for leaf in leaves:
                 leaf.grad = None
-            self.backward(share * value)
+            self.count(share * value)
             found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / share for leaf in leaves]
-            self._kept.append(share * value.detach())
         else:
             found = list(self.gradient(value, leaves, retain_graph=bool(share)))
             if share:
-                self._kept.append(share * value)
+                self.count(share * value)
         return dict(zip(deltas, found, strict=True))
 
+    def count(self, part: Tensor) -> None:
+        """Count a part of the step's loss, and free what its passes hold where it can be backpropagated at once."""
+        if self.backward is not None:
+            self.backward(part)
+        self._kept.append(part if self.backward is None else part.detach())
+
     def total(self, loss: Tensor) -> Tensor:
-        """Return the loss of the step with the shares that were counted before."""
+        """Return the loss of the step with the parts that were counted before."""
         return sum(self._kept, start=loss)
 
     def divergence(self, name: Divergence, first: Pass, second: Pass, constant: bool = False) -> Float[Tensor, ""]:
         """Return the divergence of two passes' predictions over the graded tokens, on the trainer's loss scale.
 
-        The hidden states are projected through the LM head in chunks and recomputed in the backward pass, so that no
-        tensor of all positions by all words ever exists.
+        The hidden states are projected through the LM head in chunks and recomputed in the backward pass, unless the
+        logits are few, so that no large tensor of all positions by all words ever exists.
 
         Args:
             name: which divergence.
@@ -113,9 +114,7 @@ class Step:
         one, two = (self._predicting(done, graded) for done in (first, second))
         head = LanguageHead(self.tap.model)
         one = one.detach() if constant else one
-        compare = partial(_chunk_divergence, head, name, constant)
-        chunks = zip(one.split(POSITIONS_AT_A_TIME), two.split(POSITIONS_AT_A_TIME), strict=True)
-        parts = [checkpoint(compare, a, b, use_reentrant=False) for a, b in chunks]
+        parts = head.in_chunks(partial(_chunk_divergence, head, name, constant), one, two)
         return self.per_token(sum(parts, start=one.new_zeros((), dtype=torch.float32)))
 
     def cross_entropy(self, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
@@ -124,8 +123,7 @@ class Step:
         graded = targets != IGNORED
         hidden = self._predicting(done, graded)
         head = LanguageHead(self.tap.model)
-        chunks = zip(hidden.split(POSITIONS_AT_A_TIME), targets[graded].split(POSITIONS_AT_A_TIME), strict=True)
-        parts = [checkpoint(_chunk_cross_entropy, head, h, t, use_reentrant=False) for h, t in chunks]
+        parts = head.in_chunks(partial(_chunk_cross_entropy, head), hidden, targets[graded])
         return self.per_token(sum(parts, start=hidden.new_zeros((), dtype=torch.float32)))
 
     @property

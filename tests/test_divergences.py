@@ -11,13 +11,14 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from neft_zoo import NoiseError, step
+from neft_zoo import NoiseError, head
 from neft_zoo.batch import Batch
 from neft_zoo.distributions import Gaussian
 from neft_zoo.divergences import DIVERGENCES, divergence
+from neft_zoo.head import LanguageHead
 from neft_zoo.noise import AdditiveNoise
 from neft_zoo.scales import Fixed
-from neft_zoo.step import LanguageHead, Step
+from neft_zoo.step import Step
 from neft_zoo.tap import Tap
 
 TEXTBOOK = {
@@ -94,7 +95,8 @@ def two_passes(model, inputs, name):
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name, monkeypatch):
-    monkeypatch.setattr(step, "POSITIONS_AT_A_TIME", 4)
+    monkeypatch.setattr(head, "POSITIONS_AT_A_TIME", 4)
+    monkeypatch.setattr(head, "KEPT_LOGITS", 0)
     inputs = padded(DOCUMENTS)
     found, delta = two_passes(model, inputs, name)
     found.backward()
@@ -111,6 +113,18 @@ def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name,
     expected.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-3, abs=1e-8)
     assert furthest(got, gradients(model)) < 1e-3
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+@pytest.mark.parametrize("kept", [False, True])
+def test_logits_are_kept_where_they_are_few(model, kept, monkeypatch):
+    graded = sum(len(document) - 2 for document in DOCUMENTS)
+    monkeypatch.setattr(head, "KEPT_LOGITS", graded * model.config.vocab_size - (not kept))
+    found, _ = two_passes(model, padded(DOCUMENTS), "js")
+    again = []
+    model.get_output_embeddings().register_forward_hook(lambda module, args, output: again.append(len(args[0])))
+    found.backward()
+    assert again == ([] if kept else [graded] * 2)
 
 
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)
