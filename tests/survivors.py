@@ -3,6 +3,12 @@
 # Module, line of code, changes, and why they are no gap. A survivor that is not listed here is one.
 EQUIVALENT = [
     ("batch", "key: int = 0,", ["0 -> 1"], "any fixed key is as good a default as any other"),
+    (
+        "objectives",
+        "assert clean.hidden is not None and noisy.hidden is not None  # the tap records them",
+        ["And -> Or"],
+        "the tap always records both: the line is for the type checker",
+    ),
 ]
 WHY = {(module, code, change): why for module, code, changes, why in EQUIVALENT for change in changes}
 HEADING = "## The last run of `make mutants`"

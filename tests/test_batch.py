@@ -1,5 +1,7 @@
 """Batch reads every layout that trainers produce."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 from datasets import Dataset
@@ -75,6 +77,40 @@ def test_reads_a_packed_row_by_three_planes_of_positions():
     time, height, width = [0, 1, 1, 0, 1, 2], [0, 1, 2, 0, 1, 2], [0, 2, 1, 0, 1, 2]
     planes = torch.tensor([time, height, width])[:, None]
     reads(Batch.from_inputs({"input_ids": torch.arange(5, 11)[None], "position_ids": planes}), [[5, 6, 7], [8, 9, 10]])
+
+
+def test_what_is_not_given_is_neutral():
+    batch = Batch.from_inputs({"input_ids": torch.tensor([[5, 6]])})
+    assert (batch.progress, batch.factor, batch.fill_id, batch.labels) == (0, 1, None, None)
+    assert batch == batch and batch != replace(batch), "batches are compared by identity"
+
+
+def test_placeholders_have_no_place_in_a_document_and_end_none():
+    ids = torch.tensor([[9, 5, 9, 9, 6, 7], [5, 9, 6, 0, 0, 0]])
+    batch = Batch.from_inputs({"input_ids": ids, "attention_mask": (ids != 0).long()}, media_ids=[9])
+    reads(batch, [[5, 6, 7], [5, 6]])
+    assert batch.real.tolist() == ((ids != 0) & (ids != 9)).tolist()
+
+
+def test_a_stretch_of_positions_says_what_the_whole_says():
+    ids = torch.arange(12).view(3, 4)
+    batch = Batch.from_inputs({"input_ids": ids, "labels": ids}, key=3, progress=0.5, special_ids=[2], fill_id=1)
+    part = batch.part(slice(3, 9))
+    for field in fields(batch):
+        one, whole = getattr(part, field.name), getattr(batch, field.name)
+        if isinstance(whole, torch.Tensor):
+            assert one.shape == (1, 6) and torch.equal(one[0], whole.flatten()[3:9]), field.name
+        else:
+            assert one == whole, field.name
+
+
+def test_sums_and_maxima_are_those_of_a_documents_real_tokens():
+    batch = Batch.from_inputs(collate(padding_free=False))
+    values = torch.where(batch.real, torch.rand(batch.real.shape), 7.0)
+    found = per_document(batch, values)
+    assert per_document(batch, batch.document_max(values)) == [[max(d)] * len(d) for d in found]
+    sums = per_document(batch, batch.document_sum(values))
+    assert [d[0] for d in sums] == pytest.approx([sum(d) for d in found]) and all(len(set(d)) == 1 for d in sums)
 
 
 def test_gather_reads_any_position_of_any_document():

@@ -115,6 +115,31 @@ def test_hidden_is_what_the_head_sees(llama, batch):
     with tap.open(None, batch) as done:
         logits = model(IDS).logits
     assert torch.equal(model.lm_head(done.hidden), logits)
+    with tap.open(None, batch) as done:
+        assert torch.equal(model(IDS, return_dict=False)[0], logits)
+    assert torch.equal(model.lm_head(done.hidden), logits)
+
+
+@torch.no_grad()
+def test_a_reference_shares_the_noise_without_gradients(llama, batch):
+    model, other, read = llama(), llama(), lambda kwargs: batch
+    clean = other(IDS).logits
+    for reference, noisy in ((None, False), ([], False), ([None], False), ([other], True)):
+        tap = Tap(model, read=read, reference=reference)
+        with tap.open(NEFT, None) as done:
+            assert torch.equal(other(input_ids=IDS).logits, clean) != noisy
+            model(input_ids=IDS)
+        assert bool(done.deltas) == (reference is not None)
+        tap.detach()
+
+
+def test_layers_with_several_states_per_token_are_refused(llama, batch):
+    tap = Tap(llama(), layers=True)
+    with (
+        tap.open(AtLayers(NEFT), batch),
+        pytest.raises(NoiseError, match="one state per token, got 3 dimensions in Ll"),
+    ):
+        tap.at_layer(torch.zeros(4, 2, 6, 32), 0)
 
 
 def test_other_architectures_are_found():
