@@ -46,6 +46,38 @@ def test_a_divergence_equals_its_definition(name, size):
     assert divergence(name, one, two).min() > 0
 
 
+@pytest.mark.parametrize("size", [0.01, 1.0, 5.0])
+@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("sides", [(True, True), (True, False), (False, True)])
+def test_its_gradient_is_that_of_automatic_differentiation_in_float64(name, size, sides):
+    base = rows(2)
+    logits = [(base + rows(side, size)).requires_grad_(needed) for side, needed in enumerate(sides)]
+    weights = torch.arange(1.0, len(base) + 1)
+    (divergence(name, *logits) * weights).sum().backward()
+    wide = [each.detach().double().requires_grad_(each.requires_grad) for each in logits]
+    log_p, log_q = (each.log_softmax(-1) for each in wide)
+    (definition(name, log_p, log_q) * weights).sum().backward()
+    for one, other in zip(logits, wide, strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        if other.grad is not None:
+            torch.testing.assert_close(
+                one.grad.double(), other.grad, rtol=1e-3, atol=2e-5 * other.grad.abs().max().item()
+            )
+
+
+def definition(name, log_p, log_q):
+    """Return a divergence of log-probabilities, by the textbook."""
+    p, q = log_p.exp(), log_q.exp()
+    mean = (p + q) / 2
+    return {
+        "kl": p * (log_p - log_q),
+        "reverse_kl": q * (log_q - log_p),
+        "symmetric_kl": p * (log_p - log_q) + q * (log_q - log_p),
+        "js": (p * (log_p - mean.log()) + q * (log_q - mean.log())) / 2,
+        "hellinger": (p + q) / 2 - (p * q).sqrt(),
+    }[name].sum(-1)
+
+
 def test_only_the_kl_divergences_have_a_direction():
     one, two = rows(0), rows(1)
     for name in DIVERGENCES:
