@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.parts import base_model
+from neft_zoo.parts import base_model, find_head
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-# Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
-POSITIONS_AT_A_TIME = 128
-# So many logits are kept for the backward pass: 16 MiB, and a few times that with what is computed from them.
-KEPT_LOGITS = 2**22
 
 # What families call the bound of their logits.
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -29,7 +22,7 @@ class LanguageHead:
 
     def __init__(self, model: nn.Module) -> None:
         base = base_model(model)
-        self.project: Any = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+        self.project: Any = find_head(model)
         if self.project is None:
             raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
         config = base.config.get_text_config()
@@ -40,17 +33,6 @@ class LanguageHead:
     def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         logits = self.project(hidden).float() * self.scale
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
-
-    def in_chunks(self, part: Callable[[Tensor, Tensor], Tensor], *sides: Tensor) -> list[Tensor]:
-        """Return what `part` makes of equal stretches of the positions, computed again in the backward pass.
-
-        Where all logits are few they are kept instead, which saves a third of the head's work.
-        """
-        words = getattr(self.project, "out_features", None)
-        if words is not None and len(sides[0]) * words <= KEPT_LOGITS:
-            return [part(*sides)]
-        chunks = zip(*(side.split(POSITIONS_AT_A_TIME) for side in sides), strict=True)
-        return [checkpoint(part, *chunk, use_reentrant=False) for chunk in chunks]
 
 
 def _logit_scale(config: Any) -> float:

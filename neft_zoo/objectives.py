@@ -54,6 +54,7 @@ class Pass:
         norms: L2 norm of what was added at each position, where it was measured on the way.
         embeds: what it was added to.
         hidden: last hidden state, where the objective asked for it.
+        logits: what the model made of it, if that is not much.
         inputs: the input of every decoder layer, where the objective asked for it.
         batch: what was read.
     """
@@ -64,6 +65,7 @@ class Pass:
     norms: dict[int, Tensor] = field(default_factory=dict)
     embeds: dict[int, Tensor] = field(default_factory=dict)
     hidden: Float[Tensor, "B L D"] | None = None
+    logits: Float[Tensor, "B L V"] | None = None
     inputs: dict[int, Tensor] = field(default_factory=dict)
 
 

@@ -65,6 +65,11 @@ def find_decoder(model: nn.Module) -> nn.Module | None:
     return decoder if isinstance(decoder, nn.Module) and decoder is not base else None
 
 
+def find_head(model: nn.Module) -> nn.Module | None:
+    """Return the module that makes logits of hidden states, None if the model has none."""
+    return getattr(base_model(model), "get_output_embeddings", lambda: None)()
+
+
 def find_layers(model: nn.Module) -> list[nn.Module]:
     """Return the decoder layers in order.
 

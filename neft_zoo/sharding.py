@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from neft_zoo.parts import base_model
+from neft_zoo.parts import find_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,6 @@ def gather_in_backward(model: nn.Module, hidden: Tensor) -> None:
     FSDP2 gathers what it has freed when gradients enter through the model's own outputs. An objective that reads
     hidden states lets them in behind these, and the norm would be differentiated with memory that was given back.
     """
-    head: Any = getattr(base_model(model), "get_output_embeddings", lambda: None)()
-    units: Any = [unit for unit in (head, model) if hasattr(unit, "set_reshard_after_backward")]
+    units: Any = [unit for unit in (find_head(model), model) if hasattr(unit, "set_reshard_after_backward")]
     if units and hidden.requires_grad:
         hidden.register_hook(lambda gradient: [unit.unshard() for unit in units] and None)

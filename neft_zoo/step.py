@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from neft_zoo.batch import IGNORED, Batch
 from neft_zoo.divergences import Divergence, divergence
@@ -20,6 +21,9 @@ from neft_zoo.tap import Tap
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+# Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
+POSITIONS_AT_A_TIME = 128
 
 
 @dataclass
@@ -102,29 +106,25 @@ class Step:
     def divergence(self, name: Divergence, first: Pass, second: Pass, constant: bool = False) -> Float[Tensor, ""]:
         """Return the divergence of two passes' predictions over the graded tokens, on the trainer's loss scale.
 
-        The hidden states are projected through the LM head in chunks and recomputed in the backward pass, unless the
-        logits are few, so that no large tensor of all positions by all words ever exists.
+        Few logits are kept by the passes and compared as they are. Otherwise the hidden states are projected through
+        the LM head once more, in chunks that are computed again in the backward pass, so that no tensor of all
+        positions by all words exists beside those of the passes.
 
         Args:
             name: which divergence.
             first, second: its two sides, in this order.
             constant: no gradient flows into the first side, nor into the LM head through it.
         """
-        graded = self.graded
-        one, two = (self._predicting(done, graded) for done in (first, second))
-        head = LanguageHead(self.tap.model)
-        one = one.detach() if constant else one
-        parts = head.in_chunks(partial(_chunk_divergence, head, name, constant), one, two)
-        return self.per_token(sum(parts, start=one.new_zeros((), dtype=torch.float32)))
+        (one, two), logits, chunked = self._predictions(self.graded, first, second)
+        compare = partial(_divergence, logits, name, constant)
+        return self.per_token(chunked(compare, one.detach() if constant else one, two))
 
     def cross_entropy(self, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
         """Return the loss of a pass against other labels, on the trainer's loss scale."""
         targets = labels[:, 1:]
         graded = targets != IGNORED
-        hidden = self._predicting(done, graded)
-        head = LanguageHead(self.tap.model)
-        parts = head.in_chunks(partial(_chunk_cross_entropy, head), hidden, targets[graded])
-        return self.per_token(sum(parts, start=hidden.new_zeros((), dtype=torch.float32)))
+        (rows,), logits, chunked = self._predictions(graded, done)
+        return self.per_token(chunked(partial(_cross_entropy, logits), rows, targets[graded]))
 
     @property
     def graded(self) -> Tensor:
@@ -139,10 +139,15 @@ class Step:
             return total / self.graded.sum().clamp(min=1)
         return total * self.token_weight
 
-    def _predicting(self, done: Pass, graded: Tensor) -> Tensor:
-        if done.hidden is None:
+    def _predictions(self, graded: Tensor, *passes: Pass) -> tuple[list[Tensor], Callable[[Tensor], Tensor], Any]:
+        """Return what the passes have at these positions, what makes logits of that, and how that is gone through."""
+        head = LanguageHead(self.tap.model)
+        kept, hidden = [done.logits for done in passes], [done.hidden for done in passes]
+        if any(each is None for each in hidden):
             raise NoiseError(f"model must call its backbone for a loss, got {type(self.tap.model).__name__}.")
-        return done.hidden[:, :-1][graded]
+        whole = all(each is not None for each in kept)
+        rows = [each[:, :-1][graded] for each in (kept if whole else hidden) if each is not None]
+        return (rows, torch.Tensor.float, lambda part, *sides: part(*sides)) if whole else (rows, head, _in_chunks)
 
     def _same_dropout(self) -> None:
         """Let every pass start from the random state that the first one started from."""
@@ -157,10 +162,19 @@ class Step:
             torch.cuda.set_rng_state(self._dropout[1], device)
 
 
-def _chunk_cross_entropy(head: LanguageHead, hidden: Tensor, targets: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(head(hidden), targets, reduction="sum")
+def _in_chunks(part: Callable[..., Tensor], one: Tensor, other: Tensor) -> Tensor:
+    """Return the sum of what `part` makes of stretches of the positions, computed again in the backward pass."""
+    chunks = zip(one.split(POSITIONS_AT_A_TIME), other.split(POSITIONS_AT_A_TIME), strict=True)
+    parts = [checkpoint(part, *chunk, use_reentrant=False) for chunk in chunks]
+    return sum(parts, start=one.new_zeros((), dtype=torch.float32))
 
 
-def _chunk_divergence(head: LanguageHead, name: Divergence, constant: bool, first: Tensor, second: Tensor) -> Tensor:
-    logits = head(first)
-    return divergence(name, logits.detach() if constant else logits, head(second)).sum()
+def _cross_entropy(logits: Callable[[Tensor], Tensor], rows: Tensor, targets: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits(rows), targets, reduction="sum")
+
+
+def _divergence(
+    logits: Callable[[Tensor], Tensor], name: Divergence, constant: bool, first: Tensor, second: Tensor
+) -> Tensor:
+    one = logits(first)
+    return divergence(name, one.detach() if constant else one, logits(second)).sum()

@@ -23,6 +23,8 @@ from neft_zoo.sharding import gather_in_backward
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
 # backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
 ADDED = "noise_that_was_added"
+# So many logits are kept to be compared: 16 MiB. Of more the hidden states are kept, and projected again in chunks.
+KEPT_LOGITS = 2**22
 
 
 class Tap:
@@ -35,7 +37,7 @@ class Tap:
         model: a transformers or PEFT model.
         layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
             numbers, all of which must exist.
-        hidden: also record the last hidden state of every pass.
+        hidden: also record the last hidden state of every pass, and its logits where they are few.
         read: makes the batch of every call of the model from its keyword arguments; None if `open` is given it.
         reference: add the noise in passes without gradients as well, and to these models; None never does.
         compiled: draw the noise before a pass, where it can be known then, and only add it inside.
@@ -74,6 +76,7 @@ class Tap:
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
+        self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
         if read is not None:
             self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
 
@@ -152,6 +155,15 @@ class Tap:
             gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
             self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
+
+    def _at_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        logits = getattr(output, "logits", None)
+        if self._pass is None or self._batch is None or logits is None or not torch.is_grad_enabled():
+            return
+        rows, length = self._batch.input_ids.shape
+        # Some calls ask for the logits of few positions only.
+        if logits.dim() == 3 and logits.shape[1] >= length and rows * length * logits.shape[2] <= KEPT_LOGITS:
+            self._pass.logits = logits[:, -length:]
 
 
 def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:

@@ -42,7 +42,7 @@ MEAN = "return total / self.graded.sum().clamp(min=1)"
 FORMULA = "test_oracles.py::test_additive_entries_equal_their_formula[neft_uniform]"
 DISTRIBUTION = "test_small_noise.py::test_noise_has_the_stated_distribution_and_size"
 RMS = "test_parts.py::test_rms_is_that_of_what_is_drawn"
-GRADED = "test_divergences.py::test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits[kl-llama]"
+GRADED = "test_divergences.py::test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits[kl-0-llama]"
 SPLIT = "test_layouts.py::test_one_batch_of_four_is_four_of_one"
 REFERENCE = "test_trainers.py::test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise[peft0]"
 RAW = "test_architectures.py::test_raw_noise_is_the_same_share_of_the_signal_on_every_family[gemma]"
@@ -104,9 +104,9 @@ MISTAKES = (
     (13, "a radius that only guards against 0 / 0", "test_ascent.py::test_a_radius_is_a_radius[smart-right]",
      ("ball", "return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)", GUARD)),
     (14, "a divergence over padding", GRADED,
-     ("step", "graded = self.graded\n", "graded = self.graded | ~self.graded\n")),
+     ("step", "_predictions(self.graded, first", "_predictions(self.graded | ~self.graded, first")),
     (14, "a divergence over the prompt", GRADED,
-     ("step", "graded = self.graded\n", "graded = self.batch.real[:, 1:]\n")),
+     ("step", "_predictions(self.graded, first", "_predictions(self.batch.real[:, 1:], first")),
     (14, "a divergence summed over tokens", GRADED, ("step", MEAN, "return total")),
     (14, "a divergence averaged per micro-batch", f"{SPLIT}[r3f]", ("step", "return total * self.token_weight", MEAN)),
     (15, "JS with its arguments reversed", "test_divergences.py::test_a_divergence_equals_its_definition[js-1.0]",

@@ -11,7 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from neft_zoo import NoiseError, head
+from neft_zoo import NoiseError, step, tap
 from neft_zoo.batch import Batch
 from neft_zoo.distributions import Gaussian
 from neft_zoo.divergences import DIVERGENCES, divergence
@@ -114,21 +114,21 @@ def model(request, llama):
 
 def two_passes(model, inputs, name):
     """Return the divergence of a clean and a noisy pass, and the delta between the two."""
-    tap = Tap(model, hidden=True)
+    hooks = Tap(model, hidden=True)
     batch = Batch.from_inputs(inputs, key=3)
     given = {key: value for key, value in inputs.items() if key not in ("input_ids", "labels")}
-    steps = Step(tap, batch, lambda ids: model(input_ids=ids, **given))
+    steps = Step(hooks, batch, lambda ids: model(input_ids=ids, **given))
     clean, noisy = steps.run(None), steps.run(AdditiveNoise(Gaussian(), Fixed(0.05)))
     found = steps.divergence(name, clean, noisy)
-    tap.detach()
+    hooks.detach()
     return found, noisy.deltas[-1]
 
 
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)
-@pytest.mark.parametrize("name", DIVERGENCES)
-def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name, monkeypatch):
-    monkeypatch.setattr(head, "POSITIONS_AT_A_TIME", 4)
-    monkeypatch.setattr(head, "KEPT_LOGITS", 0)
+@pytest.mark.parametrize(("name", "kept"), [*((name, 0) for name in DIVERGENCES), ("js", tap.KEPT_LOGITS)])
+def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name, kept, monkeypatch):
+    monkeypatch.setattr(step, "POSITIONS_AT_A_TIME", 4)
+    monkeypatch.setattr(tap, "KEPT_LOGITS", kept)
     inputs = padded(DOCUMENTS)
     found, delta = two_passes(model, inputs, name)
     found.backward()
@@ -149,14 +149,13 @@ def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name,
 
 @pytest.mark.parametrize("model", ["llama"], indirect=True)
 @pytest.mark.parametrize("kept", [False, True])
-def test_logits_are_kept_where_they_are_few(model, kept, monkeypatch):
+def test_few_logits_are_not_computed_again(model, kept, monkeypatch):
+    inputs, calls = padded(DOCUMENTS), []
+    monkeypatch.setattr(tap, "KEPT_LOGITS", inputs["input_ids"].numel() * model.config.vocab_size - (not kept))
+    model.get_output_embeddings().register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
+    two_passes(model, inputs, "js")[0].backward()
     graded = sum(len(document) - 2 for document in DOCUMENTS)
-    monkeypatch.setattr(head, "KEPT_LOGITS", graded * model.config.vocab_size - (not kept))
-    found, _ = two_passes(model, padded(DOCUMENTS), "js")
-    again = []
-    model.get_output_embeddings().register_forward_hook(lambda module, args, output: again.append(len(args[0])))
-    found.backward()
-    assert again == ([] if kept else [graded] * 2)
+    assert calls == [len(DOCUMENTS)] * 2 + ([] if kept else [graded] * 4)
 
 
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)
