@@ -4,6 +4,18 @@
 EQUIVALENT = [
     ("batch", "key: int = 0,", ["0 -> 1"], "any fixed key is as good a default as any other"),
     (
+        "batch",
+        "places = torch.cat([real.nonzero()[:, 0], starts.new_zeros(1)])  # a batch may be all padding",
+        ["1 -> 2"],
+        "what is put behind the places is read by no position that means anything",
+    ),
+    (
+        "batch",
+        "tail = (positions == 0).long().flip(-1).cumprod(-1).flip(-1).bool()",
+        ["drop USub"],
+        "of two dimensions the last one is number 1",
+    ),
+    (
         "objectives",
         "assert clean.hidden is not None and noisy.hidden is not None  # the tap records them",
         ["And -> Or"],

@@ -63,6 +63,17 @@ def test_reads_borders_without_positions():
     reads(Batch.from_inputs({"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 3, 5, 9, 11])}))
 
 
+def test_borders_may_repeat_the_end():
+    inputs = {"input_ids": torch.tensor([[5, 6, 7]]), "cu_seq_lens_q": torch.tensor([0, 2, 3, 3])}
+    reads(Batch.from_inputs(inputs), [[5, 6], [7]])
+
+
+def test_documents_of_one_token_at_the_end_of_a_packed_row_are_its_padding():
+    for positions, real in (([0, 0], [False, False]), ([0, 1, 0], [True, True, False])):
+        inputs = {"input_ids": torch.ones(1, len(positions)).long(), "position_ids": torch.tensor([positions])}
+        assert Batch.from_inputs(inputs).real[0].tolist() == real
+
+
 @pytest.mark.parametrize("pads", [0, 1])
 def test_reads_left_padding_with_positions(pads):
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]])
