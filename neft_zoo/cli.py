@@ -10,10 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-import yaml
-
 import neft_zoo
-from neft_zoo import recipe, registry
+from neft_zoo import registry
 from neft_zoo.citations import bibtex
 from neft_zoo.compare import commands as comparing
 from neft_zoo.errors import NoiseError
@@ -107,6 +105,8 @@ def list_strategies(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Print a strategy's page."""
+    import yaml  # late, as everything that `neft-zoo list` does without
+
     entry, strategy = registry.entry(options.name), registry.make(options.name)
     print(f"{entry.name} (version {entry.version})\n")
     print(textwrap.fill(entry.summary, WIDTH), end="\n\n")
@@ -137,6 +137,8 @@ def _arguments(entry: Entry) -> list[str]:
 
 def list_recipes(options: argparse.Namespace) -> None:
     """Print every shipped recipe with its first comment line."""
+    from neft_zoo import recipe
+
     found = recipe.names()
     width = max(map(len, found))
     for name in found:
@@ -146,6 +148,8 @@ def list_recipes(options: argparse.Namespace) -> None:
 
 def copy_recipe(options: argparse.Namespace) -> None:
     """Copy a recipe; what it extends is found by name wherever the copy lies."""
+    from neft_zoo import recipe
+
     source, destination = recipe.find(options.name), options.destination
     target = destination / source.name if destination.is_dir() else destination
     if target.exists():

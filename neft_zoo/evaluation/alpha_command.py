@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from neft_zoo.errors import NoiseError, shown
-from neft_zoo.recipe import read_yaml
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +64,8 @@ def table(report: dict[str, Any]) -> str:
 
 def read_noise(text: str | None) -> Any:
     """Return a name or a mapping with a name."""
+    from neft_zoo.recipe import read_yaml
+
     if text is None or text.isidentifier():
         return text
     try:
