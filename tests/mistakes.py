@@ -68,7 +68,7 @@ MISTAKES = (
     (5, "noise in evaluation", "test_sft.py::test_evaluation_is_that_of_the_clean_model",
      ("mixin", TRAINING, "if self.strategy.clean:"), ("tap", LIVE, "return self._pass is not None")),
     (5, "noise in generation: whenever the model is in train mode",
-     "test_trainers.py::test_only_the_pass_that_trains_is_noisy[grpo]",
+     "test_trainers.py::test_only_the_pass_that_trains_is_noisy[GRPO]",
      ("tap", LIVE, "return self.model.training"), ("tap", CLOSE, "            KNOWN.drawn = None\n")),
     (5, "noise in the reference model", REFERENCE, ("tap", LIVE, "return self._pass is not None")),
     (5, "noise after an exception", "test_tap.py::test_an_exception_closes_the_pass",

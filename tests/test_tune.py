@@ -15,6 +15,7 @@ from neft_zoo.cli import main
 from neft_zoo.compare.space import Dimension, make_space, read_dimension
 
 optuna = pytest.importorskip("optuna")
+searching = pytest.importorskip("neft_zoo.compare.tune")
 SEARCH = ["--search", "alpha=1:30:log", "--search", "learning_rate=0.001,0.003"]
 
 
@@ -61,6 +62,20 @@ def test_a_failed_trial_is_recorded(tiny, tmp_path, capsys):  # noqa: F811
     assert "at least one trial must end well" in capsys.readouterr().err
     (trial,) = trials_of(tmp_path)
     assert trial.state.name == "FAIL" and "99" in trial.user_attrs["error"]
+
+
+def test_a_trial_that_others_have_given_up_is_left_to_them(tiny, tmp_path, monkeypatch):  # noqa: F811
+    follow, given_up = searching.follow, []
+
+    def slept(trial, task):
+        if not given_up:
+            given_up.append(trial.number)
+            trial.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
+        return follow(trial, task)
+
+    monkeypatch.setattr(searching, "follow", slept)
+    assert tune(tiny, tmp_path, *SEARCH[:2], "--trials", "1", "--seeds", "0") == 0
+    assert [trial.state.name for trial in trials_of(tmp_path)] == ["FAIL", "COMPLETE"]
 
 
 @pytest.mark.slow

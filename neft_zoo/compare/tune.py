@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Search:
         space: what is searched.
         grid: of the recipe, without rows.
         folder: a folder per trial is made in it.
+        given_up: trials of this process that others took for dead.
     """
 
     study: optuna.Study
@@ -50,6 +52,7 @@ class Search:
     space: list[space.Dimension]
     grid: Grid
     folder: Path
+    given_up: list[int] = field(default_factory=list)
 
     def row(self, values: dict[str, Any]) -> Row:
         return space.row_of(self.strategy, values)
@@ -64,6 +67,11 @@ class Search:
             record: results.Record = results.read(task.path) if runner.done(task) else follow(trial, task)
         except NoiseError as error:
             record = {"status": "failed", "error": str(error)}
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            record = {"status": "failed", "error": str(error)}
+        if _trials(self.study)[trial.number].state.is_finished():
+            self.given_up.append(trial.number)
+            raise Failed("left to other processes")
         if record["status"] != "ok":
             trial.set_user_attr("error", record["error"])
             raise Failed(record["error"])
@@ -142,14 +150,30 @@ def tune(search: Search, trials: int) -> None:
         NoiseError: if no trial ended well.
     """
     while _count(search.study) < trials:
-        search.study.optimize(search.objective, n_trials=1, catch=(Failed,), callbacks=[_tell])
+        with _left_to_others(search):
+            search.study.optimize(search.objective, n_trials=1, catch=(Failed,), callbacks=[_tell])
     if not _trials(search.study, TrialState.COMPLETE):
         errors = [trial.user_attrs["error"] for trial in _trials(search.study, TrialState.FAIL) if trial.user_attrs]
         raise NoiseError(f"at least one trial must end well, but none did: {(errors or ['interrupted'])[-1]}")
 
 
+@contextmanager
+def _left_to_others(search: Search) -> Iterator[None]:
+    """Go on after a trial that others have tried again, since this process gave no sign of life for too long.
+
+    Optuna cannot end such a trial, and raises errors of several kinds.
+    """
+    before = len(search.given_up)
+    try:
+        yield
+    except Exception:
+        if len(search.given_up) == before:
+            raise
+        print(f"trial {search.given_up[-1]}: left to other processes", file=sys.stderr, flush=True)
+
+
 def _trials(study: optuna.Study, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=states)
+    return study.get_trials(deepcopy=False, states=states or None)
 
 
 def _count(study: optuna.Study) -> int:
