@@ -16,7 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // Metrics that can be drawn: those with a difference, and compute.
   const drawable = () =>
     columns()
-      .map((head, place) => ({ key: head.dataset.key, label: head.dataset.label || head.dataset.key, unit: head.dataset.unit || "", place }))
+      .map((head, place) => ({ key: head.dataset.key, label: head.dataset.label || head.dataset.key, unit: head.dataset.unit || "", better: head.dataset.better, place }))
       .filter((each) => each.key.includes(".") || each.key === "compute");
 
   function show(key) {
@@ -113,11 +113,16 @@ document.addEventListener("DOMContentLoaded", () => {
   const spell = (value) => Number(value.toPrecision(3)).toString().replace("-", "−");
   const sentence = (point) => `${point.name}: ${spell(point.mean)}` + (isNaN(point.low) ? "" : ` [${spell(point.low)}, ${spell(point.high)}]`);
 
-  // A linear scale with about five round ticks.
-  function scale(points, from, to) {
+  // A linear scale with about five round ticks; for costs by the pass a logarithmic one.
+  function scale(points, from, to, logarithmic = false) {
     const values = points.flatMap((each) => [each.mean, each.low, each.high]).filter((value) => !isNaN(value));
     let low = Math.min(...values), high = Math.max(...values);
     if (!(high > low)) [low, high] = [low - 1, high + 1];
+    if (logarithmic && low > 0) {
+      [low, high] = [low / 1.15, high * 1.15];
+      const ticks = [0.25, 0.5, 1, 2, 3, 5, 10, 20, 50].filter((tick) => tick >= low && tick <= high);
+      return { at: (value) => from + (Math.log(value / low) / Math.log(high / low)) * (to - from), ticks };
+    }
     const room = (high - low) * 0.06;
     [low, high] = [low - room, high + room];
     const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
@@ -147,10 +152,13 @@ document.addEventListener("DOMContentLoaded", () => {
   const linked = (point, ...inside) => (point.href ? make("a", { href: point.href, "aria-label": sentence(point) }, ...inside) : make("g", {}, ...inside));
 
   function forest(figure, found, metric) {
+    // The baseline first, then from the best on; where no direction is good, from the lowest.
+    const direction = metric.better === "higher" ? -1 : 1;
     const drawn = found.filter((point) => !isNaN(point.mean));
+    drawn.sort((one, other) => other.baseline - one.baseline || (one.mean - other.mean) * direction);
     const height = 20 * drawn.length + 50, bottom = height - 40;
     const svg = frame(figure, height, `${told(metric)}, with 95 % intervals; the table has the numbers`);
-    const names = Math.min(190, width() * 0.4);
+    const names = Math.min(205, width() * 0.42);
     const x = scale(drawn, names + 10, width() - 15);
     const none = drawn.find((point) => point.baseline);
     if (none) svg.append(make("line", { x1: x.at(none.mean), x2: x.at(none.mean), y1: 4, y2: bottom, class: "zero" }));
@@ -171,7 +179,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const svg = frame(figure, 380, `${told(yMetric)}, against ${told(xMetric)}; the table has the numbers`);
     if (!drawn.length) return;
     const right = width() - 15;
-    const x = scale(drawn.map(([point]) => point), 60, right), y = scale(drawn.map(([, point]) => point), 335, 25);
+    const x = scale(drawn.map(([point]) => point), 60, right, xMetric.key === "compute");
+    const y = scale(drawn.map(([, point]) => point), 335, 25);
     for (const tick of y.ticks) {
       svg.append(make("line", { x1: 56, x2: 60, y1: y.at(tick), y2: y.at(tick), class: "axis" }));
       svg.append(make("text", { x: 52, y: y.at(tick) + 4, "text-anchor": "end" }, spell(tick)));
@@ -179,7 +188,7 @@ document.addEventListener("DOMContentLoaded", () => {
     svg.append(make("line", { x1: 60, x2: right, y1: 335, y2: 335, class: "axis" }), make("line", { x1: 60, x2: 60, y1: 25, y2: 335, class: "axis" }));
     svg.append(make("text", { x: 4, y: 14 }, told(yMetric)));
     // Names are drawn where there is room, the baseline's and the lowest rows' first; the others show on hover.
-    const placed = [];
+    const placed = drawn.map(([a, b]) => ({ left: x.at(a.mean) - 5, right: x.at(a.mean) + 5, y: y.at(b.mean) - 4 }));
     const room = (box) => placed.every((each) => box.left > each.right || box.right < each.left || Math.abs(box.y - each.y) > 11);
     drawn.sort(([, one], [, other]) => other.baseline - one.baseline || one.mean - other.mean);
     for (const [a, b] of drawn) {
