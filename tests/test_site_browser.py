@@ -195,6 +195,10 @@ def test_the_table_filters_by_words_and_kind(visit):
     assert [each.split("\n")[0] for each in names(page)] == ["none", "neft_uniform alpha=10"]
     assert "2 of 7 rows" in page.inner_text("#compare-count")
     page.fill("#compare-filter", "")
+    page.fill("#compare-filter", "nothing is called this")
+    ticks = page.locator("#compare-forest text").all_inner_texts()
+    assert "0" in ticks and not any("e" in each for each in ticks[1:-1]), "the axis of one row at 0 has plain numbers"
+    page.fill("#compare-filter", "")
     page.uncheck("[name=family][value='single pass']")
     kept = [each.split("\n")[0].split(" ")[0] for each in names(page)]
     assert kept == ["none", "lat", "symnoise", "label_smoothing"]
@@ -219,6 +223,11 @@ def test_the_charts_draw_every_row_with_its_interval(visit):
     shown = page.locator("#compare-forest svg")
     assert shown.locator("circle").count() == 6, "all rows but the one that failed"
     assert shown.locator("line.bar").count() == 5 and shown.locator("circle.baseline").count() == 1
+    means = [
+        float(each.split(": ")[1].split(" ")[0].replace("−", "-"))
+        for each in shown.locator("title").all_text_contents()
+    ]
+    assert means[0] == 0 and means[1:] == sorted(means[1:]), "the baseline, then from the best on"
     page.select_option("#compare-metric", "train_rouge_l.end")
     assert "ROUGE-L" in page.locator("#compare-forest svg").get_attribute("aria-label")
     assert page.locator("#compare-scatter svg circle").count() == 6

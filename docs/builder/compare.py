@@ -28,7 +28,8 @@ OPTIONS = (
 )
 EXPLAINED = f"""
 **How to read it.** A cell holds the mean over the seeds, and below it the difference to `none` with its 95 % interval:
-row less `none`, paired by seed (Student's t below {MANY} seeds, bootstrap from there). Losses are in nats per graded
+row less `none`, paired by seed (Student's t below {MANY} seeds, bootstrap from there). Rows differ in how many seeds
+they have, and seeds differ: compare differences, not means. Losses are in nats per graded
 token with the noise off. *At the best point* is each run's own evaluation with the lowest test loss, chosen by that
 loss in every row alike; all other metrics are taken at the end. With one evaluation an epoch that point is coarse, and
 differences there of a hundredth may be due to where evaluations lie. The gap is test loss less train loss: what was
@@ -90,7 +91,7 @@ def section(experiment: Experiment) -> str:
     records = [record for row in experiment.rows for _, record in row.runs]
     devices = ", ".join(sorted({str(record.get("device")) for record in records}))
     commits = ", ".join(sorted({str(record["commit"])[:7] for record in records if record.get("commit")}))
-    setting += f"; commit {commits}" if commits else ""
+    setting += f"; made at commit {commits}" if commits else ""
     still = forest(experiment, "test_loss", "end") + forest(experiment, "test_loss", "best")
     title = html.escape(experiment.title)
     return (
@@ -126,7 +127,8 @@ def _head(name: str, point: str) -> str:
     place = f" {POINTS[point]}" if point == "best" or name == "test_loss" else ""
     arrow = {"lower": " ↓", "higher": " ↑", None: ""}[kind.better]
     unit = f"<small>{kind.unit}</small>" if kind.unit else ""
-    told = f'data-label="{kind.label}{place}" data-unit="{kind.unit}" data-better="{kind.better or ""}"'
+    told = f'data-label="{kind.label}{place}" data-unit="{kind.unit}"'
+    told += f' data-better="{kind.better or ""}" data-digits="{kind.digits}"'
     more = "" if kind.first else " data-more"
     return f'<th scope="col" data-key="{name}.{point}" {told}{more}>{kind.label}{place}{arrow} {unit}</th>'
 

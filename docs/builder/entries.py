@@ -15,7 +15,7 @@ from .figures import forest
 from .metrics import metric
 from .outcomes import POINTS, STEPS, Experiment, Row
 from .pictures import pictures, told
-from .tables import difference_text, number, run_links, table
+from .tables import difference_text, number, run_links, table, whole
 
 SHOWN = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
 SHOWN += (("test_words", "end"), ("test_repetition_2", "end"))
@@ -30,7 +30,7 @@ def overview(experiments: list[Experiment]) -> str:
         entry, strategy = registry.entry(name), registry.make(name)
         facts = (strategy.family, str(strategy.objective.passes), strategy.site)
         row = largest.find(name) if largest else None
-        cells = [_cell(row, ("test_loss", point)) if row else "not run" for point in POINTS]
+        cells = [_brief(row, point) if row else "not run" for point in POINTS]
         lines.append((f"[{name}](strategies/{name}.md)", cell(entry.summary), *facts, *cells))
     intro = (
         "Passes are forward passes per batch, and as many backward; one is the cost of plain fine-tuning. "
@@ -38,8 +38,8 @@ def overview(experiments: list[Experiment]) -> str:
     )
     if largest:
         intro += (
-            f" The test loss is that of {largest.title}, at default arguments, in nats per token; below it the "
-            "difference to `none` with its 95 % interval."
+            f" The test loss is that of {largest.title}, at default arguments, less that of `none`, in nats per token "
+            "with a 95 % interval."
         )
     heads = (
         "strategy",
@@ -173,6 +173,15 @@ def results(name: str, experiments: list[Experiment]) -> str:
         parts += [forest(experiment, "test_loss", point, [row.label for row in rows]) for point in POINTS]
     where = "[Compare](../compare.md) has all rows and metrics, and says how to read the numbers."
     return "\n\n".join(part for part in [*parts, where] if part) if parts else "Not run."
+
+
+def _brief(row: Row, point: str) -> str:
+    """Return the difference alone: means over different seeds cannot be compared."""
+    found = row.cells.get(("test_loss", point))
+    if found is None:
+        return "-"
+    told = number(found.mean, 3) if found.difference is None else difference_text(found, metric("test_loss"))
+    return whole(told)
 
 
 def _cell(row: Row, pair: tuple[str, str]) -> str:

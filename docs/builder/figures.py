@@ -89,6 +89,10 @@ def forest(experiment: Experiment, name: str, point: str, rows: list[str] | None
             axes.plot([each.mean], [place], "o", color=FIRST, markersize=4)
         axes.set_yticks(range(len(drawn) + 1), ["none", *(told for told, _ in drawn)])
         axes.set_ylim(len(drawn) + 0.6, -0.6)
+        low, high = axes.get_xlim()
+        room = (10.0 ** (1 - kind.digits) - (high - low)) / 2  # differences below what tables show look like none
+        if room > 0:
+            axes.set_xlim(low - room, high + room)
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(f"{kind.label} {POINTS[point]}, less none{f', {kind.unit}' if kind.unit else ''}", fontsize=9)
         told = f"{experiment.title}: paired differences to none in {kind.label}, {POINTS[point]}, with 95 % intervals"

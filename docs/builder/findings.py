@@ -26,7 +26,8 @@ other values are listed, and do not count. A finding is
   point; for *the same*, wholly within the margin;
 * **{NO}** if it does not at one of them; for *the same*, if it lies wholly outside;
 * **{UNKNOWN}** with fewer than {SEEDS} pairs, where the metric was not measured, where plain training has nothing by
-  heart that could be unlearned, or, for *the same*, if the interval crosses the margin.
+  heart that could be unlearned, or, for *the same*, if the interval crosses the margin;
+* *{MISSING}* where one of the two was not trained on that data.
 
 What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
 So is the train loss: the best points of two runs lie at different epochs, and train loss falls with every epoch.
