@@ -195,10 +195,6 @@ def test_the_table_filters_by_words_and_kind(visit):
     assert [each.split("\n")[0] for each in names(page)] == ["none", "neft_uniform alpha=10"]
     assert "2 of 7 rows" in page.inner_text("#compare-count")
     page.fill("#compare-filter", "")
-    page.fill("#compare-filter", "nothing is called this")
-    ticks = page.locator("#compare-forest text").all_inner_texts()
-    assert "0" in ticks and not any("e" in each for each in ticks[1:-1]), "the axis of one row at 0 has plain numbers"
-    page.fill("#compare-filter", "")
     page.uncheck("[name=family][value='single pass']")
     kept = [each.split("\n")[0].split(" ")[0] for each in names(page)]
     assert kept == ["none", "lat", "symnoise", "label_smoothing"]

@@ -1,5 +1,7 @@
 """What the site says of results by rule: findings, counts, the sweep over alpha."""
 
+import re
+
 import made_up
 import pytest
 from made_up import EFFECTS
@@ -8,7 +10,7 @@ from neft_zoo import registry
 from neft_zoo.compare.results import write
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
-from builder import findings, loading, snippets, sweep, tallies  # noqa: E402
+from builder import figures, findings, loading, snippets, sweep, tallies  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +83,12 @@ def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
     records = [made_up.record("none", seed, EFFECTS["none"]) for seed in range(3)]
     for record in records:
         twin = {**record, "noise": registry.make("r3f").to_dict(), "row": "row r3f", "passes": 2}
+        twin["end"] = {**record["end"], "test_loss": record["end"]["test_loss"] + 2e-8}
         for each in (record, twin):
             write(tmp_path / "r" / f"{each['row']} {each['seed']}.json", each)
-    assert tallies.unchanged(loading.load(tmp_path)[0]) == "* **r**: `r3f`."
+    found = loading.load(tmp_path)[0]
+    assert tallies.unchanged(found) == "* **r**: `r3f`."
+    assert "1e" not in "".join(re.findall(r">([^<]*)</text>", figures.forest(found[0], "test_loss", "end")))
     assert snippets.fill("{{ unchanged }}", []) == snippets.NOT_RUN
 
 
