@@ -15,7 +15,7 @@ from .figures import forest
 from .metrics import metric
 from .outcomes import POINTS, STEPS, Experiment, Row
 from .pictures import pictures, told
-from .tables import difference_text, number, run_links, table, whole
+from .tables import difference_text, number, run_links, table
 
 SHOWN = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
 SHOWN += (("test_words", "end"), ("test_repetition_2", "end"))
@@ -181,7 +181,7 @@ def _brief(row: Row, point: str) -> str:
     if found is None:
         return "-"
     told = number(found.mean, 3) if found.difference is None else difference_text(found, metric("test_loss"))
-    return whole(told)
+    return f"<small>{told}</small>"
 
 
 def _cell(row: Row, pair: tuple[str, str]) -> str:
