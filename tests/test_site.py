@@ -6,7 +6,7 @@ from statistics import fmean
 
 import made_up
 import pytest
-from made_up import DOCS, EFFECTS
+from made_up import DOCS
 
 from neft_zoo import registry
 from neft_zoo.compare.results import read
@@ -14,7 +14,7 @@ from neft_zoo.compare.summary import summarize
 from neft_zoo.pages import prose
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
-from builder import compare, entries, findings, formulas, outcomes, playground, snippets  # noqa: E402
+from builder import compare, entries, findings, formulas, loading, playground, snippets  # noqa: E402
 from builder.metrics import METRICS, metric, ordered  # noqa: E402
 from builder.tables import number  # noqa: E402
 
@@ -26,11 +26,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def experiments(folder):
-    return outcomes.load(folder)[0]
+    return loading.load(folder)[0]
 
 
 def test_experiments_are_told_apart_by_data_set_and_budget(folder):
-    found, notes = outcomes.load(folder)
+    found, notes = loading.load(folder)
     assert [each.title for each in found] == ["made-up, equal steps", "made-up, equal compute"]
     assert [row.label for row in found[0].rows] == [
         "none",
@@ -49,7 +49,7 @@ FOLDERS = ["gpu/dolly", "gpu/dolly-compute", "compute/gpu/dolly", "gpu/dolly_com
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_folders_of_one_data_set(folder):
-    assert outcomes.name_of(folder) == "gpu/dolly"
+    assert loading.name_of(folder) == "gpu/dolly"
 
 
 def test_numbers_are_those_of_a_report(folder, experiments):
@@ -73,6 +73,7 @@ def test_what_is_derived_and_what_comes_from_the_evaluation(experiments):
         fmean(record["evaluation"]["test_words"] for record in records)
     )
     assert ("test_log_diversity", "end") not in row.cells, "null was measured by nobody"
+    assert row.cells["best_epoch", "end"].mean == 1.0
     assert row.cells["wall_s", "end"].corrected is None, "what a run costs is not tested"
     assert row.cells["test_loss", "end"].verdict == "lower: better"
 
@@ -81,7 +82,7 @@ def test_a_row_whose_runs_all_failed_has_no_numbers(experiments):
     row = experiments[0].find("lat")
     assert row.failed == 3 and row.cells == {}
     assert "3 of 3 runs failed" in compare.page(experiments, [])
-    assert "3 of 3 runs failed" in entries.measured("lat", experiments)
+    assert "3 of 3 runs of `lat` failed" in entries.measured("lat", experiments)
 
 
 def test_metrics_nobody_described_are_shown_by_name():
@@ -93,44 +94,8 @@ def test_metrics_nobody_described_are_shown_by_name():
     assert set(ordered(set(METRICS))) == set(METRICS)
 
 
-def test_the_rule_of_the_findings(experiments):
-    said = {claim.title: findings.judge(claim, experiments[0]).status for claim in findings.CLAIMS}
-    assert said["Train loss goes up"] == findings.YES
-    assert said["Held-out loss goes down"] == findings.YES
-    assert said["Outputs get longer"] == findings.NO
-    assert said["Repetition stays the same"] == findings.YES
-    assert said["Uniform noise beats Gaussian noise"] == findings.NO
-
-
-def judged(tmp_path, title, changes=None, **more):
-    effects = {**EFFECTS, **(changes or {})}
-    found, _ = outcomes.load(made_up.write(tmp_path / "results/r", effects=effects, **more).parent)
-    claim = next(claim for claim in findings.CLAIMS if claim.title.startswith(title))
-    return findings.judge(claim, found[0])
-
-
-def test_better_at_the_end_only_is_not_reproduced(tmp_path):
-    judgement = judged(tmp_path, "Held-out", {"neft_uniform 5": (-0.08, 0.02, 0.2, 0.0)})
-    assert judgement.status == findings.NO
-    assert judgement.why == "at the end yes; at the best point no"
-
-
-def test_two_seeds_are_too_few(tmp_path):
-    assert judged(tmp_path, "Held-out", seeds=2).status == findings.UNKNOWN
-
-
-def test_what_was_not_measured_is_not_testable(tmp_path):
-    judgement = judged(tmp_path, "Outputs", answers=False)
-    assert judgement.status == findings.UNKNOWN and "not measured" in judgement.why
-
-
-def test_nothing_learned_by_heart_cannot_be_unlearned(tmp_path):
-    floor = {name: effect and (*effect[:3], effect[3] - 0.2) for name, effect in EFFECTS.items()}
-    assert judged(tmp_path, "Answers repeat training answers less (ROUGE-L)", floor).status == findings.UNKNOWN
-
-
 def test_without_results_every_page_says_not_run(tmp_path):
-    found, notes = outcomes.load(tmp_path / "missing")
+    found, notes = loading.load(tmp_path / "missing")
     assert found == [] and notes == []
     for text in (compare.page([], []), findings.page([]), entries.results("symnoise", []), entries.overview([])):
         assert "not run" in text.lower()
@@ -148,8 +113,11 @@ def test_written_pages_ask_for_what_exists(experiments):
 def test_written_pages_name_strategies_and_controls_that_exist():
     known = {*registry.builtin_names(), *(path.stem for path in (DOCS.parent / "recipes/controls").glob("*.yaml"))}
     text = (DOCS / "choosing.md").read_text(encoding="utf-8")
-    named = {name.rstrip("*") for found in re.findall(r"\{\{ measured (.+?) \}\}", text) for name in found.split()}
+    asked = [found.partition(" on ") for found in re.findall(r"\{\{ measured (.+?) \}\}", text)]
+    named = {name.rstrip("*") for names, _, _ in asked for name in names.split()}
     assert named and named <= known
+    recipes = {path.stem for path in (DOCS.parent / "recipes/results").glob("*.yaml")}
+    assert {name for _, _, where in asked for name in where.split()} == recipes
 
 
 def test_measured_shows_defaults_or_with_a_star_every_row(experiments):
@@ -158,11 +126,24 @@ def test_measured_shows_defaults_or_with_a_star_every_row(experiments):
     assert "label_smoothing" in snippets.fill("{{ measured label_smoothing }}", experiments)
 
 
+def test_measured_shows_the_data_sets_that_are_asked_for(experiments):
+    assert "symnoise" in snippets.fill("{{ measured symnoise on made-up }}", experiments)
+    assert snippets.fill("{{ measured symnoise on gsm8k }}", experiments) == snippets.NOT_RUN
+
+
+def test_labels_name_switches_that_are_on():
+    assert loading.flags("neft_gaussian alpha=5 match_rms=True") == "neft_gaussian alpha=5 match_rms"
+    assert loading.flags("neft_gaussian alpha=5 match_rms=False") == "neft_gaussian alpha=5"
+
+
 def test_evidence_is_sorted_by_verdict(experiments):
     text = entries.measured("neft_uniform", experiments)
     sides = [text.partition("**For**")[2].partition("**Against**")[0], text.partition("**Against**")[2]]
-    assert "alpha=10`, made-up, equal steps, test loss at the end" in sides[0]
-    assert "alpha=10`, made-up, equal steps, test loss at the best point" in sides[1]
+    assert (
+        "test loss at the end, lower, better: `neft_uniform alpha=5` −0.081 [−0.087, −0.076]; `neft_uniform alpha=10`"
+        in sides[0]
+    )
+    assert "test loss at the best point, higher, worse: `neft_uniform alpha=10`" in sides[1]
 
 
 @pytest.mark.parametrize("name", registry.builtin_names())

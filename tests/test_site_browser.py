@@ -219,6 +219,11 @@ def test_the_charts_draw_every_row_with_its_interval(visit):
     shown = page.locator("#compare-forest svg")
     assert shown.locator("circle").count() == 6, "all rows but the one that failed"
     assert shown.locator("line.bar").count() == 5 and shown.locator("circle.baseline").count() == 1
+    means = [
+        float(each.split(": ")[1].split(" ")[0].replace("−", "-"))
+        for each in shown.locator("title").all_text_contents()
+    ]
+    assert means[0] == 0 and means[1:] == sorted(means[1:]), "the baseline, then from the best on"
     page.select_option("#compare-metric", "train_rouge_l.end")
     assert "ROUGE-L" in page.locator("#compare-forest svg").get_attribute("aria-label")
     assert page.locator("#compare-scatter svg circle").count() == 6
@@ -247,6 +252,7 @@ def test_without_javascript_tables_and_figures_are_there(visit):
 
 def test_findings_say_what_the_rule_says(visit):
     rows = visit("findings.html").locator("article table").first.locator("tbody tr").all_inner_texts()
+    rows = [each.split("\n")[0] for each in rows]  # below the outcome are its intervals
     assert "Held-out loss goes down\treproduced" in rows and "Outputs get longer\tnot reproduced" in rows
 
 

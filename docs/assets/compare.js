@@ -16,7 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // Metrics that can be drawn: those with a difference, and compute.
   const drawable = () =>
     columns()
-      .map((head, place) => ({ key: head.dataset.key, label: head.dataset.label || head.dataset.key, unit: head.dataset.unit || "", place }))
+      .map((head, place) => ({ key: head.dataset.key, label: head.dataset.label || head.dataset.key, unit: head.dataset.unit || "", better: head.dataset.better, digits: head.dataset.digits, place }))
       .filter((each) => each.key.includes(".") || each.key === "compute");
 
   function show(key) {
@@ -98,106 +98,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const y = drawable().find((each) => each.key === get("metric").value);
     const x = drawable().find((each) => each.key === get("against").value);
     get("charts").hidden = false;
-    forest(get("forest"), points(y.key), y);
-    scatter(get("scatter"), points(x.key), points(y.key), x, y);
-  }
-
-  const make = (tag, attributes, ...inside) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...inside);
-    return made;
-  };
-  const title = (text) => make("title", {}, text);
-  const told = (each) => each.key === "compute" ? "compute, relative to none" : `${each.label}${each.unit ? ` in ${each.unit}` : ""}, less none`;
-  const spell = (value) => Number(value.toPrecision(3)).toString().replace("-", "−");
-  const sentence = (point) => `${point.name}: ${spell(point.mean)}` + (isNaN(point.low) ? "" : ` [${spell(point.low)}, ${spell(point.high)}]`);
-
-  // A linear scale with about five round ticks.
-  function scale(points, from, to) {
-    const values = points.flatMap((each) => [each.mean, each.low, each.high]).filter((value) => !isNaN(value));
-    let low = Math.min(...values), high = Math.max(...values);
-    if (!(high > low)) [low, high] = [low - 1, high + 1];
-    const room = (high - low) * 0.06;
-    [low, high] = [low - room, high + room];
-    const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough);
-    const ticks = [];
-    for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) ticks.push(Math.abs(tick) < step / 1e6 ? 0 : tick);
-    return { at: (value) => from + ((value - low) / (high - low)) * (to - from), ticks };
-  }
-
-  // A narrow screen gets a narrower drawing, so that its letters stay readable.
-  const width = () => (get("charts").clientWidth < 500 ? 380 : 520);
-
-  function frame(figure, height, label) {
-    const svg = make("svg", { viewBox: `0 0 ${width()} ${height}`, class: "neft-chart", role: "group", "aria-label": label });
-    figure.replaceChildren(svg);
-    return svg;
-  }
-
-  function axis(svg, scale, bottom, label) {
-    for (const tick of scale.ticks) {
-      svg.append(make("line", { x1: scale.at(tick), x2: scale.at(tick), y1: bottom, y2: bottom + 4, class: "axis" }));
-      svg.append(make("text", { x: scale.at(tick), y: bottom + 16, "text-anchor": "middle" }, spell(tick)));
-    }
-    svg.append(make("text", { x: width() - 10, y: bottom + 32, "text-anchor": "end" }, label));
-  }
-
-  const linked = (point, ...inside) => (point.href ? make("a", { href: point.href, "aria-label": sentence(point) }, ...inside) : make("g", {}, ...inside));
-
-  function forest(figure, found, metric) {
-    const drawn = found.filter((point) => !isNaN(point.mean));
-    const height = 20 * drawn.length + 50, bottom = height - 40;
-    const svg = frame(figure, height, `${told(metric)}, with 95 % intervals; the table has the numbers`);
-    const names = Math.min(190, width() * 0.4);
-    const x = scale(drawn, names + 10, width() - 15);
-    const none = drawn.find((point) => point.baseline);
-    if (none) svg.append(make("line", { x1: x.at(none.mean), x2: x.at(none.mean), y1: 4, y2: bottom, class: "zero" }));
-    drawn.forEach((point, place) => {
-      const y = 14 + 20 * place;
-      const fitting = Math.floor(names / 6.2);
-      const shown = point.name.length > fitting ? `${point.name.slice(0, fitting - 1)}…` : point.name;
-      const inside = [title(sentence(point)), make("text", { x: names, y: y + 4, "text-anchor": "end" }, shown)];
-      if (!isNaN(point.low)) inside.push(make("line", { x1: x.at(point.low), x2: x.at(point.high), y1: y, y2: y, class: "bar" }));
-      inside.push(make("circle", { cx: x.at(point.mean), cy: y, r: 4, class: point.baseline ? "baseline" : "" }));
-      svg.append(linked(point, ...inside));
-    });
-    axis(svg, x, bottom, told(metric));
-  }
-
-  function scatter(figure, across, up, xMetric, yMetric) {
-    const drawn = across.map((point, place) => [point, up[place]]).filter(([a, b]) => !isNaN(a.mean) && !isNaN(b.mean));
-    const svg = frame(figure, 380, `${told(yMetric)}, against ${told(xMetric)}; the table has the numbers`);
-    if (!drawn.length) return;
-    const right = width() - 15;
-    const x = scale(drawn.map(([point]) => point), 60, right), y = scale(drawn.map(([, point]) => point), 335, 25);
-    for (const tick of y.ticks) {
-      svg.append(make("line", { x1: 56, x2: 60, y1: y.at(tick), y2: y.at(tick), class: "axis" }));
-      svg.append(make("text", { x: 52, y: y.at(tick) + 4, "text-anchor": "end" }, spell(tick)));
-    }
-    svg.append(make("line", { x1: 60, x2: right, y1: 335, y2: 335, class: "axis" }), make("line", { x1: 60, x2: 60, y1: 25, y2: 335, class: "axis" }));
-    svg.append(make("text", { x: 4, y: 14 }, told(yMetric)));
-    // Names are drawn where there is room, the baseline's and the lowest rows' first; the others show on hover.
-    const placed = [];
-    const room = (box) => placed.every((each) => box.left > each.right || box.right < each.left || Math.abs(box.y - each.y) > 11);
-    drawn.sort(([, one], [, other]) => other.baseline - one.baseline || one.mean - other.mean);
-    for (const [a, b] of drawn) {
-      const [cx, cy] = [x.at(a.mean), y.at(b.mean)];
-      const inside = [title(`${sentence(b)}; ${spell(a.mean)}`)];
-      if (!isNaN(b.low)) inside.push(make("line", { x1: cx, x2: cx, y1: y.at(b.low), y2: y.at(b.high), class: "bar" }));
-      if (!isNaN(a.low)) inside.push(make("line", { x1: x.at(a.low), x2: x.at(a.high), y1: cy, y2: cy, class: "bar" }));
-      inside.push(make("circle", { cx, cy, r: 4, class: a.baseline ? "baseline" : "" }));
-      const left = cx > 0.75 * width();
-      const wide = 6.2 * a.name.length, start = cx + (left ? -7 - wide : 7);
-      const box = { left: start, right: start + wide, y: cy - 5 };
-      if (room(box)) {
-        placed.push(box);
-        inside.push(make("text", { x: cx + (left ? -7 : 7), y: cy - 5, "text-anchor": left ? "end" : "start" }, a.name));
-      }
-      svg.append(linked(b, ...inside));
-    }
-    axis(svg, x, 335, told(xMetric));
+    window.neftCharts.forest(get("forest"), points(y.key), y);
+    window.neftCharts.scatter(get("scatter"), points(x.key), points(y.key), x, y);
   }
 
   for (const section of sections) {

@@ -6,11 +6,12 @@ import html
 from typing import Any
 
 from neft_zoo.compare.statistics import MANY
+from neft_zoo.recipe import PLACEHOLDER
 
 from .figures import forest
 from .metrics import metric
 from .outcomes import POINTS, Experiment, Row
-from .tables import MINUS, difference_text, number, run_links
+from .tables import difference_text, number, run_links
 
 FAMILIES = ("single pass", "consistency", "adversarial", "weights", "control")
 OPTIONS = (
@@ -27,11 +28,14 @@ OPTIONS = (
 )
 EXPLAINED = f"""
 **How to read it.** A cell holds the mean over the seeds, and below it the difference to `none` with its 95 % interval:
-row less `none`, paired by seed (Student's t below {MANY} seeds, bootstrap from there). Losses are in nats per graded
+row less `none`, paired by seed (Student's t below {MANY} seeds, bootstrap from there). Rows differ in how many seeds
+they have, and seeds differ: compare differences, not means. Losses are in nats per graded
 token with the noise off. *At the best point* is each run's own evaluation with the lowest test loss, chosen by that
-loss in every row alike; all other metrics are taken at the end. The gap is test loss less train loss: what was
+loss in every row alike; all other metrics are taken at the end. With one evaluation an epoch that point is coarse, and
+differences there of a hundredth may be due to where evaluations lie. The gap is test loss less train loss: what was
 learned by heart. *Compute* is tokens times passes over those of `none`. At *equal steps* every row sees the data
-equally often; at *equal compute* a row of k passes trains for 1/k of the steps. **Bold**: better than `none`;
+equally often; at *equal compute* a row of k passes trains for 1/k of the steps, which where training overfits is a
+regularizer by itself: there, look at the best point. **Bold**: better than `none`;
 *italics*: worse, both by p values corrected by Holm's method over the rows and both points of that metric. No mark
 means that no difference was shown, not that there is none. [How runs are compared](comparison.md).
 """
@@ -45,10 +49,11 @@ def page(experiments: list[Experiment], notes: list[str]) -> str:
     if not experiments:
         return "\n".join([head, NOT_RUN, *told]) + "\n"
     runs = sum(len(row.runs) for each in experiments for row in each.rows)
+    plural = "" if len(experiments) == 1 else "s"
     intro = (
-        f"Every run in this repository: {runs}, of {len(experiments)} experiments. Names lead to the strategies, "
-        "seeds to the record of a run with its options, versions and history. [What the paper found](findings.md) is "
-        "checked on a page of its own."
+        f"Every run in this repository: {runs} in {len(experiments)} experiment{plural}, made by "
+        "`sh recipes/results/run.sh`. Names lead to the strategies, seeds to the record of a run with its options, "
+        "versions, commit and history. [What the paper found](findings.md) is checked on a page of its own."
     )
     sections = "\n\n".join(section(each) for each in experiments)
     return "\n\n".join([head, intro, controls(experiments), sections, EXPLAINED, *told]) + "\n"
@@ -83,7 +88,10 @@ def section(experiment: Experiment) -> str:
     setting = ", ".join(
         f"{name} {_told(experiment.config[key])}" for key, name in OPTIONS if experiment.config.get(key) is not None
     )
-    devices = ", ".join(sorted({str(record.get("device")) for _, record in experiment.rows[0].runs}))
+    records = [record for row in experiment.rows for _, record in row.runs]
+    devices = ", ".join(sorted({str(record.get("device")) for record in records}))
+    commits = ", ".join(sorted({str(record["commit"])[:7] for record in records if record.get("commit")}))
+    setting += f"; made at commit {commits}" if commits else ""
     still = forest(experiment, "test_loss", "end") + forest(experiment, "test_loss", "best")
     title = html.escape(experiment.title)
     return (
@@ -94,7 +102,9 @@ def section(experiment: Experiment) -> str:
 
 
 def _told(value: Any) -> str:
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value).removeprefix(f"{PLACEHOLDER}/")
 
 
 def grid(experiment: Experiment) -> str:
@@ -117,7 +127,8 @@ def _head(name: str, point: str) -> str:
     place = f" {POINTS[point]}" if point == "best" or name == "test_loss" else ""
     arrow = {"lower": " ↓", "higher": " ↑", None: ""}[kind.better]
     unit = f"<small>{kind.unit}</small>" if kind.unit else ""
-    told = f'data-label="{kind.label}{place}" data-unit="{kind.unit}" data-better="{kind.better or ""}"'
+    told = f'data-label="{kind.label}{place}" data-unit="{kind.unit}"'
+    told += f' data-better="{kind.better or ""}" data-digits="{kind.digits}"'
     more = "" if kind.first else " data-more"
     return f'<th scope="col" data-key="{name}.{point}" {told}{more}>{kind.label}{place}{arrow} {unit}</th>'
 
@@ -139,18 +150,19 @@ def _cell(row: Row, pair: tuple[str, str]) -> str:
     found, kind = row.cells.get(pair), metric(pair[0])
     if found is None:
         return "<td>-</td>"
-    data, mark = f'data-value="{found.mean:.8g}"', "span"
+    data, mark = f'data-value="{found.mean:.5g}"', ""
     told = number(found.mean, kind.digits)
     if found.difference is None or found.difference.mean is None:
         return f'<td {data} data-diff="0">{told}</td>' if found.difference is None else f"<td {data}>{told}</td>"
     each = found.difference
-    data += f' data-diff="{each.mean:.8g}"'
+    data += f' data-diff="{each.mean:.4g}"'
     if each.low is not None and each.high is not None:
-        data += f' data-low="{each.low:.8g}" data-high="{each.high:.8g}"'
+        data += f' data-low="{each.low:.4g}" data-high="{each.high:.4g}"'
     if found.verdict.endswith("better"):
         mark = "strong"
     elif found.verdict.endswith("worse"):
         mark = "em"
     title = html.escape(f"{found.seeds} seeds; {found.verdict.replace(':', ',')}")
-    below = difference_text(found, kind).replace("+-", MINUS)
-    return f'<td {data} title="{title}"><{mark}>{told}</{mark}><small>{below}</small></td>'
+    below = difference_text(found, kind)
+    told = f"<{mark}>{told}</{mark}>" if mark else told
+    return f'<td {data} title="{title}">{told}<small>{below}</small></td>'

@@ -25,17 +25,31 @@ LINKS = {"https://arxiv.org/abs/2310.05914": "[What is published about NEFTune, 
 def overview(experiments: list[Experiment]) -> str:
     """Return the page that lists all strategies."""
     lines = []
+    largest = max(experiments, key=lambda each: len(each.rows), default=None)
     for name in registry.builtin_names():
         entry, strategy = registry.entry(name), registry.make(name)
-        runs = sum(len(row.runs) for each in experiments for row in each.rows if row.entry == name)
-        facts = (strategy.family, strategy.objective.passes, strategy.site, cell(entry.summary), runs or "not run")
-        lines.append((f"[{name}](strategies/{name}.md)", *map(str, facts)))
+        facts = (strategy.family, str(strategy.objective.passes), strategy.site)
+        row = largest.find(name) if largest else None
+        cells = [_brief(row, point) if row else "not run" for point in POINTS]
+        lines.append((f"[{name}](strategies/{name}.md)", cell(entry.summary), *facts, *cells))
     intro = (
-        "Passes are forward passes per batch, and as many backward; one is the cost of plain fine-tuning. *Runs* are "
-        "those in this repository. [Choosing](choosing.md) says which to try, [Compare](compare.md) what they did."
+        "Passes are forward passes per batch, and as many backward; one is the cost of plain fine-tuning. "
+        "[Choosing](choosing.md) says which to try, [Compare](compare.md) has all rows and metrics."
     )
-    heads = ("strategy", "family", "passes", "site", "what it does", "runs")
-    return f"# Strategies\n\n{intro}\n\n{table(heads, lines)}\n"
+    if largest:
+        intro += (
+            f" The test loss is that of {largest.title}, at default arguments, less that of `none`, in nats per token "
+            "with a 95 % interval."
+        )
+    heads = (
+        "strategy",
+        "what it does",
+        "family",
+        "passes",
+        "site",
+        *(f"test loss {each}" for each in POINTS.values()),
+    )
+    return f"---\nhide: [toc]\n---\n\n# Strategies\n\n{intro}\n\n{table(heads, lines)}\n"
 
 
 def page(name: str, experiments: list[Experiment]) -> str:
@@ -98,17 +112,14 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     passes = strategy.objective.passes
     plural = "" if passes == 1 else "es"
     told = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
-    for experiment, row in rows_of(name, experiments):
-        clock = next((key for key in ("cpu_s", "wall_s") if (key, "end") in row.cells), None)
-        if name != "none" and clock and experiment.budget == STEPS:
+    for experiment in experiments:
+        row = experiment.find(name)
+        clock = next((key for key in ("cpu_s", "wall_s") if row and (key, "end") in row.cells), None)
+        if row and name != "none" and clock and experiment.budget == STEPS:
             ratio = row.cells[clock, "end"].mean / experiment.rows[0].cells[clock, "end"].mean
             kind = "CPU time" if clock == "cpu_s" else "time"
-            told.append(f"{experiment.title}: `{row.label}` took {ratio:.2f} times the {kind} of `none` to train.")
+            told.append(f"{experiment.title}: {ratio:.2f} times the {kind} of `none` to train.")
     return "\n".join(f"* {line}" for line in told)
-
-
-def rows_of(name: str, experiments: list[Experiment]) -> list[tuple[Experiment, Row]]:
-    return [(each, row) for each in experiments for row in each.rows if row.entry == name]
 
 
 def measured(name: str, experiments: list[Experiment]) -> str:
@@ -116,22 +127,32 @@ def measured(name: str, experiments: list[Experiment]) -> str:
     if name == "none":
         return "It is what all others are measured against."
     speaks: dict[str, list[str]] = {"For": [], "Against": [], "Neither": []}
-    for experiment, row in rows_of(name, experiments):
+    for experiment in experiments:
+        rows = [row for row in experiment.rows if row.entry == name]
         for point, place in POINTS.items():
-            found = row.cells.get(("test_loss", point))
-            if found is None or found.difference is None:
-                continue
-            side = {"better": "For", "worse": "Against"}.get(found.verdict.split()[-1], "Neither")
-            told = f"`{row.label}`, {experiment.title}, test loss {place}: {found.verdict.replace(':', ',')}"
-            speaks[side].append(f"{told} ({difference_text(found, metric('test_loss'))}).")
-        if row.failed:
-            speaks["Against"].append(
-                f"`{row.label}`, {experiment.title}: {row.failed} of {len(row.runs)} runs failed."
-            )
+            said: dict[str, list[Row]] = {}
+            for row in rows:
+                found = row.cells.get(("test_loss", point))
+                if found and found.difference:
+                    said.setdefault(found.verdict, []).append(row)
+            for verdict, alike in said.items():
+                side = {"better": "For", "worse": "Against"}.get(verdict.split()[-1], "Neither")
+                words = verdict.replace(":", ",")
+                speaks[side].append(f"{experiment.title}, test loss {place}, {words}: {_listed(alike, point)}.")
+        failed = [f"{row.failed} of {len(row.runs)} runs of `{row.label}` failed" for row in rows if row.failed]
+        speaks["Against"] += [f"{experiment.title}: {each}." for each in failed]
     if not any(speaks.values()):
         return "Not run."
     lists = [f"**{side}**\n\n" + "\n".join(f"* {line}" for line in told) for side, told in speaks.items() if told]
     return "\n\n".join(lists)
+
+
+def _listed(rows: list[Row], point: str) -> str:
+    """Return rows with their differences; where there are many, the table below has them."""
+    if len(rows) > 3:
+        return ", ".join(f"`{row.label}`" for row in rows)
+    told = [f"`{row.label}` {difference_text(row.cells['test_loss', point], metric('test_loss'))}" for row in rows]
+    return "; ".join(told)
 
 
 def results(name: str, experiments: list[Experiment]) -> str:
@@ -152,6 +173,15 @@ def results(name: str, experiments: list[Experiment]) -> str:
         parts += [forest(experiment, "test_loss", point, [row.label for row in rows]) for point in POINTS]
     where = "[Compare](../compare.md) has all rows and metrics, and says how to read the numbers."
     return "\n\n".join(part for part in [*parts, where] if part) if parts else "Not run."
+
+
+def _brief(row: Row, point: str) -> str:
+    """Return the difference alone: means over different seeds cannot be compared."""
+    found = row.cells.get(("test_loss", point))
+    if found is None:
+        return "-"
+    told = number(found.mean, 3) if found.difference is None else difference_text(found, metric("test_loss"))
+    return f"<small>{told}</small>"
 
 
 def _cell(row: Row, pair: tuple[str, str]) -> str:

@@ -22,6 +22,7 @@ VARIABLES = {
     SECOND: "var(--neft-second)",
     THIRD: "var(--neft-third)",
 }
+LARGEST = 100  # pixels per inch, so that letters of a figure never outgrow the text around it
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "neft-zoo",
@@ -65,8 +66,9 @@ def svg(figure: Figure, told: str, caption: str = "") -> str:
     name = html.escape(told, quote=True)
     text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    wide = " wide" if figure.get_figwidth() > 8 else ""
-    return f'<figure class="plot{wide}">{text}{below}</figure>'
+    width = figure.get_figwidth()
+    wide = " wide" if width > 8 else ""
+    return f'<figure class="plot{wide}" style="max-width: {width * LARGEST:.0f}px">{text}{below}</figure>'
 
 
 def forest(experiment: Experiment, name: str, point: str, rows: list[str] | None = None) -> str:
@@ -78,16 +80,20 @@ def forest(experiment: Experiment, name: str, point: str, rows: list[str] | None
         return ""
     kind = metric(name)
     with style():
-        figure, axes = new(7, 0.9 + 0.27 * (len(drawn) + 1))
+        figure, axes = new(5.2, 0.7 + 0.22 * (len(drawn) + 1))
         axes.axvline(0, color=INK, linewidth=1)
         for place, (_, each) in enumerate(drawn, start=1):
-            axes.plot(each.values, [place] * len(each.values), ".", color=FAINT, markersize=4)
+            axes.plot(each.values, [place] * len(each.values), ".", color=FAINT, markersize=3)
             if each.low is not None and each.high is not None:
                 axes.plot([each.low, each.high], [place, place], color=FIRST, linewidth=2)
-            axes.plot([each.mean], [place], "o", color=FIRST, markersize=5)
+            axes.plot([each.mean], [place], "o", color=FIRST, markersize=4)
         axes.set_yticks(range(len(drawn) + 1), ["none", *(told for told, _ in drawn)])
         axes.set_ylim(len(drawn) + 0.6, -0.6)
-        unit = f" in {kind.unit}" if kind.unit else ""
-        axes.set_xlabel(f"{kind.label} {POINTS[point]}: difference to none{unit}")
+        low, high = axes.get_xlim()
+        room = (10.0 ** (1 - kind.digits) - (high - low)) / 2  # differences below what tables show look like none
+        if room > 0:
+            axes.set_xlim(low - room, high + room)
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel(f"{kind.label} {POINTS[point]}, less none{f', {kind.unit}' if kind.unit else ''}", fontsize=9)
         told = f"{experiment.title}: paired differences to none in {kind.label}, {POINTS[point]}, with 95 % intervals"
         return svg(figure, told)

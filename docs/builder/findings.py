@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from neft_zoo.compare.statistics import Difference
 
+from . import sweep
 from .claims import CLAIMS, Claim
 from .metrics import metric
 from .outcomes import POINTS, STEPS, Experiment, Row, difference
-from .tables import number, table
+from .tables import number, table, whole
 
 ALPHA = 5.0  # the paper's most frequent choice and the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
-YES, NO, UNKNOWN = "reproduced", "not reproduced", "not testable at this size"
+YES, NO, UNKNOWN, MISSING = "reproduced", "not reproduced", "not testable at this size", "not run"
 RULE = f"""
 ## The rule
 
@@ -25,9 +26,11 @@ other values are listed, and do not count. A finding is
   point; for *the same*, wholly within the margin;
 * **{NO}** if it does not at one of them; for *the same*, if it lies wholly outside;
 * **{UNKNOWN}** with fewer than {SEEDS} pairs, where the metric was not measured, where plain training has nothing by
-  heart that could be unlearned, or, for *the same*, if the interval crosses the margin.
+  heart that could be unlearned, or, for *the same*, if the interval crosses the margin;
+* *{MISSING}* where one of the two was not trained on that data.
 
 What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
+So is the train loss: the best points of two runs lie at different epochs, and train loss falls with every epoch.
 Intervals are those of [Comparison](comparison.md), not corrected for the number of findings.
 """
 
@@ -38,6 +41,7 @@ class Judgement:
 
     status: str
     why: str
+    found: dict[str, Difference] = field(default_factory=dict)
 
 
 def page(experiments: list[Experiment]) -> str:
@@ -47,33 +51,40 @@ def page(experiments: list[Experiment]) -> str:
         "for here in this repository's own runs, which are small: see [Compare](compare.md) for models and data. The "
         "outcomes on this page are computed from the results when the site is built."
     )
-    parts = ["# Findings", intro, summary(experiments), RULE]
+    parts = ["---\nhide: [toc]\n---\n\n# Findings", intro, summary(experiments), RULE]
     for claim in CLAIMS:
         unit = metric(claim.name).unit
         margin = f" The margin is {claim.margin:g}." if claim.margin else ""
         shown = f"Here: {metric(claim.name).label}{f', {unit}' if unit else ''}.{margin}"
         parts += [f"## {claim.title}", f"In the paper: {claim.source}. {shown}"]
+        parts += [sweep.figures(experiments)] if claim.gaussian else []
         found = [detail(claim, each) for each in chosen(experiments)]
         parts += [line for line in found if line] or ["Not run."]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def chosen(experiments: list[Experiment]) -> list[Experiment]:
     return [each for each in experiments if each.budget == STEPS]
 
 
-def summary(experiments: list[Experiment]) -> str:
-    """Return the table of findings by data set."""
+def summary(experiments: list[Experiment], intervals: bool = True) -> str:
+    """Return the table of findings by data set, with or without the intervals they stand on."""
     used = chosen(experiments)
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
-    lines = [(claim.title, *(_told(judge(claim, each).status) for each in used)) for claim in CLAIMS]
+    lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
     return table(("finding", *(each.dataset for each in used)), lines)
 
 
 def _told(status: str) -> str:
-    kind = {YES: "yes", NO: "no", UNKNOWN: "unknown"}[status]
+    kind = {YES: "yes", NO: "no"}.get(status, "unknown")
     return f'<span class="outcome {kind}">{status}</span>'
+
+
+def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
+    digits, found = metric(claim.name).digits, judgement.found if intervals else {}
+    lines = [f"{point} {_interval(each, digits)}" for point, each in found.items()]
+    return "<br>".join([_told(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 
 def compared(claim: Claim, row: Row, experiment: Experiment) -> Row | None:
@@ -86,7 +97,8 @@ def compared(claim: Claim, row: Row, experiment: Experiment) -> Row | None:
 def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[str, Difference]:
     """Return the paired difference at every point that was measured."""
     other = compared(claim, row, experiment)
-    found = {} if other is None else {point: difference(row, other, claim.name, point) for point in POINTS}
+    points = ("end",) if claim.end_only else POINTS
+    found = {} if other is None else {point: difference(row, other, claim.name, point) for point in points}
     return {point: each for point, each in found.items() if each.mean is not None}
 
 
@@ -94,9 +106,9 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
     """Return what an experiment says of a claim, by the rule of the page."""
     row = experiment.find("neft_uniform", alpha=ALPHA)
     if row is None:
-        return Judgement(UNKNOWN, f"no run of neft_uniform at alpha {ALPHA:g}")
+        return Judgement(MISSING, f"no run of neft_uniform at alpha {ALPHA:g}")
     if claim.gaussian and compared(claim, row, experiment) is None:
-        return Judgement(UNKNOWN, "no run of Gaussian noise of equal energy")
+        return Judgement(MISSING, "no run of Gaussian noise of equal energy")
     found = differences(claim, row, experiment)
     if not found:
         return Judgement(UNKNOWN, f"{metric(claim.name).label} was not measured")
@@ -104,13 +116,13 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
     if pairs < SEEDS:
         return Judgement(UNKNOWN, f"{pairs} pairs of seeds, {SEEDS} are needed")
     if missing := claim.needs(experiment):
-        return Judgement(UNKNOWN, missing)
+        return Judgement(UNKNOWN, missing, found)
     holds = {point: lies(claim, each) for point, each in found.items()}
     told = "; ".join(f"{POINTS[point]} {_words(each)}" for point, each in holds.items())
-    told += "" if "best" in found else "; measured at the end only"
+    told += "" if "best" in found else f"; {claim.end_only or 'measured at the end only'}"
     if claim.side == "same" and None in holds.values():
-        return Judgement(UNKNOWN, told)
-    return Judgement(YES if all(holds.values()) else NO, told)
+        return Judgement(UNKNOWN, told, found)
+    return Judgement(YES if all(holds.values()) else NO, told, found)
 
 
 def lies(claim: Claim, found: Difference) -> bool | None:
@@ -131,21 +143,26 @@ def _words(holds: bool | None) -> str:
 
 def detail(claim: Claim, experiment: Experiment) -> str:
     """Return outcome and intervals of a claim in an experiment, for every alpha that was run."""
-    judgement = judge(claim, experiment)
+    judgement, points = judge(claim, experiment), [p for p in POINTS if (claim.name, p) in experiment.metrics]
+    points = points[:1] if claim.end_only else points
     lines, digits = [], metric(claim.name).digits
     for row in experiment.rows:
         if row.entry != "neft_uniform":
             continue
         other, found = compared(claim, row, experiment), differences(claim, row, experiment)
-        cells = [_interval(found.get(point), digits) for point in POINTS]
+        cells = [_interval(found.get(point), digits) for point in points]
         if other is not None and found:
             lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
     head = f"**{experiment.dataset}**: {_told(judgement.status)} ({judgement.why})."
-    return "\n\n".join([head, table(("row", "less", *POINTS.values()), lines)] if lines else [head])
+    return "\n\n".join(
+        [head, table(("row", "less", *(POINTS[point] for point in points)), lines)] if lines else [head]
+    )
 
 
 def _interval(found: Difference | None, digits: int) -> str:
     if found is None or found.mean is None:
         return "-"
+    if found.low is None:
+        return f"{number(found.mean, digits, sign=True)}, one seed"
     mean, low, high = (number(value, digits, sign=True) for value in (found.mean, found.low, found.high))
-    return f"{mean} [{low}, {high}]"
+    return whole(f"{mean} [{low}, {high}]")

@@ -9,10 +9,15 @@ import torch
 from neft_zoo import registry
 from neft_zoo.batch import Batch
 
-from .figures import INK, Figure, style, svg
+from .figures import INK, new, style, svg
 from .traces import documents, model
 
 TOKENS, FEATURES, ROW = 12, 40, -1
+WORDS = (
+    ("token embeddings", "evaluation sees these"),
+    ("+  noise, new in every step", "at most alpha / sqrt(tokens · width)"),
+    ("=  what the model is trained on", "data, loss and trainer stay TRL's"),
+)
 
 
 def picture() -> str:
@@ -24,21 +29,23 @@ def picture() -> str:
     whole = replace(batch, lengths=torch.full_like(batch.lengths, inputs["input_ids"].shape[1]))
     noise = registry.make("neft_uniform").noise
     delta = noise(embeds, whole)  # type: ignore[operator, misc]
+    limit = 2.5 * embeds.std().item()
+    panels = [
+        _panel(values, limit, *words) for values, words in zip((embeds, delta, embeds + delta), WORDS, strict=True)
+    ]
+    caption = (
+        "Rows are tokens, columns features: `neft_uniform` at alpha 5 on the shipped model, drawn by the package."
+    )
+    return f'<div class="plots panels">{"".join(panels)}</div>\n\n{caption}'
+
+
+def _panel(values: torch.Tensor, limit: float, title: str, below: str) -> str:
     with style():
-        figure = Figure(figsize=(9, 2.7), layout="constrained")
-        axes = figure.subplots(1, 3)
-        limit = 2.5 * embeds.std().item()
-        drawn = (embeds, delta, embeds + delta)
-        titles = ("token embeddings", "+  noise, new in every step", "=  what the model is trained on")
-        for each, values, title in zip(axes, drawn, titles, strict=True):
-            shown = values[0, :, :FEATURES].numpy()
-            each.imshow(shown, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-            each.set_title(title, fontsize=11, color=INK, loc="left")
-            each.set_xticks([])
-            each.set_yticks([])
-        axes[0].set_ylabel("tokens")
-        axes[0].set_xlabel("features; evaluation sees these")
-        axes[1].set_xlabel("at most alpha / sqrt(tokens · width)")
-        axes[2].set_xlabel("data, loss and trainer stay TRL's")
-        told = "Three panels of coloured cells, tokens by features: embeddings, the noise that is added, and their sum"
-        return svg(figure, told, "neft_uniform at alpha 5 on the shipped model, drawn by the package itself.")
+        figure, axes = new(3.2, 1.9)
+        shown = values[0, :, :FEATURES].numpy()
+        axes.imshow(shown, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=11, color=INK, loc="left")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel(below)
+        return svg(figure, f"Coloured cells, tokens by features: {title}")

@@ -31,9 +31,10 @@ class Metric:
 
 # In the order of the columns.
 METRICS = {
-    "test_loss": Metric("test loss", "nats per token", "lower", 4, first=True),
-    "train_loss": Metric("train loss", "nats per token", None, 4, first=True),
-    "gap": Metric("gap, test less train", "nats per token", "lower", 4, first=True),
+    "test_loss": Metric("test loss", "nats per token", "lower", first=True),
+    "train_loss": Metric("train loss", "nats per token", first=True),
+    "gap": Metric("gap, test less train", "nats per token", "lower", first=True),
+    "best_epoch": Metric("epoch of the best point", digits=1, first=True),
     "test_accuracy": Metric("accuracy, test", "share of tokens", "higher", first=True),
     "test_calibration_error": Metric("calibration error, test", "", "lower"),
     "train_rouge_l": Metric("ROUGE-L on train prompts", "", "lower", first=True),
@@ -76,7 +77,7 @@ def metric(name: str) -> Metric:
         if known:
             return replace(known, label=f"{known.label}, {told}")
     words = name.replace("_", " ")
-    return Metric(words, "nats per token", "lower", 4) if name.endswith("_loss") else Metric(words)
+    return Metric(words, "nats per token", "lower") if name.endswith("_loss") else Metric(words)
 
 
 def ordered(names: set[str]) -> list[str]:

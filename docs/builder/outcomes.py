@@ -1,4 +1,4 @@
-"""The committed results: one experiment per data set and budget, rows paired with `none` by seed.
+"""What results say: experiments, rows paired with `none` by seed, cells.
 
 Pairing, intervals, correction and verdicts are those of `neft_zoo.compare.statistics`. A p value is corrected for the
 rows and the two points (end and best) of its metric in its experiment; what a run costs is not tested.
@@ -7,16 +7,14 @@ rows and the two points (end and best) of its metric in its experiment; what a r
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from neft_zoo import registry
-from neft_zoo.compare.results import Record, read
+from neft_zoo.compare.results import Record
 from neft_zoo.compare.statistics import Difference, holm, paired, verdict
-from neft_zoo.compare.summary import label
 
 from .metrics import metric, ordered
 
@@ -96,7 +94,7 @@ class Experiment:
 
     @property
     def metrics(self) -> list[tuple[str, str]]:
-        """Return metrics and points that any row has, in the order of the columns; the best test loss second."""
+        """Return metrics and points that any row has, in the order of the columns."""
         found = {pair for row in self.rows for pair in row.cells}
         names = ordered({name for name, _ in found})
         return [(name, point) for name in names for point in POINTS if (name, point) in found and shown(name, point)]
@@ -124,57 +122,9 @@ def measured(record: Record, point: str) -> dict[str, float | None]:
         found["gap"] = test - train
     if point == "end":
         found |= record.get("evaluation") or {}
+        found["best_epoch"] = (record.get("best") or {}).get("epoch")
         found |= {name: record[name] for name in ("cpu_s", "wall_s", "peak_memory_mb") if name in record}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
-
-
-def load(folder: Path) -> tuple[list[Experiment], list[str]]:
-    """Return the experiments of a folder of results, and what must be known about those that cannot be shown."""
-    groups: dict[tuple[str, str], list[tuple[Path, Record]]] = defaultdict(list)
-    for path in sorted(folder.rglob("*.json")):
-        record = read(path)
-        where = Path("results") / path.relative_to(folder)
-        groups[path.parent.relative_to(folder).as_posix(), record["recipe"]["hash"]].append((where, record))
-    experiments, notes, used = [], [], set()
-    for (name, _), runs in sorted(groups.items()):
-        matched = bool(runs[0][1]["config"].get("compute_matched"))
-        dataset, budget = name_of(name), COMPUTE if matched else STEPS
-        if (dataset, budget) in used:
-            dataset = f"{dataset} ({runs[0][1]['recipe']['name']} {runs[0][1]['recipe']['hash'][:4]})"
-        used.add((dataset, budget))
-        rows = rows_of(runs)
-        if not rows or rows[0].entry != "none" or rows[0].failed == len(rows[0].runs):
-            notes.append(f"{dataset}, {budget}: no finished run of `none` yet, so nothing can be compared.")
-            continue
-        experiments.append(Experiment(dataset, budget, fill(rows), runs[0][1]["config"]))
-    return sorted(experiments, key=lambda each: (each.dataset, each.budget != STEPS)), notes
-
-
-def name_of(folder: str) -> str:
-    """Return the data set's name: runs at equal compute may lie in `compute/dolly` or `dolly-compute`."""
-    words = ("compute-matched", "equal-compute", "compute")
-    parts = [part for part in folder.split("/") if part not in words]
-    for word in words:
-        parts = [part.removesuffix(f"-{word}").removesuffix(f"_{word}") for part in parts]
-    return "/".join(parts)
-
-
-def rows_of(runs: list[tuple[Path, Record]]) -> list[Row]:
-    """Return rows, `none` first, controls last, without numbers yet."""
-    labels = label([record for _, record in runs])
-    found: dict[str, list[tuple[Path, Record]]] = defaultdict(list)
-    for path, record in sorted(runs, key=lambda run: run[1]["seed"]):
-        found[record["row"]].append((path, record))
-    rows = [Row(labels[key], each[0][1]["noise"]["name"], each) for key, each in found.items()]
-    for row in rows:
-        row.entry = None if row.runs[0][1]["control"] else row.entry
-    return sorted(rows, key=lambda row: (row.entry != "none", row.entry is None, _natural(row.label)))
-
-
-def _natural(text: str) -> list[tuple[float, str]]:
-    """Return a key that puts alpha=5 before alpha=10."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", text)
-    return [(float(part), "") if place % 2 else (0.0, part) for place, part in enumerate(parts)]
 
 
 def fill(rows: list[Row]) -> list[Row]:

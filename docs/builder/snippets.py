@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from . import findings, front, playground
+from . import findings, front, playground, sweep, tallies
 from .metrics import metric
 from .outcomes import POINTS, STEPS, Experiment
-from .tables import difference_text, number, table
+from .tables import difference_text, number, table, whole
 
 ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*]+)*) \}\}$", re.MULTILINE)
 NOT_RUN = "*Not run here.*"
@@ -26,17 +26,21 @@ def fill(markdown: str, experiments: list[Experiment]) -> str:
 def measured(experiments: list[Experiment], names: list[str]) -> str:
     """Return what strategies or controls did to the test loss, at equal steps and at equal compute.
 
-    A name stands for the row of its default arguments, with `*` behind it for every row.
+    A name stands for the row of its default arguments, with `*` behind it for every row. Words behind `on` are data
+    sets; without them, all are shown.
     """
     lines = []
+    names, where = (names[: names.index("on")], names[names.index("on") + 1 :]) if "on" in names else (names, [])
     for experiment in experiments:
+        if where and experiment.dataset.split("/")[-1] not in where:
+            continue
         for row in experiment.rows:
             name = row.entry or row.label
             plain = row.entry is None or row is experiment.find(row.entry)
             if not row.cells or not (f"{name}*" in names or (name in names and plain)):
                 continue
             cells = [row.cells.get(("test_loss", point)) for point in POINTS]
-            told = ["-" if each is None else difference_text(each, metric("test_loss")) for each in cells]
+            told = ["-" if each is None else whole(difference_text(each, metric("test_loss"))) for each in cells]
             link = f"[{row.label}](strategies/{row.entry}.md)" if row.entry else row.label
             lines.append((experiment.title, link, *told, number(row.compute, 2)))
     heads = ("experiment", "row", *(f"test loss {point}" for point in POINTS.values()), "compute")
@@ -63,7 +67,10 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
 KNOWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
     "measured": measured,
     "headline": headline,
-    "findings": lambda experiments, _: findings.summary(experiments),
+    "findings": lambda experiments, _: findings.summary(experiments, intervals=False),
+    "sweep": lambda experiments, _: sweep.figures(experiments) or NOT_RUN,
+    "tally": lambda experiments, _: tallies.tally(experiments) or NOT_RUN,
+    "unchanged": lambda experiments, _: tallies.unchanged(experiments) or NOT_RUN,
     "picture": lambda *_: front.picture(),
     "playground": lambda *_: playground.script(),
 }

@@ -29,13 +29,18 @@ def difference_text(cell: Cell, kind: Metric) -> str:
     return f"{told} [{number(found.low, kind.digits, True)}, {number(found.high, kind.digits, True)}]"
 
 
+def whole(text: str) -> str:
+    """Return a cell's text that is not broken over lines."""
+    return f'<span class="whole">{text}</span>'
+
+
 def run_links(row: Row, up: str) -> str:
     """Return a link to the JSON of every run, by seed; `up` leads to the site's root."""
     told = []
     for path, record in row.runs:
         seed = f"s{record['seed']}" + ("" if record["status"] == "ok" else " failed")
         told.append(f'<a href="{up}{path.as_posix()}">{seed}</a>')
-    return " ".join(told)
+    return whole(" ".join(told))
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

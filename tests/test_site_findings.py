@@ -1,0 +1,100 @@
+"""What the site says of results by rule: findings, counts, the sweep over alpha."""
+
+import re
+
+import made_up
+import pytest
+from made_up import EFFECTS
+
+from neft_zoo import registry
+from neft_zoo.compare.results import write
+
+pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
+from builder import figures, findings, loading, snippets, sweep, tallies  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory):
+    return loading.load(made_up.committed(tmp_path_factory.mktemp("site") / "results"))[0]
+
+
+def test_the_rule_of_the_findings(experiments):
+    said = {claim.title: findings.judge(claim, experiments[0]).status for claim in findings.CLAIMS}
+    assert said["Train loss goes up"] == findings.YES
+    assert said["Held-out loss goes down"] == findings.YES
+    assert said["Outputs get longer"] == findings.NO
+    assert said["Repetition stays the same"] == findings.YES
+    assert said["Uniform noise beats Gaussian noise of equal energy"] == findings.NO
+
+
+def judged(tmp_path, title, changes=None, **more):
+    effects = {**EFFECTS, **(changes or {})}
+    found, _ = loading.load(made_up.write(tmp_path / "results/r", effects=effects, **more).parent)
+    claim = next(claim for claim in findings.CLAIMS if claim.title.startswith(title))
+    return findings.judge(claim, found[0])
+
+
+def test_better_at_the_end_only_is_not_reproduced(tmp_path):
+    judgement = judged(tmp_path, "Held-out", {"neft_uniform 5": (-0.08, 0.02, 0.2, 0.0)})
+    assert judgement.status == findings.NO
+    assert judgement.why == "at the end yes; at the best point no"
+
+
+def test_train_loss_is_judged_at_the_end_alone(tmp_path):
+    judgement = judged(tmp_path, "Train loss")
+    assert judgement.status == findings.YES and list(judgement.found) == ["end"]
+    assert "best points lie at different epochs" in judgement.why
+
+
+def test_a_finding_shows_its_interval_and_what_was_not_run(tmp_path, experiments):
+    table = findings.summary(experiments)
+    assert "best <span" in table and "end <span" in table and "−0.081 [−0.087, −0.076]" in table
+    assert "[" not in findings.summary(experiments, intervals=False)
+    assert judged(tmp_path, "Uniform", {"neft_gaussian 5": None}).status == findings.UNKNOWN
+    found, _ = loading.load(made_up.write(tmp_path / "few/r", effects={"none": EFFECTS["none"]}).parent)
+    assert {findings.judge(claim, found[0]).status for claim in findings.CLAIMS} == {findings.MISSING}
+
+
+def test_two_seeds_are_too_few(tmp_path):
+    assert judged(tmp_path, "Held-out", seeds=2).status == findings.UNKNOWN
+
+
+def test_what_was_not_measured_is_not_testable(tmp_path):
+    judgement = judged(tmp_path, "Outputs", answers=False)
+    assert judgement.status == findings.UNKNOWN and "not measured" in judgement.why
+
+
+def test_nothing_learned_by_heart_cannot_be_unlearned(tmp_path):
+    floor = {name: effect and (*effect[:3], effect[3] - 0.2) for name, effect in EFFECTS.items()}
+    assert judged(tmp_path, "Answers repeat training answers less (ROUGE-L)", floor).status == findings.UNKNOWN
+
+
+def test_strategies_are_counted_by_corrected_verdicts(experiments):
+    assert tallies.tally(experiments) == (
+        "* **made-up**, 2 strategies against `none`: at the end 2 (`neft_uniform`, `symnoise`) lower, 0 higher, "
+        "0 not told apart from it; at the best point 1 (`neft_uniform`) lower, 1 (`symnoise`) higher, "
+        "0 not told apart from it."
+    )
+
+
+def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
+    assert tallies.unchanged(experiments) == "* **made-up**: not one."
+    (tmp_path / "r").mkdir()
+    records = [made_up.record("none", seed, EFFECTS["none"]) for seed in range(3)]
+    for record in records:
+        twin = {**record, "noise": registry.make("r3f").to_dict(), "row": "row r3f", "passes": 2}
+        twin["end"] = {**record["end"], "test_loss": record["end"]["test_loss"] + 2e-8}
+        for each in (record, twin):
+            write(tmp_path / "r" / f"{each['row']} {each['seed']}.json", each)
+    found = loading.load(tmp_path)[0]
+    assert tallies.unchanged(found) == "* **r**: `r3f`."
+    assert "1e" not in "".join(re.findall(r">([^<]*)</text>", figures.forest(found[0], "test_loss", "end")))
+    assert snippets.fill("{{ unchanged }}", []) == snippets.NOT_RUN
+
+
+def test_the_sweep_draws_a_line_per_distribution_and_point(experiments):
+    drawn = sweep.figures(experiments)
+    assert drawn.count("<figure") == 2 and drawn.count(">Gaussian of equal energy<") == 2
+    assert ">Gaussian<" not in drawn, "Gaussian noise at equal alpha was not run"
+    assert [alpha for alpha, _ in sweep.points(experiments[0], "neft_uniform", {}, "end")] == [5, 10]
+    assert sweep.figures(experiments[1:]) == "", "only alpha's default was run"
