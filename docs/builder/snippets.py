@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from . import findings, front, playground
+from . import findings, front, playground, strength
 from .metrics import metric
 from .outcomes import POINTS, STEPS, Experiment
 from .tables import difference_text, number, table
@@ -63,6 +63,7 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
 KNOWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
     "measured": measured,
     "headline": headline,
+    "strength": lambda experiments, names: strength.compared(experiments, names) or NOT_RUN,
     "findings": lambda experiments, _: findings.summary(experiments),
     "picture": lambda *_: front.picture(),
     "playground": lambda *_: playground.script(),
