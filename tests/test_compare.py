@@ -290,6 +290,36 @@ def test_wrong_input_ends_before_a_run(tmp_path, capsys, argv, message):
     assert message in error and len(error.splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("split", "records", "message"),
+    [
+        ("test", "", "the recipe's dataset must be readable and its files not empty"),
+        ("test", '{"prompt": "a", "compl', "the recipe's dataset must be readable and its files not empty"),
+        ("test", None, "the dataset must have a split 'test', got train"),
+        ("train", "", "the recipe's dataset must be readable and its files not empty"),
+        ("more", '{"prompt": "a", "completion": "b"}', "train_records must be at most the 1 that there are, got 2"),
+    ],
+)
+@pytest.mark.parametrize("command", ["compare", "tune", "alpha"])
+def test_an_empty_or_missing_split_ends_before_a_run(tmp_path, capsys, monkeypatch, command, split, records, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    whole = '{"prompt": "a", "completion": "b"}'
+    for name, text in ({"train": whole, "test": whole} | {split: records}).items():
+        if text is not None and name != "more":
+            (tmp_path / "data" / f"{name}.jsonl").write_text(text)
+    (tmp_path / "r.yaml").write_text("extends: quickstart\ndataset_name: data\n")
+    argv = [command, "r.yaml", "--output", "out"] + (["--train_records", "2"] if split == "more" else [])
+    if command == "alpha" and (split == "more" or records is None):
+        pytest.skip("it draws nothing and looks at no test split")
+    if command == "tune":
+        pytest.importorskip("optuna")
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert f"neft-zoo: error: {message}" in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists(), "nothing is half-written"
+
+
 def test_files_are_readable_and_distinct(tmp_path):
     path = results.path_of(tmp_path, "neft_uniform", "0123456789ab", 3)
     assert path.name == "neft_uniform-01234567-s3.json"
