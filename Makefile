@@ -19,8 +19,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 setup: $(VENV)/installed  ## create .venv with the tested versions
 
 # Ray, lm-evaluation-harness and DeepSpeed (which compiles a small operator at its first use) are large; few tests need them.
+# alpaca_eval, which win rates are compared with, reads pkg_resources, gone from later setuptools.
 $(VENV)/installed-all: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,ray,deepspeed]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,ray,deepspeed]' \
+		alpaca_eval 'setuptools<81'
 	touch $@
 
 demo: setup  ## fine-tune the shipped model without and with noise: table and plot

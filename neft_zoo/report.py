@@ -6,16 +6,12 @@ import argparse
 import json
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
-import datasets
-import huggingface_hub
-import transformers
-
 from neft_zoo.doctor import examine
 from neft_zoo.errors import NoiseError
+from neft_zoo.quiet import quiet
 from neft_zoo.sides import HOOK, OURS, SIDES
 
 FAINT = 30  # dB between embeddings and noise, above which noise does little
@@ -31,11 +27,7 @@ def run(argv: list[str]) -> None:
     options, rest = parser.parse_known_args(argv)
     if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
         raise NoiseError(f"json must be a file in an existing folder, got {options.json}.")
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         report = examine(rest, options.real_model)
     report["advice"] = advice(report)
     show(report)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, NoReturn
 
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, TrlParser, get_dataset
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
@@ -118,13 +120,31 @@ def read_splits(script: ScriptArguments, training: NoiseSFTConfig, mixture: Data
     """Load the data.
 
     Raises:
-        NoiseError: if a split that is needed is not there.
+        NoiseError: if a split that is needed is not there or empty.
     """
-    data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
+    data: Any = read_data(script, mixture)
     for split in (script.dataset_train_split, script.dataset_test_split):
-        if split not in data and (split == script.dataset_train_split or training.eval_strategy != "no"):
+        needed = split == script.dataset_train_split or training.eval_strategy != "no"
+        if split not in data and needed:
             raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
+        if needed and isinstance(data[split], Sized) and not len(data[split]):
+            raise NoiseError(f"split {split!r} of the dataset must hold at least one record, got none.")
     return data
+
+
+def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Any:
+    """Load all splits.
+
+    Raises:
+        NoiseError: if a file cannot be read or is empty.
+    """
+    try:
+        return get_dataset(mixture) if mixture.datasets else load_data(script)
+    except NoiseError:
+        raise
+    except (DatasetGenerationError, ValueError, StopIteration) as error:  # an empty file is one of the latter two
+        cause = " ".join(str(error.__cause__ or error).split()) or "a file holds no record."
+        raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}") from None
 
 
 def as_prompts(data: Any) -> Any:

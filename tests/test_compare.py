@@ -8,14 +8,16 @@ import sys
 import time
 
 import pytest
+import torch
 import trl
 import yaml
 
 from neft_zoo import SFTTrainer, recipe, registry
 from neft_zoo.cli import main
-from neft_zoo.compare import results
+from neft_zoo.compare import results, training
 from neft_zoo.compare.grid import fingerprint, make_grid
 from neft_zoo.compare.measures import measure
+from neft_zoo.compare.progress import left_text
 from neft_zoo.compare.runner import tasks
 from neft_zoo.errors import NoiseError
 
@@ -23,7 +25,6 @@ from neft_zoo.errors import NoiseError
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Return a recipe: 3 steps of 4 records on a two-layer Llama with dropout, measured twice."""
-    import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     folder, shipped = tmp_path_factory.mktemp("tiny"), recipe.folder() / "quickstart"
@@ -87,6 +88,49 @@ def test_alpha_zero_is_none_at_every_seed(grid):
         assert at["none", None] != at["neft_uniform", 5.0]
     by_seed = [losses(run) for run in runs if run["noise"]["name"] == "none"]
     assert by_seed[0] != by_seed[1], "seeds train on other batches"
+
+
+def watched(task):
+    """Do a run here; return batch and random state at every look into the embedding table while training."""
+    seen, tables = [], []
+
+    def look(module, args):
+        if isinstance(module, torch.nn.Embedding) and module.training:
+            tables.append(module)
+            seen.append((args[0].tolist(), torch.get_rng_state().numpy().tobytes()))
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        training._train(task, None)
+    finally:
+        handle.remove()
+    assert len({id(each) for each in tables}) == 1, "the tiny model looks tokens up in one table"
+    return seen
+
+
+def test_rows_of_a_seed_see_the_same_batches_and_dropout_masks(tiny, tmp_path):
+    """Dropout is drawn from the random state in which a pass begins; noise must leave it where it found it."""
+    (tmp_path / "twice.yaml").write_text(f"extends: {tiny}\nmax_steps: -1\nnum_train_epochs: 2\neval_steps: 3\n")
+    names = ["neft_uniform", "neft_gaussian", "symnoise", "vat", "r_drop"]
+    grid = make_grid(str(tmp_path / "twice.yaml"), names, 2)
+    made = {(t.record["noise"]["name"], t.record["seed"]): t for t in tasks(grid, tmp_path / "out")}
+    none = watched(made["none", 0])
+    assert len(none) == 8 and len({state for _, state in none}) == 8, "every step draws its own masks"
+    assert none[:4] != none[4:], "the second epoch has an order of its own"
+    assert watched(made["none", 1])[0] != none[0]
+    for name in names:
+        seen, passes = watched(made[name, 0]), made[name, 0].record["passes"]
+        assert len(seen) == 8 * passes
+        assert [ids for ids, _ in seen[::passes]] == [ids for ids, _ in none], "the same records in the same order"
+        if name == "r_drop":  # two masks a step are its idea
+            assert seen[0] == none[0] and seen[1][1] != seen[0][1]
+        else:
+            assert all(seen[i::passes] == none for i in range(passes)), name
+
+
+def test_the_time_that_is_left_counts_passes():
+    assert left_text(60.0, 2.0, 4.0) == "1 min left" and left_text(10.0, 2.0, 4.0) == "10 s left"
+    assert left_text(3600.0, 1.0, 4.0) == "3.0 h left" and left_text(5.0, 0.0, 4.0) == "0 s left"
 
 
 def test_a_record_holds_what_is_needed_to_read_it_later(grid):
@@ -244,6 +288,36 @@ def test_wrong_input_ends_before_a_run(tmp_path, capsys, argv, message):
     assert main(["compare", "quickstart", "--output", str(tmp_path / "out"), *argv]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "records", "message"),
+    [
+        ("test", "", "the recipe's dataset must be readable and its files not empty"),
+        ("test", '{"prompt": "a", "compl', "the recipe's dataset must be readable and its files not empty"),
+        ("test", None, "the dataset must have a split 'test', got train"),
+        ("train", "", "the recipe's dataset must be readable and its files not empty"),
+        ("more", '{"prompt": "a", "completion": "b"}', "train_records must be at most the 1 that there are, got 2"),
+    ],
+)
+@pytest.mark.parametrize("command", ["compare", "tune", "alpha"])
+def test_an_empty_or_missing_split_ends_before_a_run(tmp_path, capsys, monkeypatch, command, split, records, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    whole = '{"prompt": "a", "completion": "b"}'
+    for name, text in ({"train": whole, "test": whole} | {split: records}).items():
+        if text is not None and name != "more":
+            (tmp_path / "data" / f"{name}.jsonl").write_text(text)
+    (tmp_path / "r.yaml").write_text("extends: quickstart\ndataset_name: data\n")
+    argv = [command, "r.yaml", "--output", "out"] + (["--train_records", "2"] if split == "more" else [])
+    if command == "alpha" and (split == "more" or records is None):
+        pytest.skip("it draws nothing and looks at no test split")
+    if command == "tune":
+        pytest.importorskip("optuna")
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert f"neft-zoo: error: {message}" in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists(), "nothing is half-written"
 
 
 def test_files_are_readable_and_distinct(tmp_path):

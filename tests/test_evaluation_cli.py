@@ -9,7 +9,8 @@ import pytest
 from neft_zoo import NoiseError, recipe
 from neft_zoo.cli import main
 from neft_zoo.evaluation import Options, evaluate
-from neft_zoo.evaluation.report import save
+from neft_zoo.evaluation.plots import draw
+from neft_zoo.evaluation.report import rows, save
 from neft_zoo.evaluation.tasks import run_tasks
 
 MODEL = recipe.folder() / "quickstart" / "model"
@@ -43,7 +44,46 @@ def test_evaluates_the_quickstart_model(cli, tmp_path):
     assert report["robustness"]["lengths"].keys() == {"plain", "asked_for_longer", "end_blocked"}
     assert report["text"]["test"]["lengths"]["tokens"] <= 6
     assert report["text"]["test"]["diversity"]["log_diversity"] is None, "missing is no number"
+    assert report["robustness"]["flips_from"] == next(each["alpha"] for each in curves["noise"] if each["flipped"])
     assert report["memorization"]["train"]["exact"] == 0 and report["noise"] is None and report["tasks"] is None
+
+
+def test_the_table_and_the_plots_show_what_was_measured(tmp_path):
+    answers = {"lengths": {"characters": 31.0, "words": 5.5, "tokens": 8.0}, "unended": 0.25}
+    answers["diversity"] = {"repetition": {str(n): 0.1 * n for n in range(1, 5)}, "log_diversity": 2.5}
+    longer, blocked = ({"lengths": {"characters": count}} for count in (62.0, 93.0))
+    losses = {"loss": 2.0, "perplexity": 7.4, "calibration_error": 0.1, "record_losses": [1.0, 3.0]}
+    splits = {"train": losses, "test": losses}
+    noise = [
+        {"alpha": a, "loss": 2.0 + a, "flipped": f, "flipped_tokens": f} for a, f in ((0, 0.0), (15, 0.0), (25, 0.1))
+    ]
+    report = {
+        "losses": {"end": splits, "best": {"step": 40, **splits}},
+        "memorization": None,
+        "text": {"train": answers, "test": answers},
+        "robustness": {
+            "curves": {"noise": noise},
+            "flips_from": 25.0,
+            "templates": {"headed": 2.5},
+            "lengths": {"plain": answers, "asked_for_longer": longer, "end_blocked": blocked},
+        },
+        "options": {"words": None, "clip": 20.0},
+        "scores": None,
+        "tasks": None,
+    }
+    shown = {label: (train, test) for label, train, test in rows(report)}
+    assert shown["loss at step 40, the best"] == ("2.000", "2.000") and shown["ROUGE-L"] == ("-", "-")
+    assert shown["answer, characters"][1] == "31.000" and shown["answers that never end"][0] == "0.250"
+    assert [shown[f"{n}-gram repetition"][0] for n in range(1, 5)] == ["0.100", "0.200", "0.300", "0.400"]
+    assert shown["log-diversity of 50 words, at most 20"] == ("2.500", "2.500")
+    assert shown["noise flips tokens from alpha"] == ("-", "25") and shown["loss, noise 25"] == ("-", "27.000")
+    assert shown["answer, characters, asked for longer"] == ("-", "62.000")
+    assert shown["answer, characters, end blocked"] == ("-", "93.000")
+    report["robustness"]["flips_from"] = None
+    assert ("noise flips tokens from alpha", "-", "-") in rows(report)
+    drawn = [path.name for path in draw(report, tmp_path)]
+    assert drawn == ["losses.png", "losses_best.png", "noise.png"]
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
 
 
 def test_scorers_and_parts_from_python(tmp_path):

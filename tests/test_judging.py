@@ -1,12 +1,14 @@
 """`neft-zoo judge`: pairs, verdicts, win rates, and what it refuses."""
 
+import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from neft_zoo import NoiseError
+from neft_zoo import NoiseError, recipe
 from neft_zoo.cli import main
 from neft_zoo.judging import glm
 from neft_zoo.judging.cache import Cache
@@ -111,6 +113,26 @@ def test_failed_verdicts_are_retried_then_missing_never_averaged():
         judge_pairs(PythonJudge(Scripted(lambda *_: -1), "no"), pairs_of(3), Cache(None), progress=False)
 
 
+def test_a_judge_that_raises_has_failed_and_one_that_returns_something_else_is_refused(cli, tmp_path):
+    calls = []
+
+    def shaky(first, second):
+        calls.append(1)
+        if len(calls) == 1 or "long long long " in first:
+            raise TimeoutError("no reply in 60 s.")
+        return np.int64(longer(first, second))  # numpy's numbers are as good
+
+    judge, cache = PythonJudge(Scripted(shaky), "shaky", retries=1), Cache(tmp_path / "c.jsonl")
+    judgements, reasons = judge_pairs(judge, pairs_of(3), cache, progress=False)
+    assert [each.preference for each in judgements] == [0.0, 0.0, 1.0] and reasons == {}
+    assert len(Cache(cache.path).verdicts) == 6, "all are on disk"
+    with pytest.raises(NoiseError, match="all failed, mostly: the judge raised TimeoutError: no reply in 60 s."):
+        judge_pairs(judge, pairs_of(9)[4:], Cache(None), progress=False)
+    with pytest.raises(NoiseError, match="judge 'short' must return 4 verdicts, got \\[0\\]"):
+        short = type("Short", (), {"judge": lambda self, prompts, completions, shuffle_order: [0]})()
+        judge_pairs(PythonJudge(short, "short"), pairs_of(2), Cache(None), progress=False)
+
+
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
@@ -194,6 +216,7 @@ def test_the_fit_is_the_minimum_of_the_penalized_loss():
 
 
 def gamed(path, difficulty, random):
+    """Write a file in the form of AlpacaEval's df_gamed.csv: a judge of gamed baselines who likes length."""
     lines = ["index,model,preference,std_delta_len,instruction_difficulty,not_gamed_baseline"]
     for name in ("concise", "verbose"):
         for i, hard in enumerate(difficulty):
@@ -204,38 +227,103 @@ def gamed(path, difficulty, random):
     return path
 
 
-def test_difficulties_are_the_published_kind_and_agree_with_the_alpaca_eval_package(tmp_path, monkeypatch):
-    random, count = np.random.default_rng(3), 805
-    difficulty = random.normal(size=count)
-    path = gamed(tmp_path / "df_gamed.csv", difficulty, random)
-    published = glm.read_published(path)
+def published_kind(tmp_path, lacking=0, weighted=False, seed=3):
+    """Write annotations as the leaderboard has them, of 805 instructions or a few less, and df_gamed.csv.
+
+    Returns:
+        The records, and the win rate in percent without the judge's bias towards length.
+    """
+    random, count = np.random.default_rng(seed), 805 - lacking
+    difficulty = random.normal(size=805)
+    gamed(tmp_path / "df_gamed.csv", difficulty, random)
     theirs = random.integers(200, 1500, count)
     ours = (theirs * 1.3 * np.exp(random.normal(0, 0.4, count))).astype(int)
     bias = np.tanh((theirs - ours) / (theirs - ours).std(ddof=1))
-    wins = (random.random(count) < 1 / (1 + np.exp(-(-1.0 - bias + 0.8 * difficulty)))).astype(float)
-    truth = 100 * float((1 / (1 + np.exp(-(-1.0 + 0.8 * difficulty)))).mean())
-    found = glm.length_controlled(list(wins), list(ours), list(theirs), published)
-    assert found is not None and found[1] < truth < found[2] and found[0] == pytest.approx(truth, abs=3)
-    with pytest.raises(NoiseError, match="must be those of AlpacaEval's 805 instructions in their order, got 12"):
-        glm.length_controlled([1.0] * 12, [3] * 12, [4] * 12, published)
+    chance = 1 / (1 + np.exp(-(-1.0 - bias + 0.8 * difficulty[:count])))
+    preferences = (1 + (chance if weighted else random.random(count) < chance)).tolist()
+    preferences[::90] = [0] * len(preferences[::90])  # how the first leaderboard spelled a draw
+    about = {"dataset": "koala", "generator_1": "base", "generator_2": "model", "annotator": "judge"}
+    about |= {"price_per_example": None, "raw_completion": {"text": "m", "logprobs": {"content": []}}}
+    records = [
+        {"instruction": f"q{i}", "output_1": "t" * int(a), "output_2": "o" * int(b), "preference": value, **about}
+        for i, (a, b, value) in enumerate(zip(theirs, ours, preferences, strict=True))
+    ]
+    (tmp_path / "annotations.json").write_text(json.dumps(records))
+    return records, 100 * float((1 / (1 + np.exp(-(-1.0 + 0.8 * difficulty)))).mean())
 
-    theirs_glm = pytest.importorskip("alpaca_eval.metrics.glm_winrate", reason="alpaca_eval is not installed")
+
+@pytest.mark.parametrize("lacking", [0, 2])
+def test_difficulties_are_the_published_kind(cli, tmp_path, lacking):
+    records, truth = published_kind(tmp_path, lacking)
+    status, _, error = cli("judge", "--annotations", "annotations.json", "--gamed", "df_gamed.csv", "--output", "here")
+    assert status == 0, error
+    report = json.loads((tmp_path / "here" / "judged.json").read_text())
+    low, high = report["length_controlled_interval"]
+    assert low < truth < high and report["length_controlled"] == pytest.approx(truth, abs=3) and report["difficulty"]
+    assert report["instructions"] == 805 - lacking
+    for count in (12, 700):
+        (tmp_path / "annotations.json").write_text(json.dumps(records[:count]))
+        status, out, error = cli("judge", "--annotations", "annotations.json", "--gamed", "df_gamed.csv")
+        assert status == 2 and f"AlpacaEval's 805 instructions in their order, got {count}" in error and out == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lacking", "weighted", "seed"), [(0, False, 3), (0, True, 4), (2, False, 5), (2, True, 6)])
+def test_rates_are_those_of_the_alpaca_eval_package(cli, tmp_path, monkeypatch, lacking, weighted, seed):
+    theirs = pytest.importorskip("alpaca_eval.metrics.glm_winrate", reason="alpaca_eval is not installed")
     import pandas
 
-    monkeypatch.setattr(theirs_glm, "hf_hub_download", lambda **_: str(path))
-    frame = pandas.DataFrame(
-        {
-            "preference": 1 + wins,
-            "output_1": ["t" * n for n in theirs],
-            "output_2": ["o" * n for n in ours],
-            "generator_1": "base",
-            "generator_2": "model",
-            "annotator": "judge",
-        }
-    )
-    package = theirs_glm.get_length_controlled_winrate(frame, save_weights_dir=None)
-    assert found[0] == pytest.approx(package["length_controlled_winrate"], abs=0.5)
-    assert 100 * wins.mean() == pytest.approx(package["win_rate"], abs=0.01)
+    monkeypatch.setattr(theirs, "hf_hub_download", lambda **_: str(tmp_path / "df_gamed.csv"))
+    records, _ = published_kind(tmp_path, lacking, weighted, seed)
+    package = theirs.get_length_controlled_winrate(pandas.DataFrame(records), save_weights_dir=None)
+    assert cli("judge", "--annotations", "annotations.json", "--gamed", "df_gamed.csv", "--output", "here")[0] == 0
+    report = json.loads((tmp_path / "here" / "judged.json").read_text())
+    assert report["win_rate"] == pytest.approx(package["win_rate"], abs=0.01)
+    assert report["standard_error"] == pytest.approx(package["standard_error"], abs=0.01)
+    assert report["length_controlled"] == pytest.approx(package["length_controlled_winrate"], abs=0.5)
+
+
+def counted(tmp_path, wins, losses, draws):
+    """Write annotations with so many wins, losses and draws."""
+    preferences = [2] * wins + [1] * losses + [0] * draws
+    records = [
+        {"instruction": f"q{i}", "output_1": "a", "output_2": "b", "preference": value}
+        for i, value in enumerate(preferences)
+    ]
+    (tmp_path / "annotations.json").write_text(json.dumps(records))
+
+
+# From AlpacaEval's leaderboards of GPT-4 and of text-davinci-003 as the judge, of which the verdicts are whole.
+@pytest.mark.parametrize(
+    ("wins", "losses", "draws", "rate", "error"),
+    [
+        (205, 584, 16, 26.459627329192543, 1.535711469748),  # alpaca-7b
+        (495, 308, 0, 61.64383561643836, 1.7170195034517275),  # alpaca-7b-neft
+        (659, 146, 0, 81.86335403726707, 1.3589241929038658),  # llama-2-chat-7b-evol70k-neft
+        (327, 462, 16, 41.61490683229814, 1.7205231659718316),  # alpaca-7b, text-davinci-003
+    ],
+)
+def test_win_rates_of_published_counts_are_the_leaderboards(cli, tmp_path, wins, losses, draws, rate, error):
+    counted(tmp_path, wins, losses, draws)
+    assert cli("judge", "--annotations", "annotations.json", "--output", "here")[0] == 0
+    report = json.loads((tmp_path / "here" / "judged.json").read_text())
+    assert (report["wins"], report["losses"], report["ties"]) == (wins, losses, draws)
+    assert report["win_rate"] == pytest.approx(rate, abs=0.01)
+    assert report["standard_error"] == pytest.approx(error, abs=0.01)
+
+
+@pytest.mark.slow
+def test_win_rates_of_whole_leaderboards(cli, tmp_path):
+    package = pytest.importorskip("alpaca_eval", reason="alpaca_eval is not installed")
+    boards = Path(package.__file__).parent / "leaderboards" / "data_AlpacaEval"
+    rows = [row for path in sorted(boards.glob("*.csv")) for row in csv.DictReader(path.read_text().splitlines())]
+    assert len(rows) > 100
+    for row in rows:
+        counted(tmp_path, *(int(float(row[name])) for name in ("n_wins", "n_wins_base", "n_draws")))
+        assert cli("judge", "--annotations", "annotations.json", "--output", "here")[0] == 0
+        report = json.loads((tmp_path / "here" / "judged.json").read_text())
+        assert report["win_rate"] == pytest.approx(float(row["win_rate"]), abs=0.01)
+        assert report["standard_error"] == pytest.approx(float(row["standard_error"]), abs=0.01)
 
 
 def test_few_or_onesided_judgements_have_no_invented_numbers():
@@ -284,6 +372,43 @@ def test_judges_files_with_a_judge_of_ones_own(cli, tmp_path):
     assert report["judged"] == 12 and report["wins"] == sum(len(p.ours) > len(p.theirs) for p in answers.values())
     first = json.loads((tmp_path / "judged" / "annotations.json").read_text())[0]
     assert first["generator_2"] == "mine" and first["output_2"] == "a answer" and first["preference"] == 1.0
+
+
+LIKELIER = f"""
+import numpy, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+class Likelier:
+    def __init__(self, model={str(recipe.folder() / "quickstart" / "model")!r}):
+        self.model, self.tokenizer = (kind.from_pretrained(model) for kind in (AutoModelForCausalLM, AutoTokenizer))
+
+    def judge(self, prompts, completions, shuffle_order=True):
+        flips = numpy.random.choice([True, False], size=len(prompts)) if shuffle_order else [False] * len(prompts)
+        found = []
+        for prompt, pair, flip in zip(prompts, completions, flips):
+            losses = [self.loss(prompt, text) for text in (pair[::-1] if flip else pair)]
+            found.append(-1 if None in losses else int(losses[1] < losses[0]) ^ int(flip))
+        return found
+
+    @torch.no_grad()
+    def loss(self, prompt, text):
+        ids = self.tokenizer(prompt + " " + text, return_tensors="pt")["input_ids"]
+        return self.model(input_ids=ids, labels=ids).loss.item() if text else None
+"""
+
+
+def test_a_model_judges_through_the_method_of_trls_pairwise_judges(cli, tmp_path):
+    text = "A cell is the basic unit of life, and all living things are made of cells."
+    answers = {"What is a cell?": text, "What are living things made of?": text, "And nothing?": text}
+    outputs(tmp_path / "ours.json", "mine", answers)
+    worse = [" ".join(reversed(text.split())), "x q z , , x q the the of of of zzz", ""]
+    outputs(tmp_path / "theirs.json", "other", dict(zip(answers, worse, strict=True)))
+    (tmp_path / "likelier.py").write_text(LIKELIER)
+    status, out, error = cli("judge", "ours.json", "theirs.json", "--judge", "likelier:Likelier")
+    assert status == 0, error
+    report = json.loads((tmp_path / "judged" / "judged.json").read_text())
+    assert (report["judged"], report["wins"], report["missing"], report["consistent"]) == (2, 2, 1, 100)
+    assert report["reasons"] == {"the judge gave no verdict": 2} and "2 of 3" in out
 
 
 def test_a_page_is_blind_and_its_export_is_read_back(tmp_path):

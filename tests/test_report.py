@@ -11,7 +11,7 @@ import pytest
 
 from neft_zoo.cli import main
 from neft_zoo.compare import results
-from neft_zoo.compare.report import markdown, table
+from neft_zoo.compare.report import markdown, number, table
 from neft_zoo.compare.summary import label, summarize
 
 SEEDS = range(3)
@@ -149,6 +149,31 @@ def test_html_stands_alone(folder, capsys):
     assert "neft_uniform (3 seeds)" in drawings[0] and "lower: better" in text
     main(["report", str(folder), "--format", "html", "--output", str(folder / "again.html")])
     assert (folder / "again.html").read_text() == text, "the same results give the same page"
+
+
+def test_a_panel_shows_none_at_the_rows_own_seeds(runs):
+    pytest.importorskip("matplotlib")
+    from neft_zoo.compare.page import _curves, html
+
+    runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
+    runs += [record(name, 0, 4.6, 4.5, 2.3) for name in ("fgm", "hype", "pdr", "vat")]
+    figure = _curves(summarize(runs))
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert {"neft_uniform (2 seeds)", "symnoise (3 seeds)", "fgm (1 seed)"} <= panels.keys() and len(panels) == 6
+    gray, *_ = panels["neft_uniform (2 seeds)"].lines
+    assert list(gray.get_ydata()) == pytest.approx([4.5, 4.63 + 0.02 * 1.5])
+    assert list(panels["fgm (1 seed)"].lines[0].get_ydata()) == pytest.approx([4.5, 4.63]), "of seed 0 alone"
+    text = html(summarize(runs))
+    targets = re.findall(r'<h2 id="([^"]+)"', text)
+    links = re.findall(r'href="#([^"]+)"', text.partition("<nav>")[2].partition("</nav>")[0])
+    assert targets == links == ["test_loss-end", "test_loss-best", "train_loss-end"]
+    only = [run for run in runs if run["noise"]["name"] == "none"]
+    assert "none (3 seeds)" in html(summarize(only))
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus():
+    assert number(-0.00001, "+.4f") == "+0.0000" and number(-0.00005001, "+.4f") == "-0.0001"
+    assert number(None, ".2f") == "-" and number(0.0, ".2f") == "0.00"
 
 
 def test_formats_and_output(folder, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from . import findings, front, playground, sweep, tallies
+from . import findings, front, playground, strength, sweep, tallies
 from .metrics import metric
 from .outcomes import POINTS, STEPS, Experiment
 from .tables import difference_text, number, table, whole
@@ -67,6 +67,7 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
 KNOWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
     "measured": measured,
     "headline": headline,
+    "strength": lambda experiments, names: strength.compared(experiments, names) or NOT_RUN,
     "findings": lambda experiments, _: findings.summary(experiments, intervals=False),
     "sweep": lambda experiments, _: sweep.figures(experiments) or NOT_RUN,
     "tally": lambda experiments, _: tallies.tally(experiments) or NOT_RUN,

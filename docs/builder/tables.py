@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from neft_zoo.compare.statistics import Difference
+
 from .metrics import Metric
 from .outcomes import Cell, Row
 
@@ -20,13 +22,17 @@ def number(value: float | None, digits: int, sign: bool = False) -> str:
 
 def difference_text(cell: Cell, kind: Metric) -> str:
     """Return a paired difference and its interval."""
-    found = cell.difference
+    return interval_text(cell.difference, kind.digits)
+
+
+def interval_text(found: Difference | None, digits: int) -> str:
+    """Return a mean difference with its interval in brackets."""
     if found is None or found.mean is None:
         return "no common seed"
-    told = number(found.mean, kind.digits, sign=True)
+    told = number(found.mean, digits, sign=True)
     if found.low is None or found.high is None:
         return f"{told}, one seed"
-    return f"{told} [{number(found.low, kind.digits, True)}, {number(found.high, kind.digits, True)}]"
+    return f"{told} [{number(found.low, digits, True)}, {number(found.high, digits, True)}]"
 
 
 def whole(text: str) -> str:

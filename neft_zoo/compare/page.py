@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html as escaping
 import io
+import math
 from statistics import fmean
 from typing import Any
 
@@ -17,17 +18,22 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto
 table { border-collapse: collapse; font-size: 13px; } td, th { padding: .25rem .6rem; text-align: right; }
 tr { border-bottom: 1px solid #ddd; }
 td:first-child, th:first-child, td:nth-child(7), th:nth-child(7) { text-align: left; }
+nav { font-size: 13px; margin: 1rem 0; } a { color: inherit; }
 svg { max-width: 100%; height: auto; } .table { overflow-x: auto; }
 """
 SHOWN = "test_loss"
+ACROSS = 4  # panels in a line
 
 
 def html(summary: Summary) -> str:
     """Return the report as a page."""
     title = f"{escaping.escape(summary.recipe)}: strategies against none"
     parts = [f"<h1>{title}</h1>", _svg(_curves(summary), "test loss over epochs")]
-    for metric in summary.metrics:
-        parts += [f"<h2>{escaping.escape(heading(metric))}</h2>", _table(summary, metric)]
+    names = {metric: escaping.escape(heading(metric)) for metric in summary.metrics}
+    links = [f'<a href="#{metric.replace(" ", "-")}">{name}</a>' for metric, name in names.items()]
+    parts.append(f"<nav>{' &middot; '.join(links)}</nav>")
+    for metric, name in names.items():
+        parts += [f'<h2 id="{metric.replace(" ", "-")}">{name}</h2>', _table(summary, metric)]
         parts.append(_svg(_forest(summary, metric), f"paired differences, {metric}"))
     explained = EXPLAINED.replace("*", "").replace("`", "")
     parts.append(f"<p>{escaping.escape(explained)}</p>")
@@ -52,32 +58,44 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _curves(summary: Summary) -> Any:
-    """Draw the test loss over epochs: a thin line per seed, a thick one for their mean."""
-    figure = _figure(8, 4.5)
-    axes = figure.add_subplot()
-    for index, (row, runs) in enumerate(summary.runs.items()):
-        curves = [curve(record) for record in runs if record["status"] == "ok"]
-        curves = [points for points in curves if points]
-        for points in curves:
-            axes.plot(*zip(*points, strict=True), color=f"C{index}", linewidth=0.6, alpha=0.4)
-        if curves:
-            points = mean_curve(curves)
-            style: Any = {"color": f"C{index}", "linewidth": 2, "marker": ".", "label": f"{row} ({len(curves)} seeds)"}
-            axes.plot(*zip(*points, strict=True), **style)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("test loss in nats per token")
-    axes.legend(fontsize=8)
+    """Draw the test loss over epochs, a panel per row: thin lines of seeds, thick their mean; `none` in gray."""
+    found = {row: by_seed(runs) for row, runs in summary.runs.items()}
+    panels = {row: curves for row, curves in found.items() if curves and row != "none"} or {"none": found["none"]}
+    lines = math.ceil(len(panels) / ACROSS)
+    figure = _figure(8 if len(panels) < ACROSS else 11, 0.6 + 2.4 * lines)
+    grid = figure.subplots(lines, min(ACROSS, len(panels)), sharex=True, sharey=True, squeeze=False)
+    for axes, (row, curves) in zip(grid.flat, panels.items(), strict=False):
+        pairs = [points for seed, points in found["none"].items() if seed in curves]
+        axes.plot(*_line(mean_curve(pairs)), color="gray", linewidth=2, marker=".")
+        for points in curves.values():
+            axes.plot(*_line(points), color="C0", linewidth=0.6, alpha=0.4)
+        axes.plot(*_line(mean_curve([*curves.values()])), color="C0", linewidth=2, marker=".")
+        axes.set_title(f"{row} ({len(curves)} seed{'s' * (len(curves) > 1)})", fontsize=8)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("test loss in nats per token (gray: none at the same seeds)", fontsize=9)
     return figure
 
 
-def curve(record: Record) -> list[tuple[float, float]]:
-    """Return epoch and test loss of a run's evaluations."""
-    return [(point["epoch"], point[SHOWN]) for point in record["history"] if point.get(SHOWN) is not None]
+def _line(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [epoch for epoch, _ in points], [loss for _, loss in points]
+
+
+def by_seed(runs: list[Record]) -> dict[int, list[tuple[float, float]]]:
+    """Return epoch and test loss of the evaluations of the runs that ended well."""
+    found = {
+        run["seed"]: [(point["epoch"], point[SHOWN]) for point in run["history"] if point.get(SHOWN) is not None]
+        for run in runs
+        if run["status"] == "ok"
+    }
+    return {seed: points for seed, points in found.items() if points}
 
 
 def mean_curve(curves: list[list[tuple[float, float]]]) -> list[tuple[float, float]]:
     """Return the mean over seeds at the epochs that all of them measured."""
-    shared = sorted(set.intersection(*({epoch for epoch, _ in points} for points in curves)))
+    epochs = [{epoch for epoch, _ in points} for points in curves]
+    shared = sorted(set.intersection(*epochs)) if epochs else []
     return [(epoch, fmean(dict(points)[epoch] for points in curves)) for epoch in shared]
 
 
@@ -95,7 +113,7 @@ def _forest(summary: Summary, metric: str) -> Any:
             axes.plot([found.low, found.high], [place, place], color="C0", linewidth=2)
         axes.plot([found.mean], [place], "o", color="C0")
     axes.set_yticks(range(len(lines)), [line.row for line in lines], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(max(1, len(lines)) - 0.5, -0.5)  # the first on top, none on the frame
     axes.set_xlabel(f"{metric}: difference to none, 95 % interval")
     return figure
 

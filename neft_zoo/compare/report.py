@@ -91,7 +91,7 @@ def cells(line: Line) -> tuple[str, ...]:
     difference = line.difference
     seeds = str(line.seeds) if line.seeds == line.asked else f"{line.seeds} of {line.asked}"
     low, high = (difference.low, difference.high) if difference else (None, None)
-    interval = "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
+    interval = "-" if low is None or high is None else f"{number(low, '+.4f')} to {number(high, '+.4f')}"
     return (
         line.row,
         seeds,
@@ -108,8 +108,9 @@ def cells(line: Line) -> tuple[str, ...]:
 
 
 def number(value: float | None, form: str) -> str:
-    """Return a number in a form, a dash for a missing one."""
-    return "-" if value is None else format(value, form)
+    """Return a number in a form, without a minus before a zero; a dash for a missing one."""
+    text = "-" if value is None else format(value, form)
+    return text.replace("-", "+") if value is not None and float(text) == 0 else text
 
 
 def table(summary: Summary) -> str:

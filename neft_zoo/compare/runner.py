@@ -16,8 +16,9 @@ import yaml
 from neft_zoo import sft
 from neft_zoo.compare import results
 from neft_zoo.compare.grid import Grid, Row, digest, fingerprint
-from neft_zoo.compare.training import Task, work
+from neft_zoo.compare.training import Task, drawn_from, work
 from neft_zoo.errors import NoiseError
+from neft_zoo.quiet import quiet
 
 Point = dict[str, Any]
 # What a comparison needs of every run, whatever the recipe says: nothing saved, nothing sent.
@@ -50,11 +51,12 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
     known = next(iter(sorted(folder.glob("*.json"))), None)
     if known is not None:
         results.check_recipe(folder, results.read(known), recipe_hash, settings)
+    check(grid)
+    check_data(grid)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NoiseError(f"output must be a folder that can be written to, got {folder}: {error.strerror}.") from None
-    check(grid)
     surroundings, versions = results.surroundings(), results.versions()
     made = []
     for row, seed in grid.runs():
@@ -89,12 +91,24 @@ def check(grid: Grid) -> None:
         _check(_config(grid, row, 0))
 
 
-def _check(config: dict[str, Any]) -> None:
+def check_data(grid: Grid) -> None:
+    """Raise if a split is missing, empty or too small, before every run of the grid says so.
+
+    Raises:
+        NoiseError: if it is.
+    """
+    script, training, _, mixture = _check(_config(grid, grid.rows[0], 0))
+    with quiet():
+        data = sft.read_splits(script, training, mixture)
+    drawn_from(data[script.dataset_train_split], grid.train_records)
+
+
+def _check(config: dict[str, Any]) -> sft.Arguments:
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sft shows them; here they would come once more for every control
         file = Path(scratch) / "recipe.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        sft.parse(["--config", str(file), "--output_dir", scratch])
+        return sft.parse(["--config", str(file), "--output_dir", scratch])
 
 
 def done(task: Task) -> bool:

@@ -160,11 +160,20 @@ def _train(task: Task, told: Any) -> None:
 
 def _drawn(records: Any, task: Task) -> Any:
     """Return the records that the seed draws, the same ones for every row."""
+    drawn_from(records, task.train_records)
     if task.train_records is None:
         return records
-    if task.train_records > len(records):
-        raise NoiseError(f"train_records must be at most the {len(records)} that there are, got {task.train_records}.")
     return records.shuffle(seed=task.record["seed"]).select(range(task.train_records))
+
+
+def drawn_from(records: Any, count: int | None) -> None:
+    """Raise unless so many records can be drawn.
+
+    Raises:
+        NoiseError: if there are fewer.
+    """
+    if count is not None and count > len(records):
+        raise NoiseError(f"train_records must be at most the {len(records)} that there are, got {count}.")
 
 
 def _measured(given: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -110,6 +111,7 @@ def open_search(
     for each in dimensions:
         for value in each.ends:
             runner.check(replace(grid, rows=[space.row_of(strategy, {each.name: value})]))
+    runner.check_data(grid)
     folder = output / grid.recipe
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,6 +131,7 @@ def open_search(
 
 def _open_study(name: str, url: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeats are called so
     try:
         again = optuna.storages.RetryHeartbeatStaleTrialCallback()
         storage = optuna.storages.RDBStorage(
@@ -153,7 +156,7 @@ def tune(search: Search, trials: int) -> None:
         with _left_to_others(search):
             search.study.optimize(search.objective, n_trials=1, catch=(Failed,), callbacks=[_tell])
     if not _trials(search.study, TrialState.COMPLETE):
-        errors = [trial.user_attrs["error"] for trial in _trials(search.study, TrialState.FAIL) if trial.user_attrs]
+        errors = [trial.user_attrs.get("error", "interrupted") for trial in _trials(search.study, TrialState.FAIL)]
         raise NoiseError(f"at least one trial must end well, but none did: {(errors or ['interrupted'])[-1]}")
 
 

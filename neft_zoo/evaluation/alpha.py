@@ -64,7 +64,7 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
         check_count(name, value, least)
     own = recipe.load(config).values.get("noise")
     strategy = make(noise if noise is not None else "neft_uniform" if own in (None, "none") else own)
-    argument, started = strength_of(strategy), time.perf_counter()
+    argument, started, worked = strength_of(strategy), time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
         flags = [part for name, value in QUIET.items() for part in (f"--{name}", value)]
         arguments = sft.parse(["--config", config, "--output_dir", folder, *flags])
@@ -82,8 +82,8 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
         subject = prepare(trainer.model, trainer.processing_class, arguments[1], {"train": chosen})
         found = sweep(subject, subject.rows["train"], strategy, argument, points, trainer.train_dataset)
     about = {"recipe": config, "noise": strategy.to_dict(), "argument": argument, "steps": trainer.state.global_step}
-    took = {"seconds": round(time.perf_counter() - started, 1), "neft_zoo": neft_zoo.__version__}
-    return {**about, **found, **took}
+    took = {"seconds": round(time.perf_counter() - started, 1), "cpu_s": round(time.process_time() - worked, 1)}
+    return {**about, **found, **took, "neft_zoo": neft_zoo.__version__}
 
 
 def strength_of(strategy: Strategy) -> str:

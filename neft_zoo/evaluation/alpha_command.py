@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.quiet import quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,20 +29,13 @@ def run(options: argparse.Namespace) -> None:
     output = options.output or Path("runs/alpha") / Path(options.recipe).stem
     if output.exists() and not output.is_dir():
         raise NoiseError(f"output must be a folder, got {output}.")
-    import datasets
-    import transformers
-
     from neft_zoo.evaluation import alpha
     from neft_zoo.evaluation.plots import require
     from neft_zoo.evaluation.report import whole
 
     if not options.no_plots:
         require()  # before anything is computed
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         report = alpha.find_alpha(options.recipe, noise, options.steps, options.records, options.points)
     report["advice"] = alpha.advice(report)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"

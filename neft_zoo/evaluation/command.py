@@ -8,6 +8,7 @@ from typing import Any
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import PARTS, Options
+from neft_zoo.quiet import quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,8 @@ def run(chosen: argparse.Namespace) -> None:
     if not chosen.no_plots:
         require()  # before anything is computed
     tasks = [task for task in chosen.tasks.split(",") if task]
-    report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
+    with quiet():
+        report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
     _check_words(report, chosen.words)
     paths = [save(report, output), *([] if chosen.no_plots else draw(report, output))]
     show(report)

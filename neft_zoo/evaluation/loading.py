@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.exceptions import DatasetGenerationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.sft import (
     Arguments,
-    get_dataset,
     get_quantization_config,
     init_kwargs,
-    load_data,
     parse,
+    read_data,
 )
 
 
@@ -82,13 +80,7 @@ def load_splits(
         NoiseError: if a split is missing or a file cannot be read.
     """
     script, _, _, mixture = arguments
-    try:
-        data: Any = get_dataset(mixture) if mixture.datasets else load_data(script)
-    except NoiseError:
-        raise
-    except (DatasetGenerationError, ValueError) as error:  # an empty file is a ValueError
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}") from None
+    data = read_data(script, mixture)
     names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
     names = {name: names[name] for name in wanted}
     for split in names.values():

@@ -19,9 +19,11 @@ def draw(report: Mapping[str, Any], folder: Path) -> list[Path]:
         NoiseError: if matplotlib is missing.
     """
     paths = []
-    if report["losses"]:
-        values = {split: report["losses"]["end"][split]["record_losses"] for split in COLOURS}
-        paths.append(histogram(values, "loss of a record (nats per graded token)", folder / "losses.png"))
+    for point, name in (("end", "losses.png"), ("best", "losses_best.png")):
+        losses = (report["losses"] or {}).get(point)
+        if losses:
+            values = {split: losses[split]["record_losses"] for split in COLOURS}
+            paths.append(histogram(values, "loss of a record (nats per graded token)", folder / name))
     found = {split: ((report["memorization"] or {}).get(split) or {}).get("rouge_l_values") for split in COLOURS}
     present = {split: values for split, values in found.items() if values}
     if present:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from neft_zoo.evaluation.options import WORDS
+from neft_zoo.evaluation.text import GRAMS
+
 FILE = "evaluation.json"
 
 
@@ -37,16 +40,33 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         table.append(_row(f"loss at step {losses['best']['step']}, the best", losses["best"], "loss"))
     table += [_row(label, report["memorization"], key) for label, key in MEMORIZATION]
     table += [_row(label, report["text"], *keys) for label, *keys in TEXT]
-    for name, points in ((report["robustness"] or {}).get("curves") or {}).items():
-        worst = points[-1]
-        key = next(iter(worst))
-        table.append((f"loss, {name} {worst[key]:g}", "-", _text(worst["loss"])))
-    for name, loss in ((report["robustness"] or {}).get("templates") or {}).items():
-        table.append((f"loss, template {name}", "-", _text(loss)))
+    words, clip = report["options"]["words"] or WORDS, report["options"]["clip"]
+    table.append(
+        _row(f"log-diversity of {words} words, at most {clip:g}", report["text"], "diversity", "log_diversity")
+    )
+    table += _robust_rows(report["robustness"] or {})
     for name, found in (report["scores"] or {}).items():
         table.append((name, "-", _text(found["mean"])))
     for task, metrics in (report["tasks"] or {}).items():
         table += [(f"{task}, {name}", "-", _text(value)) for name, value in metrics.items() if "stderr" not in name]
+    return table
+
+
+def _robust_rows(robust: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the far end of each curve, where flips start, other prompts, and the length controls."""
+    table = []
+    for name, points in (robust.get("curves") or {}).items():
+        worst = points[-1]
+        key = next(iter(worst))
+        table.append((f"loss, {name} {worst[key]:g}", "-", _text(worst["loss"])))
+    if "noise" in (robust.get("curves") or {}):
+        start = robust["flips_from"]
+        table.append(("noise flips tokens from alpha", "-", "-" if start is None else f"{start:g}"))
+    for name, loss in (robust.get("templates") or {}).items():
+        table.append((f"loss, template {name}", "-", _text(loss)))
+    for name, found in (robust.get("lengths") or {}).items():
+        if name != "plain":  # the answers of the rows above
+            table.append((f"answer, characters, {name.replace('_', ' ')}", "-", _text(found["lengths"]["characters"])))
     return table
 
 
@@ -62,10 +82,9 @@ MEMORIZATION = (
     ("extracted from 50 tokens", "prefix"),
 )
 TEXT = (
-    ("answer, words", "lengths", "words"),
+    *((f"answer, {unit}", "lengths", unit) for unit in ("characters", "words", "tokens")),
     ("answers that never end", "unended"),
-    ("2-gram repetition", "diversity", "repetition", "2"),
-    ("log-diversity", "diversity", "log_diversity"),
+    *((f"{n}-gram repetition", "diversity", "repetition", str(n)) for n in GRAMS),
 )
 
 

@@ -160,6 +160,7 @@ def _robustness(subject: Subject, answers: Answers, options: Options) -> dict[st
     return {
         "curves": {name: points for name, points in curves.items() if points},
         "noise": options.noise,
+        "flips_from": next((point["alpha"] for point in curves["noise"] if point["flipped"]), None),
         "templates": {
             name: summary(score(subject, subject.rows[TEMPLATE + name], what=f"template {name}"))["loss"]
             for name in options.templates

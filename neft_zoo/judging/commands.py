@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.quiet import quiet
 from neft_zoo.schedules import check_count, check_number
 
 REPORT = "judged.json"
@@ -67,7 +68,8 @@ def generate(options: argparse.Namespace) -> None:
 
     settings = Settings(options.batch_size, options.max_new_tokens, options.repetition_penalty, options.limit)
     output = options.output or folder / "model_outputs.json"
-    print(write_outputs(options.model, options.config, output, options.prompts, options.generator, settings))
+    with quiet():
+        print(write_outputs(options.model, options.config, output, options.prompts, options.generator, settings))
 
 
 def judge(options: argparse.Namespace) -> None:

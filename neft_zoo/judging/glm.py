@@ -24,6 +24,7 @@ STRENGTHS = 10  # of the L1 penalty: 1/C for C from 1e-4 to 1e4
 FOLDS = 5
 GAMED = 0.1  # weight of a judgement of a gamed baseline
 FEWEST = 10
+FEWEST_SHARE = 0.9  # of the published instructions that annotations must have
 Z = 1.959964  # 95 %
 
 
@@ -33,11 +34,12 @@ class Published:
 
     Attributes:
         difficulty: of every instruction, in AlpacaEval's order.
-        rows: preference in [0, 1], standardized length difference and difficulty of every judgement.
+        rows: preference in [0, 1], standardized length difference, difficulty and whether it is no gamed baseline, of
+            every judgement.
     """
 
     difficulty: Sequence[float]
-    rows: Sequence[tuple[float, float, float]]
+    rows: Sequence[tuple[float, float, float, bool]]
 
 
 def read_published(path: Path) -> Published:
@@ -51,13 +53,17 @@ def read_published(path: Path) -> Published:
             table = list(csv.DictReader(file))
         difficulty = {int(row["index"]): float(row["instruction_difficulty"]) for row in table}
         names = ("preference", "std_delta_len", "instruction_difficulty")
-        rows = [tuple(float(row[name]) for name in names) for row in table if row["preference"]]
+        rows = [
+            (*(float(row[name]) for name in names), row["not_gamed_baseline"] == "True")
+            for row in table
+            if row["preference"]
+        ]
         return Published([difficulty[i] for i in range(len(difficulty))], rows)  # type: ignore[arg-type]
     except OSError as error:
         raise NoiseError(f"{path} must be a file that can be read: {error.strerror}.") from None
     except (KeyError, ValueError, TypeError):
-        columns = "index, preference, std_delta_len and instruction_difficulty"
-        raise NoiseError(f"{path} must be AlpacaEval's df_gamed.csv, with numbers in {columns}.") from None
+        columns = "index, preference, std_delta_len, instruction_difficulty and not_gamed_baseline"
+        raise NoiseError(f"{path} must be AlpacaEval's df_gamed.csv, with the columns {columns}.") from None
 
 
 def length_controlled(
@@ -71,17 +77,19 @@ def length_controlled(
     Args:
         preferences: 1 where ours won, 0 where theirs did, None where missing.
         ours, theirs: lengths in characters.
-        published: difficulties and judgements of gamed baselines; without it the model has no difficulty term.
+        published: difficulties and judgements of gamed baselines; without it the model has no difficulty term. Where
+            a few of its instructions have no record, the others are told by their place, as AlpacaEval does.
 
     Returns:
         Rate, lower and upper end; None for fewer than 10 judgements.
 
     Raises:
-        NoiseError: if scipy is missing, or the instructions are not as many as the published ones.
+        NoiseError: if scipy is missing, or the instructions are not about as many as the published ones.
     """
-    if published is not None and len(published.difficulty) != len(preferences):
+    whole = 0 if published is None else len(published.difficulty)
+    if published is not None and not FEWEST_SHARE * whole <= len(preferences) <= whole:
         raise NoiseError(
-            f"with difficulties, annotations must be those of AlpacaEval's {len(published.difficulty)} "
+            f"with difficulties, annotations must be those of AlpacaEval's {whole} "
             f"instructions in their order, got {len(preferences)}."
         )
     judged = np.array([each is not None for each in preferences])
@@ -122,7 +130,7 @@ def _features(difference: np.ndarray, published: Published | None) -> tuple[np.n
     """
     deviation = difference.std(ddof=1)
     columns = [np.ones_like(difference), np.tanh(difference / deviation) if deviation > 0 else 0 * difference]
-    columns += [] if published is None else [np.array(published.difficulty)]
+    columns += [] if published is None else [np.array(published.difficulty[: len(difference)])]
     features = np.stack(columns, axis=1)
     clean = features.copy()
     clean[:, 1] = 0
@@ -130,10 +138,10 @@ def _features(difference: np.ndarray, published: Published | None) -> tuple[np.n
 
 
 def _gamed(published: Published | None, width: int) -> Data:
-    """Return the gamed baselines as data: they are not our model, whose column is 0."""
-    rows = np.array([] if published is None else published.rows, float).reshape(-1, 3)
-    features = np.stack([np.zeros(len(rows)), np.tanh(rows[:, 1]), rows[:, 2]], axis=1)[:, :width]
-    return features, rows[:, 0], np.full(len(rows), GAMED)
+    """Return the published judgements as data: of gamed baselines our model's column is 0, and they weigh less."""
+    rows = np.array([] if published is None else published.rows, float).reshape(-1, 4)
+    features = np.stack([rows[:, 3], np.tanh(rows[:, 1]), rows[:, 2]], axis=1)[:, :width]
+    return features, rows[:, 0], np.where(rows[:, 3] > 0, 1.0, GAMED)
 
 
 def _strength(features: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> float:

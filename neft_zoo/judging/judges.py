@@ -33,8 +33,9 @@ class Judge(Protocol):
 class PythonJudge:
     """A judge with the method of TRL's pairwise judges, `judge(prompts, completions, shuffle_order)`.
 
-    It returns 0 or 1 for the better completion of each prompt, here 0.5 for a tie too, and -1 where it failed. TRL 1.x
-    no longer has judges of its own; those of earlier versions, and one's own, fit.
+    It returns 0 or 1 for the better completion of each prompt, here 0.5 for a tie too, and -1 where it failed. A
+    judge that raises has failed on all the questions of the call. TRL 1.8 and later have none of their own; what was
+    written for earlier versions fits.
 
     Args:
         judge: the object.
@@ -50,24 +51,29 @@ class PythonJudge:
         for start in range(0, len(questions), CHUNK):
             waiting = list(range(start, min(start + CHUNK, len(questions))))
             for left in range(self.retries, -1, -1):
-                answers = self._verdicts([questions[i] for i in waiting])
-                done = [(i, verdict, "") for i, verdict in zip(waiting, answers, strict=True) if verdict in VERDICTS]
-                yield from done
-                waiting = [i for i, verdict in zip(waiting, answers, strict=True) if verdict not in VERDICTS]
+                answers, reason = self._verdicts([questions[i] for i in waiting])
+                told = list(zip(waiting, answers, strict=True))
+                yield from ((i, float(verdict), "") for i, verdict in told if verdict in VERDICTS)
+                waiting = [i for i, verdict in told if verdict not in VERDICTS]
                 if not waiting:
                     break
                 if not left:
-                    yield from ((i, None, "the judge gave no verdict") for i in waiting)
+                    yield from ((i, None, reason) for i in waiting)
 
-    def _verdicts(self, questions: list[Question]) -> list[Any]:
-        found = self.judge.judge(
-            prompts=[question.instruction for question in questions],
-            completions=[[question.first, question.second] for question in questions],
-            shuffle_order=False,
-        )
+    def _verdicts(self, questions: list[Question]) -> tuple[list[Any], str]:
+        """Return what the judge says of each question, and why some have no verdict."""
+        try:
+            found = self.judge.judge(
+                prompts=[question.instruction for question in questions],
+                completions=[[question.first, question.second] for question in questions],
+                shuffle_order=False,
+            )
+        except Exception as error:  # a judge asks who knows what, over a network perhaps
+            sentence = " ".join(str(error).split())[:200].rstrip(".")
+            return [None] * len(questions), f"the judge raised {type(error).__name__}: {sentence}".rstrip(": ")
         if not isinstance(found, Sequence) or len(found) != len(questions):
             raise NoiseError(f"judge {self.name!r} must return {len(questions)} verdicts, got {shown(found)}.")
-        return list(found)
+        return list(found), "the judge gave no verdict"
 
 
 def load_judge(name: str, retries: int) -> PythonJudge:

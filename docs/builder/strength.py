@@ -1,0 +1,93 @@
+"""How the pick of `neft-zoo alpha` compares with the best of a grid of strengths, and what each cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from neft_zoo import registry
+from neft_zoo.compare.statistics import Difference, paired
+
+from .metrics import metric
+from .outcomes import POINTS, STEPS, Experiment, Row
+from .tables import interval_text, number, table
+
+SWEEPS = Path(__file__).parents[1] / "strength"  # what neft-zoo alpha wrote, a file per strategy
+FEWEST = 3  # strengths that make a grid
+
+
+def compared(experiments: list[Experiment], names: list[str], sweeps: Path = SWEEPS) -> str:
+    """Return a table and a sentence for each strategy and experiment with a grid of alphas; "" without one."""
+    plain = [each for each in experiments if each.budget == STEPS]
+    found = [_compared(each, name, sweeps / f"{name}.json") for name in names for each in plain]
+    return "\n\n".join(filter(None, found))
+
+
+def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
+    grid = alphas(experiment, name)
+    seeds = shared([experiment.rows[0], *grid.values()])
+    if len(grid) < FEWEST or not seeds:
+        return None
+    ends, bests = ({a: _gap(experiment, row, point, seeds) for a, row in grid.items()} for point in POINTS)
+    best = min(grid, key=lambda alpha: ends[alpha].mean or 0.0)
+    digits = metric("test_loss").digits
+    lines = [
+        (
+            f"**{alpha:g}**" if alpha == best else f"{alpha:g}",
+            *(interval_text(each[alpha], digits) for each in (ends, bests)),
+            number(_cpu(row, seeds), 0),
+        )
+        for alpha, row in grid.items()
+    ]
+    heads = ("alpha", *(f"test loss less `none`, {told}" for told in POINTS.values()), "CPU seconds of training")
+    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    spent = [_cpu(row, seeds) for row in grid.values()]
+    cost = None if None in spent else sum(each for each in spent if each is not None)
+    told = _sentence(ends, best, cost, sweep)
+    return f"**`{name}`**, {experiment.dataset}, {count}:\n\n{table(heads, lines)}\n\n{told}"
+
+
+def alphas(experiment: Experiment, name: str) -> dict[float, Row]:
+    """Return the rows of a strategy that differ in nothing but a constant alpha, by it."""
+    rows = [row for row in experiment.rows if row.entry == name and ("test_loss", "end") in row.cells]
+    found = {row.arguments["alpha"]: row for row in rows if isinstance(row.arguments.get("alpha"), int | float)}
+    same = {a: row for a, row in found.items() if row.arguments == registry.make(name, alpha=a).to_dict()}
+    return dict(sorted(same.items()))
+
+
+def shared(rows: list[Row]) -> list[int]:
+    """Return the seeds that all rows have measured, so that all strengths are judged alike."""
+    return sorted(set.intersection(*({*row.values("test_loss", "end")} for row in rows)))
+
+
+def _gap(experiment: Experiment, row: Row, point: str, seeds: list[int]) -> Difference:
+    ours, none = (each.values("test_loss", point) for each in (row, experiment.rows[0]))
+    return paired([ours[seed] - none[seed] for seed in seeds])
+
+
+def _cpu(row: Row, seeds: list[int]) -> float | None:
+    spent = row.values("cpu_s", "end")
+    return sum(spent[seed] for seed in seeds) if all(seed in spent for seed in seeds) else None
+
+
+def _sentence(ends: dict[float, Difference], best: float, cost: float | None, sweep: Path) -> str:
+    """Return in words where the sweep's pick lies beside the best of the grid."""
+    gain = ends[best].mean or 0.0
+    said = f"The best of the grid at the end of training is {best:g}." if gain < 0 else "No alpha of the grid gains."
+    spent = "" if cost is None else f" The grid took {number(cost, 0)} s of CPU time in training alone"
+    if not sweep.exists():
+        return f"{said}{spent and spent + '.'} The sweep was not run here."
+    found: dict[str, Any] = json.loads(sweep.read_text(encoding="utf-8"))
+    low, pick, high = (found[edge] for edge in ("low", "pick", "high"))
+    if pick is None or low is None:
+        return f"{said} The sweep found no strength that costs enough to pick one."
+    ends_at = "upward" if high is None else f"to {high:.3g}"
+    said += f" The sweep picks {pick:.3g} and says to search from {low:.3g} {ends_at}: the best is "
+    said += "inside" if low <= best <= (high or math.inf) else "outside"
+    near = min(ends, key=lambda alpha: abs(math.log(alpha / pick)) if alpha else math.inf)
+    if gain < 0:
+        share = (ends[near].mean or 0.0) / gain
+        said += f", and {near:g}, the grid's nearest to the pick, has {share:.0%} of its gain"
+    return f"{said}.{spent + ', the' if spent else ' The'} sweep {number(found['cpu_s'], 0)} s."
