@@ -14,6 +14,7 @@ from test_compare import tiny  # noqa: F401 - a fixture
 
 from neft_zoo.cli import main
 
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 # Ray's workers are as nice as can be unless told otherwise, and starve next to other tests.
 QUIET = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "RAY_worker_niceness": "0"})
 
@@ -57,17 +58,24 @@ def cluster(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+    start = [*RAY, "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
     head = [*start, "--head", f"--port={port}", "--include-dashboard=false"]
     nodes = [subprocess.Popen(head, **QUIET)]
     try:
         address = f"127.0.0.1:{port}"
         wait_for(lambda: connects(port), nodes[0])
         nodes.append(subprocess.Popen([*start, f"--address={address}"], **QUIET))
+        wait_for(lambda: nodes_of(address) == 2, nodes[1])
         yield address, nodes[1]
     finally:
         for node in nodes:
             kill(node)
+
+
+def nodes_of(address):
+    """Return how many nodes of a cluster can be given work."""
+    told = subprocess.run([*RAY, "status", f"--address={address}"], capture_output=True, text=True).stdout
+    return told.partition("Active:")[2].partition("Pending:")[0].count("node_")
 
 
 def connects(port):
@@ -75,10 +83,10 @@ def connects(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for(happens, process, seconds=600):
+def wait_for(happens, process, told=os.devnull, seconds=600):
     deadline = time.monotonic() + seconds
     while not happens():
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline and process.poll() is None, Path(told).read_text()
         time.sleep(0.1)
 
 
@@ -89,7 +97,7 @@ def test_the_grid_survives_a_dead_node(tiny, tmp_path, cluster):  # noqa: F811
     remote = [*argv, "--seeds", "2", "--output", str(tmp_path / "remote"), "--ray", address]
     with open(tmp_path / "err.txt", "w") as err:
         driver = subprocess.Popen([sys.executable, "-m", "neft_zoo", *remote], stderr=err)
-        wait_for(lambda: any("_work" in name for name in names(node)), driver)
+        wait_for(lambda: any("_work" in name for name in names(node)), driver, tmp_path / "err.txt")
         time.sleep(1)
         assert driver.poll() is None and any("_work" in name for name in names(node))
         kill(node)
