@@ -11,7 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from neft_zoo import NoiseError, step, tap
+from neft_zoo import NoiseError, chunks, tap
 from neft_zoo.batch import Batch
 from neft_zoo.distributions import Gaussian
 from neft_zoo.divergences import DIVERGENCES, divergence
@@ -127,7 +127,7 @@ def two_passes(model, inputs, name):
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)
 @pytest.mark.parametrize(("name", "kept"), [*((name, 0) for name in DIVERGENCES), ("js", tap.KEPT_LOGITS)])
 def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name, kept, monkeypatch):
-    monkeypatch.setattr(step, "POSITIONS_AT_A_TIME", 4)
+    monkeypatch.setattr(chunks, "POSITIONS_AT_A_TIME", 4)
     monkeypatch.setattr(tap, "KEPT_LOGITS", kept)
     inputs = padded(DOCUMENTS)
     found, delta = two_passes(model, inputs, name)
