@@ -28,7 +28,7 @@ def _signed(bits: int) -> int:
 
 
 GOLDEN = _signed(0x9E3779B97F4A7C15)
-# Numbers that are worked on at a time.
+# Numbers that are worked on at a time, on a CPU by each thread.
 BLOCK = {"cpu": 1 << 18}
 GPU_BLOCK = 1 << 24
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
@@ -66,7 +66,8 @@ def blocks(rows: int, width: int, device: str) -> list[slice]:
 
     if torch.compiler.is_compiling():
         return [slice(None)]
-    step = max(1, BLOCK.get(device, GPU_BLOCK) // width)
+    size = BLOCK[device] * torch.get_num_threads() if device in BLOCK else GPU_BLOCK
+    step = max(1, size // width)
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
