@@ -53,7 +53,8 @@ class _Sum(torch.autograd.Function):
     ) -> Tensor:
         wanted = ctx.needs_input_grad[3:]
         grads = [
-            torch.zeros_like(each) if want else None for each, want in zip((weight, bias, *sides), wanted, strict=True)
+            torch.zeros_like(each) if want and each is not None else None
+            for each, want in zip((weight, bias, *sides), wanted, strict=True)
         ]
         total = torch.zeros((), device=weight.device)
         for first in range(0, len(sides[0]), POSITIONS_AT_A_TIME):
