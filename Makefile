@@ -88,13 +88,18 @@ check: setup  ## lint, format check, types, docs
 compare-hook: setup  ## measure this package against transformers' neftune_noise_alpha
 	$(BIN)/python tests/benchmarks/against_hook.py
 
-bench: setup  ## time and memory of noise, steps, divergences and start-up, as ratios: docs/performance.md
+bench: setup  ## time and memory of noise, steps, divergences, comparisons and start-up: docs/performance.md
 	$(BIN)/python tests/benchmarks/adding.py
 	$(BIN)/python tests/benchmarks/cost.py
 	$(BIN)/python tests/benchmarks/divergence.py
+	$(BIN)/python tests/benchmarks/divergence.py --step --words 32768 --naive
 	$(BIN)/python tests/benchmarks/divergence.py --step
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/startup.py --answers
+	$(BIN)/python tests/benchmarks/comparing.py
+	$(BIN)/python tests/benchmarks/adding.py --growth build/noise.json
+	$(BIN)/python tests/benchmarks/divergence.py --growth build/divergence.json
+	$(BIN)/python tests/benchmarks/plots.py build/noise.json build/divergence.json
 
 bench-gpu: setup  ## the same on CUDA: the kernel, a step, the divergence
 	$(BIN)/python tests/benchmarks/adding.py --shape 8,2048,4096 --rounds 50

@@ -188,7 +188,8 @@ class VirtualAdversarial(Ascends, ComparesPredictions):
         clean, current = step.run(None), leaf(noise)
         for _ in range(self.steps):
             done = step.run(current)
-            gradients = step.gradients(step.divergence(self.divergence, clean, done, constant=True), done.deltas)
+            apart = step.divergence(self.divergence, clean, done, constant=True, trains=False)
+            gradients = step.gradients(apart, done.deltas)
             moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
             current = step.fixed(moved, noise)
         worst = step.run(current)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from neft_zoo import randomness
 from neft_zoo.errors import NoiseError
@@ -24,6 +24,9 @@ class ElementDropout:
 
     p: Scalar
 
+    pointwise: ClassVar[bool] = True
+    passes_gradients: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_scalar("p", self.p, 0, ALMOST_ONE)
 
@@ -38,6 +41,9 @@ class TokenCut:
     """Sets whole tokens to 0 with probability p, never a document's first token nor a special one."""
 
     p: Scalar
+
+    pointwise: ClassVar[bool] = True
+    passes_gradients: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_scalar("p", self.p, 0, ALMOST_ONE)

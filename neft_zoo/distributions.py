@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -22,7 +23,8 @@ class Distribution(Protocol):
     """Draws zero-mean float32 numbers; `rms` is their root mean square (dimensionless).
 
     One that also states `pointwise = True` may be asked for any part of the batch: what it draws at a position depends
-    on no other. What it returns may be written to.
+    on no other. One that must look at all positions first may offer `in_parts`, as `Sphere` does. What a distribution
+    returns may be written to.
     """
 
     @property
@@ -72,7 +74,7 @@ class Gaussian:
         check_number("rms", self.rms)
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        return randomness.normal(batch.stream("what"), width) * self.rms
+        return randomness.normal(batch.stream("what"), width).mul_(self.rms)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Rademacher:
         check_number("rms", self.rms)
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        return randomness.signs(batch.stream("what"), width) * self.rms
+        return randomness.signs(batch.stream("what"), width).mul_(self.rms)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Laplace:
         check_number("rms", self.rms)
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        return randomness.laplace(batch.stream("what"), width) * self.rms
+        return randomness.laplace(batch.stream("what"), width).mul_(self.rms)
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,18 @@ class Sphere:
         check_number("rms", self.rms)
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        from torch import linalg  # late: `neft-zoo list` works without it
+        draw = self.in_parts(batch, width)
+        return draw(slice(None)).view(*batch.input_ids.shape, width)
 
-        direction = randomness.normal(batch.stream("what"), width)
-        mean_square = batch.document_sum(linalg.vector_norm(direction, dim=-1).square() / width) / batch.lengths
+    def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]]:
+        """Return what draws a stretch of the positions; all are drawn before, for the norm, but never held at once."""
+        from torch import cat, linalg  # late: `neft-zoo list` works without it
+
+        keys = batch.stream("what").flatten()
+        cut = randomness.blocks(len(keys), width, keys.device.type)
+        norms = cat([linalg.vector_norm(randomness.normal(keys[block], width), dim=-1) for block in cut])
+        squares = norms.view(batch.input_ids.shape).square() / width
+        mean_square = batch.document_sum(squares) / batch.lengths
         # Padding may hold a document without a real token, hence without a norm.
-        return direction.mul_((self.rms / mean_square.clamp(min=1e-30).sqrt())[..., None])
+        scale = (self.rms / mean_square.clamp(min=1e-30).sqrt()).view(-1, 1)
+        return lambda part: randomness.normal(keys[part], width).mul_(scale[part])

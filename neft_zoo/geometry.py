@@ -154,13 +154,16 @@ class Projected:
         return replace(self, basis=directions[:, -self.k :].T.float().contiguous())
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        delta = self.noise(embeds, batch)
+        return self.project(delta.flatten(0, 1)).view_as(delta)
+
+    def project(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Return what is left of a noise, token by token."""
         if self.basis is None:
             raise NoiseError("token_subspace must be prepared with the model's embedding table first.")
         from torch import autocast
 
-        delta, basis = self.noise(embeds, batch), self.basis.to(embeds.device)
-        with autocast(delta.device.type, enabled=False):  # rounded to bf16 it would not be orthogonal
-            rows = delta.flatten(0, 1)
+        basis = self.basis.to(rows.device)
+        with autocast(rows.device.type, enabled=False):  # rounded to bf16 it would not be orthogonal
             onto = rows @ basis.T
-            kept = onto @ basis if self.keep == "onto" else rows.addmm(onto, basis, alpha=-1)
-        return kept.view_as(delta)
+            return onto @ basis if self.keep == "onto" else rows.addmm(onto, basis, alpha=-1)

@@ -8,6 +8,7 @@ from torch import nn
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.parts import base_model, find_head
+from neft_zoo.sharding import gathers_late, is_local
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,13 +27,24 @@ class LanguageHead:
         if self.project is None:
             raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
         config = base.config.get_text_config()
+        self.split = gathers_late(model)
         self.scale = _logit_scale(config)
         caps = (getattr(config, name, None) for name in SOFT_CAPS)
         self.cap = next((cap for cap in caps if cap is not None), None)
 
     def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        logits = self.project(hidden).float() * self.scale
+        return self.finish(self.project(hidden))
+
+    def finish(self, projected: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """Return the logits, given the projection."""
+        logits = projected.float() * self.scale
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
+
+    def is_one_product(self) -> bool:
+        """Return whether the projection is a product with a weight that this process holds, and nobody looks on."""
+        head = self.project
+        watched = head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head)
+        return type(head) is nn.Linear and not watched and not self.split and is_local(head.weight)
 
 
 def _logit_scale(config: Any) -> float:

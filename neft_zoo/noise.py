@@ -24,8 +24,8 @@ class Noise(Protocol):
     """Returns delta, not the perturbed embedding: mask, bound, sign and logging are then the same for every entry.
 
     Delta is float32 also for a bf16 model (it is rounded once, where it is added), and 0 on padding. A noise that
-    states `pointwise = True` may be asked for any part of the batch: what it adds at a position depends on no other,
-    and passes no gradients.
+    states `pointwise = True` may be asked for any part of the batch: what it adds at a position depends on no other.
+    One that is made of the embeddings and passes gradients to them states `passes_gradients = True` as well.
     """
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]: ...

@@ -28,8 +28,8 @@ def _signed(bits: int) -> int:
 
 
 GOLDEN = _signed(0x9E3779B97F4A7C15)
-# Numbers that are worked on at a time.
-BLOCK = {"cpu": 1 << 19}
+# Numbers that are worked on at a time, on a CPU by each thread.
+BLOCK = {"cpu": 1 << 18}
 GPU_BLOCK = 1 << 24
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
@@ -66,7 +66,8 @@ def blocks(rows: int, width: int, device: str) -> list[slice]:
 
     if torch.compiler.is_compiling():
         return [slice(None)]
-    step = max(1, BLOCK.get(device, GPU_BLOCK) // width)
+    size = BLOCK[device] * torch.get_num_threads() if device in BLOCK else GPU_BLOCK
+    step = max(1, size // width)
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
@@ -74,7 +75,7 @@ def bits(keys: Int[Tensor, "*shape"], width: int) -> Int[Tensor, "*shape width"]
     """Return `width` random 32-bit integers per key, two of each hash."""
     import torch
 
-    counters = keys.new_ones((width + 1) // 2).cumsum(0) * GOLDEN
+    counters = torch.arange(1, (width + 1) // 2 + 1, device=keys.device).mul_(GOLDEN)
     return mix(keys[..., None] + counters).view(torch.int32)[..., :width]
 
 
@@ -132,5 +133,5 @@ def normal(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape wid
 @_in_blocks
 def laplace(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
     """Draw from the Laplace distribution with mean 0 and standard deviation 1."""
-    drawn = (bits(keys, width) | 1).float()
-    return (drawn.abs() * 2.0**-31).log_().mul_(math.sqrt(0.5)).copysign_(drawn)
+    drawn = bits(keys, width).bitwise_or_(1).float()
+    return drawn.abs().mul_(2.0**-31).log_().mul_(math.sqrt(0.5)).copysign_(drawn)

@@ -18,6 +18,16 @@ def is_whole(weight: Any) -> bool:
     return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"
 
 
+def is_local(weight: Any) -> bool:
+    """Return whether a weight is all on this process and stays there, so that its gradient can be made by hand."""
+    return is_whole(weight) and getattr(weight, "is_leaf", False) and not hasattr(weight, "ds_id")
+
+
+def gathers_late(model: nn.Module) -> bool:
+    """Return whether FSDP2 frees and gathers the model or its head."""
+    return any(hasattr(unit, "set_reshard_after_backward") for unit in (find_head(model), model))
+
+
 def whole(weights: Sequence[Any], changed: bool = False) -> AbstractContextManager[Any]:
     """Return a context in which every process holds these weights as a whole, where ZeRO-3 has split them.
 

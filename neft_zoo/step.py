@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from neft_zoo.batch import IGNORED, Batch
+from neft_zoo.chunks import Part, sum_in_chunks
 from neft_zoo.divergences import Divergence, divergence
 from neft_zoo.errors import NoiseError
 from neft_zoo.head import LanguageHead
@@ -21,9 +21,6 @@ from neft_zoo.tap import Tap
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-
-# Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
-POSITIONS_AT_A_TIME = 128
 
 
 @dataclass
@@ -103,28 +100,28 @@ class Step:
         """Return the loss of the step with the parts that were counted before."""
         return sum(self._kept, start=loss)
 
-    def divergence(self, name: Divergence, first: Pass, second: Pass, constant: bool = False) -> Float[Tensor, ""]:
+    def divergence(
+        self, name: Divergence, first: Pass, second: Pass, constant: bool = False, trains: bool = True
+    ) -> Float[Tensor, ""]:
         """Return the divergence of two passes' predictions over the graded tokens, on the trainer's loss scale.
 
         Few logits are kept by the passes and compared as they are. Otherwise the hidden states are projected through
-        the LM head once more, in chunks that are computed again in the backward pass, so that no tensor of all
-        positions by all words exists beside those of the passes.
+        the LM head once more, in chunks, so that no tensor of all positions by all words exists beside those of the
+        passes.
 
         Args:
             name: which divergence.
             first, second: its two sides, in this order.
             constant: no gradient flows into the first side, nor into the LM head through it.
+            trains: the LM head gets gradients; without, only what comes before it.
         """
-        (one, two), logits, chunked = self._predictions(self.graded, first, second)
-        compare = partial(_divergence, logits, name, constant)
-        return self.per_token(chunked(compare, one.detach() if constant else one, two))
+        return self._compared(partial(_divergence, name, constant), [first, second], self.graded, trains=trains)
 
     def cross_entropy(self, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
         """Return the loss of a pass against other labels, on the trainer's loss scale."""
         targets = labels[:, 1:]
         graded = targets != IGNORED
-        (rows,), logits, chunked = self._predictions(graded, done)
-        return self.per_token(chunked(partial(_cross_entropy, logits), rows, targets[graded]))
+        return self._compared(_cross_entropy, [done], graded, targets[graded])
 
     @property
     def graded(self) -> Tensor:
@@ -139,15 +136,18 @@ class Step:
             return total / self.graded.sum().clamp(min=1)
         return total * self.token_weight
 
-    def _predictions(self, graded: Tensor, *passes: Pass) -> tuple[list[Tensor], Callable[[Tensor], Tensor], Any]:
-        """Return what the passes have at these positions, what makes logits of that, and how that is gone through."""
+    def _compared(
+        self, part: Part, passes: list[Pass], places: Tensor, *known: Tensor, trains: bool = True
+    ) -> Float[Tensor, ""]:
+        """Return what `part` makes of the logits that the passes have at these places, on the trainer's loss scale."""
         head = LanguageHead(self.tap.model)
-        kept, hidden = [done.logits for done in passes], [done.hidden for done in passes]
-        if any(each is None for each in hidden):
+        kept = [done.logits[:, :-1][places].float() for done in passes if done.logits is not None]
+        hidden = [done.hidden[:, :-1][places] for done in passes if done.hidden is not None]
+        if len(hidden) < len(passes):
             raise NoiseError(f"model must call its backbone for a loss, got {type(self.tap.model).__name__}.")
-        whole = all(each is not None for each in kept)
-        rows = [each[:, :-1][graded] for each in (kept if whole else hidden) if each is not None]
-        return (rows, torch.Tensor.float, lambda part, *sides: part(*sides)) if whole else (rows, head, _in_chunks)
+        if len(kept) == len(passes):
+            return self.per_token(part(*kept, *known))
+        return self.per_token(sum_in_chunks(part, head, hidden, *known, trains=trains))
 
     def _same_dropout(self) -> None:
         """Let every pass start from the random state that the first one started from."""
@@ -162,19 +162,9 @@ class Step:
             torch.cuda.set_rng_state(self._dropout[1], device)
 
 
-def _in_chunks(part: Callable[..., Tensor], one: Tensor, other: Tensor) -> Tensor:
-    """Return the sum of what `part` makes of stretches of the positions, computed again in the backward pass."""
-    chunks = zip(one.split(POSITIONS_AT_A_TIME), other.split(POSITIONS_AT_A_TIME), strict=True)
-    parts = [checkpoint(part, *chunk, use_reentrant=False) for chunk in chunks]
-    return sum(parts, start=one.new_zeros((), dtype=torch.float32))
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
 
 
-def _cross_entropy(logits: Callable[[Tensor], Tensor], rows: Tensor, targets: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits(rows), targets, reduction="sum")
-
-
-def _divergence(
-    logits: Callable[[Tensor], Tensor], name: Divergence, constant: bool, first: Tensor, second: Tensor
-) -> Tensor:
-    one = logits(first)
-    return divergence(name, one.detach() if constant else one, logits(second)).sum()
+def _divergence(name: Divergence, constant: bool, first: Tensor, second: Tensor) -> Tensor:
+    return divergence(name, first.detach() if constant else first, second).sum()

@@ -31,7 +31,7 @@ EDITED = "        table = find_embedding(self.model).weight.data\n        extra 
 LENGTHS = 'lengths = batch.lengths if self.length == "document" else batch.lengths.new_tensor(embeds.shape[1])'
 DRAW = 'return randomness.uniform(batch.stream("what"), width)'
 ONE_SIDED = 'return (randomness.uniform(batch.stream("what"), width) + 1) / 2'
-GAUSSIAN = 'normal(batch.stream("what"), width) * self.rms'
+GAUSSIAN = 'normal(batch.stream("what"), width).mul_(self.rms)'
 SHAKEN = "(draw(weight, key, target.name, randomness.normal) * size).to(weight.dtype)\n"
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
 KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
@@ -104,9 +104,9 @@ MISTAKES = (
     (13, "a radius that only guards against 0 / 0", "test_ascent.py::test_a_radius_is_a_radius[smart-right]",
      ("ball", "return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)", GUARD)),
     (14, "a divergence over padding", GRADED,
-     ("step", "_predictions(self.graded, first", "_predictions(self.graded | ~self.graded, first")),
+     ("step", "[first, second], self.graded,", "[first, second], self.graded | ~self.graded,")),
     (14, "a divergence over the prompt", GRADED,
-     ("step", "_predictions(self.graded, first", "_predictions(self.batch.real[:, 1:], first")),
+     ("step", "[first, second], self.graded,", "[first, second], self.batch.real[:, 1:],")),
     (14, "a divergence summed over tokens", GRADED, ("step", MEAN, "return total")),
     (14, "a divergence averaged per micro-batch", f"{SPLIT}[r3f]", ("step", "return total * self.token_weight", MEAN)),
     (15, "JS with its arguments reversed", "test_divergences.py::test_a_divergence_equals_its_definition[js-1.0]",
@@ -123,7 +123,7 @@ MISTAKES = (
      ("step", "        self.passes.append(done)\n",
       "        self.passes.append(done)\n        self.tap.model.zero_grad()\n")),
     (18, "the variance of a distribution used as its deviation", f"{RMS}[Gaussian]",
-     ("distributions", GAUSSIAN, f"{GAUSSIAN}**2")),
+     ("distributions", GAUSSIAN, GAUSSIAN.replace("rms", "rms**2"))),
     (18, "the variance of a size used as its deviation", f"{DISTRIBUTION}[pdr-right]",
      ("scales", "* value_at(self.size, batch.progress)", "* value_at(self.size, batch.progress) ** 2")),
     (19, "weight noise added and subtracted in place",

@@ -1,6 +1,8 @@
 """Divergences against their textbook definitions, and over the graded tokens of a batch."""
 
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from neft_zoo import NoiseError, step, tap
+from neft_zoo import NoiseError, chunks, step, tap
 from neft_zoo.batch import Batch
+from neft_zoo.chunks import sum_in_chunks
 from neft_zoo.distributions import Gaussian
 from neft_zoo.divergences import DIVERGENCES, divergence
 from neft_zoo.head import LanguageHead
@@ -127,7 +130,7 @@ def two_passes(model, inputs, name):
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)
 @pytest.mark.parametrize(("name", "kept"), [*((name, 0) for name in DIVERGENCES), ("js", tap.KEPT_LOGITS)])
 def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name, kept, monkeypatch):
-    monkeypatch.setattr(step, "POSITIONS_AT_A_TIME", 4)
+    monkeypatch.setattr(chunks, "POSITIONS_AT_A_TIME", 4)
     monkeypatch.setattr(tap, "KEPT_LOGITS", kept)
     inputs = padded(DOCUMENTS)
     found, delta = two_passes(model, inputs, name)
@@ -156,6 +159,47 @@ def test_few_logits_are_not_computed_again(model, kept, monkeypatch):
     two_passes(model, inputs, "js")[0].backward()
     graded = sum(len(document) - 2 for document in DOCUMENTS)
     assert calls == [len(DOCUMENTS)] * 2 + ([] if kept else [graded] * 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("wanted", ["all", "hidden states", "head"])
+@pytest.mark.parametrize("constant", [False, True])
+def test_gradients_made_on_the_way_are_those_of_chunks_that_are_computed_again(
+    wanted, constant, bias, dtype, monkeypatch
+):
+    monkeypatch.setattr(chunks, "POSITIONS_AT_A_TIME", 4)
+    torch.manual_seed(0)
+    project = torch.nn.Linear(8, 31, bias=bias).to(dtype).requires_grad_(wanted != "hidden states")
+    config = SimpleNamespace(final_logit_softcapping=3.0, model_type="gemma2")
+    config.get_text_config = lambda: config
+    head = LanguageHead(SimpleNamespace(config=config, get_output_embeddings=lambda: project))
+    sides = [(3 * torch.randn(10, 8)).to(dtype).requires_grad_(wanted != "head") for _ in range(2)]
+    leaves = [each for each in (*sides, *project.parameters()) if each.requires_grad]
+
+    def run():
+        found = sum_in_chunks(partial(step._divergence, "kl", constant), head, sides)
+        return found, torch.autograd.grad(2 * found, leaves, allow_unused=constant)
+
+    assert head.is_one_product()
+    value, fast = run()
+    project.register_forward_hook(lambda *_: None)
+    assert not head.is_one_product()
+    expected, slow = run()
+    torch.testing.assert_close(value, expected)
+    close = {} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    for one, other in zip(fast, slow, strict=True):
+        torch.testing.assert_close(one, torch.zeros_like(one) if other is None else other, **close)
+
+
+def test_a_head_that_does_not_train_gets_no_gradient():
+    project = torch.nn.Linear(8, 31)
+    config = SimpleNamespace(model_type="llama")
+    config.get_text_config = lambda: config
+    head = LanguageHead(SimpleNamespace(config=config, get_output_embeddings=lambda: project))
+    sides = [torch.randn(3, 8, requires_grad=True) for _ in range(2)]
+    sum_in_chunks(partial(step._divergence, "js", False), head, sides, trains=False).backward()
+    assert all(each.grad.any() for each in sides) and project.weight.grad is project.bias.grad is None
 
 
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)

@@ -215,7 +215,7 @@ def test_layers_that_fsdp_computes_again_are_found_in_their_wrappers(llama):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["neft_uniform", "neft_gaussian", "token_relative", "dx_laplace"])
+@pytest.mark.parametrize("name", ["neft_uniform", "neft_gaussian", "token_relative", "dx_laplace", "neft_sphere"])
 def test_adding_block_by_block_is_adding_the_whole(name, dtype, monkeypatch):
     noise, batch = make(name).noise, Batch.from_inputs({"input_ids": IDS}, key=5)
     embeds = torch.randn(*IDS.shape, 33, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
@@ -230,6 +230,21 @@ def test_adding_block_by_block_is_adding_the_whole(name, dtype, monkeypatch):
     assert torch.equal(gradient, weights.to(dtype)), "the noise passes none"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["embedding_dropout", "token_dropout"])
+def test_noise_made_of_the_embeddings_passes_gradients_block_by_block(name, dtype, monkeypatch):
+    noise, batch = make(name, p=0.4).noise, Batch.from_inputs({"input_ids": IDS}, key=5)
+    embeds = torch.randn(*IDS.shape, 33, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    weights = torch.randn(*IDS.shape, 33)
+    whole = add_rounded(embeds, noise(embeds, batch), batch)
+    (expected,) = torch.autograd.grad((whole.float() * weights).sum(), embeds)
+    monkeypatch.setitem(randomness.BLOCK, "cpu", 70)
+    parts, _ = add_drawn(embeds, noise, batch)
+    (gradient,) = torch.autograd.grad((parts.float() * weights).sum(), embeds)
+    assert torch.equal(parts, whole) and torch.equal(gradient, expected)
+    assert not torch.equal(gradient, weights.to(dtype))
+
+
 def test_noise_that_looks_around_is_drawn_as_a_whole():
     batch = Batch.from_inputs({"input_ids": IDS}, key=5)
-    assert add_drawn(torch.randn(*IDS.shape, 8), make("neft_sphere").noise, batch) is None
+    assert add_drawn(torch.randn(*IDS.shape, 8), make("cutoff_span").noise, batch) is None

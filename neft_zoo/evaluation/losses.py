@@ -15,10 +15,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from neft_zoo.batch import IGNORED, Batch, step_key
+from neft_zoo.chunks import POSITIONS_AT_A_TIME
 from neft_zoo.evaluation.subject import Row, Subject
+from neft_zoo.head import LanguageHead
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
 from neft_zoo.parts import base_model, find_backbone
-from neft_zoo.step import POSITIONS_AT_A_TIME, LanguageHead
 from neft_zoo.tap import Tap
 from neft_zoo.vocabulary import known_tokens
 

@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--growth", type=Path, metavar="FILE", help="measure growth instead, into a JSON file")
     options = parser.parse_args()
     if options.growth:
+        options.growth.parent.mkdir(parents=True, exist_ok=True)
         options.growth.write_text(json.dumps({**machine(), **growth(options.rounds)}, indent=2) + "\n")
         return
     entries = options.entries.split(",") if options.entries else single_pass()

@@ -39,7 +39,7 @@ def sides(tokens: int, width: int, words: int, trained: bool) -> tuple[Callable[
     model: Any = SimpleNamespace(get_output_embeddings=lambda: head, config=config)
     batch: Any = SimpleNamespace(graded=torch.ones(1, tokens + 1, dtype=torch.bool, device=DEVICE))
     step = Step(SimpleNamespace(model=model), batch, lambda ids: None)  # pyright: ignore[reportArgumentType]
-    passes: list[Any] = [SimpleNamespace(hidden=one), SimpleNamespace(hidden=two)]
+    passes: list[Any] = [SimpleNamespace(hidden=each, logits=None) for each in (one, two)]
 
     def backward(value: torch.Tensor) -> list[torch.Tensor]:
         leaves = [one, two, *([head.weight] if trained else [])]
@@ -118,6 +118,7 @@ def main() -> None:
     if options.step:
         of_steps(options.words, options.naive)
     elif options.growth:
+        options.growth.parent.mkdir(parents=True, exist_ok=True)
         options.growth.write_text(json.dumps({**machine(), "words": growth(options.rounds)}, indent=2) + "\n")
     else:
         compare(2048, 256, 32000, options.rounds)

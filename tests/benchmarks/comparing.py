@@ -1,0 +1,39 @@
+"""Seconds of `neft-zoo compare` over short runs, as a ratio to the sum of what their training takes.
+
+python tests/benchmarks/comparing.py [--steps 40] [--seeds 4]
+
+Beyond training there are imports, model, data, the measurement of every run's end, and processes. One run at a time.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STRATEGIES = ("none", "neft_uniform", "neft_gaussian", "token_relative", "embedding_dropout")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=4)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "short.yaml"
+        recipe.write_text(f"extends: quickstart\nmax_steps: {options.steps}\neval_strategy: epoch\n")
+        command = [sys.executable, "-m", "neft_zoo", "compare", str(recipe), "--strategies", ",".join(STRATEGIES)]
+        command += ["--seeds", str(options.seeds), "--output", f"{folder}/results", "--jobs", "1"]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        whole = time.perf_counter() - started
+        records = [json.loads(file.read_text()) for file in sorted(Path(folder, "results").rglob("*-s*.json"))]
+    training = sum(record["wall_s"] for record in records)
+    print(f"{len(records)} runs of {options.steps} steps: {whole:.1f} s, {training:.1f} s of it training, ", end="")
+    print(f"ratio {whole / training:.2f}")
+
+
+if __name__ == "__main__":
+    main()
