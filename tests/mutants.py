@@ -6,6 +6,7 @@ With --mistakes, put in the mistakes that are listed in mistakes.py instead: the
 import argparse
 import ast
 import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 PASSED, FAILED = 0, 1
 TRAINERS = [f"trl.trainer.{kind}_trainer" for kind in ("sft", "dpo", "kto", "reward", "grpo", "rloo")]
-HEAVY = "pytest hypothesis scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama".split()
+HEAVY = "pytest hypothesis jaxtyping scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama".split()
 CONTEXT.set_forkserver_preload(HEAVY + TRAINERS)
 TESTS = {
     "batch": "test_batch test_parts test_oracles test_cuts",
@@ -105,12 +106,14 @@ def run_tests(folder, tests):
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.chdir(folder)
-    os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1")
+    # Of plugins no test here needs one, and importing them takes longer than most mutants live.
+    os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     sys.dont_write_bytecode = True
+    gc.freeze()  # pytest collects garbage when it ends: not what the libraries have left, every time again
     sys.path[:0] = [folder, f"{folder}/tests"]
     import pytest
 
-    os._exit(pytest.main(["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-W", "ignore", *tests]))
+    os._exit(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-W", "ignore", *tests]))
 
 
 def run(changed, tests, timeout):
