@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 PASSED, FAILED = 0, 1
 TRAINERS = [f"trl.trainer.{kind}_trainer" for kind in ("sft", "dpo", "kto", "reward", "grpo", "rloo")]
-HEAVY = "pytest hypothesis jaxtyping scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama".split()
-CONTEXT.set_forkserver_preload(HEAVY + TRAINERS)
+HEAVY = "pytest hypothesis jaxtyping scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama"
+CONTEXT.set_forkserver_preload(HEAVY.split() + TRAINERS)
 TESTS = {
     "batch": "test_batch test_parts test_oracles test_cuts",
     "distributions": "test_parts test_oracles",

@@ -6,7 +6,6 @@ from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gra
 
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.batch import Batch, step_key
-from neft_zoo.distributions import Gaussian
 from neft_zoo.noise import AtLayers
 from neft_zoo.objectives import Consistency, DropoutConsistency, LayerStability
 from neft_zoo.registry import Strategy
@@ -190,9 +189,3 @@ def test_symnoise_on_a_quadratic_is_the_plain_loss_plus_its_curvature():
 @pytest.mark.parametrize("objective", [DropoutConsistency, LayerStability, Consistency])
 def test_a_consistency_counts_in_full_unless_told_otherwise(objective):
     assert objective() == objective(weight=1.0)
-
-
-@pytest.mark.parametrize("layers", [(), ("1",), (0, "1"), [0], 0])
-def test_layers_are_all_or_numbers(layers):
-    with pytest.raises(NoiseError, match="layers must be 'all' or a list of layer numbers, got"):
-        AtLayers(Gaussian(), layers)
