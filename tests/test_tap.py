@@ -19,7 +19,7 @@ from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise, AtLayers
 from neft_zoo.parts import find_backbone, find_layers
 from neft_zoo.rounding import add_drawn, add_rounded
-from neft_zoo.scales import Fixed, Relative
+from neft_zoo.scales import ByLength, Fixed, Relative
 from neft_zoo.tap import Tap
 
 NEFT = make("neft_uniform").noise
@@ -142,6 +142,31 @@ def test_layers_get_noise_of_their_own(llama, batch):
     assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3]
 
 
+def test_on_layers_there_is_no_factor_of_an_embedding(llama, batch):
+    found = []
+    for space in ("scaled", "raw"):
+        model = llama()
+        with Tap(model, layers=True).open(
+            AtLayers(AdditiveNoise(Uniform(), ByLength(5.0, space=space))), batch
+        ) as done:
+            model(IDS)
+        found.append(done.deltas[1])
+    assert found[0].any() and torch.equal(*found)
+
+
+def test_a_pass_without_gradients_leaves_no_trace_of_layers(llama, batch):
+    model = llama()
+    tap = Tap(model, layers=True)
+    with tap.open(AtLayers(NEFT), batch) as done:
+        model(IDS)
+        kept = done.inputs[1]
+        with torch.no_grad():
+            model(IDS)
+            hidden = torch.zeros(2, 6, 32)
+            assert tap.at_layer(hidden, 0) is None and not hasattr(hidden, taps.ADDED)
+        assert done.inputs[1] is kept
+
+
 @pytest.mark.parametrize("checkpointing", ["none", "transformers", "with hooks inside"])
 def test_a_layers_gradient_is_that_of_the_noise_it_saw(llama, batch, checkpointing):
     """With checkpointing the block is computed again in the backward pass, and must see the same noise."""
@@ -172,6 +197,25 @@ def test_hidden_is_what_the_head_sees(llama, batch):
     with tap.open(None, batch) as done:
         assert torch.equal(model(IDS, return_dict=False)[0], logits)
     assert torch.equal(model.lm_head(done.hidden), logits)
+
+
+def test_a_batch_is_read_from_the_calls_of_an_open_pass_that_carries_gradients(llama, batch):
+    model, seen = llama(), []
+    tap = Tap(model, read=lambda told: seen.append(told["input_ids"]) or batch)
+    model(input_ids=IDS)
+    with tap.open(NEFT, None) as done:
+        with torch.no_grad():
+            model(input_ids=IDS)
+        assert not seen and done.batch is None
+        model(input_ids=IDS)
+    assert done.batch is batch and len(seen) == 1 and done.deltas
+
+
+def test_numbers_of_layers_must_be_the_models(llama):
+    Tap(llama(), layers=(-2, 1))
+    for number in (2, -3):
+        with pytest.raises(NoiseError, match=f"layers must lie between -2 and 1, got {number}"):
+            Tap(llama(), layers=(0, number))
 
 
 def test_logits_are_kept_where_they_are_few(llama, batch, monkeypatch):
