@@ -198,7 +198,9 @@ def main():
     known, results = json.loads(options.json.read_text()) if options.again else [], []
     for module in options.module or TESTS:
         results += change_everywhere(module, options, known)
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        done = {result["module"] for result in results}
+        later = [result for result in known if result["module"] not in done]  # should this run be interrupted
+        options.json.write_text(json.dumps(results + later, indent=1) + "\n")
     if options.module is None:
         survivors.write(ROOT / "docs" / "mutants.md", results, options.limit)
 
