@@ -93,6 +93,22 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     provenance.check(tmp_path, make("neft_uniform"))
 
 
+@pytest.mark.cell("Faults", "full disk while noise.json is written")
+def test_a_file_that_ends_half_way_leaves_the_earlier_one(tmp_path):
+    """The system itself refuses to go on in the middle of the file, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="there is no limit of file sizes on this system")
+    provenance.write(tmp_path, make("neft_uniform"))
+    before, (soft, hard) = (tmp_path / "noise.json").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            provenance.write(tmp_path, make("symnoise"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.json"]
+    assert (tmp_path / "noise.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
