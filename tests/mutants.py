@@ -161,23 +161,25 @@ def put_mistakes_in(options):
 
 def change_everywhere(module, options, known):
     """Run the mutants of a module; yield what became of each. Those that are known to be killed are not run."""
-    tests = [f"{name}.py" for name in TESTS[module].split()]
-    if run({}, tests, options.timeout) != PASSED:
-        sys.exit(f"the tests of {module} fail without a mutant")
-    source = source_of(module)
+    tests, source = [f"{name}.py" for name in TESTS[module].split()], source_of(module)
     found = list(mutants_of(source))
     random.Random(0).shuffle(found)
 
-    def ending(mutant):
-        line, change, text = mutant
+    def killed(mutant):
+        line, change, _ = mutant
         told = {"module": module, "line": line, "code": source.splitlines()[line - 1].strip(), "change": change}
-        if {**told, "result": "killed"} in known:
-            return {**told, "result": "killed"}
-        noticed = run({module: text}, tests, options.timeout) != PASSED
-        return {**told, "result": "killed" if noticed else "survived"}
+        return {**told, "result": "killed"}
 
+    def ending(mutant):
+        result = killed(mutant)
+        noticed = result in known or run({module: mutant[-1]}, tests, options.timeout) != PASSED
+        return result if noticed else {**result, "result": "survived"}
+
+    drawn = sorted(found[: options.limit])
+    if any(killed(mutant) not in known for mutant in drawn) and run({}, tests, options.timeout) != PASSED:
+        sys.exit(f"the tests of {module} fail without a mutant")
     with ThreadPoolExecutor(options.jobs) as pool:
-        for result in pool.map(ending, sorted(found[: options.limit])):
+        for result in pool.map(ending, drawn):
             print("{result:9} {module}.py:{line} {change}".format(**result), flush=True)
             yield result
 
