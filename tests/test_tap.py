@@ -256,6 +256,16 @@ def test_a_reference_shares_the_noise_without_gradients(llama, batch):
         tap.detach()
 
 
+def test_a_layers_other_arguments_pass_unchanged(llama, batch):
+    tap, hidden = Tap(llama(), layers=True), torch.zeros(2, 6, 32)
+    hook = taps.LayerHook(tap, 0)
+    with tap.open(AtLayers(NEFT), batch):
+        (noisy, *rest), told = hook(None, (hidden, "mask", "positions"), {"use_cache": False})
+        args, named = hook(None, (), {"hidden_states": hidden, "use_cache": False})
+    assert noisy.any() and rest == ["mask", "positions"] and told == {"use_cache": False}
+    assert args == () and torch.equal(named.pop("hidden_states"), noisy) and named == told
+
+
 def test_layers_with_several_states_per_token_are_refused(llama, batch):
     tap = Tap(llama(), layers=True)
     with (
