@@ -7,7 +7,7 @@ from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gra
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.batch import Batch, step_key
 from neft_zoo.noise import AtLayers
-from neft_zoo.objectives import Consistency, DropoutConsistency, LayerStability
+from neft_zoo.objectives import Consistency, DropoutConsistency, Given, LayerStability
 from neft_zoo.registry import Strategy
 
 
@@ -53,6 +53,17 @@ class Signed:
 
 def negative(deltas):
     return {site: -delta for site, delta in deltas.items()}
+
+
+def test_one_pass_is_the_loss_under_the_noise(model):
+    compare(model, "neft_uniform", lambda naive, d: naive.loss(d), alpha=20)
+
+
+def test_noise_that_is_given_is_added_as_it_is_unless_a_sign_is_given():
+    batch = Batch.from_inputs(INPUTS)
+    delta = torch.randn(*INPUTS["input_ids"].shape, 8)
+    assert torch.equal(Given({-1: delta})(delta * 0, batch), delta)
+    assert torch.equal(Given({-1: delta * 0, 0: delta}, sign=-1.0)(delta * 0, batch.at(0)), -delta)
 
 
 def test_symnoise_is_the_mean_of_both_signs_of_one_draw(model):
