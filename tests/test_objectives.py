@@ -131,6 +131,12 @@ def test_lnsr_sums_the_layers_from_the_first_on(model, first):
     compare(model, "lnsr", reference, size=0.5, weight=0.3, first=first)
 
 
+def test_lnsr_begins_at_a_layer_of_the_model(model):
+    LayerStability(first=2).check(model)
+    with pytest.raises(NoiseError, match="first must be below the model's 3 layers, got 3"):
+        LayerStability(first=3).check(model)
+
+
 def test_r_drop_compares_two_dropout_masks(llama):
     model = llama(attention_dropout=0.3, attn_implementation="eager").double().train()
     state = torch.get_rng_state()
