@@ -33,7 +33,7 @@ TESTS = {
     "tokens": "test_parts test_oracles test_attach",
     "noise": "test_parts test_oracles test_tap",
     "tap": "test_tap test_attach",
-    "objectives": "test_parts test_objectives test_mixing",
+    "objectives": "test_parts test_objectives test_mixing test_registry",
     "registry": "test_registry test_parts",
     "provenance": "test_provenance",
 }

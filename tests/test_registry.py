@@ -83,6 +83,26 @@ def test_a_strategy_is_passed_through_and_takes_no_arguments():
         make(strategy, alpha=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "site", "family", "passes"),
+    [
+        ("none", "-", "single pass", 1),
+        ("neft_uniform", "embeddings", "single pass", 1),
+        ("embed_mix", "embeddings", "single pass", 1),
+        ("hype", "layers", "single pass", 1),
+        ("masked_thought", "token ids", "single pass", 1),
+        ("noisy_tune", "weights", "weights", 1),
+        ("r_drop", "dropout", "consistency", 2),
+        ("symnoise", "embeddings", "consistency", 2),
+        ("fgm", "embeddings", "adversarial", 2),
+    ],
+)
+def test_a_strategy_says_where_and_how_it_works(name, site, family, passes):
+    strategy = make(name)
+    assert (strategy.site, strategy.family, strategy.objective.passes) == (site, family, passes)
+    assert strategy.clean == (name in ("none", "noisy_tune"))
+
+
 def test_a_name_is_registered_once():
     def neft_uniform() -> Strategy:
         return Strategy(None)
