@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from neft_zoo.batch import EMBEDDING
 from neft_zoo.parts import embed_scale
-from neft_zoo.rounding import LEFT_OUT, add_rounded
+from neft_zoo.rounding import LEFT_OUT, add_by_keys, add_rounded
 from neft_zoo.sharding import is_whole
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from collections.abc import Mapping, Sequence
+
+    from jaxtyping import Float, Int
     from torch import Tensor, nn
 
     from neft_zoo.batch import Batch
@@ -38,34 +41,56 @@ class Drawn:
         return (embeds.float() + self.rounded).to(embeds.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnForLayer:
+    """A noise on the input of a layer that is known before the pass; the input itself is not.
+
+    Attributes:
+        delta: what the noise adds.
+        keys: of the rounding, should the input be of 16 bits.
+    """
+
+    delta: Float[Tensor, "B L D"]
+    keys: Int[Tensor, "B L"]
+    embeds: ClassVar[None] = None
+
+    def add(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Return the noisy input."""
+        return add_by_keys(hidden, self.delta, self.keys)
+
+
 class Known:
-    """What the hooks of a compiled model add now, read through a global.
+    """What the hooks of a compiled model add now at each site, read through a global.
 
     torch.compile takes a tensor that it reaches through one of torch's own modules, as it reaches a hook's attributes,
     for one of fixed shape, and would compile every length anew.
     """
 
-    drawn: Drawn | None = None
+    drawn: Mapping[int, Drawn | DrawnForLayer] = {}
 
 
 KNOWN = Known()
 
 
-def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> Drawn | None:
-    """Return what a noise will add to the output of `embedding`; None if that cannot be known outside the graph.
+def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> dict[int, Drawn]:
+    """Return what a noise will add to the output of `embedding`; nothing where the table is sharded.
 
-    It cannot where the noise passes gradients to the embeddings (dropout, mixing, a perturbation that is ascended) or
-    where the table is sharded.
+    Noise that passes gradients to the embeddings (dropout, mixing) passes them to this lookup of them.
     """
     if not is_whole(getattr(embedding, "weight", None)):
-        return None
-    with torch.no_grad():
-        embeds = embedding(batch.input_ids)
-    batch = replace(batch, factor=embed_scale(embedding))
-    delta = noise(embeds.requires_grad_(), batch)
-    if delta.requires_grad:
-        return None
-    embeds = embeds.detach()
+        return {}
+    embeds = embedding(batch.input_ids)
+    delta = noise(embeds, replace(batch, factor=embed_scale(embedding)))
     if embeds.dtype not in LEFT_OUT:
-        return Drawn(embeds, delta, delta)
-    return Drawn(embeds, delta, add_rounded(embeds, delta, batch).float() - embeds.float())
+        return {EMBEDDING: Drawn(embeds.detach(), delta, delta)}
+    rounded = add_rounded(embeds, delta, batch).float() - embeds.float()
+    return {EMBEDDING: Drawn(embeds.detach(), delta, rounded)}
+
+
+def draw_for_layers(width: int, noise: Noise, batch: Batch, sites: Sequence[int]) -> dict[int, DrawnForLayer]:
+    """Return what a noise will add to the inputs of layers, of this width; nothing where it looks at them."""
+    unknown = torch.full((1, 1, 1), torch.nan, device=batch.keys.device).expand(*batch.keys.shape, width)
+    if noise(unknown, batch.at(sites[0])).isnan().any():
+        return {}
+    seen = [batch.at(site) for site in sites]
+    return {at.site: DrawnForLayer(noise(unknown, at), at.stream("rounding")) for at in seen}

@@ -144,10 +144,11 @@ def check_calls(trainer: Any, strategy: Strategy, reference: str) -> None:
         raise NoiseError(f"reference must be 'clean' or 'same', got {reference!r}.")
     if trainer.reads_calls and isinstance(strategy.noise, TokenEdit):
         raise NoiseError(f"noise must not edit token ids with {name}, got {strategy.name!r}.")
-    if reference == "same" and (not trainer.reads_calls or strategy.objective.passes > 1):
+    # GRPO and RLOO score references and old log-probabilities ahead, for several steps, and each step draws anew.
+    if reference == "same" and (not trainer.runs_reference or strategy.objective.passes > 1):
         raise NoiseError(
-            f"reference='same' needs a preference or RL trainer and a strategy of one pass, got {name} and "
-            f"{strategy.name!r}."
+            "reference='same' needs a trainer that runs its reference inside the loss (DPO, KTO) and a strategy of "
+            f"one pass, got {name} and {strategy.name!r}."
         )
     if reference == "same" and getattr(trainer.args, "precompute_ref_log_probs", False):
         raise NoiseError("precompute_ref_log_probs must be false with reference='same', got true.")

@@ -49,9 +49,7 @@ class NoiseMixin(Host):
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`; None reads `args.noise` where
             the arguments have such a field, and means no noise otherwise.
         token_counts: how often each token occurs in the training data (V,), for `token_frequency`; None counts them.
-
-        reference: what a pass without gradients inside the loss sees, such as the reference model of DPO: `clean`,
-            the default, or the `same` draw as the policy.
+        reference: what the reference of DPO and KTO sees: `clean`, the default, or the `same` draw as the policy.
 
     Raises:
         NoiseError: before training, if `noise` is not accepted or meets `neftune_noise_alpha`.
@@ -59,6 +57,8 @@ class NoiseMixin(Host):
 
     # True where the model is called with other inputs than `compute_loss` is: they are read from the call then.
     reads_calls: ClassVar[bool] = False
+    # True where `compute_loss` also runs the reference model, which can share the policy's draw then.
+    runs_reference: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -72,11 +72,16 @@ def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], b
     the rms stays, norms stay inside their ball, and noise of mean 0 keeps its mean, as opposite noise is rounded to
     opposite sides. The price is that coordinates far below a step move seldom, and then by a whole one.
     """
+    return add_by_keys(embeds, delta, batch.stream("rounding") if embeds.dtype in LEFT_OUT else batch.keys)
+
+
+def add_by_keys(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], keys: Int[Tensor, "B L"]) -> Tensor:
+    """Do the same with one key of the rounding per position."""
     if embeds.dtype not in LEFT_OUT:
         return embeds + delta.to(embeds.dtype)
     with torch.no_grad():
         width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
-        keys = batch.stream("rounding").flatten()
+        keys = keys.flatten()
         flat, deltas, out = embeds.reshape(-1, width), delta.reshape(-1, width), total.view(-1, width)
         for block in blocks(len(keys), width, embeds.device.type):
             clean = flat[block].float()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.ahead import KNOWN, draw_ahead
+from neft_zoo.ahead import KNOWN, draw_ahead, draw_for_layers
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import AtLayers, Layers, Noise
@@ -88,13 +88,25 @@ class Tap:
     @contextmanager
     def open(self, noise: Noise | None, batch: Batch | None) -> Iterator[Pass]:
         """Yield the record of a pass during which `noise` is added."""
-        if self._embedding is not None and batch is not None and not isinstance(noise, AtLayers | None):
-            KNOWN.drawn = draw_ahead(self._embedding, noise, batch)
+        if self._embedding is not None and batch is not None and noise is not None:
+            KNOWN.drawn = self._ahead(self._embedding, noise, batch)
         self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
         try:
             yield self._pass
         finally:
-            self._noise = self._batch = self._pass = KNOWN.drawn = None
+            self._noise = self._batch = self._pass = None
+            KNOWN.drawn = {}
+
+    def _ahead(self, embedding: nn.Module, noise: Noise, batch: Batch) -> Mapping[int, Any]:
+        """Return what can be known of a noise before the pass, by site."""
+        if not isinstance(noise, AtLayers):
+            return draw_ahead(embedding, noise, batch)
+        width = base_model(self.model).config.get_text_config().hidden_size
+        sites = [index for index in range(self._layers) if self._is_wanted(noise, index)]
+        return draw_for_layers(width, noise.noise, batch, sites)
+
+    def _is_wanted(self, noise: AtLayers, index: int) -> bool:
+        return noise.layers == "all" or index in noise.layers or index - self._layers in noise.layers
 
     @property
     def _live(self) -> bool:
@@ -118,9 +130,7 @@ class Tap:
         if self._live and self._pass is not None:
             self._pass.inputs[index] = hidden
         wanted = self._noise
-        if not isinstance(wanted, AtLayers):
-            return None
-        if wanted.layers != "all" and index not in wanted.layers and index - self._layers not in wanted.layers:
+        if not isinstance(wanted, AtLayers) or not self._is_wanted(wanted, index):
             return None
         if self._live and hidden.dim() != 3:
             name = type(base_model(self.model)).__name__
@@ -133,13 +143,14 @@ class Tap:
     def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
         if not self._live or self._noise is None or self._batch is None or self._pass is None:
             return None
-        drawn = KNOWN.drawn
+        drawn = KNOWN.drawn.get(site)
         # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
         shape = self._batch.input_ids.shape if drawn is None else drawn.delta.shape[:2]
         if embeds.dim() != 3 or embeds.shape[:2] != shape:
             return None
-        if drawn is not None:
-            self._pass.deltas[site], self._pass.embeds[site] = drawn.delta, drawn.embeds
+        if drawn is not None and drawn.delta.shape == embeds.shape:
+            self._pass.deltas[site] = drawn.delta
+            self._pass.embeds[site] = embeds if drawn.embeds is None else drawn.embeds
             return drawn.add(embeds)
         batch = replace(self._batch.at(site), factor=factor)
         noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise

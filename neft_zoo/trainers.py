@@ -79,13 +79,13 @@ class DPOTrainer(NoiseMixin, TRLDPOTrainer):
         `DPOTrainer(model, args=args, train_dataset=pairs, noise="neft_uniform").train()`
     """
 
-    reads_calls = True
+    reads_calls = runs_reference = True
 
 
 class KTOTrainer(NoiseMixin, TRLKTOTrainer):
     """TRL's `KTOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise."""
 
-    reads_calls = True
+    reads_calls = runs_reference = True
 
 
 class RewardTrainer(NoiseMixin, TRLRewardTrainer):

@@ -28,7 +28,10 @@ AREAS = {
     "Architectures": "Noise of the stated size on text tokens only; evaluation and decoding are clean; TRL trains it.",
     "Precision": "In the rows on rms and mean: the rms that is added is the noise's within 2 %, and its mean is 0.",
     "Faults": "No hook or attribute is left on the model, and the next run is that of a fresh model.",
-    "Engines": "The noise is that of one process with the same documents.",
+    "Engines, dry run of the recipe": "The commands in a recipe's comments start the engine that it is for.",
+    "Engines, two processes": "Trained as by DDP, and by one process with the same documents; every rank says which "
+    "engine it runs in.",
+    "torch.compile": "On 14 batches of different lengths; noise is there, and gone in evaluation.",
     "Doctor": "`neft-zoo doctor` measures the recipe.",
     "Mistakes of neftune_noise_alpha": "Each of these is wrong with transformers' hook, and not here.",
 }

@@ -17,7 +17,7 @@ def put_in(source: str, old: str, new: str) -> str:
 
 LIVE = "return self._pass is not None and (self._shared or torch.is_grad_enabled())"
 OPEN = "        try:\n            yield self._pass\n"
-CLOSE = "            self._noise = self._batch = self._pass = KNOWN.drawn = None\n"
+CLOSE = "            self._noise = self._batch = self._pass = None\n            KNOWN.drawn = {}\n"
 HOOK = "        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
 OVERWRITE = """        self._handles = []
         for embedding in embeddings:
@@ -69,10 +69,10 @@ MISTAKES = (
      ("mixin", TRAINING, "if self.strategy.clean:"), ("tap", LIVE, "return self._pass is not None")),
     (5, "noise in generation: whenever the model is in train mode",
      "test_trainers.py::test_only_the_pass_that_trains_is_noisy[GRPO]",
-     ("tap", LIVE, "return self.model.training"), ("tap", CLOSE, "            KNOWN.drawn = None\n")),
+     ("tap", LIVE, "return self.model.training"), ("tap", CLOSE, "            KNOWN.drawn = {}\n")),
     (5, "noise in the reference model", REFERENCE, ("tap", LIVE, "return self._pass is not None")),
     (5, "noise after an exception", "test_tap.py::test_an_exception_closes_the_pass",
-     ("tap", f"{OPEN}        finally:\n{CLOSE}", f"        yield self._pass\n{CLOSE[4:]}")),
+     ("tap", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass\n" + CLOSE.replace(" " * 12, " " * 8))),
     (5, "a hook left after an exception", "test_sft.py::test_an_exception_leaves_no_hook_and_a_second_run_works",
      ("mixin", "            self._starting = False\n            self._detach()\n",
       "            self._starting = False\n")),

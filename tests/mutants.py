@@ -6,6 +6,7 @@ With --mistakes, put in the mistakes that are listed in mistakes.py instead: the
 import argparse
 import ast
 import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -23,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 PASSED, FAILED = 0, 1
 TRAINERS = [f"trl.trainer.{kind}_trainer" for kind in ("sft", "dpo", "kto", "reward", "grpo", "rloo")]
-HEAVY = "pytest hypothesis scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama".split()
-CONTEXT.set_forkserver_preload(HEAVY + TRAINERS)
+HEAVY = "pytest hypothesis jaxtyping scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama"
+CONTEXT.set_forkserver_preload(HEAVY.split() + TRAINERS)
 TESTS = {
     "batch": "test_batch test_parts test_oracles test_cuts",
     "distributions": "test_parts test_oracles",
@@ -32,7 +33,7 @@ TESTS = {
     "tokens": "test_parts test_oracles test_attach",
     "noise": "test_parts test_oracles test_tap",
     "tap": "test_tap test_attach",
-    "objectives": "test_parts test_objectives",
+    "objectives": "test_parts test_objectives test_mixing test_registry",
     "registry": "test_registry test_parts",
     "provenance": "test_provenance",
 }
@@ -105,12 +106,14 @@ def run_tests(folder, tests):
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.chdir(folder)
-    os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1")
+    # Of plugins no test here needs one, and importing them takes longer than most mutants live.
+    os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     sys.dont_write_bytecode = True
+    gc.freeze()  # pytest collects garbage when it ends: not what the libraries have left, every time again
     sys.path[:0] = [folder, f"{folder}/tests"]
     import pytest
 
-    os._exit(pytest.main(["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-W", "ignore", *tests]))
+    os._exit(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-W", "ignore", *tests]))
 
 
 def run(changed, tests, timeout):
@@ -158,23 +161,25 @@ def put_mistakes_in(options):
 
 def change_everywhere(module, options, known):
     """Run the mutants of a module; yield what became of each. Those that are known to be killed are not run."""
-    tests = [f"{name}.py" for name in TESTS[module].split()]
-    if run({}, tests, options.timeout) != PASSED:
-        sys.exit(f"the tests of {module} fail without a mutant")
-    source = source_of(module)
+    tests, source = [f"{name}.py" for name in TESTS[module].split()], source_of(module)
     found = list(mutants_of(source))
     random.Random(0).shuffle(found)
 
-    def ending(mutant):
-        line, change, text = mutant
+    def killed(mutant):
+        line, change, _ = mutant
         told = {"module": module, "line": line, "code": source.splitlines()[line - 1].strip(), "change": change}
-        if {**told, "result": "killed"} in known:
-            return {**told, "result": "killed"}
-        noticed = run({module: text}, tests, options.timeout) != PASSED
-        return {**told, "result": "killed" if noticed else "survived"}
+        return {**told, "result": "killed"}
 
+    def ending(mutant):
+        result = killed(mutant)
+        noticed = result in known or run({module: mutant[-1]}, tests, options.timeout) != PASSED
+        return result if noticed else {**result, "result": "survived"}
+
+    drawn = sorted(found[: options.limit])
+    if any(killed(mutant) not in known for mutant in drawn) and run({}, tests, options.timeout) != PASSED:
+        sys.exit(f"the tests of {module} fail without a mutant")
     with ThreadPoolExecutor(options.jobs) as pool:
-        for result in pool.map(ending, sorted(found[: options.limit])):
+        for result in pool.map(ending, drawn):
             print("{result:9} {module}.py:{line} {change}".format(**result), flush=True)
             yield result
 
@@ -195,7 +200,9 @@ def main():
     known, results = json.loads(options.json.read_text()) if options.again else [], []
     for module in options.module or TESTS:
         results += change_everywhere(module, options, known)
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        done = {result["module"] for result in results}
+        later = [result for result in known if result["module"] not in done]  # should this run be interrupted
+        options.json.write_text(json.dumps(results + later, indent=1) + "\n")
     if options.module is None:
         survivors.write(ROOT / "docs" / "mutants.md", results, options.limit)
 

@@ -2,6 +2,24 @@
 
 # Module, line of code, changes, and why they are no gap. A survivor that is not listed here is one.
 EQUIVALENT = [
+    (
+        "registry",
+        """near = difflib.get_close_matches(shown(unknown[0]).strip("'"), list(found.parameters), n=1)""",
+        ["1 -> 2"],
+        "only the nearest name is shown, however many are near",
+    ),
+    (
+        "tap",
+        "KEPT_LOGITS = 2**22",
+        ["2 -> 3", "22 -> 23", "Pow -> Mult"],
+        "on either side of the limit the numbers are the same: it only trades memory for time",
+    ),
+    (
+        "distributions",
+        "def rms(self) -> float: ...",
+        ["drop the decorators"],
+        "the class is a protocol: its body is for the type checker",
+    ),
     ("batch", "key: int = 0,", ["0 -> 1"], "any fixed key is as good a default as any other"),
     (
         "batch",

@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_randomness import MASK, splitmix64
 from transformers.integrations.neftune import neftune_post_forward_hook
 from trl import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -162,6 +163,28 @@ def test_equal_documents_draw_different_noise():
     assert len(batch.keys.unique()) == 9
     noise = make("neft_uniform").noise(torch.zeros(3, 3, 8), batch)
     assert not torch.equal(noise[0], noise[1]) and not torch.equal(noise[1], noise[2])
+
+
+def hashed(number, *counters):
+    """SplitMix64's finalizer, and a further one of its sum with every counter times the golden ratio."""
+    golden = 0x9E3779B97F4A7C15
+    number = splitmix64(number - golden & MASK, 1)[0]
+    for counter in counters:
+        number = splitmix64(number + (counter - 1) * golden & MASK, 1)[0]
+    return number
+
+
+@pytest.mark.parametrize("padding_free", [False, True])
+def test_keys_are_the_hash_that_the_versions_of_the_entries_stand_for(padding_free):
+    """Another hash would be as good, but its numbers others: every entry's version would have to be raised."""
+    documents, key, golden = [[5, 6, 7], [9], [9, 5], [9], [9], [5, 6, 7]], 12345, 0x9E3779B97F4A7C15
+    batch = Batch.from_inputs(collate(documents, padding_free=padding_free), key=key)
+    expected = []
+    for number, document in enumerate(documents):
+        fingerprint = sum(hashed(token * golden & MASK, i) for i, token in enumerate(document)) & MASK
+        twin = documents[:number].count(document)
+        expected.append([hashed(fingerprint ^ key, twin, i) for i in range(len(document))])
+    assert [[each & MASK for each in keys] for keys in per_document(batch, batch.keys)] == expected
 
 
 def test_steps_ranks_seeds_and_sites_draw_different_noise():

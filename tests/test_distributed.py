@@ -155,6 +155,7 @@ def alone(tmp_path):
 
 
 @pytest.mark.cell(ENGINES, "DDP, torchrun")
+@pytest.mark.cell(ENGINES, "data-parallel ranks draw different noise, under every engine")
 def test_two_ranks_draw_different_noise_of_the_nominal_size(ddp):
     ranks, _ = ddp
     for done in ranks:
@@ -209,6 +210,7 @@ def test_a_checkpoint_holds_the_noise_once(ddp):
 
 @pytest.mark.slow
 @pytest.mark.cell(ENGINES, "DDP, accelerate launch --multi_gpu")
+@pytest.mark.cell(ENGINES, "the same layout again, under every engine: the same weights bit for bit")
 def test_accelerate_launch_trains_as_torchrun_does(ddp, more):
     assert more["noise"]["type"] == "DistributedType.MULTI_CPU" and more["noise"]["processes"] == 2
     assert same(more["noise"]["weights"], ddp[0][0]["noise"]["weights"])
@@ -256,6 +258,8 @@ def zero3(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.cell(ENGINES, "FSDP2: full, LoRA, QLoRA, accumulation, its own activation checkpointing")
+@pytest.mark.cell(ENGINES, "the same layout again, under every engine: the same weights bit for bit")
+@pytest.mark.cell(ENGINES, "data-parallel ranks draw different noise, under every engine")
 def test_fsdp2_trains_as_ddp_does(more, fsdp):
     ranks, out = fsdp
     check_equal(ranks, more, "DistributedType.FSDP")
@@ -265,6 +269,8 @@ def test_fsdp2_trains_as_ddp_does(more, fsdp):
 
 @pytest.mark.slow
 @pytest.mark.cell(ENGINES, "DeepSpeed ZeRO-3: full, LoRA, accumulation")
+@pytest.mark.cell(ENGINES, "the same layout again, under every engine: the same weights bit for bit")
+@pytest.mark.cell(ENGINES, "data-parallel ranks draw different noise, under every engine")
 def test_zero3_trains_as_ddp_does(more, zero3):
     ranks, _ = zero3
     assert ranks[0]["noise"]["empty"], "the weights were not split"
@@ -292,6 +298,7 @@ def test_context_parallelism_is_refused(fsdp, told):
 
 @pytest.mark.slow
 @pytest.mark.cell(ENGINES, "tensor parallelism (tp_plan='auto')")
+@pytest.mark.cell(ENGINES, "the same layout again, under every engine: the same weights bit for bit")
 def test_tensor_parallel_ranks_draw_the_same_noise_and_train_as_one_process(tmp_path, alone):
     (first, second), _ = launch(TORCHRUN, TENSOR_PARALLEL, tmp_path)
     for name, case in first.items():

@@ -43,13 +43,18 @@ def test_without_a_mesh_every_process_has_its_own_data():
     assert data_parallel_rank(SimpleNamespace(torch_device_mesh=None, process_index=3)) == 3
 
 
-@pytest.mark.parametrize("size", ["cp_size", "sp_size"])
-def test_split_sequences_are_refused(llama, config, records, tokenizer, monkeypatch, size):
+SEQUENCES = pytest.mark.cell("Engines, two processes", "sequence parallelism (sp_size=2)")
+
+
+@pytest.mark.parametrize("size", ["cp_size", pytest.param("sp_size", marks=SEQUENCES)])
+def test_split_sequences_are_refused(llama, config, records, tokenizer, monkeypatch, refused, size):
     trainer = SFTTrainer(llama(), args=config(), train_dataset=records, processing_class=tokenizer)
     sizes = SimpleNamespace(**{"cp_size": 1, "sp_size": 1, size: 2})
     monkeypatch.setattr(trainer.accelerator.state, "parallelism_config", sizes)
-    with pytest.raises(NoiseError, match=f"^{size} must be 1 with noise, which needs whole documents, got 2.$"):
+    message = f"^{size} must be 1 with noise, which needs whole documents, got 2.$"
+    with pytest.raises(NoiseError, match=message) as caught:
         check_engine(trainer, make("neft_uniform"))
+    refused(caught)
     check_engine(trainer, make("none"))
 
 

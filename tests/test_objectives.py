@@ -6,9 +6,8 @@ from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gra
 
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.batch import Batch, step_key
-from neft_zoo.distributions import Gaussian
 from neft_zoo.noise import AtLayers
-from neft_zoo.objectives import Consistency, DropoutConsistency, LayerStability
+from neft_zoo.objectives import Consistency, DropoutConsistency, Given, LayerStability
 from neft_zoo.registry import Strategy
 
 
@@ -54,6 +53,17 @@ class Signed:
 
 def negative(deltas):
     return {site: -delta for site, delta in deltas.items()}
+
+
+def test_one_pass_is_the_loss_under_the_noise(model):
+    compare(model, "neft_uniform", lambda naive, d: naive.loss(d), alpha=20)
+
+
+def test_noise_that_is_given_is_added_as_it_is_unless_a_sign_is_given():
+    batch = Batch.from_inputs(INPUTS)
+    delta = torch.randn(*INPUTS["input_ids"].shape, 8)
+    assert torch.equal(Given({-1: delta})(delta * 0, batch), delta)
+    assert torch.equal(Given({-1: delta * 0, 0: delta}, sign=-1.0)(delta * 0, batch.at(0)), -delta)
 
 
 def test_symnoise_is_the_mean_of_both_signs_of_one_draw(model):
@@ -119,6 +129,12 @@ def test_lnsr_sums_the_layers_from_the_first_on(model, first):
         return clean + 0.3 * total / len(naive.places)
 
     compare(model, "lnsr", reference, size=0.5, weight=0.3, first=first)
+
+
+def test_lnsr_begins_at_a_layer_of_the_model(model):
+    LayerStability(first=2).check(model)
+    with pytest.raises(NoiseError, match="first must be below the model's 3 layers, got 3"):
+        LayerStability(first=3).check(model)
 
 
 def test_r_drop_compares_two_dropout_masks(llama):
@@ -190,9 +206,3 @@ def test_symnoise_on_a_quadratic_is_the_plain_loss_plus_its_curvature():
 @pytest.mark.parametrize("objective", [DropoutConsistency, LayerStability, Consistency])
 def test_a_consistency_counts_in_full_unless_told_otherwise(objective):
     assert objective() == objective(weight=1.0)
-
-
-@pytest.mark.parametrize("layers", [(), ("1",), (0, "1"), [0], 0])
-def test_layers_are_all_or_numbers(layers):
-    with pytest.raises(NoiseError, match="layers must be 'all' or a list of layer numbers, got"):
-        AtLayers(Gaussian(), layers)

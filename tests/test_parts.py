@@ -6,9 +6,11 @@ import importlib
 import pytest
 import torch
 
+from neft_zoo import NoiseError
 from neft_zoo.batch import Batch
 from neft_zoo.distributions import Gaussian, Laplace, Rademacher, SharedByToken, Sphere, Uniform
-from neft_zoo.scales import ByLength
+from neft_zoo.noise import AdditiveNoise, AtLayers
+from neft_zoo.scales import ByLength, Fixed
 
 MODULES = (
     "batch distributions scales tokens noise objectives registry ball ascent cuts mixing weights schedules geometry"
@@ -39,6 +41,13 @@ def test_rms_is_that_of_what_is_drawn(kind):
         assert kind().rms == pytest.approx(1 / 3**0.5 if kind is Sphere else 1.0)
 
 
+@pytest.mark.parametrize("kind", [Uniform, SharedByToken, Gaussian, Rademacher, Laplace, Sphere])
+def test_what_says_that_it_is_pointwise_draws_a_part_as_it_draws_the_whole(kind):
+    batch, part = batch_of(input_ids=torch.arange(24).view(2, 12)), slice(8, 15)
+    whole, alone = kind()(batch, 16).flatten(0, 1)[part], kind()(batch.part(part), 16)[0]
+    assert torch.equal(whole, alone) == getattr(kind, "pointwise", False)
+
+
 def test_documents_of_one_token_have_streams_of_their_own():
     batch = batch_of(input_ids=[[5], [6], [7]], attention_mask=[[1], [1], [1]])
     assert len(set(batch.document_stream("a").flatten().tolist())) == 3
@@ -55,3 +64,14 @@ def test_raw_alpha_is_measured_before_the_modules_factor():
     batch = dataclasses.replace(batch_of(input_ids=[[5, 6]]), factor=3.0)
     scaled, raw = (ByLength(2.0, space=space)(torch.zeros(1, 2, 8), batch) for space in ("scaled", "raw"))
     assert torch.equal(scaled, torch.full((1, 2, 1), 0.5)) and torch.equal(raw, 3 * scaled)
+
+
+@pytest.mark.parametrize("layers", [(), ("1",), (0, "1"), [0], 0])
+def test_layers_are_all_or_numbers(layers):
+    with pytest.raises(NoiseError, match="layers must be 'all' or a list of layer numbers, got"):
+        AtLayers(Gaussian(), layers)
+
+
+def test_noise_at_layers_is_that_noise():
+    noise, batch = AdditiveNoise(Uniform(), Fixed(0.1)), batch_of(input_ids=[[5, 6], [5, 8]])
+    assert torch.equal(AtLayers(noise)(torch.zeros(2, 2, 8), batch), noise(torch.zeros(2, 2, 8), batch))

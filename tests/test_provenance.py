@@ -79,6 +79,24 @@ def test_strategies_that_no_file_can_hold_are_told_apart_by_their_repr(tmp_path)
     assert json.loads((tmp_path / "noise.json").read_text())["name"] == "neft_uniform"
 
 
+def test_the_last_complete_checkpoint_is_the_one_that_is_resumed(tmp_path):
+    states = {
+        "checkpoint-2": "{}",
+        "checkpoint-10": "{}",
+        "checkpoint-12": "{",
+        "checkpoint-x": "{}",
+        "other-99": "{}",
+    }
+    for name, text in states.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / provenance.STATE).write_text(text)
+    (tmp_path / "checkpoint-20").mkdir()
+    assert [provenance.is_complete(tmp_path / f"checkpoint-{n}") for n in (2, 12, 20)] == [True, False, False]
+    assert provenance.last_complete(tmp_path) == tmp_path / "checkpoint-10"
+    assert provenance.check_run(tmp_path, True, make("none")) == tmp_path / "checkpoint-10"
+    assert provenance.check_run(tmp_path, None, make("none")) is None
+
+
 @pytest.mark.cell("Faults", "full disk while noise.json is written")
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     provenance.write(tmp_path, make("neft_uniform"))
@@ -91,6 +109,22 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
         provenance.write(tmp_path, make("symnoise"))
     assert [path.name for path in tmp_path.iterdir()] == ["noise.json"]
     provenance.check(tmp_path, make("neft_uniform"))
+
+
+@pytest.mark.cell("Faults", "full disk while noise.json is written")
+def test_a_file_that_ends_half_way_leaves_the_earlier_one(tmp_path):
+    """The system itself refuses to go on in the middle of the file, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="there is no limit of file sizes on this system")
+    provenance.write(tmp_path, make("neft_uniform"))
+    before, (soft, hard) = (tmp_path / "noise.json").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            provenance.write(tmp_path, make("symnoise"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.json"]
+    assert (tmp_path / "noise.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

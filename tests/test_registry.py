@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neft_zoo
@@ -49,6 +49,7 @@ def test_every_argument_is_explained(name):
         ({"name": "neft_uniform", "alpha": math.inf}, "got inf"),
         ({"name": "neft_uniform", "length": "doc"}, "length must be one of 'document', 'padded', got 'doc'"),
         ({"name": "neft_gaussian", "match_rms": 1}, "match_rms must be true or false, got 1"),
+        ({"name": "token_subspace", "k": 2**63}, "k must be a whole number, got "),
         ({"name": "neft_uniform", "alpha": {"schedule": "linaer", "start": 1, "end": 0}}, "got 'linaer'"),
         ({"name": "neft_uniform", "alpha": {"schedule": "linear", "start": 1}}, "needs start, end"),
         (
@@ -83,6 +84,26 @@ def test_a_strategy_is_passed_through_and_takes_no_arguments():
         make(strategy, alpha=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "site", "family", "passes"),
+    [
+        ("none", "-", "single pass", 1),
+        ("neft_uniform", "embeddings", "single pass", 1),
+        ("embed_mix", "embeddings", "single pass", 1),
+        ("hype", "layers", "single pass", 1),
+        ("masked_thought", "token ids", "single pass", 1),
+        ("noisy_tune", "weights", "weights", 1),
+        ("r_drop", "dropout", "consistency", 2),
+        ("symnoise", "embeddings", "consistency", 2),
+        ("fgm", "embeddings", "adversarial", 2),
+    ],
+)
+def test_a_strategy_says_where_and_how_it_works(name, site, family, passes):
+    strategy = make(name)
+    assert (strategy.site, strategy.family, strategy.objective.passes) == (site, family, passes)
+    assert strategy.clean == (name in ("none", "noisy_tune"))
+
+
 def test_a_name_is_registered_once():
     def neft_uniform() -> Strategy:
         return Strategy(None)
@@ -101,6 +122,7 @@ SCHEDULES = st.one_of(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(SCHEDULES, st.floats(0, 1))
 def test_schedules_round_trip_and_stay_between_their_ends(schedule, progress):
     saved = json.loads(json.dumps(schedule_to_dict(schedule)))

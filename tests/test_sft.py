@@ -37,10 +37,12 @@ def run(llama, config, records, tokenizer):
 
 
 @pytest.mark.cell("Trainers", "SFT")
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.cell("Trainers", "SFT, activation checkpointing: {checkpointing}")
+@pytest.mark.parametrize("checkpointing", ["none", "non-reentrant", "reentrant"])
 @pytest.mark.parametrize("noise", ["none", {"name": "neft_uniform", "alpha": 0}, {"name": "token_relative", "rho": 0}])
 def test_no_strength_is_plain_trl_bit_for_bit(run, noise, checkpointing):
-    settings = dict(gradient_accumulation_steps=2, gradient_checkpointing=checkpointing)
+    settings = dict(gradient_accumulation_steps=2, gradient_checkpointing=checkpointing != "none")
+    settings["gradient_checkpointing_kwargs"] = {"use_reentrant": checkpointing == "reentrant"}
     plain = weights(run(None, cls=trl.SFTTrainer, **settings).model)
     assert same(weights(run(noise, **settings).model), plain)
     assert not same(weights(run("neft_uniform", **settings).model), plain)

@@ -6,17 +6,20 @@ import pickle
 
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from neft_zoo import NoiseError, make, randomness
+from neft_zoo import tap as taps
+from neft_zoo.ahead import KNOWN
 from neft_zoo.batch import EMBEDDING, Batch
 from neft_zoo.distributions import Uniform
 from neft_zoo.noise import AdditiveNoise, AtLayers
 from neft_zoo.parts import find_backbone, find_layers
 from neft_zoo.rounding import add_drawn, add_rounded
-from neft_zoo.scales import Fixed
+from neft_zoo.scales import ByLength, Fixed, Relative
 from neft_zoo.tap import Tap
 
 NEFT = make("neft_uniform").noise
@@ -42,6 +45,57 @@ def test_noise_is_added_in_an_open_pass_only(llama, batch):
     tap.detach()
     with tap.open(NEFT, batch):
         assert torch.equal(model(IDS).logits, clean)
+
+
+def test_a_tap_hooks_what_it_is_asked_for_and_nothing_else(llama):
+    model = llama()
+    parts = {"model.embed_tokens", "model", "", "model.layers.0", "model.layers.1"}
+    for options, expected in (
+        ({}, {"model.embed_tokens"}),
+        ({"hidden": True}, {"model.embed_tokens", "model", ""}),
+        ({"layers": True}, {"model.embed_tokens", "model.layers.0", "model.layers.1"}),
+        ({"read": lambda kwargs: None}, {"model.embed_tokens", ""}),
+        ({"layers": "all", "hidden": True}, parts),
+    ):
+        tap = Tap(model, **options)
+        assert {name for name, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks} == expected
+        tap.detach()
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_drawn_ahead_is_what_the_hook_adds(llama, dtype):
+    model = llama().to(dtype)
+    batch = Batch.from_inputs({"input_ids": IDS}, key=3)
+    noise = make({"name": "token_relative", "rho": 0.01}).noise
+    embedding, seen = model.get_input_embeddings(), []
+    clean = embedding(IDS).detach()
+    tap = Tap(model, compiled=True)
+    embedding.register_forward_hook(lambda module, args, output: seen.append(output.detach()))
+    with tap.open(noise, batch) as done:
+        model(IDS)
+    assert len(seen) == 2, "it is looked up once more, before the pass"
+    assert torch.equal(seen[-1], add_rounded(clean, noise(clean, batch), batch))
+    assert torch.equal(done.deltas[-1], noise(clean, batch)) and torch.equal(done.embeds[-1], clean)
+    with tap.open(None, batch):
+        model(IDS)
+    assert torch.equal(seen[-1], clean) and len(seen) == 3
+
+
+@pytest.mark.parametrize("scale", [Fixed(0.1), Relative(0.1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_drawn_ahead_for_layers_is_what_their_hooks_add(llama, batch, dtype, scale):
+    """Noise in proportion to the input of a layer cannot be known before, and is drawn there."""
+    model, found = llama(num_hidden_layers=4).to(dtype), []
+    for compiled in (False, True):
+        tap = Tap(model, layers=True, compiled=compiled)
+        with tap.open(AtLayers(AdditiveNoise(Uniform(), scale), (0, -1)), batch) as done:
+            assert sorted(KNOWN.drawn) == ([0, 3] if compiled and isinstance(scale, Fixed) else [])
+            logits = model(IDS).logits
+        assert not KNOWN.drawn and sorted(done.deltas) == sorted(done.embeds) == [0, 3]
+        found.append((logits, done.deltas[3], done.embeds[3]))
+        tap.detach()
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.cell("Mistakes of neftune_noise_alpha", "token ids of 0 or 1 dimensions")
@@ -88,6 +142,31 @@ def test_layers_get_noise_of_their_own(llama, batch):
     assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3]
 
 
+def test_on_layers_there_is_no_factor_of_an_embedding(llama, batch):
+    found = []
+    for space in ("scaled", "raw"):
+        model = llama()
+        with Tap(model, layers=True).open(
+            AtLayers(AdditiveNoise(Uniform(), ByLength(5.0, space=space))), batch
+        ) as done:
+            model(IDS)
+        found.append(done.deltas[1])
+    assert found[0].any() and torch.equal(*found)
+
+
+def test_a_pass_without_gradients_leaves_no_trace_of_layers(llama, batch):
+    model = llama()
+    tap = Tap(model, layers=True)
+    with tap.open(AtLayers(NEFT), batch) as done:
+        model(IDS)
+        kept = done.inputs[1]
+        with torch.no_grad():
+            model(IDS)
+            hidden = torch.zeros(2, 6, 32)
+            assert tap.at_layer(hidden, 0) is None and not hasattr(hidden, taps.ADDED)
+        assert done.inputs[1] is kept
+
+
 @pytest.mark.parametrize("checkpointing", ["none", "transformers", "with hooks inside"])
 def test_a_layers_gradient_is_that_of_the_noise_it_saw(llama, batch, checkpointing):
     """With checkpointing the block is computed again in the backward pass, and must see the same noise."""
@@ -120,6 +199,50 @@ def test_hidden_is_what_the_head_sees(llama, batch):
     assert torch.equal(model.lm_head(done.hidden), logits)
 
 
+def test_a_batch_is_read_from_the_calls_of_an_open_pass_that_carries_gradients(llama, batch):
+    model, seen = llama(), []
+    tap = Tap(model, read=lambda told: seen.append(told["input_ids"]) or batch)
+    model(input_ids=IDS)
+    with tap.open(NEFT, None) as done:
+        with torch.no_grad():
+            model(input_ids=IDS)
+        assert not seen and done.batch is None
+        model(input_ids=IDS)
+    assert done.batch is batch and len(seen) == 1 and done.deltas
+
+
+def test_numbers_of_layers_must_be_the_models(llama):
+    Tap(llama(), layers=(-2, 1))
+    for number in (2, -3):
+        with pytest.raises(NoiseError, match=f"layers must lie between -2 and 1, got {number}"):
+            Tap(llama(), layers=(0, number))
+
+
+def test_logits_are_kept_where_they_are_few(llama, batch, monkeypatch):
+    model = llama()
+    tap = Tap(model, hidden=True)
+    many = IDS.numel() * model.config.vocab_size
+    for limit, told in ((many, {}), (many - 1, {}), (many, {"logits_to_keep": 5})):
+        monkeypatch.setattr(taps, "KEPT_LOGITS", limit)
+        with tap.open(None, batch) as done:
+            logits = model(IDS, **told).logits
+        kept = limit == many and not told
+        assert (done.logits is not None) == kept and (not kept or torch.equal(done.logits, logits))
+    with torch.no_grad(), tap.open(None, batch) as done:
+        model(IDS)
+    assert done.logits is None and done.hidden is None
+    model(IDS)  # outside of a pass
+
+
+def test_virtual_tokens_in_front_are_no_part_of_what_is_kept(llama, batch):
+    config = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    model = get_peft_model(llama(), config)
+    with Tap(model, hidden=True).open(None, batch) as done:
+        logits = model(IDS).logits
+    assert logits.shape[1] == 9 and torch.equal(done.logits, logits[:, 3:])
+    assert torch.equal(model.lm_head(done.hidden), done.logits)
+
+
 @torch.no_grad()
 def test_a_reference_shares_the_noise_without_gradients(llama, batch):
     model, other, read = llama(), llama(), lambda kwargs: batch
@@ -131,6 +254,16 @@ def test_a_reference_shares_the_noise_without_gradients(llama, batch):
             model(input_ids=IDS)
         assert bool(done.deltas) == (reference is not None)
         tap.detach()
+
+
+def test_a_layers_other_arguments_pass_unchanged(llama, batch):
+    tap, hidden = Tap(llama(), layers=True), torch.zeros(2, 6, 32)
+    hook = taps.LayerHook(tap, 0)
+    with tap.open(AtLayers(NEFT), batch):
+        (noisy, *rest), told = hook(None, (hidden, "mask", "positions"), {"use_cache": False})
+        args, named = hook(None, (), {"hidden_states": hidden, "use_cache": False})
+    assert noisy.any() and rest == ["mask", "positions"] and told == {"use_cache": False}
+    assert args == () and torch.equal(named.pop("hidden_states"), noisy) and named == told
 
 
 def test_layers_with_several_states_per_token_are_refused(llama, batch):

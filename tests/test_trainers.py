@@ -246,8 +246,11 @@ def test_two_passes_without_noise_are_one(build):
             "transformers.Trainer",
             "reference='same'",
             {"noise": LOUD, "reference": "same"},
-            "a preference or RL trainer .* got Trainer",
+            "inside the loss .* got Trainer",
         ),
+        ("GRPO", "reference='same'", {"noise": LOUD, "reference": "same"}, "inside the loss .* got GRPOTrainer"),
+        ("RLOO", "reference='same'", {"noise": LOUD, "reference": "same"}, "inside the loss .* got RLOOTrainer"),
+        ("Reward", "reference='same'", {"noise": LOUD, "reference": "same"}, "inside the loss .* got RewardTrainer"),
         (
             "DPO",
             "precomputed reference log-probabilities and reference='same'",
