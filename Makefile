@@ -68,7 +68,7 @@ test-oldest: $(OLDEST)/installed  ## run the tests of core and trainers with the
 	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -k "not ($(LATER))" $(OLDEST_TESTS:%=tests/test_%.py)
 
 matrix: $(VENV)/installed-all  ## run what the support matrix stands on and write docs/support.md
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix docs/support.md
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix=docs/support.md
 
 nightly: setup  ## fuzz recipes, command lines and noise values with thousands of cases
 	NEFT_ZOO_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_fuzz.py

@@ -1,4 +1,4 @@
-"""The support matrix, from what the tests did: `pytest -m cell --matrix docs/support.md`, or `make matrix`.
+"""The support matrix, from what the tests did: `pytest -m cell --matrix=docs/support.md`, or `make matrix`.
 
 A test marked `@pytest.mark.cell("Adapters", "{name}")` is evidence for a cell; its parameters fill the braces. A cell
 works if all its tests pass. A test of a refusal hands the message to the fixture `refused`; a skipped one, its reason.
