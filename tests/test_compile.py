@@ -156,6 +156,15 @@ def test_what_is_not_one_addition_still_trains_as_it_does_eagerly(train, noise):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("noise", [{"name": "hype", "size": 0.2}, {"name": "embedding_dropout", "p": 0.3}], ids=str)
+def test_checkpointing_costs_no_further_graph_and_changes_nothing(train, noise):
+    _, expected = train(None, steps=3, gradient_checkpointing=True)
+    compiled, counts = train(noise, steps=3, gradient_checkpointing=True)
+    eager, _ = train(noise, backend=None, steps=3, gradient_checkpointing=False)
+    assert counts == expected and apart(weights(compiled.model), weights(eager.model)) < 1e-6
+
+
+@pytest.mark.slow
 @pytest.mark.cell("torch.compile", "inductor")
 def test_inductor_trains_as_eager_does(train):
     noise = {"name": "neft_uniform", "alpha": 20}
