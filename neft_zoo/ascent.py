@@ -193,5 +193,5 @@ class VirtualAdversarial(Ascends, ComparesPredictions):
             moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
             current = step.fixed(moved, noise)
         worst = step.run(current)
-        apart = step.divergence(self.divergence, clean, worst, constant=self.constant_clean)
-        return clean.loss + value_at(self.weight, step.batch.progress) * apart
+        weight = value_at(self.weight, step.batch.progress)
+        return step.with_divergence({0: 1.0}, weight, self.divergence, clean, worst, self.constant_clean)

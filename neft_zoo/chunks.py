@@ -15,12 +15,12 @@ from neft_zoo.head import LanguageHead
 # Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
 POSITIONS_AT_A_TIME = 128
 
-# Makes a 0-d tensor of the logits of every side, and of what else is known of the positions.
+# Makes a number per position of the logits of every side, and of what else is known of the positions.
 Part: TypeAlias = Callable[..., Tensor]
 
 
 def sum_in_chunks(part: Part, head: LanguageHead, sides: list[Tensor], *known: Tensor, trains: bool = True) -> Tensor:
-    """Return the sum over chunks of what `part` makes of the logits of hidden states.
+    """Return the sum over positions of what `part` makes of the logits of hidden states.
 
     Args:
         part: a function of the logits of a chunk, one tensor per side, and of what is known of it.
@@ -37,7 +37,7 @@ def sum_in_chunks(part: Part, head: LanguageHead, sides: list[Tensor], *known: T
     count = len(sides)
 
     def projected(*chunk: Tensor) -> Tensor:
-        return part(*map(head, chunk[:count]), *chunk[count:])
+        return part(*map(head, chunk[:count]), *chunk[count:]).sum()
 
     chunks = zip(*(each.split(POSITIONS_AT_A_TIME) for each in (*sides, *known)), strict=True)
     parts = [checkpoint(projected, *chunk, use_reentrant=False) for chunk in chunks]
@@ -61,7 +61,7 @@ class _Sum(torch.autograd.Function):
             place = slice(first, first + POSITIONS_AT_A_TIME)
             raw = [linear(side[place], weight, bias).requires_grad_(any(wanted)) for side in sides]
             with torch.enable_grad():
-                value = part(*map(finish, raw), *(each[place] for each in known))
+                value = part(*map(finish, raw), *(each[place] for each in known)).sum()
             total += value.detach()
             if any(wanted):
                 slopes = torch.autograd.grad(value, raw, allow_unused=True)

@@ -43,6 +43,18 @@ def token_weight(trainer: Any, num_items_in_batch: Tensor | int | None) -> Tenso
     return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
 
+def is_nll(trainer: Any, compute_loss: Any) -> bool:
+    """Return whether a trainer's loss is TRL's own, of the labels' log-probabilities alone.
+
+    Others that are weighted otherwise, smooth the labels, add a router's loss or grade a position more (after virtual
+    tokens) are taken as they come.
+    """
+    args, peft = trainer.args, getattr(trainer.model, "active_peft_config", None)
+    own = compute_loss.__module__ == "trl.trainer.sft_trainer" and getattr(args, "loss_type", None) == "nll"
+    special = trainer.compute_loss_func, trainer.label_smoother, getattr(peft, "is_prompt_learning", False)
+    return own and not any(special) and not getattr(trainer, "aux_loss_enabled", False)
+
+
 def backward_of(trainer: Any, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
     """Return a backward pass on the scale of the one that follows `compute_loss`."""
     scaled = getattr(trainer, "loss_is_scaled_for_ga", None)  # transformers before 5.22 has no such switch

@@ -19,6 +19,7 @@ from neft_zoo.engine import (
     data_parallel_rank,
     gradient_of,
     is_compiled,
+    is_nll,
     token_weight,
 )
 from neft_zoo.errors import NoiseError
@@ -151,7 +152,8 @@ class NoiseMixin(Host):
             return loss
 
         known = None if self.reads_calls else self._read(inputs)
-        step = Step(self._attached(), known, compute, token_weight(self, num_items_in_batch))
+        weight = token_weight(self, num_items_in_batch)
+        step = Step(self._attached(), known, compute, weight, is_nll(self, super().compute_loss))
         step.backward = None if return_outputs or self.reads_calls else backward_of(self, num_items_in_batch)
         step.gradient = gradient_of(self)
         loss = self.strategy.objective(step, self._noise)

@@ -183,8 +183,8 @@ class DropoutConsistency(ComparesPredictions):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         one, two = step.run(noise), step.run(noise, redraw_dropout=True)
-        apart = step.divergence("symmetric_kl", one, two)
-        return (one.loss + two.loss) / 2 + value_at(self.weight, step.batch.progress) / 2 * apart
+        weight = value_at(self.weight, step.batch.progress)
+        return step.with_divergence({0: 0.5, 1: 0.5}, weight / 2, "symmetric_kl", one, two)
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,7 @@ class MixedTargets(ComparesPredictions):
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         assert isinstance(noise, EmbedMix)  # as `takes` has seen
         done = step.run(noise)
-        share = noise.share(step.batch)
-        return share * done.loss + (1 - share) * step.cross_entropy(done, noise.partners_labels(step.batch))
+        return step.with_labels(noise.share(step.batch), done, noise.partners_labels(step.batch))
 
 
 @dataclass(frozen=True)
@@ -279,6 +278,6 @@ class Consistency(ComparesPredictions):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, noisy = step.run(None), step.run(noise)
+        losses = {number: share for number, share in enumerate((self.first, self.second)) if share}
         weight = value_at(self.weight, step.batch.progress)
-        loss = self.first * clean.loss + weight * step.divergence(self.divergence, clean, noisy)
-        return loss + self.second * noisy.loss if self.second else loss
+        return step.with_divergence(losses, weight, self.divergence, clean, noisy)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from neft_zoo.batch import IGNORED, Batch
 from neft_zoo.chunks import Part, sum_in_chunks
-from neft_zoo.divergences import Divergence, divergence
+from neft_zoo.divergences import Divergence
 from neft_zoo.errors import NoiseError
 from neft_zoo.head import LanguageHead
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
 from neft_zoo.objectives import Given, Pass
+from neft_zoo.positions import Together, cross_entropy, of_divergence
 from neft_zoo.tap import Tap
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Step:
         known: the batch; None if the tap reads it from the model's own call.
         compute: the trainer's own loss of one pass, on these token ids where the batch is known.
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
+        nll: the trainer's loss is `token_weight` times the labels' negative log-likelihood and nothing else.
         backward: backpropagates a part of the loss at once. Without it (a loop of one's own) the part's graph is kept
             and added to the loss that is returned; one that gave a gradient at the noise is then walked twice.
         gradient: `torch.autograd.grad`, or what an engine needs in its place.
@@ -41,6 +43,7 @@ class Step:
     known: Batch | None
     compute: Callable[[Tensor | None], Any]
     token_weight: Tensor | float | None = None
+    nll: bool = False
     backward: Callable[[Tensor], None] | None = None
     gradient: Callable[..., tuple[Tensor, ...]] = torch.autograd.grad
     passes: list[Pass] = field(default_factory=list)
@@ -115,13 +118,30 @@ class Step:
             constant: no gradient flows into the first side, nor into the LM head through it.
             trains: the LM head gets gradients; without, only what comes before it.
         """
-        return self._compared(partial(_divergence, name, constant), [first, second], self.graded, trains=trains)
+        return self._compared(partial(of_divergence, name, constant), [first, second], self.graded, trains=trains)
 
-    def cross_entropy(self, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
-        """Return the loss of a pass against other labels, on the trainer's loss scale."""
+    def with_divergence(
+        self,
+        losses: Mapping[int, float],
+        weight: float,
+        name: Divergence,
+        first: Pass,
+        second: Pass,
+        constant: bool = False,
+    ) -> Float[Tensor, ""]:
+        """Return the passes' own losses plus `weight` times their divergence.
+
+        Args:
+            losses: the factor of the first pass's loss, at 0, and of the second's, at 1; the others do not count.
+            weight: of the divergence.
+            name, first, second, constant: as in `divergence`.
+        """
+        return self._together(losses, weight, partial(of_divergence, name, constant), [first, second], self.graded)
+
+    def with_labels(self, share: float | Tensor, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
+        """Return `share` times a pass's own loss plus the rest of 1 times its loss against other labels."""
         targets = labels[:, 1:]
-        graded = targets != IGNORED
-        return self._compared(_cross_entropy, [done], graded, targets[graded])
+        return self._together({0: share}, 1 - share, cross_entropy, [done], targets != IGNORED, targets)
 
     @property
     def graded(self) -> Tensor:
@@ -139,15 +159,44 @@ class Step:
     def _compared(
         self, part: Part, passes: list[Pass], places: Tensor, *known: Tensor, trains: bool = True
     ) -> Float[Tensor, ""]:
-        """Return what `part` makes of the logits that the passes have at these places, on the trainer's loss scale."""
-        head = LanguageHead(self.tap.model)
+        """Return what `part` makes of the logits that passes have at these places, on the trainer's loss scale."""
+        head, known = LanguageHead(self.tap.model), tuple(each[places] for each in known)
         kept = [done.logits[:, :-1][places].float() for done in passes if done.logits is not None]
+        if len(kept) == len(passes):
+            return self.per_token(part(*kept, *known).sum())
+        return self.per_token(sum_in_chunks(part, head, self._hidden(passes, places), *known, trains=trains))
+
+    def _together(
+        self,
+        losses: Mapping[int, float | Tensor],
+        weight: float | Tensor,
+        part: Part,
+        passes: list[Pass],
+        places: Tensor,
+        *known: Tensor,
+    ) -> Float[Tensor, ""]:
+        """Return the losses of passes, by their number, plus `weight` times what `part` makes of their logits.
+
+        Where it is known what the losses are, everything is made of the same logits. The LM head is half of a small
+        model's work: for a loss and a divergence apart, its products are made nearly twice as often.
+        """
+        head, labels = LanguageHead(self.tap.model), self.batch.labels
+        unknown = not self.nll or self.token_weight is None or any(done.logits is not None for done in passes)
+        if unknown or labels is None or not head.is_one_product():
+            own = [share * passes[number].loss for number, share in losses.items()]
+            return sum(own, start=weight * self._compared(part, passes, places, *known))
+        targets = labels[:, 1:]
+        where = places | (targets != IGNORED)
+        joint = Together(part, len(passes), losses, weight)
+        known = tuple(each[where] for each in (targets, places, *known))
+        return self.per_token(sum_in_chunks(joint, head, self._hidden(passes, where), *known))
+
+    def _hidden(self, passes: list[Pass], places: Tensor) -> list[Tensor]:
+        """Return the last hidden states that passes have at these places."""
         hidden = [done.hidden[:, :-1][places] for done in passes if done.hidden is not None]
         if len(hidden) < len(passes):
             raise NoiseError(f"model must call its backbone for a loss, got {type(self.tap.model).__name__}.")
-        if len(kept) == len(passes):
-            return self.per_token(part(*kept, *known))
-        return self.per_token(sum_in_chunks(part, head, hidden, *known, trains=trains))
+        return hidden
 
     def _same_dropout(self) -> None:
         """Let every pass start from the random state that the first one started from."""
@@ -160,11 +209,3 @@ class Step:
         torch.set_rng_state(self._dropout[0])
         if device.type == "cuda":
             torch.cuda.set_rng_state(self._dropout[1], device)
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-
-
-def _divergence(name: Divergence, constant: bool, first: Tensor, second: Tensor) -> Tensor:
-    return divergence(name, first.detach() if constant else first, second).sum()

@@ -43,6 +43,7 @@ FORMULA = "test_oracles.py::test_additive_entries_equal_their_formula[neft_unifo
 DISTRIBUTION = "test_small_noise.py::test_noise_has_the_stated_distribution_and_size"
 RMS = "test_parts.py::test_rms_is_that_of_what_is_drawn"
 GRADED = "test_divergences.py::test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits[kl-0-llama]"
+JOINT = "test_together.py::test_what_is_beside_the_loss_is_the_divergence_at_the_targets"
 SPLIT = "test_layouts.py::test_one_batch_of_four_is_four_of_one"
 REFERENCE = "test_trainers.py::test_dpo_starts_at_ln_2_when_the_reference_sees_the_same_noise[peft0]"
 RAW = "test_architectures.py::test_raw_noise_is_the_same_share_of_the_signal_on_every_family[gemma]"
@@ -107,6 +108,10 @@ MISTAKES = (
      ("step", "[first, second], self.graded,", "[first, second], self.graded | ~self.graded,")),
     (14, "a divergence over the prompt", GRADED,
      ("step", "[first, second], self.graded,", "[first, second], self.batch.real[:, 1:],")),
+    (14, "a divergence over padding, made with the losses", f"{JOINT}[whole]",
+     ("step", "[first, second], self.graded)", "[first, second], self.graded | ~self.graded)")),
+    (14, "a divergence over the prompt, made with the losses", f"{JOINT}[padded]",
+     ("step", "[first, second], self.graded)", "[first, second], self.batch.real[:, 1:])")),
     (14, "a divergence summed over tokens", GRADED, ("step", MEAN, "return total")),
     (14, "a divergence averaged per micro-batch", f"{SPLIT}[r3f]", ("step", "return total * self.token_weight", MEAN)),
     (15, "JS with its arguments reversed", "test_divergences.py::test_a_divergence_equals_its_definition[js-1.0]",
@@ -114,7 +119,7 @@ MISTAKES = (
       "(_kl(log_mean, log_p) + _kl(log_mean, log_q)) / 2")),
     (16, "the original cross-entropy dropped",
      "test_objectives.py::test_cutoff_keeps_the_original_loss[cutoff_token-0.0]",
-     ("objectives", "loss = self.first * clean.loss + weight *", "loss = weight *")),
+     ("objectives", "enumerate((self.first, self.second))", "enumerate((0.0, self.second))")),
     (17, "zero_grad inside a trainer's step", f"{SPLIT}[freelb]",
      ("step", "            for leaf in leaves:\n",
       "            self.tap.model.zero_grad()\n            for leaf in leaves:\n")),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,6 +63,13 @@ def grid(tiny, tmp_path_factory):
     status = compare(tiny, output, "--strategies", "neft_uniform,symnoise,lat", "--seeds", "2", *sets)
     assert status == 0
     return output
+
+
+def test_a_record_holds_the_command_that_made_it(monkeypatch):
+    asked = ["compare", "quickstart", "--set", "neft_*.alpha=1, 5"]
+    for called in ("/bin/neft-zoo", "/lib/neft_zoo/__main__.py"):
+        monkeypatch.setattr("sys.argv", [called, *asked])
+        assert shlex.split(results.surroundings()["command"]) == ["neft-zoo", *asked]
 
 
 def losses(run):
@@ -141,7 +149,9 @@ def test_a_record_holds_what_is_needed_to_read_it_later(grid):
         assert run["best"] == min(run["history"], key=lambda point: point["test_loss"])
         assert run["passes"] == registry.make(run["noise"]).objective.passes and run["steps"] == 3
         assert run["version"] == registry.entry(run["noise"]["name"]).version and run["device"] == "cpu"
-        assert run["wall_s"] > 0 and run["peak_memory_mb"] > 50 and "torch" in run["versions"] and "commit" in run
+        assert run["wall_s"] > 0 and run["measuring_s"] > 0
+        assert run["peak_memory_mb"] > 50 and "torch" in run["versions"] and "commit" in run
+        assert run["command"]
     assert len({run["tokens"] for run in runs if run["seed"] == 0}) == 1, "a token counts once, however many passes"
 
 

@@ -13,13 +13,14 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from neft_zoo import NoiseError, chunks, step, tap
+from neft_zoo import NoiseError, chunks, tap
 from neft_zoo.batch import Batch
 from neft_zoo.chunks import sum_in_chunks
 from neft_zoo.distributions import Gaussian
 from neft_zoo.divergences import DIVERGENCES, divergence
 from neft_zoo.head import LanguageHead
 from neft_zoo.noise import AdditiveNoise
+from neft_zoo.positions import of_divergence
 from neft_zoo.scales import Fixed
 from neft_zoo.step import Step
 from neft_zoo.tap import Tap
@@ -178,7 +179,7 @@ def test_gradients_made_on_the_way_are_those_of_chunks_that_are_computed_again(
     leaves = [each for each in (*sides, *project.parameters()) if each.requires_grad]
 
     def run():
-        found = sum_in_chunks(partial(step._divergence, "kl", constant), head, sides)
+        found = sum_in_chunks(partial(of_divergence, "kl", constant), head, sides)
         return found, torch.autograd.grad(2 * found, leaves, allow_unused=constant)
 
     assert head.is_one_product()
@@ -198,7 +199,7 @@ def test_a_head_that_does_not_train_gets_no_gradient():
     config.get_text_config = lambda: config
     head = LanguageHead(SimpleNamespace(config=config, get_output_embeddings=lambda: project))
     sides = [torch.randn(3, 8, requires_grad=True) for _ in range(2)]
-    sum_in_chunks(partial(step._divergence, "js", False), head, sides, trains=False).backward()
+    sum_in_chunks(partial(of_divergence, "js", False), head, sides, trains=False).backward()
     assert all(each.grad.any() for each in sides) and project.weight.grad is project.bias.grad is None
 
 

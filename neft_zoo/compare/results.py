@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,10 +93,13 @@ def versions() -> dict[str, str]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Return platform and git commit (None outside a checkout), for the record only."""
+    """Return command, platform and git commit (None outside a checkout), for the record only."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         commit: str | None = done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         commit = None
-    return {"commit": commit, "platform": platform.platform(), "python": platform.python_version()}
+    called = Path(sys.argv[0]).name
+    command = shlex.join(["neft-zoo" if called == "__main__.py" else called, *sys.argv[1:]])
+    about = {"platform": platform.platform(), "python": platform.python_version()}
+    return {"command": command, "commit": commit, **about}

@@ -149,6 +149,7 @@ def _train(task: Task, told: Any) -> None:
         record["wall_s"] = round(time.perf_counter() - started - trainer.measuring, 3)
         if not record["history"] or record["history"][-1]["step"] != trainer.state.global_step:
             trainer.evaluate()
+        record["measuring_s"] = round(trainer.measuring, 3)
         log = trainer.state.log_history
         record["training_loss"] = [[line["step"], line["loss"]] for line in log if "loss" in line]
         record["tokens"] = trainer.tokens

@@ -1,8 +1,9 @@
-"""Seconds of `neft-zoo compare` over short runs, as a ratio to the sum of what their training takes.
+"""Seconds of `neft-zoo compare` over short runs, as a ratio to what their training and its measurements take.
 
 python tests/benchmarks/comparing.py [--steps 40] [--seeds 4]
 
-Beyond training there are imports, model, data, the measurement of every run's end, and processes. One run at a time.
+Beyond training there are the losses of every run's end on test and training records, which a comparison is about, and
+what it would rather not pay: imports, model, data, processes. One run at a time.
 """
 
 import argparse
@@ -30,9 +31,10 @@ def main() -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         whole = time.perf_counter() - started
         records = [json.loads(file.read_text()) for file in sorted(Path(folder, "results").rglob("*-s*.json"))]
-    training = sum(record["wall_s"] for record in records)
+    training, measuring = (sum(record[name] for record in records) for name in ("wall_s", "measuring_s"))
     print(f"{len(records)} runs of {options.steps} steps: {whole:.1f} s, {training:.1f} s of it training, ", end="")
-    print(f"ratio {whole / training:.2f}")
+    print(f"{measuring:.1f} s measuring losses")
+    print(f"ratio to training {whole / training:.3f}, to both {whole / (training + measuring):.3f}")
 
 
 if __name__ == "__main__":
