@@ -141,14 +141,18 @@ class Batch:
         firsts = self.real & (self.position == 0)
         return stream(_per_document(torch.where(firsts, self.keys, 0), self.document), name)
 
-    def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
-        """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
+    def places(self, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """Return, for every position of the batch, where in the flat batch a position of a document stands."""
         real = self.real.flatten()
         firsts = (self.real & (self.position == 0)).flatten()
         starts = self.document.new_zeros(real.numel())
         starts[self.document.flatten()[firsts]] = (real.cumsum(0) - 1)[firsts]
         places = torch.cat([real.nonzero()[:, 0], starts.new_zeros(1)])  # a batch may be all padding
-        return values.flatten(0, 1)[places[starts[document] + position]]
+        return places[starts[document] + position]
+
+    def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
+        """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
+        return values.flatten(0, 1)[self.places(position, document)]
 
 
 def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:

@@ -121,14 +121,21 @@ class Sphere:
         return draw(slice(None)).view(*batch.input_ids.shape, width)
 
     def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]]:
-        """Return what draws a stretch of the positions; all are drawn before, for the norm, but never held at once."""
-        from torch import cat, linalg  # late: `neft-zoo list` works without it
+        """Return what draws a stretch of the positions.
+
+        A document's square norm is shared out first, by the Dirichlet distribution that the squares of a direction's
+        parts have; each token's part is then a direction of its own, whose norm is seen as it is drawn.
+        """
+        from torch import linalg  # late: `neft-zoo list` works without it
 
         keys = batch.stream("what").flatten()
-        cut = randomness.blocks(len(keys), width, keys.device.type)
-        norms = cat([linalg.vector_norm(randomness.normal(keys[block], width), dim=-1) for block in cut])
-        squares = norms.view(batch.input_ids.shape).square() / width
-        mean_square = batch.document_sum(squares) / batch.lengths
+        square = randomness.gamma(batch.stream("length"), batch.stream("accept"), width / 2)
         # Padding may hold a document without a real token, hence without a norm.
-        scale = (self.rms / mean_square.clamp(min=1e-30).sqrt()).view(-1, 1)
-        return lambda part: randomness.normal(keys[part], width).mul_(scale[part])
+        share = square / batch.document_sum(square).clamp(min=1e-30)
+        norms = (share * batch.lengths * width).sqrt().mul_(self.rms).view(-1, 1)
+
+        def draw(part: slice) -> Float[Tensor, "N D"]:
+            direction = randomness.normal(keys[part], width)
+            return direction.mul_(norms[part] / linalg.vector_norm(direction, dim=-1, keepdim=True))
+
+        return draw

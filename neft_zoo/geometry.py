@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -71,23 +70,10 @@ class MetricLaplace:
         from torch import linalg  # late: `neft-zoo list` works without it
 
         direction = randomness.normal(batch.stream("what"), embeds.shape[-1])
-        length = _gamma(batch, embeds.shape[-1]) / value_at(self.eta, batch.progress)
+        length = randomness.gamma(batch.stream("length"), batch.stream("accept"), embeds.shape[-1])
+        length = length / value_at(self.eta, batch.progress)
         norms = linalg.vector_norm(direction, dim=-1, keepdim=True)
         return direction.mul_(length[..., None] / norms * batch.real[..., None])
-
-
-def _gamma(batch: Batch, shape: int) -> Float[Tensor, "B L"]:
-    """Draw from Gamma(shape, 1) by Marsaglia and Tsang's rejection (2000), shape >= 1.
-
-    A proposal is taken with a probability above 0.95, at shape 64 above 0.999: eight are as good as any number.
-    """
-    normal = randomness.normal(batch.stream("length"), 8).double()
-    unit = (randomness.uniform(batch.stream("accept"), 8).double() + 1) / 2
-    middle = shape - 1 / 3
-    cube = (1 + normal / math.sqrt(9 * middle)).clamp(min=1e-9) ** 3
-    taken = unit.log() < normal.square() / 2 + middle * (1 - cube + cube.log())
-    first = taken.byte().argmax(-1, keepdim=True)
-    return (middle * cube.gather(-1, first)[..., 0]).float()
 
 
 @dataclass(frozen=True)

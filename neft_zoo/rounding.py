@@ -54,13 +54,19 @@ class _SumOfItself(torch.autograd.Function):
         (embeds,) = ctx.saved_tensors
         width, whole = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
         flat, into, out = embeds.reshape(-1, width), grads[0].reshape(-1, width), whole.view(-1, width)
+        back = getattr(ctx.draw, "back", None)  # where other embeddings are in what was added
         for block in blocks(len(flat), width, embeds.device.type):
-            with torch.enable_grad():
-                part = flat[block].detach().requires_grad_()
-                delta = ctx.draw(part, block)
-            (through,) = torch.autograd.grad(delta, part, into[block].to(delta.dtype))
-            torch.add(into[block], through, out=out[block])
+            through = _back(ctx.draw, flat[block], into[block], block) if back is None else back(into, block)
+            torch.add(into[block], through.to(into.dtype), out=out[block])
         return None, whole, None
+
+
+def _back(draw: Draw, rows: Tensor, grads: Tensor, block: slice) -> Tensor:
+    """Return the gradient that reaches embeddings through what was made of them."""
+    with torch.enable_grad():
+        part = rows.detach().requires_grad_()
+        delta = draw(part, block)
+    return torch.autograd.grad(delta, part, grads.to(delta.dtype))[0]
 
 
 def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
@@ -138,6 +144,9 @@ def _parts(noise: Noise, embeds: Tensor, batch: Batch) -> Draw | None:
     if type(noise) is AdditiveNoise:  # a subclass may draw otherwise
         size, draw = noise.size(embeds, batch).reshape(-1, 1), _drawn(noise.what, batch, embeds.shape[-1])
         return None if draw is None or size.requires_grad else lambda rows, part: draw(part).mul_(size[part])
+    in_parts = getattr(noise, "in_parts", None)
+    if in_parts is not None:
+        return in_parts(embeds, batch)
     return (lambda rows, part: noise(rows[None], batch.part(part))[0]) if getattr(noise, "pointwise", False) else None
 
 

@@ -8,8 +8,9 @@ from layouts import LAYOUTS, documents, embeddings, lay_out, outside, per_docume
 from scipy import stats
 from torch.nn.functional import cross_entropy
 
-from neft_zoo import NoiseError, SFTTrainer, attach, make
+from neft_zoo import NoiseError, SFTTrainer, attach, make, randomness
 from neft_zoo.batch import Batch, step_key
+from neft_zoo.rounding import add_drawn
 
 DOCS = documents(30, seed=3, longest=9)
 
@@ -39,6 +40,23 @@ def test_documents_of_equal_length_are_mixed_in_a_ring(layout):
             alone += 1
             assert not change[number].any()
     assert alone < 9
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_mixing_block_by_block_is_mixing_the_whole_and_so_are_its_gradients(layout, monkeypatch):
+    noise = make("embed_mix", a=0.7).noise
+    batch, _ = lay_out(DOCS, layout, key=12)
+    embeds = embeddings(batch).requires_grad_()
+    weights = torch.randn(embeds.shape)
+    whole = embeds + noise(embeds, batch)
+    (expected,) = torch.autograd.grad((whole * weights).sum(), embeds)
+    monkeypatch.setitem(randomness.BLOCK, "cpu", 70)
+    parts, norms = add_drawn(embeds, noise, batch)
+    (gradient,) = torch.autograd.grad((parts * weights).sum(), embeds)
+    assert torch.equal(parts, whole)
+    torch.testing.assert_close(norms, (whole - embeds).norm(dim=-1), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient, expected)
+    assert not torch.equal(gradient, weights)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -103,6 +103,10 @@ def test_sphere_directions_are_uniform():
     delta = make("neft_sphere", alpha=np.sqrt(3)).noise(torch.zeros(1000, 4, 8), batch).view(1000, 32)
     assert (delta.mean(0).abs() < 6 / np.sqrt(1000 * 32)).all()
     assert ((delta.square().mean(0) * 32 - 1).abs() < 6 * np.sqrt(2 / 1000)).all()
+    # A direction's square is shared out among its parts by a Dirichlet distribution: one part's share is a Beta draw.
+    shares = delta.view(1000, 4, 8).square().sum(-1).numpy()
+    assert all(stats.kstest(shares[:, token], stats.beta(4, 12).cdf).pvalue > 1e-4 for token in range(4))
+    assert stats.kstest(delta.square().numpy()[:, 5], stats.beta(0.5, 15.5).cdf).pvalue > 1e-4
 
 
 def test_token_relative_is_in_proportion_to_every_token(embeds, batch):

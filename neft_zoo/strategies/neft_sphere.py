@@ -5,7 +5,7 @@ from neft_zoo.scales import ByLength
 from neft_zoo.schedules import Scalar
 
 
-@register(paper=None, version=1)
+@register(paper=None, version=2)
 def neft_sphere(alpha: Scalar = 5.0) -> Strategy:
     r"""A random direction per document, always of the norm that NEFTune's noise has on average.
 
