@@ -103,7 +103,8 @@ bench: setup  ## time and memory of noise, steps, divergences, comparisons and s
 
 bench-gpu: setup  ## the same on CUDA: the kernel, a step, the divergence
 	$(BIN)/python tests/benchmarks/adding.py --shape 8,2048,4096 --rounds 50
-	$(BIN)/python tests/benchmarks/cost.py
+	$(BIN)/python tests/benchmarks/cost.py --large --strategies neft_uniform,neft_gaussian,r3f
+	$(BIN)/python tests/benchmarks/divergence.py
 	$(BIN)/python tests/benchmarks/divergence.py --step --naive
 
 wheel: setup  ## build the wheel into dist/

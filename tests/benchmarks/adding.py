@@ -119,11 +119,14 @@ def main() -> None:
         return
     entries = options.entries.split(",") if options.entries else single_pass()
     shape = [int(size) for size in options.shape.split(",")]
-    rows = [("entry", "dtype", "time", "95 % interval", "peak memory")]
-    for found in compare(entries, shape, options.rounds):
+    rows = [("entry", "dtype", "time", "95 % interval", "times a copy", "peak memory")]
+    measured = compare(entries, shape, options.rounds)
+    copies = {found["dtype"]: statistics.median(found["time"]) for found in measured if found["entry"] == COPY}
+    for found in measured:
         low, high = interval(found["time"])
-        median = f"{statistics.median(found['time']):.2f}"
-        rows.append((found["entry"], found["dtype"], median, f"{low:.2f} to {high:.2f}", f"{found['memory']:.2f}"))
+        median = statistics.median(found["time"])
+        numbers = (f"{median:.2f}", f"{low:.2f} to {high:.2f}", f"{median / copies[found['dtype']]:.2f}")
+        rows.append((found["entry"], found["dtype"], *numbers, f"{found['memory']:.2f}"))
     print(f"ratios to transformers' hook at {shape}, {machine()}\n")
     table(rows)
 

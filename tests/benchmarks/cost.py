@@ -2,6 +2,7 @@
 
 python tests/benchmarks/cost.py                                         # or: make bench
 python tests/benchmarks/cost.py --strategies neft_uniform,freelb --rounds 9 --json cost.json
+python tests/benchmarks/cost.py --large --strategies neft_uniform       # 1.1 B parameters in bf16 with LoRA
 
 A step of plain `trl.SFTTrainer` and one of a strategy alternate, first one way, then the other, so that a slow spell
 of the machine falls on both. A ratio is taken within its pair; its median and the bootstrap's interval are printed.
@@ -11,14 +12,16 @@ import argparse
 import json
 import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import trl
 from datasets import Dataset
+from peft import LoraConfig
 from ratios import DEVICE, interval, machine, paired, peak, table
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from watched import SEED, TOKENIZER, scratch
 
 from neft_zoo import NoiseSFTConfig, SFTTrainer, make, recipe
@@ -26,7 +29,7 @@ from neft_zoo import NoiseSFTConfig, SFTTrainer, make, recipe
 PLAIN = "plain trl"
 DEFAULT = "neft_uniform,token_relative,hype,masked_thought,symnoise,r3f,r_drop,cutoff_token,cutoff_feature,"
 DEFAULT += "cutoff_span,freelb,pgd,smart"
-ROWS, TOKENS = 4, 128
+ROWS, TOKENS, LARGE_TOKENS = 4, 128, 512
 torch.set_num_threads(os.cpu_count() or 1)  # `watched` takes one
 
 
@@ -37,14 +40,15 @@ class Stepper:
         noise: a strategy, or `PLAIN` for TRL's own trainer.
         model: what is trained.
         rows, tokens: shape of the batch.
+        lora: an adapter to train instead of the model.
     """
 
-    def __init__(self, noise: str, model: Any, rows: int = ROWS, tokens: int = TOKENS) -> None:
+    def __init__(self, noise: str, model: Any, rows: int = ROWS, tokens: int = TOKENS, lora: Any = None) -> None:
         data = Dataset.from_dict({"input_ids": torch.randint(5, 4096, (rows, tokens)).tolist()})
         settings = dict(per_device_train_batch_size=rows, max_length=None, output_dir=scratch(), max_steps=1000)
         settings |= dict(save_strategy="no", report_to="none", disable_tqdm=True, seed=SEED)
         settings |= dict(use_cpu=DEVICE == "cpu", bf16=False, gradient_checkpointing=False)
-        told: dict[str, Any] = dict(train_dataset=data, processing_class=TOKENIZER)
+        told: dict[str, Any] = dict(train_dataset=data, processing_class=TOKENIZER, peft_config=lora)
         if noise == PLAIN:
             self.trainer = trl.SFTTrainer(model, args=trl.SFTConfig(**settings), **told)
         else:
@@ -69,13 +73,23 @@ def quickstart(noise: str) -> Stepper:
     return Stepper(noise, AutoModelForCausalLM.from_config(config))
 
 
-def measure(names: list[str], rounds: int) -> dict[str, dict[str, Any]]:
+def large(noise: str) -> Stepper:
+    """Return steps of a Llama of 1.1 B parameters, of which an adapter trains."""
+    torch.manual_seed(SEED)
+    shape = dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32)
+    config = LlamaConfig(vocab_size=32000, num_key_value_heads=4, attention_dropout=0.1, **shape)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    return Stepper(noise, model, tokens=LARGE_TOKENS, lora=lora)
+
+
+def measure(names: list[str], rounds: int, maker: Callable[[str], Stepper] = quickstart) -> dict[str, dict[str, Any]]:
     """Return, per strategy, passes per batch, the time ratios of every pair of steps and the memory's ratio."""
     results = {}
-    plain = quickstart(PLAIN)
+    plain = maker(PLAIN)
     alone = peak(plain)
     for name in names:
-        run, passes = quickstart(name), make(name).objective.passes
+        run, passes = maker(name), make(name).objective.passes
         times = paired(plain, {name: run}, rounds)[name]
         results[name] = {"passes": passes, "time": times, "memory": peak(run) / alone}
     return results
@@ -87,7 +101,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
         median, (low, high) = statistics.median(result["time"]), interval(result["time"])
         per_pass, memory = f"{median / result['passes']:.3f}", f"{result['memory']:.2f}"
         rows.append((name, str(result["passes"]), f"{median:.3f}", f"{low:.3f} to {high:.3f}", per_pass, memory))
-    print(f"ratios to a step of plain TRL on {ROWS} rows of {TOKENS} tokens, {machine()}\n")
+    print(f"ratios to a step of plain TRL, {machine()}\n")
     table(rows)
 
 
@@ -95,10 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategies", default=DEFAULT, help="names, separated by commas")
     parser.add_argument("--rounds", type=int, default=30, help="pairs of steps")
+    parser.add_argument("--large", action="store_true", help="1.1 B parameters with LoRA: needs a GPU, or hours")
     parser.add_argument("--json", type=Path, help="file for all ratios, with versions and device")
     options = parser.parse_args()
     names = [make(name).name for name in options.strategies.split(",")]  # a typo is told before anything is timed
-    results = measure(names, options.rounds)
+    results = measure(names, options.rounds, large if options.large else quickstart)
     show(results)
     if options.json:
         about = {**machine(), "rounds": options.rounds}
