@@ -21,6 +21,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseSFTConfig, recipe
+from neft_zoo.cli import main
 
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
@@ -146,3 +147,16 @@ FITTING = {
 def fitting(name):
     """Return an entry as `noise=` takes it, with arguments that fit the tiny Llama."""
     return {"name": name, **FITTING.get(name, {})}
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """Return what runs a command in a folder of its own and returns its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        status = main([str(argument) for argument in argv])
+        out = capsys.readouterr()
+        return status, out.out, out.err
+
+    return run
