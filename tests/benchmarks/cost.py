@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,13 @@ class Stepper:
         self.optimizer.zero_grad()
 
 
-def quickstart(noise: str) -> Stepper:
+def quickstart(noise: str, tokens: int = TOKENS) -> Stepper:
     """Return steps of the quickstart model's architecture."""
     torch.manual_seed(SEED)
     config = AutoConfig.from_pretrained(recipe.folder() / "quickstart" / "model")
     # R-Drop wants dropout, and of equal cost is what has it on both sides.
     config.attention_dropout = 0.1
-    return Stepper(noise, AutoModelForCausalLM.from_config(config))
+    return Stepper(noise, AutoModelForCausalLM.from_config(config), tokens=tokens)
 
 
 def large(noise: str) -> Stepper:
@@ -109,11 +110,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategies", default=DEFAULT, help="names, separated by commas")
     parser.add_argument("--rounds", type=int, default=30, help="pairs of steps")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"of each of the {ROWS} rows")
     parser.add_argument("--large", action="store_true", help="1.1 B parameters with LoRA: needs a GPU, or hours")
     parser.add_argument("--json", type=Path, help="file for all ratios, with versions and device")
     options = parser.parse_args()
     names = [make(name).name for name in options.strategies.split(",")]  # a typo is told before anything is timed
-    results = measure(names, options.rounds, large if options.large else quickstart)
+    results = measure(names, options.rounds, large if options.large else partial(quickstart, tokens=options.tokens))
     show(results)
     if options.json:
         about = {**machine(), "rounds": options.rounds}
