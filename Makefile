@@ -52,8 +52,8 @@ test-kernels: setup  ## run the CUDA kernels in Triton's interpreter
 
 # Left out: families, labels in DPO's own calls and fixes that came later than the oldest versions.
 OLDEST := .venv-oldest
-OLDEST_TESTS := parts batch oracles tap attach registry objectives engine architectures divergences passes sft sft_layouts \
-	trainers peft provenance cli doctor interruptions
+OLDEST_TESTS := parts batch oracles tap rounding attach registry objectives engine architectures divergences together \
+	passes sft sft_layouts trainers peft provenance cli doctor interruptions
 LATER := minicpm3 or gemma4 or hyperclovax or label_smoothing or precompute or vision or when_shrunk or \
 	(several_passes and (r3f or cutoff))
 

@@ -15,6 +15,10 @@ from neft_zoo.noise import TokenEdit
 from neft_zoo.registry import Strategy
 
 
+# TRL's names for the labels' negative log-likelihood; it had two ways to compute it once.
+NLL = ("nll", "chunked_nll")
+
+
 def data_parallel_rank(accelerator: Any) -> int:
     """Return which share of the data this process sees; the ranks of a tensor-parallel group see the same one."""
     mesh: Any = getattr(accelerator, "torch_device_mesh", None)
@@ -50,7 +54,7 @@ def is_nll(trainer: Any, compute_loss: Any) -> bool:
     tokens) are taken as they come.
     """
     args, peft = trainer.args, getattr(trainer.model, "active_peft_config", None)
-    own = compute_loss.__module__ == "trl.trainer.sft_trainer" and getattr(args, "loss_type", None) == "nll"
+    own = compute_loss.__module__ == "trl.trainer.sft_trainer" and getattr(args, "loss_type", None) in NLL
     special = trainer.compute_loss_func, trainer.label_smoother, getattr(peft, "is_prompt_learning", False)
     return own and not any(special) and not getattr(trainer, "aux_loss_enabled", False)
 
