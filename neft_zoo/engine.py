@@ -14,7 +14,6 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise import TokenEdit
 from neft_zoo.registry import Strategy
 
-
 # TRL's names for the labels' negative log-likelihood; it had two ways to compute it once.
 NLL = ("nll", "chunked_nll")
 
