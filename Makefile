@@ -93,7 +93,7 @@ bench: setup  ## time and memory of noise, steps, divergences, comparisons and s
 	$(BIN)/python tests/benchmarks/cost.py
 	$(BIN)/python tests/benchmarks/divergence.py
 	$(BIN)/python tests/benchmarks/divergence.py --step --words 32768 --naive
-	$(BIN)/python tests/benchmarks/divergence.py --step
+	$(BIN)/python tests/benchmarks/divergence.py --step --naive
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/startup.py --answers
 	$(BIN)/python tests/benchmarks/comparing.py
