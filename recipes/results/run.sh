@@ -27,7 +27,9 @@ compare dolly --strategies neft_uniform,neft_gaussian --seeds 3 --set 'neft_*.al
 compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling
 compare dolly_lora --strategies "$main,r_drop,flat_lora" --seeds 5 --controls lora_dropout
 compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5
-compare dolly --strategies cat,lat --seeds 5
+compare dolly --strategies cat --seeds 5
+# The model has four layers, lat's default is the fifth.
+compare dolly --strategies lat --seeds 5 --set 'lat.layers=[2]'
 # At equal compute, in a folder of its own; and the best point looked for every 6 steps instead of once an epoch.
 compare dolly --strategies symnoise,r3f,freelb,pgd --seeds 5 --compute-matched --output "$output/compute"
 compare dolly_often --strategies "$main" --seeds 5
