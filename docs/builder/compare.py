@@ -53,7 +53,8 @@ def page(experiments: list[Experiment], notes: list[str]) -> str:
     intro = (
         f"Every run in this repository: {runs} in {len(experiments)} experiment{plural}, made by "
         "`sh recipes/results/run.sh`. Names lead to the strategies, seeds to the record of a run with its options, "
-        "versions, commit and history. [What the paper found](findings.md) is checked on a page of its own."
+        "versions, commit and history. [What the paper found](findings.md) is checked on a page of its own. "
+        "`lat` ran at `layers=[2]`: its default is the fifth layer, and the model has four."
     )
     sections = "\n\n".join(section(each) for each in experiments)
     return "\n\n".join([head, intro, controls(experiments), sections, EXPLAINED, *told]) + "\n"
