@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from neft_zoo.distributions import Gaussian, Rademacher, Uniform
+from neft_zoo.randomness import features
 from neft_zoo.rounding import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def add(
     total, norms = torch.empty_like(embeds), torch.empty_like(batch.keys, dtype=torch.float32)
     sizes = (size.detach() * (1.0 if kind == 0 else what.rms)).float().contiguous()
     keys, rounding = batch.stream("what").contiguous(), batch.stream("rounding").contiguous()
-    left_out = LEFT_OUT.get(embeds.dtype, 0)
+    table, left_out = features(width, embeds.device).contiguous(), LEFT_OUT.get(embeds.dtype, 0)
     launch: Any = _add
-    launch[(batch.keys.numel(),)](embeds, total, sizes, norms, keys, rounding, width // 2, kind, left_out, BLOCK)
+    launch[(batch.keys.numel(),)](embeds, total, sizes, norms, keys, rounding, table, width // 2, kind, left_out, BLOCK)
     return total, norms
 
 
@@ -56,12 +57,14 @@ def _words(key, first, N: tl.constexpr):
 
 
 @triton.jit
-def _store(embeds, total, place, inside, delta, drawn, LEFT_OUT: tl.constexpr):
+def _store(embeds, total, place, inside, delta, dither, features, LEFT_OUT: tl.constexpr):
     """Add to the embeddings at a place; see `rounding` for how 16 bits are rounded."""
     clean = tl.load(embeds + place, mask=inside, other=0.0).to(tl.float32)
     exact = clean + delta
     if LEFT_OUT > 0:
         step: tl.constexpr = 1 << LEFT_OUT
+        factor, summand = dither.to(tl.int32) | 1, (dither >> 32).to(tl.int32)
+        drawn = tl.load(features, mask=inside, other=0) * factor + summand
         raw = exact.to(tl.int32, bitcast=True)
         middle = ((raw & -step) | (step // 2)).to(tl.float32, bitcast=True)
         wide = (middle - clean) / (raw & -8388608).to(tl.float32, bitcast=True)
@@ -80,6 +83,7 @@ def _add(
     norms,
     keys,
     rounding,
+    table,
     half,
     KIND: tl.constexpr,
     LEFT_OUT: tl.constexpr,
@@ -104,6 +108,6 @@ def _add(
         left, right = tl.where(inside, left * size, 0.0), tl.where(inside, right * size, 0.0)
         squares += left * left + right * right
         place = row * 2 * half + column
-        _store(embeds, total, place, inside, left, _words(dither, first, BLOCK), LEFT_OUT)
-        _store(embeds, total, place + half, inside, right, _words(dither, half + first, BLOCK), LEFT_OUT)
+        _store(embeds, total, place, inside, left, dither, table + column, LEFT_OUT)
+        _store(embeds, total, place + half, inside, right, dither, table + half + column, LEFT_OUT)
     tl.store(norms + row, tl.sqrt(tl.sum(squares)))

@@ -17,6 +17,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float, Int
     from torch import Tensor
 
@@ -38,6 +39,9 @@ def key_of(*parts: int | str) -> int:
     """Return an int64 that is a hash of integers and names."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+_FEATURES = key_of("features")
 
 
 def logical_shift(values: Int[Tensor, "*shape"], by: int) -> Int[Tensor, "*shape"]:
@@ -77,6 +81,26 @@ def bits(keys: Int[Tensor, "*shape"], width: int) -> Int[Tensor, "*shape width"]
 
     counters = torch.arange(1, (width + 1) // 2 + 1, device=keys.device).mul_(GOLDEN)
     return mix(keys[..., None] + counters).view(torch.int32)[..., :width]
+
+
+def features(width: int, device: torch.device) -> Int[Tensor, " width"]:
+    """Return a random 32-bit integer for every feature, the same in every run."""
+    import torch
+
+    return bits(torch.full((), _FEATURES, device=device), width)
+
+
+def dither(keys: Int[Tensor, " N"], features: Int[Tensor, " D"]) -> Int[Tensor, "N D"]:
+    """Return a random 32-bit integer for every key and feature, at a tenth of a hash's work: good enough to round by.
+
+    The halves of a key are an odd factor of the features' integers and a summand (multiply-add hashing, Dietzfelbinger
+    1996). Any two of the numbers are as good as independent, larger groups of them are not; so the means and energies of
+    what is rounded vary as if all were.
+    """
+    import torch
+
+    halves = keys.view(torch.int32).unflatten(0, (-1, 2))
+    return (halves[:, :1] | 1).mul(features).add_(halves[:, 1:])
 
 
 Draw: TypeAlias = Callable[["Int[Tensor, '*shape']", int], "Float[Tensor, '*shape width']"]

@@ -9,7 +9,7 @@ import torch
 
 from neft_zoo.geometry import Projected
 from neft_zoo.noise import AdditiveNoise
-from neft_zoo.randomness import bits, blocks
+from neft_zoo.randomness import blocks, dither, features
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -87,11 +87,11 @@ def add_by_keys(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], k
         return embeds + delta.to(embeds.dtype)
     with torch.no_grad():
         width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
-        keys = keys.flatten()
         flat, deltas, out = embeds.reshape(-1, width), delta.reshape(-1, width), total.view(-1, width)
+        keys, table = keys.flatten(), features(width, embeds.device)
         for block in blocks(len(keys), width, embeds.device.type):
             clean = flat[block].float()
-            out[block] = _rounded(clean, clean + deltas[block], keys[block], embeds.dtype)
+            out[block] = _rounded(clean, clean + deltas[block], dither(keys[block], table), embeds.dtype)
     return _Sum.apply(total, embeds, delta)
 
 
@@ -111,13 +111,13 @@ def add_drawn(
     with torch.no_grad():
         width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
         norms, keys = torch.empty(batch.keys.numel(), device=embeds.device), batch.stream("rounding").flatten()
-        flat, out = embeds.reshape(-1, width), total.view(-1, width)
+        flat, out, table = embeds.reshape(-1, width), total.view(-1, width), features(width, embeds.device)
         for block in blocks(len(keys), width, embeds.device.type):
             delta = draw(flat[block], block)
             norms[block] = torch.linalg.vector_norm(delta, dim=-1)
             if embeds.dtype in LEFT_OUT:
                 clean = flat[block].float()
-                out[block] = _rounded(clean, delta.add_(clean), keys[block], embeds.dtype)
+                out[block] = _rounded(clean, delta.add_(clean), dither(keys[block], table), embeds.dtype)
             else:
                 torch.add(flat[block], delta.to(embeds.dtype), out=out[block])
     noisy = _SumOfItself.apply(total, embeds, draw) if passing else _Sum.apply(total, embeds)
@@ -159,11 +159,11 @@ def _drawn(what: Distribution, batch: Batch, width: int) -> Callable[[slice], Fl
 
 
 def _rounded(
-    clean: Float[Tensor, "N D"], total: Float[Tensor, "N D"], keys: Int[Tensor, " N"], dtype: torch.dtype
+    clean: Float[Tensor, "N D"], total: Float[Tensor, "N D"], drawn: Int[Tensor, "N D"], dtype: torch.dtype
 ) -> Float[Tensor, "N D"]:
     """Return the sum of embeddings and noise at one of its two neighbours in their dtype.
 
-    All three are float32; what is given is written to.
+    Floats are float32, random integers of 32 bits; what is given is written to.
 
     Let the neighbour nearer to the embedding be A steps away from it and the sum a fraction f of a step further. Then
     E[added^2] = delta^2 means that the outer neighbour is taken with probability f (2 A + f) / (2 A + 1): if one
@@ -171,7 +171,7 @@ def _rounded(
     the bits that are left out, so that it carries or does not; backwards where the outer neighbour is nearer to 0.
     """
     step = 1 << LEFT_OUT[dtype]
-    exact, drawn = total.view(torch.int32), bits(keys, total.shape[-1])
+    exact = total.view(torch.int32)
     # From the embedding to the middle of the two neighbours is A + 1/2 steps; a step is 2**-k of the power of two.
     wide = (exact & -step).bitwise_or_(step // 2).view(torch.float32).sub_(clean)  # negative: towards 0
     # From here on the memory of what has been read is written to: a block with all its parts lies in the cache so.

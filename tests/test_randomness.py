@@ -69,6 +69,21 @@ def test_uniform_is_symmetric_and_within_its_bounds():
     assert 0.9999 < values.abs().max() < 1 and not (values == 0).any()
 
 
+@pytest.mark.parametrize("half", ["high", "low"])
+def test_dither_is_uniform_and_pairwise_independent(half):
+    """In 16 bits at either end: of one number, of two features of a position, of two positions."""
+    width = 64
+    drawn = randomness.dither(KEYS, randomness.features(width, torch.device("cpu")))
+    assert drawn.shape == (len(KEYS), width) and drawn.dtype == torch.int32
+    values = ((drawn >> 16 if half == "high" else drawn) & 0xFFFF).double().add(0.5).div(1 << 16)
+    assert stats.kstest(values.flatten().numpy(), "uniform").pvalue > 1e-3
+    for one, other in ((values[:, :-1], values[:, 1:]), (values[:-1], values[1:]), (values[:, :32], values[:, 32:])):
+        counts = torch.histogramdd(torch.stack([one.flatten(), other.flatten()], 1).float(), bins=[16, 16]).hist
+        assert stats.chisquare(counts.flatten().numpy()).pvalue > 1e-3
+    correlation = torch.corrcoef(values.T) - torch.eye(width)
+    assert correlation.abs().max() < 6 / math.sqrt(len(KEYS))
+
+
 @pytest.mark.parametrize("draw", [randomness.uniform, randomness.normal, randomness.laplace, randomness.signs])
 @pytest.mark.parametrize("width", [1, 7, 64])
 def test_blocks_change_no_number(draw, width, monkeypatch):

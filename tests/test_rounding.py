@@ -37,6 +37,23 @@ def test_bf16_keeps_mean_and_rms_of_small_noise(length, std):
         assert (nearest == 0).float().mean() > 0.2, "the case is one where rounding to nearest does lose noise"
 
 
+@pytest.mark.parametrize("size", [0.1, 0.3, 0.9, 1.3])
+def test_energies_vary_as_if_every_coordinate_were_rounded_on_its_own(size):
+    """Noise of one magnitude, in steps: the energy of a position, and that of a feature over positions."""
+    rows, width, step = 2048, 512, 2**-8
+    batch = Batch.from_inputs({"input_ids": torch.arange(rows)[None]}, key=3)
+    generator = torch.Generator().manual_seed(0)
+    embeds = (torch.rand(1, rows, width, generator=generator) * 0.4 + 0.55).to(torch.bfloat16)  # steps of 2**-8
+    delta = (torch.randint(2, embeds.shape, generator=generator) * 2 - 1) * size * step
+    energy = ((add_rounded(embeds, delta, batch).float() - embeds.float()) / step).square()[0]
+    inner, outer = math.floor(size) ** 2, math.ceil(size) ** 2
+    variance = (size**2 - inner) * (outer - size**2)
+    assert energy.mean().item() == pytest.approx(size**2, rel=6 * math.sqrt(variance / energy.numel()) / size**2)
+    for along, others in ((1, 0), (0, 1)):
+        ratio = energy.sum(along).var() / (energy.shape[along] * variance)
+        assert ratio.item() == pytest.approx(1, abs=6 * math.sqrt(2 / energy.shape[others]))
+
+
 def test_opposite_noise_is_rounded_to_opposite_sides(batch):
     embeds = (torch.rand(2, 6, 8) * 0.4 + 0.55).to(torch.bfloat16)  # between two powers of 2: even steps
     delta = torch.randn(2, 6, 8) * 1e-3
