@@ -40,7 +40,9 @@ def add(
     keys, rounding = batch.stream("what").contiguous(), batch.stream("rounding").contiguous()
     table, left_out = features(width, embeds.device).contiguous(), LEFT_OUT.get(embeds.dtype, 0)
     launch: Any = _add
-    launch[(batch.keys.numel(),)](embeds, total, sizes, norms, keys, rounding, table, width // 2, kind, left_out, BLOCK)
+    launch[(batch.keys.numel(),)](
+        embeds, total, sizes, norms, keys, rounding, table, width // 2, kind, left_out, BLOCK
+    )
     return total, norms
 
 

@@ -94,7 +94,7 @@ def dither(keys: Int[Tensor, " N"], features: Int[Tensor, " D"]) -> Int[Tensor, 
     """Return a random 32-bit integer for every key and feature, at a tenth of a hash's work: good enough to round by.
 
     The halves of a key are an odd factor of the features' integers and a summand (multiply-add hashing, Dietzfelbinger
-    1996). Any two of the numbers are as good as independent, larger groups of them are not; so the means and energies of
+    1996). Any two of the numbers are as good as independent, larger groups of them are not; so means and energies of
     what is rounded vary as if all were.
     """
     import torch

@@ -83,8 +83,8 @@ def single_pass() -> list[str]:
 
 
 def compare(entries: list[str], shape: list[int], rounds: int) -> list[dict[str, Any]]:
-    # Once 16 MiB have been freed, glibc keeps what blocks are made of instead of paging it in again for each. In training
-    # tensors of some MiB come and go, here they may not.
+    # Once 16 MiB have been freed, glibc keeps what blocks are made of instead of paging it in for each of them. In
+    # training tensors of some MiB come and go, here they may not.
     torch.zeros(4 << 20)
     found = []
     for dtype in (torch.float32, torch.bfloat16):
