@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from architectures import TEXT, text
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
@@ -14,7 +15,7 @@ from neft_zoo.batch import Batch, step_key
 from neft_zoo.evaluation import prepare
 from neft_zoo.evaluation.generation import generate, pad_left
 from neft_zoo.evaluation.loading import best_checkpoint
-from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summary
 from neft_zoo.evaluation.memorization import extraction
 from neft_zoo.evaluation.records import prompt_tokens
 from neft_zoo.evaluation.robustness import ReplaceTokens, flips, noise_curve, replacement_curve
@@ -113,6 +114,23 @@ def test_scores_agree_with_numpy_and_the_trainer(fresh):
         assert total["loss"] == pytest.approx(fresh.trainer.compute_loss(fresh.model, inputs).item(), abs=1e-5)
     assert total["perplexity"] == pytest.approx(math.exp(total["loss"]))
     assert total["tokens"] == sum(label != -100 for row in rows for label in row.labels)
+
+
+@pytest.mark.parametrize("family", TEXT)
+def test_graded_logits_are_those_of_the_models_own_forward(family):
+    """Every family's cap, factor and way from its backbone to its head."""
+    model = text(family).eval()
+    ids = torch.randint(3, 24, (2, 9), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["labels"] = ids.masked_fill(torch.arange(9) % 3 == 0, -100)
+    with torch.no_grad():
+        whole = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits[:, :-1]
+        chunks = list(graded_logits(model, last_hidden(model, inputs), inputs["labels"]))
+    logits, targets = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    graded = inputs["labels"][:, 1:] != -100
+    torch.testing.assert_close(logits, whole[graded].float(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(targets, inputs["labels"][:, 1:][graded])
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_splits_are_refused_when_empty_or_ungraded(fresh, tokenizer, tmp_path):

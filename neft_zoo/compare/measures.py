@@ -10,9 +10,12 @@ import torch
 from torch.nn import functional
 
 from neft_zoo.evaluation import evaluate
+from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
 
 Measure = Callable[[Any], dict[str, float]]
+# What names of evaluation sets begin with: TRL calls the training set "train".
+MEASURED_ON = "on_"
 
 
 def losses(trainer: Any) -> dict[str, float]:
@@ -26,14 +29,13 @@ def losses(trainer: Any) -> dict[str, float]:
         total, count = 0.0, 0
         for batch in trainer.get_eval_dataloader(name):
             batch = trainer._prepare_inputs(batch)
-            labels = batch.pop("labels")[:, 1:]
             with torch.no_grad(), trainer.accelerator.autocast():
-                logits = trainer.model(**batch, use_cache=False).logits[:, :-1]
-            graded = labels != -100
-            each = functional.cross_entropy(logits[graded].float(), labels[graded], reduction="none")
-            total += each.double().sum().item()  # in float32 the sum would depend on its order and the batches
-            count += int(graded.sum())
-        found[f"{name}_loss"] = total / count if count else float("nan")
+                hidden = last_hidden(trainer.model, batch)
+                for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
+                    each = functional.cross_entropy(logits, targets, reduction="none")
+                    total += each.double().sum().item()  # in float32 the sum would depend on its order and the batches
+                    count += len(targets)
+        found[f"{name.removeprefix(MEASURED_ON)}_loss"] = total / count if count else float("nan")
     return found
 
 
@@ -67,7 +69,7 @@ def final(trainer: Any, given: Mapping[str, Any], options: Mapping[str, Any], gr
         args,
         tokenizer=trainer.processing_class,
         train=given["train_dataset"].to_list(),
-        test=given["eval_dataset"]["test"].to_list(),
+        test=given["eval_dataset"][f"{MEASURED_ON}test"].to_list(),
         options=read_options(options),
     )
     return dict(_numbers(report))

@@ -21,7 +21,7 @@ import yaml
 
 from neft_zoo import sft
 from neft_zoo.compare import results
-from neft_zoo.compare.measures import final, measure
+from neft_zoo.compare.measures import MEASURED_ON, final, measure
 from neft_zoo.errors import NoiseError
 from neft_zoo.trainers import SFTTrainer
 
@@ -65,14 +65,17 @@ class MeasuredTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:  # type: ignore[override]
-        """Grade the evaluation sets as the recipe does, should a control grade the training data otherwise."""
-        own, columns = self.completion_only_loss, set(dataset.column_names or ())
-        if rest[-1] != "train":
-            self.completion_only_loss = {"prompt", "completion"} <= columns if self.graded is None else self.graded
-        try:
+        """Grade evaluation sets as the recipe does, should a control grade otherwise, and sort them by length."""
+        if not rest[-1].startswith(MEASURED_ON):
             return super()._prepare_dataset(dataset, processing_class, args, *rest)
+        own, columns = self.completion_only_loss, set(dataset.column_names or ())
+        self.completion_only_loss = {"prompt", "completion"} <= columns if self.graded is None else self.graded
+        try:
+            prepared: Any = super()._prepare_dataset(dataset, processing_class, args, *rest)
         finally:
             self.completion_only_loss = own
+        lengths = [len(ids) for ids in prepared["input_ids"]]
+        return prepared.select(sorted(range(len(lengths)), key=lengths.__getitem__))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         mask = inputs.get("attention_mask")
@@ -137,7 +140,7 @@ def _train(task: Task, told: Any) -> None:
         arguments = sft.parse(["--config", str(config), "--output_dir", f"{scratch}/out"])
         given = sft.trainer_arguments(arguments)
         given["train_dataset"] = _drawn(given["train_dataset"], task)
-        given["eval_dataset"] = _measured(given)
+        given["eval_dataset"] = measured_sets(given)
         MeasuredTrainer.graded, MeasuredTrainer.told = task.graded, told
         trainer = MeasuredTrainer(**given, record=record)
         record["steps"] = trainer.args.max_steps = _steps(trainer, task.share)
@@ -177,12 +180,12 @@ def drawn_from(records: Any, count: int | None) -> None:
         raise NoiseError(f"train_records must be at most the {len(records)} that there are, got {count}.")
 
 
-def _measured(given: dict[str, Any]) -> dict[str, Any]:
+def measured_sets(given: dict[str, Any]) -> dict[str, Any]:
     """Return the sets to measure on: the test split, and training records spread evenly over the data."""
     train = given["train_dataset"]
     count = min(TRAIN_SUBSET, len(train))
     chosen = train.select([index * len(train) // count for index in range(count)])
-    return {"train": chosen, "test": given["eval_dataset"]}
+    return {f"{MEASURED_ON}train": chosen, f"{MEASURED_ON}test": given["eval_dataset"]}
 
 
 def _steps(trainer: MeasuredTrainer, share: float) -> int:

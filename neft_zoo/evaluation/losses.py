@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,12 @@ from neft_zoo.chunks import POSITIONS_AT_A_TIME
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.head import LanguageHead
 from neft_zoo.noise import AtLayers, Noise, TokenEdit
-from neft_zoo.parts import base_model, find_backbone
+from neft_zoo.parts import base_model, find_backbone, find_decoder
 from neft_zoo.tap import Tap
 from neft_zoo.vocabulary import known_tokens
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,6 @@ def score(
     found: dict[int, Scores] = {}
     layers = noise.layers if isinstance(noise, AtLayers) else False
     tap = Tap(subject.model, layers=layers, reference=[]) if noise is not None else None
-    last, watch = [], find_backbone(subject.model).register_forward_hook(lambda *call: last.append(call[2]))
     try:
         total = math.ceil(len(rows) / subject.batch_size)
         shown = tqdm(subject.batches(rows), desc=what, total=total, disable=None if subject.progress else True)
@@ -68,45 +67,51 @@ def score(
                 inputs = {**inputs, "input_ids": noise.edit(batch)}
             added = None if isinstance(noise, TokenEdit) else noise
             with subject.autocast(), tap.open(added, batch) if tap else nullcontext():
-                _call(subject.model, inputs)
-            found |= dict(zip(chosen, _scores(subject, last.pop(), inputs["labels"]), strict=True))
+                hidden = last_hidden(subject.model, inputs)
+            found |= dict(zip(chosen, _scores(subject, hidden, inputs["labels"]), strict=True))
     finally:
-        watch.remove()
         if tap is not None:
             tap.detach()
     return [found[i] for i in range(len(rows))]
 
 
-def _call(model: Any, inputs: Mapping[str, Any]) -> None:
+def last_hidden(model: Any, inputs: Mapping[str, Any]) -> Float[Tensor, "B L D"]:
     """Run the model for its last hidden state, with logits of one position where it can leave out the others."""
     rest = {name: value for name, value in inputs.items() if name != "labels"}
     if "logits_to_keep" in inspect.signature(type(base_model(model)).forward).parameters:
         rest["logits_to_keep"] = 1
-    model(**rest, use_cache=False)
+    outputs: list[Any] = []
+    modules = {find_backbone(model), find_decoder(model)} - {None}  # a head may call the decoder alone (OPT)
+    watches = [module.register_forward_hook(lambda *call: outputs.append(call[2])) for module in modules]
+    try:
+        model(**rest, use_cache=False)
+    finally:
+        for watch in watches:
+            watch.remove()
+    hidden = outputs[-1][0] if isinstance(outputs[-1], tuple) else outputs[-1].last_hidden_state
+    return hidden[:, -inputs["input_ids"].shape[1] :]  # prompt tuning puts virtual tokens in front
 
 
-def _scores(subject: Subject, output: Any, labels: Tensor) -> list[Scores]:
-    """Project the positions before graded tokens through the LM head, a chunk at a time."""
-    hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
-    hidden = hidden[:, -labels.shape[1] :]  # prompt tuning puts virtual tokens in front
-    graded = labels[:, 1:] != IGNORED
-    head, parts = LanguageHead(subject.model), []
-    chunks = zip(
-        hidden[:, :-1][graded].split(POSITIONS_AT_A_TIME),
-        labels[:, 1:][graded].split(POSITIONS_AT_A_TIME),
-        strict=True,
-    )
-    for positions, targets in chunks:
-        with subject.autocast():
-            rows = head(positions).log_softmax(-1)
-        best = rows.max(-1)
-        parts.append(
-            torch.stack(
-                [rows.gather(-1, targets[:, None])[:, 0], best.values.exp(), (best.indices == targets).float()]
-            )
-        )
+def graded_logits(
+    model: Any, hidden: Float[Tensor, "B L D"], labels: Int[Tensor, "B L"]
+) -> Iterator[tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]]:
+    """Yield the logits of graded tokens in float32, and the tokens, a chunk at a time: all would take much memory."""
+    head, graded = LanguageHead(model), labels[:, 1:] != IGNORED
+    states, targets = (each[graded].split(POSITIONS_AT_A_TIME) for each in (hidden[:, :-1], labels[:, 1:]))
+    for chunk, wanted in zip(states, targets, strict=True):
+        yield head(chunk), wanted
+
+
+def _scores(subject: Subject, hidden: Tensor, labels: Tensor) -> list[Scores]:
+    parts = []
+    with subject.autocast():
+        for logits, targets in graded_logits(subject.model, hidden, labels):
+            rows = logits.log_softmax(-1)
+            best = rows.max(-1)
+            chosen = rows.gather(-1, targets[:, None])[:, 0]
+            parts.append(torch.stack([chosen, best.values.exp(), (best.indices == targets).float()]))
     flat = torch.cat(parts, 1).double().cpu().numpy()
-    split = np.split(flat, graded.sum(1).cumsum(0)[:-1].tolist(), axis=1)
+    split = np.split(flat, (labels[:, 1:] != IGNORED).sum(1).cumsum(0)[:-1].tolist(), axis=1)
     return [Scores(part[0], part[1], part[2] > 0) for part in split]
 
 
