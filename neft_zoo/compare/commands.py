@@ -51,6 +51,7 @@ def add_to(commands: Any) -> None:
 def compare(options: argparse.Namespace) -> None:
     """Do what is missing of a comparison."""
     from neft_zoo.compare.grid import make_grid
+    from neft_zoo.compare.processes import get_ready
 
     if options.ray is not None and options.jobs != 1:
         raise NoiseError(f"jobs must not be given with --ray, which does as many runs as fit, got {options.jobs}.")
@@ -63,6 +64,8 @@ def compare(options: argparse.Namespace) -> None:
     ]
     if len({grid.recipe for grid in grids}) < len(grids):
         raise NoiseError(f"recipes must have different names, got {', '.join(options.recipes)}.")
+    if options.ray is None:
+        get_ready(all(grid.config.get("use_cpu") for grid in grids))
     from neft_zoo.compare.progress import follow
 
     follow(grids, options.output, options.jobs, options.ray)

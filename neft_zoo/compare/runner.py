@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 
 from neft_zoo import sft
-from neft_zoo.compare import results
+from neft_zoo.compare import processes, results
 from neft_zoo.compare.grid import Grid, Row, digest, fingerprint
 from neft_zoo.compare.training import Task, drawn_from, work
 from neft_zoo.errors import NoiseError
@@ -146,7 +145,7 @@ def run(todo: list[Task], jobs: int, finished: Callable[[Task, results.Record], 
 
 def start(task: Task) -> Live:
     """Start a run in a process of its own."""
-    context: Any = _context(bool(task.config.get("use_cpu")))
+    context = processes.context(bool(task.config.get("use_cpu")))
     task.path.unlink(missing_ok=True)  # an older result of the row: it must not be taken for this one
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(task, theirs))
@@ -182,15 +181,3 @@ def stop(live: Live) -> None:
     if live.process.is_alive():
         live.process.kill()
     live.task.path.with_suffix(".log").unlink(missing_ok=True)
-
-
-def _context(cpu: bool) -> Any:
-    """Return how to start processes: from one that has imported everything, but not next to a GPU's driver.
-
-    A process that has touched CUDA cannot be forked, and importing may touch it.
-    """
-    if not cpu or "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neft_zoo.compare.training"])
-    return context
