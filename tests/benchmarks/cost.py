@@ -6,11 +6,15 @@ python tests/benchmarks/cost.py --large --strategies neft_uniform       # 1.1 B 
 
 A step of plain `trl.SFTTrainer` and one of a strategy alternate, first one way, then the other, so that a slow spell
 of the machine falls on both. A ratio is taken within its pair; its median and the bootstrap's interval are printed.
+Steps of a busy machine scatter by more than noise costs. So for a single pass, a profile of as many further steps says
+what the package's own code takes of each: "own" is the step over the step without it.
 """
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -25,8 +29,10 @@ from ratios import DEVICE, interval, machine, paired, peak, table
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from watched import SEED, TOKENIZER, scratch
 
+import neft_zoo
 from neft_zoo import NoiseSFTConfig, SFTTrainer, make, recipe
 
+OURS = os.path.dirname(neft_zoo.__file__)
 PLAIN = "plain trl"
 DEFAULT = "neft_uniform,token_relative,hype,masked_thought,symnoise,r3f,r_drop,cutoff_token,cutoff_feature,"
 DEFAULT += "cutoff_span,freelb,pgd,smart"
@@ -84,6 +90,21 @@ def large(noise: str) -> Stepper:
     return Stepper(noise, model, tokens=LARGE_TOKENS, lora=lora)
 
 
+def own(run: Callable[[], None]) -> float:
+    """Return the time of a call over what it takes without this package's functions and the operators they call."""
+    profile = cProfile.Profile()
+    profile.runcall(run)
+    found: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    whole = ours = 0.0
+    for (file, *_), (_, _, seconds, _, callers) in found.items():
+        whole += seconds
+        if file.startswith(OURS):
+            ours += seconds
+        elif file == "~":  # an operator
+            ours += sum(part[2] for (caller, *_), part in callers.items() if caller.startswith(OURS))
+    return whole / (whole - ours)
+
+
 def measure(names: list[str], rounds: int, maker: Callable[[str], Stepper] = quickstart) -> dict[str, dict[str, Any]]:
     """Return, per strategy, passes per batch, the time ratios of every pair of steps and the memory's ratio."""
     results = {}
@@ -93,15 +114,22 @@ def measure(names: list[str], rounds: int, maker: Callable[[str], Stepper] = qui
         run, passes = maker(name), make(name).objective.passes
         times = paired(plain, {name: run}, rounds)[name]
         results[name] = {"passes": passes, "time": times, "memory": peak(run) / alone}
+        if passes == 1:
+            results[name]["own"] = [own(run) for _ in range(rounds)]
     return results
 
 
+def spelled(ratios: list[float]) -> str:
+    """Return the median and its interval."""
+    low, high = interval(ratios)
+    return f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
+
+
 def show(results: dict[str, dict[str, Any]]) -> None:
-    rows = [("strategy", "passes", "time", "95 % interval", "time per pass", "peak memory")]
+    rows = [("strategy", "passes", "time", "own", "peak memory")]
     for name, result in results.items():
-        median, (low, high) = statistics.median(result["time"]), interval(result["time"])
-        per_pass, memory = f"{median / result['passes']:.3f}", f"{result['memory']:.2f}"
-        rows.append((name, str(result["passes"]), f"{median:.3f}", f"{low:.3f} to {high:.3f}", per_pass, memory))
+        times, shares = spelled(result["time"]), spelled(result["own"]) if "own" in result else "-"
+        rows.append((name, str(result["passes"]), times, shares, f"{result['memory']:.2f}"))
     print(f"ratios to a step of plain TRL, {machine()}\n")
     table(rows)
 
