@@ -103,7 +103,7 @@ def of_steps(words: int, naive: bool) -> None:
 def growth(rounds: int) -> dict[str, dict[str, float]]:
     found = {}
     for words in VOCABULARIES:
-        run = sides(256, 64, words, True)[1]
+        run = sides(256, 1024, words, True)[1]
         run()
         found[words] = {"seconds": statistics.median(seconds(run) for _ in range(rounds)), "bytes": peak(run)}
     return found

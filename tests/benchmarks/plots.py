@@ -13,7 +13,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 FOLDER = Path(__file__).parents[2] / "docs" / "performance"
-LABELS = {"length": "tokens, 256 features", "width": "features, 1,024 tokens", "words": "words, 256 tokens"}
+LABELS = {"length": "tokens, 256 features", "width": "features, 1,024 tokens", "words": "words, 256 tokens of 1,024 features"}
 
 
 def draw(file: Path) -> None:
