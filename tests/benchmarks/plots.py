@@ -13,7 +13,8 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 FOLDER = Path(__file__).parents[2] / "docs" / "performance"
-LABELS = {"length": "tokens, 256 features", "width": "features, 1,024 tokens", "words": "words, 256 tokens of 1,024 features"}
+LABELS = {"length": "tokens, 256 features", "width": "features, 1,024 tokens"}
+LABELS["words"] = "words, 256 tokens of 1,024 features"
 
 
 def draw(file: Path) -> None:
