@@ -251,6 +251,15 @@ def test_shipped_files_are_told_by_their_place_among_the_recipes():
     assert fingerprint(other) != fingerprint(grid.settings), "contents count, wherever the recipes lie"
 
 
+@pytest.mark.parametrize("cpu", [True, False])
+def test_the_process_to_fork_off_is_started_on_a_cpu_only_and_without_torch_here(cpu):
+    code = f"import sys\nfrom neft_zoo.compare.processes import get_ready\nget_ready({cpu})\n"
+    code += "from multiprocessing.forkserver import _forkserver as server\n"
+    code += "assert 'torch' not in sys.modules\nprint(server._forkserver_pid is not None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str(cpu), done.stderr
+
+
 def test_the_grid(tiny):
     made = make_grid("quickstart", ["neft_u*", "symnoise"], 2, ["neft_uniform.alpha=5,10", "symnoise.alpha=1"])
     assert [(row.name, row.noise.get("alpha")) for row in made.rows] == [

@@ -71,10 +71,12 @@ class Stepper:
         self.optimizer.zero_grad()
 
 
-def quickstart(noise: str, tokens: int = TOKENS) -> Stepper:
-    """Return steps of the quickstart model's architecture."""
+def quickstart(noise: str, tokens: int = TOKENS, wider: int = 1) -> Stepper:
+    """Return steps of the quickstart model's architecture, or of one that is so many times as wide."""
     torch.manual_seed(SEED)
     config = AutoConfig.from_pretrained(recipe.folder() / "quickstart" / "model")
+    for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
+        setattr(config, name, getattr(config, name) * wider)
     # R-Drop wants dropout, and of equal cost is what has it on both sides.
     config.attention_dropout = 0.1
     return Stepper(noise, AutoModelForCausalLM.from_config(config), tokens=tokens)
@@ -139,11 +141,13 @@ def main() -> None:
     parser.add_argument("--strategies", default=DEFAULT, help="names, separated by commas")
     parser.add_argument("--rounds", type=int, default=30, help="pairs of steps")
     parser.add_argument("--tokens", type=int, default=TOKENS, help=f"of each of the {ROWS} rows")
+    parser.add_argument("--wider", type=int, default=1, metavar="TIMES", help="a wider model than the quickstart's")
     parser.add_argument("--large", action="store_true", help="1.1 B parameters with LoRA: needs a GPU, or hours")
     parser.add_argument("--json", type=Path, help="file for all ratios, with versions and device")
     options = parser.parse_args()
     names = [make(name).name for name in options.strategies.split(",")]  # a typo is told before anything is timed
-    results = measure(names, options.rounds, large if options.large else partial(quickstart, tokens=options.tokens))
+    small = partial(quickstart, tokens=options.tokens, wider=options.wider)
+    results = measure(names, options.rounds, large if options.large else small)
     show(results)
     if options.json:
         about = {**machine(), "rounds": options.rounds}
