@@ -83,9 +83,6 @@ def single_pass() -> list[str]:
 
 
 def compare(entries: list[str], shape: list[int], rounds: int) -> list[dict[str, Any]]:
-    # Once 16 MiB have been freed, glibc keeps what blocks are made of instead of paging it in for each of them. In
-    # training tensors of some MiB come and go, here they may not.
-    torch.zeros(4 << 20)
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         embeds = torch.randn(shape, device=DEVICE, dtype=dtype)
@@ -116,6 +113,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--growth", type=Path, metavar="FILE", help="measure growth instead, into a JSON file")
     options = parser.parse_args()
+    # Once 16 MiB have been freed, glibc keeps what blocks are made of instead of paging it in for each of them. In
+    # training tensors of some MiB come and go, here they may not.
+    torch.zeros(4 << 20)
     if options.growth:
         options.growth.parent.mkdir(parents=True, exist_ok=True)
         options.growth.write_text(json.dumps({**machine(), **growth(options.rounds)}, indent=2) + "\n")
