@@ -88,15 +88,20 @@ check: setup  ## lint, format check, types, docs
 compare-hook: setup  ## measure this package against transformers' neftune_noise_alpha
 	$(BIN)/python tests/benchmarks/against_hook.py
 
+SINGLE := neft_uniform,neft_gaussian,token_relative,token_subspace,dx_laplace,masked_thought,hype
+
 bench: setup  ## time and memory of noise, steps, divergences, comparisons and start-up: docs/performance.md
 	$(BIN)/python tests/benchmarks/adding.py
 	$(BIN)/python tests/benchmarks/cost.py
+	$(BIN)/python tests/benchmarks/cost.py --tokens 512 --strategies $(SINGLE)
+	$(BIN)/python tests/benchmarks/cost.py --tokens 256 --wider 4 --strategies hype
 	$(BIN)/python tests/benchmarks/divergence.py
 	$(BIN)/python tests/benchmarks/divergence.py --step --words 32768 --naive
 	$(BIN)/python tests/benchmarks/divergence.py --step --naive
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/startup.py --answers
 	$(BIN)/python tests/benchmarks/comparing.py
+	$(BIN)/python tests/benchmarks/comparing.py --steps 60
 	$(BIN)/python tests/benchmarks/adding.py --growth build/noise.json
 	$(BIN)/python tests/benchmarks/divergence.py --growth build/divergence.json
 	$(BIN)/python tests/benchmarks/plots.py build/noise.json build/divergence.json

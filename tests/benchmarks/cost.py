@@ -34,7 +34,7 @@ from neft_zoo import NoiseSFTConfig, SFTTrainer, make, recipe
 
 OURS = os.path.dirname(neft_zoo.__file__)
 PLAIN = "plain trl"
-DEFAULT = "neft_uniform,token_relative,hype,masked_thought,symnoise,r3f,r_drop,cutoff_token,cutoff_feature,"
+DEFAULT = "neft_uniform,token_relative,hype,masked_thought,embed_mix,symnoise,r3f,r_drop,cutoff_token,cutoff_feature,"
 DEFAULT += "cutoff_span,freelb,pgd,smart"
 ROWS, TOKENS, LARGE_TOKENS = 4, 128, 512
 torch.set_num_threads(os.cpu_count() or 1)  # `watched` takes one
