@@ -4,8 +4,8 @@ Each number is a hash of (run seed, rank, optimizer step, document, position, fe
 noise alone, padded, packed, padding-free or in any accumulation split, a resumed run needs no generator state, a
 recomputed (checkpointed) block sees the same numbers again, and the global random state is never touched. The hash is
 SplitMix64 (Steele, Lea and Flood 2014): a counter times the golden ratio, finished by two multiply-xorshift rounds;
-each gives two numbers of 32 bits. It is written with tensor operators only, hence the same on every device and inside
-a compiled graph.
+each gives two numbers of 32 bits. What only rounds is drawn at less cost (`dither`). All of it is written with tensor
+operators only, hence the same on every device and inside a compiled graph.
 """
 
 from __future__ import annotations
