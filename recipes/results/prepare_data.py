@@ -1,14 +1,19 @@
 """Cut the records of the site's comparisons: short ones, so that many runs fit on two CPU cores.
 
     python recipes/results/prepare_data.py --gsm8k_train gsm8k_train.jsonl.gz --gsm8k_test gsm8k_test.jsonl.gz
+    python recipes/results/prepare_data.py --dolly dolly15k.jsonl.gz
 
 `dolly` is the short part of the quickstart's records, `gsm8k` the short problems of the official splits, from JSON
-lines with `prompt` and `completion`. Both are written in TRL's conversational prompt-completion format.
+lines with `prompt` and `completion`; `smollm2` the short records of databricks-dolly-15k that have no context, under
+the tokenizer in `build/smollm2`, which `make real-model` unpacks. All are written in TRL's conversational
+prompt-completion format.
 """
 
 import argparse
 import gzip
+import hashlib
 import json
+import re
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -17,6 +22,10 @@ HERE = Path(__file__).parent
 QUICKSTART = HERE.parent / "quickstart"
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, {"dolly": 48, "gsm8k": 64}
 TRAIN_RECORDS, TEST_RECORDS = 1280, 192
+# SmolLM2 is 50 times larger than the shipped model; its test records are two halves of 64: the even and the odd ones.
+SMOLLM2 = HERE.parents[1] / "build" / "smollm2"
+SMOLLM2_PROMPT, SMOLLM2_COMPLETION = range(1, 33), range(12, 49)
+SMOLLM2_TEST = 128
 
 
 def read(path: Path) -> list[dict]:
@@ -40,16 +49,34 @@ def write(path: Path, records: list[dict]) -> None:
     print(f"{path}: {len(records)} records")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gsm8k_train", type=Path, required=True, help="gzipped JSON lines")
-    parser.add_argument("--gsm8k_test", type=Path, required=True, help="gzipped JSON lines")
-    args = parser.parse_args()
+def without_context(records: list[dict]) -> list[dict]:
+    """Return the short records without context, each prompt once, in an order that depends on the prompt alone."""
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM2)
+    chosen: dict[str, dict] = {}
+    for record in records:
+        prompt, completion = record["prompt"].strip(), record["completion"].strip()
+        if record["has_context"] or "\N{REPLACEMENT CHARACTER}" in prompt + completion:
+            continue
+        if len(tokenizer(prompt).input_ids) not in SMOLLM2_PROMPT:
+            continue
+        if len(tokenizer(completion).input_ids) in SMOLLM2_COMPLETION:
+            # Prompts that differ in case, punctuation and spacing only are the same.
+            chosen.setdefault(re.sub(r"\W+", " ", prompt.lower()).strip(), record)
+    return [chosen[key] for key in sorted(chosen, key=lambda key: hashlib.sha256(key.encode()).hexdigest())]
+
+
+def write_smollm2(dolly: Path) -> None:
+    """Write the records of the real model."""
+    with gzip.open(dolly, "rt", encoding="utf-8") as lines:
+        records = without_context([json.loads(line) for line in lines])
+    for split, part in (("test", records[:SMOLLM2_TEST]), ("train", records[SMOLLM2_TEST:][:TRAIN_RECORDS])):
+        write(HERE / "smollm2" / f"{split}.jsonl", [conversation(record) for record in part])
+
+
+def write_short(gsm8k: dict[str, Path]) -> None:
+    """Write the records of the shipped model."""
     tokenizer = AutoTokenizer.from_pretrained(QUICKSTART / "model")
-    sources = {
-        "dolly": {split: QUICKSTART / "data" / f"{split}.jsonl" for split in ("train", "test")},
-        "gsm8k": {"train": args.gsm8k_train, "test": args.gsm8k_test},
-    }
+    sources = {"dolly": {split: QUICKSTART / "data" / f"{split}.jsonl" for split in ("train", "test")}, "gsm8k": gsm8k}
     for name, splits in sources.items():
         limits = {"prompt": PROMPT_TOKENS, "completion": COMPLETION_TOKENS[name]}
 
@@ -59,6 +86,20 @@ def main() -> None:
         for split, path in splits.items():
             most = TRAIN_RECORDS if split == "train" else TEST_RECORDS
             write(HERE / name / f"{split}.jsonl", [record for record in read(path) if short(record)][:most])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gsm8k_train", type=Path, help="gzipped JSON lines")
+    parser.add_argument("--gsm8k_test", type=Path, help="gzipped JSON lines")
+    parser.add_argument("--dolly", type=Path, help="gzipped JSON lines, with has_context")
+    args = parser.parse_args()
+    if args.gsm8k_train and args.gsm8k_test:
+        write_short({"train": args.gsm8k_train, "test": args.gsm8k_test})
+    elif not args.dolly:
+        parser.error("--dolly, or --gsm8k_train and --gsm8k_test, must be given")
+    if args.dolly:
+        write_smollm2(args.dolly)
 
 
 if __name__ == "__main__":
