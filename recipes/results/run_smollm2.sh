@@ -1,0 +1,25 @@
+#!/bin/sh
+# The runs of the real model, in order of importance, after `make real-model`: three seeds of every row before more of
+# any. Only what is missing runs; results go to docs/results, or to the folder named.
+#
+#   sh recipes/results/run_smollm2.sh                   # docs/results, two runs at a time of 4.6 GiB each
+#   SEEDS=5 JOBS=1 sh recipes/results/run_smollm2.sh runs/compare
+set -e
+output=${1:-docs/results}
+evaluation="records: 64, answers: 32, max_new_tokens: 64, min_new_tokens: 48, words: 20, rates: [0.1], alphas: [15.0]"
+
+compare() {
+    recipe=$1
+    shift
+    neft-zoo compare "results/$recipe" --train_records 96 --evaluate "$evaluation" --output "$output" \
+        --jobs "${JOBS:-2}" --seeds "${SEEDS:-3}" "$@"
+}
+
+# Noise against plain training of the same and of other lengths.
+compare smollm2 --strategies none,neft_uniform --set neft_uniform.alpha=5,15 --controls epochs_2,epochs_1
+# Other noise of the same energy, and dropout in the same place.
+compare smollm2 --strategies embedding_dropout,neft_gaussian --set neft_gaussian.alpha=15 \
+    --set neft_gaussian.match_rms=true
+compare smollm2 --strategies symnoise --compute-matched --output "$output/compute"
+compare smollm2 --strategies masked_thought --controls weight_decay,learning_rate
+compare smollm2_lora --strategies neft_uniform --set neft_uniform.alpha=15 --controls epochs_1,lora_dropout
