@@ -22,9 +22,11 @@ from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, mixin, recipe
-from neft_zoo.batch import EMBEDDING
-from neft_zoo.sharding import whole
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
+from neft_zoo.config import recipe
+from neft_zoo.noise.batch import EMBEDDING
+from neft_zoo.passes.sharding import whole
+from neft_zoo.training import mixin
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
 LORA = dict(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)

@@ -2,7 +2,7 @@
 
 import torch
 
-from neft_zoo.batch import Batch
+from neft_zoo.noise.batch import Batch
 
 LAYOUTS = ("right", "left", "packed", "padding-free")
 

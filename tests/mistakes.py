@@ -17,7 +17,7 @@ def put_in(source: str, old: str, new: str) -> str:
 
 LIVE = "return self._pass is not None and (self._shared or torch.is_grad_enabled())"
 OPEN = "        try:\n            yield self._pass\n"
-CLOSE = "            self._noise = self._batch = self._pass = None\n            KNOWN.drawn = {}\n"
+CLOSE = "            self._noise = self._batch = self._pass = None\n            PREDRAWN.drawn = {}\n"
 HOOK = "        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
 OVERWRITE = """        self._handles = []
         for embedding in embeddings:
@@ -70,7 +70,7 @@ MISTAKES = (
      ("mixin", TRAINING, "if self.strategy.clean:"), ("tap", LIVE, "return self._pass is not None")),
     (5, "noise in generation: whenever the model is in train mode",
      "test_trainers.py::test_only_the_pass_that_trains_is_noisy[GRPO]",
-     ("tap", LIVE, "return self.model.training"), ("tap", CLOSE, "            KNOWN.drawn = {}\n")),
+     ("tap", LIVE, "return self.model.training"), ("tap", CLOSE, "            PREDRAWN.drawn = {}\n")),
     (5, "noise in the reference model", REFERENCE, ("tap", LIVE, "return self._pass is not None")),
     (5, "noise after an exception", "test_tap.py::test_an_exception_closes_the_pass",
      ("tap", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass\n" + CLOSE.replace(" " * 12, " " * 8))),
@@ -90,7 +90,7 @@ MISTAKES = (
     (9, "the dtype is promoted by the noise", "test_rounding.py::test_zero_delta_changes_no_bit",
      ("rounding", "_Sum.apply(total, embeds, delta)", "_Sum.apply(total.float(), embeds, delta)")),
     (9, "the noise is rounded away", "test_rounding.py::test_bf16_keeps_mean_and_rms_of_small_noise[1.0-8192]",
-     ("rounding", "if embeds.dtype not in LEFT_OUT:", "if True:")),
+     ("rounding", "if embeds.dtype not in DROPPED_MANTISSA_BITS:", "if True:")),
     (10, "the module's forward is overwritten", f"{HERE}nothing_of_the_model_is_replaced", ("tap", HOOK, OVERWRITE)),
     (11, "the table is edited, and with it the tied head", f"{HERE}the_tied_head_reads_clean_weights",
      ("tap", OPEN, f"{EDITED}        table += extra\n{OPEN}"),

@@ -6,9 +6,10 @@ import math
 import pytest
 import yaml
 
-from neft_zoo import NoiseError, make, recipe, registry
-from neft_zoo.cli import main
-from neft_zoo.evaluation.alpha import advice, at_excess, find_alpha, strength_of
+from neft_zoo import NoiseError, make, registry
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
+from neft_zoo.evaluation.strength_sweep import advice, at_excess, find_alpha, strength_of
 
 
 @pytest.fixture(scope="module")

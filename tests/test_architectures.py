@@ -9,12 +9,12 @@ import transformers as t
 from architectures import HEADS, PLACEHOLDER, TEXT, llava, qwen2_vl, text
 
 from neft_zoo import NoiseError, attach, make
-from neft_zoo.batch import Batch
-from neft_zoo.head import LanguageHead
-from neft_zoo.parts import find_embedding, find_layers
-from neft_zoo.step import Step
-from neft_zoo.tap import Tap
-from neft_zoo.vocabulary import known_tokens
+from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.anatomy import find_embedding, find_layers
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.step import Step
 
 ALPHA = 5.0
 LENGTHS = (9, 5, 14)
@@ -146,7 +146,7 @@ def test_layers_of_several_states_per_token_are_refused(refused):
 def test_layers_and_the_head_are_the_models_own(family):
     """What a divergence compares are the logits that the model returns, noise included."""
     name, model, inputs = family
-    tap = Tap(model, layers=True, hidden=True)
+    tap = ModelHooks(model, layers=True, hidden=True)
     batch = Batch.from_inputs(inputs, **known_tokens(None, model.config))
     with tap.open(make("neft_uniform", alpha=20).noise, batch) as done:
         logits = model(**inputs).logits
@@ -165,7 +165,7 @@ def test_a_divergence_is_that_of_the_models_logits(family):
         results.append(model(**inputs))
         return results[-1].loss
 
-    tap = Tap(model, hidden=True)
+    tap = ModelHooks(model, hidden=True)
     step = Step(tap, Batch.from_inputs(inputs, **known_tokens(None, model.config)), compute)
     first, second = step.run(None), step.run(make("neft_uniform", alpha=20).noise)
     got = step.divergence("kl", first, second)

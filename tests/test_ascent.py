@@ -8,8 +8,8 @@ from naive import DOCUMENTS, INPUTS, Quadratic, Spy, apart, own, packed, padded
 from test_objectives import compare
 
 from neft_zoo import attach, make
-from neft_zoo.batch import Batch
-from neft_zoo.registry import Strategy
+from neft_zoo.noise.batch import Batch
+from neft_zoo.registry.strategy import Strategy
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from trl import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from neft_zoo import make
-from neft_zoo.batch import Batch, step_key
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.scales import ByLength
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.scales import ByLength
 
 DOCUMENTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [5, 6]]
 

@@ -8,9 +8,10 @@ import sys
 import pytest
 import yaml
 
-from neft_zoo import recipe, registry
-from neft_zoo.cli import main
-from neft_zoo.pages import readable
+from neft_zoo import registry
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
+from neft_zoo.registry.docstrings import readable
 
 
 @pytest.fixture

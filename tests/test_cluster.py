@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_compare import tiny  # noqa: F401 - a fixture
 
-from neft_zoo.cli import main
+from neft_zoo.cli.main import main
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 # Ray's workers are as nice as can be unless told otherwise, and starve next to other tests.

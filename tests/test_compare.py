@@ -13,13 +13,15 @@ import torch
 import trl
 import yaml
 
-from neft_zoo import SFTTrainer, recipe, registry
-from neft_zoo.cli import main
-from neft_zoo.compare import results, training
+from neft_zoo import SFTTrainer, registry
+from neft_zoo.cli.main import main
+from neft_zoo.compare import results
+from neft_zoo.compare import worker as training
 from neft_zoo.compare.grid import fingerprint, make_grid
 from neft_zoo.compare.measures import measure
 from neft_zoo.compare.progress import left_text
 from neft_zoo.compare.runner import tasks
+from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
 
 

@@ -12,8 +12,8 @@ from peft import LoraConfig
 from torch._dynamo.utils import counters
 
 from neft_zoo import SFTTrainer, make, registry
-from neft_zoo.batch import Batch
-from neft_zoo.tap import Tap
+from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.hooks import ModelHooks
 
 SINGLE = [name for name in registry.builtin_names() if make(name).objective.passes == 1 and name != "none"]
 ADDED = [name for name in SINGLE if make(name).site in ("embeddings", "layers")]
@@ -122,13 +122,13 @@ def loss_of(model, inputs):
 @pytest.mark.parametrize("name", ADDED)
 @pytest.mark.cell("torch.compile", "{name}: one addition in the graph")
 def test_every_added_noise_is_one_addition_in_the_graph(llama, tokenizer, name, dtype=torch.float32):
-    from neft_zoo.geometry import prepare
+    from neft_zoo.passes.preparation import prepare
 
     lengths = (7, 12, 9, 15)
     model = llama(num_hidden_layers=1).to(dtype)
     noise = prepare(make(fitting(name)).noise, model, lambda: torch.arange(len(tokenizer)))
     layers = getattr(noise, "layers", False)
-    tap = Tap(model, layers=layers, compiled=True)
+    tap = ModelHooks(model, layers=layers, compiled=True)
     plain, _ = losses(model, loss_of, tap, None, lengths, "eager")
     expected = Counts.read()
     torch._dynamo.reset()
@@ -136,7 +136,7 @@ def test_every_added_noise_is_one_addition_in_the_graph(llama, tokenizer, name, 
     noisy, slopes = losses(model, loss_of, tap, noise, lengths, "eager")
     assert Counts.read() == expected and expected.breaks == 0
     tap.detach()
-    eager, expected = losses(model, loss_of, Tap(model, layers=layers), noise, lengths, None)
+    eager, expected = losses(model, loss_of, ModelHooks(model, layers=layers), noise, lengths, None)
     assert noisy == pytest.approx(eager, abs=1e-5) and noisy != plain
     assert apart(slopes, expected) < 1e-5
 

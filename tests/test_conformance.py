@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import neft_zoo
-from neft_zoo import randomness
-from neft_zoo.distributions import Gaussian, Rademacher, Uniform
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.registry import Strategy
-from neft_zoo.scales import ByLength, Fixed
+from neft_zoo.noise import randomness
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Gaussian, Rademacher, Uniform
+from neft_zoo.noise.scales import ByLength, Fixed
+from neft_zoo.registry.strategy import Strategy
 from neft_zoo.testing import check_strategy
 
 

@@ -10,9 +10,9 @@ from scipy import stats
 from transformers import AddedToken
 
 from neft_zoo import NoiseError, make
-from neft_zoo.noise import AtLayers
-from neft_zoo.tap import Tap
-from neft_zoo.vocabulary import known_tokens
+from neft_zoo.noise.additive import AtLayers
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.special_tokens import known_tokens
 
 DOCS = documents(400)
 SPECIAL = (7, 8, 9, *range(100, 1000))
@@ -126,7 +126,7 @@ def test_a_cut_is_that_of_the_document_alone_in_every_layout(name):
 def test_hidden_cut_clears_the_input_of_its_layer_to_exactly_0(llama, dtype):
     model = llama(num_hidden_layers=3).to(dtype).train()
     seen = {}
-    tap = Tap(model, layers=True)
+    tap = ModelHooks(model, layers=True)
     for index, layer in enumerate(model.model.layers):
         layer.register_forward_pre_hook(lambda _, args, index=index: seen.update({index: args[0]}))
     batch, places = lay_out(documents(6, seed=2, shortest=8), "right", key=1)

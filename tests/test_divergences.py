@@ -13,17 +13,18 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from neft_zoo import NoiseError, chunks, tap
-from neft_zoo.batch import Batch
-from neft_zoo.chunks import sum_in_chunks
-from neft_zoo.distributions import Gaussian
-from neft_zoo.divergences import DIVERGENCES, divergence
-from neft_zoo.head import LanguageHead
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.positions import of_divergence
-from neft_zoo.scales import Fixed
-from neft_zoo.step import Step
-from neft_zoo.tap import Tap
+from neft_zoo import NoiseError
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.distributions import Gaussian
+from neft_zoo.noise.scales import Fixed
+from neft_zoo.passes import chunked_logits as chunks
+from neft_zoo.passes import hooks as tap
+from neft_zoo.passes.chunked_logits import of_divergence, sum_in_chunks
+from neft_zoo.passes.divergences import DIVERGENCES, divergence
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.step import Step
 
 TEXTBOOK = {
     "kl": lambda p, q: rel_entr(p, q).sum(),
@@ -118,7 +119,7 @@ def model(request, llama):
 
 def two_passes(model, inputs, name):
     """Return the divergence of a clean and a noisy pass, and the delta between the two."""
-    hooks = Tap(model, hidden=True)
+    hooks = ModelHooks(model, hidden=True)
     batch = Batch.from_inputs(inputs, key=3)
     given = {key: value for key, value in inputs.items() if key not in ("input_ids", "labels")}
     steps = Step(hooks, batch, lambda ids: model(input_ids=ids, **given))

@@ -11,9 +11,10 @@ import vision
 from conftest import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from neft_zoo import NoiseSFTConfig, SFTTrainer, report
-from neft_zoo.cli import main
-from neft_zoo.sides import HOOK, OURS, Source, compare
+from neft_zoo import NoiseSFTConfig, SFTTrainer
+from neft_zoo.cli.main import main
+from neft_zoo.doctor import report
+from neft_zoo.doctor.measurements import HOOK, OURS, Source, compare
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from accelerate.utils import DistributedType
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from neft_zoo import NoiseError, SFTTrainer, make
-from neft_zoo.engine import check_engine, data_parallel_rank, token_weight
+from neft_zoo.training.hf_internals import check_engine, data_parallel_rank, token_weight
 
 
 def ranks_of(sizes):

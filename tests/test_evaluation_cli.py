@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from neft_zoo import NoiseError, recipe
-from neft_zoo.cli import main
+from neft_zoo import NoiseError
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
 from neft_zoo.evaluation import Options, evaluate
 from neft_zoo.evaluation.plots import draw
 from neft_zoo.evaluation.report import rows, save

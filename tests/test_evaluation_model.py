@@ -11,7 +11,6 @@ from architectures import TEXT, text
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
-from neft_zoo.batch import Batch, step_key
 from neft_zoo.evaluation import prepare
 from neft_zoo.evaluation.generation import generate, pad_left
 from neft_zoo.evaluation.loading import best_checkpoint
@@ -19,6 +18,7 @@ from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summar
 from neft_zoo.evaluation.memorization import extraction
 from neft_zoo.evaluation.records import prompt_tokens
 from neft_zoo.evaluation.robustness import ReplaceTokens, flips, noise_curve, replacement_curve
+from neft_zoo.noise.batch import Batch, step_key
 
 WORDS = "the cell divides when its energy is enough to copy what it holds and then it rests for long".split()
 RECORDS = [

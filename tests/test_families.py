@@ -9,7 +9,7 @@ from conftest import same, weights
 from datasets import Dataset
 
 from neft_zoo import SFTTrainer
-from neft_zoo.parts import find_embedding
+from neft_zoo.passes.anatomy import find_embedding
 
 LENGTHS = [5 + 3 * i % 10 for i in range(8)]
 ROWS = Dataset.from_list([{"input_ids": [3 + (7 * i + 5 * t) % 55 for t in range(n)]} for i, n in enumerate(LENGTHS)])

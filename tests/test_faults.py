@@ -16,8 +16,9 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, make, provenance, token_counts
-from neft_zoo.cli import main
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, make
+from neft_zoo.cli.main import main
+from neft_zoo.training import provenance, token_counts
 
 SCHEDULED = {"name": "neft_scheduled", "alpha": {"schedule": "linear", "start": 9, "end": 1}}
 NOISES = ["neft_uniform", SCHEDULED, "symnoise", "freelb", "noisy_tune", "flat_lora", "token_frequency"]

@@ -12,9 +12,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neft_zoo import NoiseError, NoiseSFTConfig, cli, make, provenance, recipe, registry, schedules
-from neft_zoo.cli import main
-from neft_zoo.sft import parse
+from neft_zoo import NoiseError, NoiseSFTConfig, make, registry
+from neft_zoo.cli import main as cli
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
+from neft_zoo.config.options import parse
+from neft_zoo.noise import schedules
+from neft_zoo.training import provenance
 
 NIGHTLY = os.environ.get("NEFT_ZOO_PROFILE") == "nightly"
 CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]

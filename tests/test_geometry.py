@@ -8,9 +8,9 @@ from layouts import LAYOUTS, documents, embeddings, lay_out, outside, per_docume
 from scipy import stats
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
-from neft_zoo.batch import EMBEDDING
-from neft_zoo.geometry import Setup
-from neft_zoo.tap import Tap
+from neft_zoo.noise.batch import EMBEDDING
+from neft_zoo.noise.data_dependent import Setup
+from neft_zoo.passes.hooks import ModelHooks
 
 DOCS = documents(400)
 SURE = 1e-6
@@ -183,5 +183,8 @@ def test_numbers_that_mean_nothing_are_refused_before_training(llama, tokenizer,
 def test_noise_that_was_not_prepared_is_refused(llama):
     batch, _ = lay_out(documents(2), "right")
     for name in ("token_subspace", "token_frequency"):
-        with pytest.raises(NoiseError, match=f"{name} must be prepared"), Tap(llama()).open(make(name).noise, batch):
+        with (
+            pytest.raises(NoiseError, match=f"{name} must be prepared"),
+            ModelHooks(llama()).open(make(name).noise, batch),
+        ):
             make(name).noise(embeddings(batch), batch)

@@ -9,7 +9,7 @@ from conftest import same, weights
 from torch import nn
 
 from neft_zoo import NoiseError, SFTTrainer, attach
-from neft_zoo.trainers import Trainer
+from neft_zoo.training.trainers import Trainer
 
 LAT = {"name": "lat", "layers": [0, 1]}
 IDS = torch.arange(5, 29).view(4, 6)

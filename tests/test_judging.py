@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from neft_zoo import NoiseError, recipe
+from neft_zoo import NoiseError
+from neft_zoo.config import recipe
 from neft_zoo.judging.cache import Cache
 from neft_zoo.judging.endpoint import read_reply
-from neft_zoo.judging.files import Outputs
-from neft_zoo.judging.human import KIND, read_ratings, write_page
+from neft_zoo.judging.json_files import Outputs
 from neft_zoo.judging.judges import PythonJudge, judge_pairs
-from neft_zoo.judging.matches import Pair, match, sample
+from neft_zoo.judging.pairs import Pair, match, sample
+from neft_zoo.judging.rating_page import KIND, read_ratings, write_page
 from neft_zoo.judging.winrate import summarize
 
 

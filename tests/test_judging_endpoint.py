@@ -15,12 +15,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from neft_zoo import NoiseError, recipe
-from neft_zoo.cli import main
+from neft_zoo import NoiseError
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
 from neft_zoo.judging.cache import Cache
 from neft_zoo.judging.endpoint import SYSTEM, USER, Endpoint
 from neft_zoo.judging.judges import judge_pairs
-from neft_zoo.judging.matches import Pair
+from neft_zoo.judging.pairs import Pair
 
 pytest.importorskip("openai", reason="openai is not installed (neft-zoo[judge])")
 SECRET = "sk-very-secret-0123"

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from neft_zoo import recipe
-from neft_zoo.cli import main
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
 from neft_zoo.evaluation import generation
 from neft_zoo.judging import generating
 from neft_zoo.judging.prompts import from_file, from_split

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from neft_zoo.judging.human import read_ratings, write_page
-from neft_zoo.judging.matches import Pair
+from neft_zoo.judging.pairs import Pair
+from neft_zoo.judging.rating_page import read_ratings, write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

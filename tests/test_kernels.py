@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from neft_zoo.batch import Batch
-from neft_zoo.distributions import Gaussian, Laplace, Rademacher, Uniform
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.rounding import add_drawn
-from neft_zoo.scales import ByLength, Relative
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.distributions import Gaussian, Laplace, Rademacher, Uniform
+from neft_zoo.noise.scales import ByLength, Relative
+from neft_zoo.passes.adding import add_drawn
 
 # Triton reads it once, when it is first imported.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -24,7 +24,7 @@ pytestmark = [
 @pytest.fixture
 def add():
     pytest.importorskip("triton")
-    from neft_zoo.kernels import add
+    from neft_zoo.passes.triton_kernels import add
 
     return add
 

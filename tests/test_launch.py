@@ -11,9 +11,11 @@ import pytest
 import yaml
 from accelerate.commands.launch import _validate_launch_command
 
-from neft_zoo import NoiseError, launch, recipe
-from neft_zoo.cli import main
-from neft_zoo.launch import config_names, find_config, split, start
+from neft_zoo import NoiseError
+from neft_zoo.cli import launch
+from neft_zoo.cli.launch import config_names, find_config, split, start
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
 
 
 def test_options_of_accelerate_are_told_from_trls():

@@ -8,8 +8,8 @@ from transformers import TrainerCallback
 
 import neft_zoo
 from neft_zoo import NoiseError, SFTTrainer, attach, make
-from neft_zoo.cuts import HideTokens
-from neft_zoo.registry import Strategy
+from neft_zoo.noise.cutoff import HideTokens
+from neft_zoo.registry.strategy import Strategy
 
 NAMES = neft_zoo.names()
 PAIRED = [*DOCUMENTS, [23, 24, 25, 26, 27, 28]]  # two of one length, for the entry that mixes them

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from neft_zoo import SFTTrainer
 from neft_zoo.compare.measures import MEASURED_ON, measure
-from neft_zoo.compare.training import MeasuredTrainer, measured_sets
+from neft_zoo.compare.worker import MeasuredTrainer, measured_sets
 
 
 def test_a_measured_loss_is_the_exact_mean_over_tokens(llama, config, records, tokenizer):

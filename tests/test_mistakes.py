@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import neft_zoo
 from neft_zoo import NoiseError, attach, make
-from neft_zoo.ahead import draw_ahead
-from neft_zoo.batch import EMBEDDING, Batch
+from neft_zoo.noise.batch import EMBEDDING, Batch
+from neft_zoo.passes.compiled import draw_ahead
 
 IDS = torch.arange(5, 17).view(2, 6)
 BATCH = {"input_ids": IDS, "labels": IDS.clone()}

@@ -8,9 +8,10 @@ from layouts import LAYOUTS, documents, embeddings, lay_out, outside, per_docume
 from scipy import stats
 from torch.nn.functional import cross_entropy
 
-from neft_zoo import NoiseError, SFTTrainer, attach, make, randomness
-from neft_zoo.batch import Batch, step_key
-from neft_zoo.rounding import add_drawn
+from neft_zoo import NoiseError, SFTTrainer, attach, make
+from neft_zoo.noise import randomness
+from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.passes.adding import add_drawn
 
 DOCS = documents(30, seed=3, longest=9)
 

@@ -8,8 +8,8 @@ from scipy import stats
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
-from neft_zoo.mixin import NoiseMixin
-from neft_zoo.weights import OnceRelative
+from neft_zoo.passes.weight_noise import OnceRelative
+from neft_zoo.training.mixin import NoiseMixin
 
 
 def trained(llama, config, records, tokenizer, noise, model=None, callbacks=(), resume=None, **settings):

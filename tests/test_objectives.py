@@ -5,10 +5,11 @@ import torch
 from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gradients, own
 
 from neft_zoo import NoiseError, attach, make
-from neft_zoo.batch import Batch, step_key
-from neft_zoo.noise import AtLayers
-from neft_zoo.objectives import Consistency, DropoutConsistency, Given, LayerStability
-from neft_zoo.registry import Strategy
+from neft_zoo.noise.additive import AtLayers
+from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.objectives.consistency import Consistency, DropoutConsistency, LayerStability
+from neft_zoo.passes.records import FixedNoise
+from neft_zoo.registry.strategy import Strategy
 
 
 @pytest.fixture
@@ -62,8 +63,8 @@ def test_one_pass_is_the_loss_under_the_noise(model):
 def test_noise_that_is_given_is_added_as_it_is_unless_a_sign_is_given():
     batch = Batch.from_inputs(INPUTS)
     delta = torch.randn(*INPUTS["input_ids"].shape, 8)
-    assert torch.equal(Given({-1: delta})(delta * 0, batch), delta)
-    assert torch.equal(Given({-1: delta * 0, 0: delta}, sign=-1.0)(delta * 0, batch.at(0)), -delta)
+    assert torch.equal(FixedNoise({-1: delta})(delta * 0, batch), delta)
+    assert torch.equal(FixedNoise({-1: delta * 0, 0: delta}, sign=-1.0)(delta * 0, batch.at(0)), -delta)
 
 
 def test_symnoise_is_the_mean_of_both_signs_of_one_draw(model):

@@ -6,9 +6,9 @@ import torch
 from scipy import stats
 
 from neft_zoo import make
-from neft_zoo.batch import Batch
-from neft_zoo.distributions import Uniform
-from neft_zoo.schedules import Linear
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.distributions import Uniform
+from neft_zoo.noise.schedules import Linear
 
 LENGTHS = [3, 9, 1, 5]
 WIDTH = 16

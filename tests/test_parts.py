@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from neft_zoo import NoiseError
-from neft_zoo.batch import Batch
-from neft_zoo.distributions import Gaussian, Laplace, Rademacher, SharedByToken, Sphere, Uniform
-from neft_zoo.noise import AdditiveNoise, AtLayers
-from neft_zoo.scales import ByLength, Fixed
+from neft_zoo.noise.additive import AdditiveNoise, AtLayers
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.distributions import Gaussian, Laplace, Rademacher, SharedByToken, Sphere, Uniform
+from neft_zoo.noise.scales import ByLength, Fixed
 
 MODULES = (
     "batch distributions scales tokens noise objectives registry ball ascent cuts mixing weights schedules geometry"

@@ -8,8 +8,8 @@ from transformers import TrainerCallback
 
 import neft_zoo
 from neft_zoo import SFTTrainer, attach, make
-from neft_zoo.ascent import CleanAndAdversarial, FreeAscent
-from neft_zoo.registry import Strategy
+from neft_zoo.objectives.adversarial import CleanAndAdversarial, FreeAscent
+from neft_zoo.registry.strategy import Strategy
 
 MANY = [name for name in neft_zoo.names() if make(name).objective.passes > 1]
 

@@ -17,9 +17,9 @@ from safetensors import safe_open
 from transformers import BitsAndBytesConfig
 
 from neft_zoo import SFTTrainer
-from neft_zoo.batch import Batch
-from neft_zoo.registry import make
-from neft_zoo.tap import Tap
+from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.registry.entries import make
 
 LORA = dict(r=4, lora_alpha=8, task_type="CAUSAL_LM")
 VIRTUAL = dict(task_type="CAUSAL_LM", num_virtual_tokens=3)
@@ -49,7 +49,7 @@ def test_noise_arrives_under_the_adapter(llama, name):
     handle = layer.register_forward_pre_hook(lambda m, args, kwargs: seen.append(args[0].detach()), with_kwargs=True)
     inputs = {"input_ids": torch.arange(5, 17).view(2, 6), "attention_mask": torch.ones(2, 6).long()}
     batch = Batch.from_inputs(inputs, key=1)
-    tap = Tap(model)
+    tap = ModelHooks(model)
     with tap.open(None, batch):
         model(**inputs)
     with tap.open(make("neft_uniform").noise, batch) as done:
@@ -104,7 +104,7 @@ def test_adapters_switch_and_merge_while_noise_is_attached(llama):
     model = get_peft_model(llama(), ADAPTERS["lora"]())
     clean = llama()
     ids = torch.tensor([[5, 6, 7]])
-    tap = Tap(model)
+    tap = ModelHooks(model)
     with (
         torch.no_grad(),
         model.disable_adapter(),

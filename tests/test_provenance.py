@@ -9,10 +9,11 @@ from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
 import neft_zoo
-from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, Strategy, make, provenance
-from neft_zoo.distributions import Uniform
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.scales import Fixed
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, Strategy, make
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Uniform
+from neft_zoo.noise.scales import Fixed
+from neft_zoo.training import provenance
 
 
 @pytest.fixture

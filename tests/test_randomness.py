@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from neft_zoo import randomness
+from neft_zoo.noise import randomness
 
 MASK = (1 << 64) - 1
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from neft_zoo import NoiseError, recipe
+from neft_zoo import NoiseError
+from neft_zoo.config import recipe
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from neft_zoo import recipe, registry
-from neft_zoo.cli import main
+from neft_zoo import registry
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
 
 SHIPPED = [name for name in recipe.names() if name != "paper/base"]
 ROWS = {
@@ -59,7 +60,7 @@ def test_every_entry_has_a_short_recipe(name):
 
 
 def test_instructions_become_prompt_and_completion():
-    from neft_zoo.sft import alpaca_record
+    from neft_zoo.config.options import alpaca_record
 
     plain = alpaca_record({"instruction": "Add.", "input": "", "output": "3"})
     assert plain["completion"] == "3" and "### Input" not in plain["prompt"]

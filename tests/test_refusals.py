@@ -7,10 +7,11 @@ from naive import INPUTS, Quadratic
 from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
-from neft_zoo.ascent import Ascent, Ball, CleanAndAdversarial, FreeAscent, VirtualAdversarial
-from neft_zoo.cuts import HideTokens
-from neft_zoo.objectives import Consistency, DropoutConsistency, LayerStability, MixedTargets, SymmetricPair
-from neft_zoo.registry import Strategy
+from neft_zoo.noise.cutoff import HideTokens
+from neft_zoo.objectives.adversarial import Ascent, Ball, CleanAndAdversarial, FreeAscent, VirtualAdversarial
+from neft_zoo.objectives.consistency import Consistency, DropoutConsistency, LayerStability
+from neft_zoo.objectives.simple import MixedTargets, SymmetricPair
+from neft_zoo.registry.strategy import Strategy
 
 
 def refuse(what, match):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import neft_zoo
 from neft_zoo import NoiseError, Strategy, make, register, registry
-from neft_zoo.schedules import Cosine, Linear, WarmUp, Window, parse_scalar, schedule_to_dict, value_at
+from neft_zoo.noise.schedules import Cosine, Linear, WarmUp, Window, parse_scalar, schedule_to_dict, value_at
 
 
 def test_the_folder_is_the_registry():

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from neft_zoo.cli import main
+from neft_zoo.cli.main import main
 from neft_zoo.compare import results
-from neft_zoo.compare.report import markdown, number, table
 from neft_zoo.compare.summary import label, summarize
+from neft_zoo.compare.tables import markdown, number, table
 
 SEEDS = range(3)
 
@@ -153,7 +153,7 @@ def test_html_stands_alone(folder, capsys):
 
 def test_a_panel_shows_none_at_the_rows_own_seeds(runs):
     pytest.importorskip("matplotlib")
-    from neft_zoo.compare.page import _curves, html
+    from neft_zoo.compare.html import _curves, html
 
     runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
     runs += [record(name, 0, 4.6, 4.5, 2.3) for name in ("fgm", "hype", "pdr", "vat")]

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from neft_zoo import make, randomness
-from neft_zoo.batch import Batch
-from neft_zoo.distributions import Uniform
-from neft_zoo.rounding import add_drawn, add_rounded
+from neft_zoo import make
+from neft_zoo.noise import randomness
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.distributions import Uniform
+from neft_zoo.passes.adding import add_drawn, add_rounded
 
 IDS = torch.arange(5, 17).view(2, 6)
 

@@ -11,7 +11,7 @@ from made_up import DOCS
 from neft_zoo import registry
 from neft_zoo.compare.results import read
 from neft_zoo.compare.summary import summarize
-from neft_zoo.pages import prose
+from neft_zoo.registry.docstrings import prose
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import compare, entries, findings, formulas, loading, playground, snippets  # noqa: E402
@@ -105,7 +105,7 @@ def test_without_results_every_page_says_not_run(tmp_path):
 def test_written_pages_ask_for_what_exists(experiments):
     for page in DOCS.rglob("*.md"):
         asked = [found[1] for found in snippets.ASKED.finditer(page.read_text(encoding="utf-8"))]
-        assert set(asked) <= set(snippets.KNOWN), page
+        assert set(asked) <= set(snippets.PREDRAWN), page
     with pytest.raises(KeyError):
         snippets.fill("{{ nonsense }}", experiments)
 

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from neft_zoo import make
-from neft_zoo.batch import Batch
-from neft_zoo.rounding import add_rounded
+from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.adding import add_rounded
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'neft-zoo[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")

@@ -8,7 +8,7 @@ from layouts import LAYOUTS, documents, embeddings, lay_out, outside, per_docume
 from scipy import stats
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
-from neft_zoo.tap import Tap
+from neft_zoo.passes.hooks import ModelHooks
 
 DOCS = documents(300, seed=4)
 NORMAL, UNIFORM = stats.norm(), stats.uniform(-1, 2)
@@ -46,7 +46,7 @@ def test_noise_has_the_stated_distribution_and_size(case, layout):
 
 def open_layers(model, noise, batch):
     """Run a pass and return its record."""
-    with Tap(model, layers=True).open(noise, batch) as done:
+    with ModelHooks(model, layers=True).open(noise, batch) as done:
         done.loss = model(batch.input_ids, attention_mask=batch.real.long(), labels=batch.labels).loss
     return done
 
@@ -98,7 +98,7 @@ def test_small_noise_keeps_its_energy_in_bf16(batch):
     """1e-3 is below half a bf16 step of numbers near 1: rounded to nearest, little would be left of it."""
     model = torch.nn.Sequential(torch.nn.Embedding(4005, 4096)).to(torch.bfloat16)
     model.get_input_embeddings = lambda: model[0]
-    with Tap(model).open(make("r3f", eps=1e-3).noise, batch) as done:
+    with ModelHooks(model).open(make("r3f", eps=1e-3).noise, batch) as done:
         noisy = model(batch.input_ids)
     noisy, clean, delta = noisy.detach(), done.embeds[-1].detach().double(), done.deltas[-1].double()
     assert noisy.dtype == torch.bfloat16

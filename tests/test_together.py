@@ -8,9 +8,10 @@ from naive import furthest
 from peft import PromptTuningConfig
 from torch.utils.flop_counter import FlopCounterMode
 
-from neft_zoo import NoiseMixin, SFTTrainer, make, mixin
-from neft_zoo.batch import IGNORED
-from neft_zoo.engine import is_nll
+from neft_zoo import NoiseMixin, SFTTrainer, make
+from neft_zoo.noise.batch import IGNORED
+from neft_zoo.training import mixin
+from neft_zoo.training.hf_internals import is_nll
 
 # In place, which is how gradients of the head are summed over chunks, products are not counted without being told.
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}

@@ -11,8 +11,8 @@ import pytest
 from test_compare import tiny  # noqa: F401 - a fixture
 
 from neft_zoo import NoiseError, make
-from neft_zoo.cli import main
-from neft_zoo.compare.space import Dimension, make_space, read_dimension
+from neft_zoo.cli.main import main
+from neft_zoo.compare.search_space import Dimension, make_space, read_dimension
 
 optuna = pytest.importorskip("optuna")
 searching = pytest.importorskip("neft_zoo.compare.tune")

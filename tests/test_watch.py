@@ -8,12 +8,12 @@ import torch
 from architectures import text
 
 from neft_zoo import SFTTrainer, attach
-from neft_zoo.distributions import Uniform
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.registry import Strategy
-from neft_zoo.scales import ByLength
-from neft_zoo.schedules import Linear
-from neft_zoo.watch import PATIENCE, drowning
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Uniform
+from neft_zoo.noise.scales import ByLength
+from neft_zoo.noise.schedules import Linear
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.noise_monitor import PATIENCE, drowning
 
 IDS = torch.arange(3, 51).view(2, 24)
 BATCH = {"input_ids": IDS, "labels": IDS.clone()}

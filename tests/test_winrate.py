@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from neft_zoo import NoiseError
-from neft_zoo.judging import glm
-from neft_zoo.judging.matches import Judgement, Pair
+from neft_zoo.judging import length_control as glm
+from neft_zoo.judging.pairs import Judgement, Pair
 from neft_zoo.judging.winrate import summarize, wilson
 
 PAIRS = [Pair(f"Question {i}?", f"a {'long ' * i}answer", "another answer") for i in range(9)]

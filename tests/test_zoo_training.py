@@ -9,8 +9,9 @@ from datasets import load_dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from neft_zoo import NoiseError, SFTTrainer, recipe, registry
-from neft_zoo.token_counts import FILE, load_counts
+from neft_zoo import NoiseError, SFTTrainer, registry
+from neft_zoo.config import recipe
+from neft_zoo.training.token_counts import FILE, load_counts
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 

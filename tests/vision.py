@@ -4,7 +4,7 @@ import torch
 import transformers as t
 from datasets import Dataset
 
-from neft_zoo import recipe
+from neft_zoo.config import recipe
 
 IMAGE = "<image>"
 PIXELS, PATCH = 8, 4
