@@ -18,7 +18,7 @@ Made by `make matrix` from the tests that are named; nothing in it is written by
 {versions}. The oldest supported versions, found by running and exercised by `make test-oldest`, are {oldest}.
 
 """
-OLDEST = Path(__file__).resolve().parents[1] / "constraints-oldest.txt"
+OLDEST = Path(__file__).resolve().parents[2] / "constraints-oldest.txt"
 # The areas of the page in its order, and what a cell that works says.
 AREAS = {
     "Batch layouts": "Every document has noise of its own size, that of its own n tokens; padding has none.",

@@ -113,9 +113,9 @@ def test_two_processes_start_from_a_shipped_config(llama, tokenizer, tmp_path, n
     argv += " --model_name_or_path ./model --dataset_name rows.jsonl --output_dir out --max_steps 1 --bf16 false"
     argv += " --per_device_train_batch_size 2 --logging_steps 1 --save_strategy steps --save_steps 1"
     argv += " --mixed_precision no" + ("" if name == "zero3" else " --use_cpu true")
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     environment = {**os.environ, **told, "OMP_NUM_THREADS": "1"}
-    paths = [str(tmp_path), str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")]
+    paths = [str(tmp_path), str(tests.parent), str(tests), str(tests / "support"), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     command = [sys.executable, "-m", "neft_zoo", "sft", *argv.split()]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)

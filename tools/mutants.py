@@ -27,15 +27,18 @@ TRAINERS = [f"trl.trainer.{kind}_trainer" for kind in ("sft", "dpo", "kto", "rew
 HEAVY = "pytest hypothesis jaxtyping scipy.stats peft trl.scripts.utils transformers.models.llama.modeling_llama"
 CONTEXT.set_forkserver_preload(HEAVY.split() + TRAINERS)
 TESTS = {
-    "batch": "test_batch test_parts test_oracles test_cuts",
-    "distributions": "test_parts test_oracles",
-    "scales": "test_parts test_oracles test_registry",
-    "tokens": "test_parts test_oracles test_attach",
-    "noise": "test_parts test_oracles test_tap",
-    "tap": "test_tap test_attach",
-    "objectives": "test_parts test_objectives test_mixing test_registry",
-    "registry": "test_registry test_parts",
-    "provenance": "test_provenance",
+    "noise/batch": "noise/test_batch noise/test_parts strategies/test_oracles noise/test_cutoff",
+    "noise/distributions": "noise/test_parts strategies/test_oracles",
+    "noise/scales": "noise/test_parts strategies/test_oracles registry/test_registry",
+    "noise/tokens": "noise/test_parts strategies/test_oracles training/test_loop",
+    "noise/additive": "noise/test_parts strategies/test_oracles passes/test_hooks",
+    "passes/hooks": "passes/test_hooks training/test_loop",
+    "objectives/base": "objectives/test_objectives registry/test_registry",
+    "objectives/simple": "noise/test_parts objectives/test_objectives noise/test_mixup registry/test_registry",
+    "objectives/consistency": "noise/test_parts objectives/test_objectives registry/test_registry",
+    "registry/entries": "registry/test_registry noise/test_parts",
+    "registry/strategy": "registry/test_registry noise/test_parts",
+    "training/provenance": "training/test_provenance",
 }
 PAIRS = "Add Sub, Sub Add, Mult Div, Div Mult, FloorDiv Mult, Pow Mult, Mod Mult, BitAnd BitOr, BitOr BitAnd, And Or, "
 PAIRS += "Or And, Lt LtE, LtE Lt, Gt GtE, GtE Gt, Eq NotEq, NotEq Eq, Is IsNot, IsNot Is, In NotIn, NotIn In"
@@ -110,7 +113,7 @@ def run_tests(folder, tests):
     os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     sys.dont_write_bytecode = True
     gc.freeze()  # pytest collects garbage when it ends: not what the libraries have left, every time again
-    sys.path[:0] = [folder, f"{folder}/tests"]
+    sys.path[:0] = [folder, *(f"{folder}/{name}" for name in ("tests", "tests/support", "tools"))]
     import pytest
 
     os._exit(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-W", "ignore", *tests]))
@@ -119,7 +122,7 @@ def run_tests(folder, tests):
 def run(changed, tests, timeout):
     """Run tests on a copy with the changed modules; return pytest's status, None if they took too long."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("neft_zoo", "tests"):
+        for name in ("neft_zoo", "tests", "tools"):
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
         (Path(folder) / "recipes").symlink_to(ROOT / "recipes")
         shutil.copy(ROOT / "pyproject.toml", folder)

@@ -16,7 +16,7 @@ from neft_zoo.noise.schedules import Cosine, Linear, WarmUp, Window, parse_scala
 
 
 def test_the_folder_is_the_registry():
-    files = {path.stem for path in (Path(registry.__file__).parent / "strategies").glob("[!_]*.py")}
+    files = {path.stem for path in (Path(registry.__file__).parents[1] / "strategies").glob("[!_]*.py")}
     assert set(registry.builtin_names()) == files
     for name in registry.builtin_names():
         entry = registry.entry(name)

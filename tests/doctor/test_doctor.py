@@ -73,7 +73,7 @@ def test_the_readme_and_the_page_show_what_is_printed(examined):
     found = examined("packing: true\npacking_strategy: bfd\nnoise: null\nneftune_noise_alpha: 5")
     number = re.compile(r"-?\d+\.\d+")
     for page in ("README.md", "docs/doctor.md"):
-        text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+        text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
         shown = 0
         for what, *printed, _ in report.rows(found):
             line = next((line for line in text.splitlines() if what in line and number.search(line)), None)

@@ -9,7 +9,7 @@ import numpy as np
 from neft_zoo import make
 from neft_zoo.compare import results
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))
 
 # What a row does to the loss at the end, the loss at the best point and the train loss, and how much it repeats.

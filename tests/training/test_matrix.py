@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from matrix import CELLS, FILES, oldest, read_tables, tables
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "support.md"
 
 
 def test_the_page_has_the_cells_that_are_marked(request):
     marked = request.config.stash[CELLS]
     collected = request.config.stash[FILES]
-    unmarked = {path.name for path in TESTS.glob("test_*.py") if "mark.cell(" not in path.read_text(encoding="utf-8")}
-    missing = {path.name for path in TESTS.glob("test_*.py")} - collected - unmarked
+    unmarked = {path.name for path in TESTS.rglob("test_*.py") if "mark.cell(" not in path.read_text(encoding="utf-8")}
+    missing = {path.name for path in TESTS.rglob("test_*.py")} - collected - unmarked
     if missing:
         pytest.skip(f"needs all marked tests to be collected, {len(missing)} files were not")
     page = {cell: files for cell, (_, files) in read_tables(PAGE.read_text(encoding="utf-8")).items()}

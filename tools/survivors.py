@@ -3,38 +3,38 @@
 # Module, line of code, changes, and why they are no gap. A survivor that is not listed here is one.
 EQUIVALENT = [
     (
-        "registry",
+        "registry/entries",
         """near = difflib.get_close_matches(shown(unknown[0]).strip("'"), list(found.parameters), n=1)""",
         ["1 -> 2"],
         "only the nearest name is shown, however many are near",
     ),
     (
-        "tap",
+        "passes/hooks",
         "KEPT_LOGITS = 2**22",
         ["2 -> 3", "22 -> 23", "Pow -> Mult"],
         "on either side of the limit the numbers are the same: it only trades memory for time",
     ),
     (
-        "distributions",
+        "noise/distributions",
         "def rms(self) -> float: ...",
         ["drop the decorators"],
         "the class is a protocol: its body is for the type checker",
     ),
-    ("batch", "key: int = 0,", ["0 -> 1"], "any fixed key is as good a default as any other"),
+    ("noise/batch", "key: int = 0,", ["0 -> 1"], "any fixed key is as good a default as any other"),
     (
-        "batch",
+        "noise/batch",
         "places = torch.cat([real.nonzero()[:, 0], starts.new_zeros(1)])  # a batch may be all padding",
         ["1 -> 2"],
         "what is put behind the places is read by no position that means anything",
     ),
     (
-        "batch",
+        "noise/batch",
         "tail = (positions == 0).long().flip(-1).cumprod(-1).flip(-1).bool()",
         ["drop USub"],
         "of two dimensions the last one is number 1",
     ),
     (
-        "objectives",
+        "objectives/consistency",
         "assert clean.hidden is not None and noisy.hidden is not None  # the tap records them",
         ["And -> Or"],
         "the tap always records both: the line is for the type checker",
