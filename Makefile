@@ -80,10 +80,11 @@ mutants: setup  ## mutation testing of the core, into docs/mutants.md; MUTANTS="
 mistakes: setup  ## put in the mistakes seen in public code and see that each one's test fails
 	$(BIN)/python tools/mutants.py --mistakes $(MUTANTS)
 
-check: setup  ## lint, format check, types, docs
+check: setup  ## lint, format, types, order of imports, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 compare-hook: setup  ## measure this package against transformers' neftune_noise_alpha
