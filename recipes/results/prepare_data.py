@@ -18,6 +18,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from neft_zoo.files import write_text
+
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parent / "quickstart"
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, {"dolly": 48, "gsm8k": 64}
@@ -43,9 +45,7 @@ def conversation(record: dict) -> dict:
 
 def write(path: Path, records: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8")
-    partial.replace(path)
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     print(f"{path}: {len(records)} records")
 
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from neft_zoo import recipe
 from neft_zoo.compare.grid import make_grid
+from neft_zoo.config import recipe
 
 RESULTS = recipe.folder() / "results"
 SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
