@@ -48,12 +48,13 @@ docs-serve: setup  ## serve the site on http://127.0.0.1:8000 and build it anew 
 # Far too large for a development dependency; in a folder of its own it changes nothing else.
 test-kernels: setup  ## run the CUDA kernels in Triton's interpreter
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/triton triton==3.9.0
-	PYTHONPATH=build/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -m slow tests/test_kernels.py
+	PYTHONPATH=build/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -m slow tests/passes/test_triton_kernels.py
 
 # Left out: families, labels in DPO's own calls and fixes that came later than the oldest versions.
 OLDEST := .venv-oldest
-OLDEST_TESTS := parts batch oracles tap rounding attach registry objectives engine architectures divergences together \
-	passes sft sft_layouts trainers peft provenance cli doctor interruptions
+OLDEST_TESTS := noise/test_parts.py noise/test_batch.py strategies/test_oracles.py passes registry cli/test_cli.py doctor \
+	objectives/test_objectives.py $(patsubst %,training/test_%.py,loop hf_internals sft_trainer sft_layouts trainers peft \
+	provenance interruptions)
 LATER := minicpm3 or gemma4 or hyperclovax or label_smoothing or precompute or vision or when_shrunk or \
 	(several_passes and (r3f or cutoff))
 
@@ -65,24 +66,25 @@ $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
 	touch $@
 
 test-oldest: $(OLDEST)/installed  ## run the tests of core and trainers with the oldest supported versions
-	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -k "not ($(LATER))" $(OLDEST_TESTS:%=tests/test_%.py)
+	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -k "not ($(LATER))" $(OLDEST_TESTS:%=tests/%)
 
 matrix: $(VENV)/installed-all  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix=docs/support.md
 
 nightly: setup  ## fuzz recipes, command lines and noise values with thousands of cases
-	NEFT_ZOO_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_fuzz.py
+	NEFT_ZOO_PROFILE=nightly $(BIN)/python -m pytest -q tests/cli/test_fuzz.py
 
 mutants: setup  ## mutation testing of the core, into docs/mutants.md; MUTANTS="--jobs 2 --limit 20"
-	$(BIN)/python tests/mutants.py $(MUTANTS)
+	$(BIN)/python tools/mutants.py $(MUTANTS)
 
 mistakes: setup  ## put in the mistakes seen in public code and see that each one's test fails
-	$(BIN)/python tests/mutants.py --mistakes $(MUTANTS)
+	$(BIN)/python tools/mutants.py --mistakes $(MUTANTS)
 
-check: setup  ## lint, format check, types, docs
+check: setup  ## lint, format, types, order of imports, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 compare-hook: setup  ## measure this package against transformers' neftune_noise_alpha

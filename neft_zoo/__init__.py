@@ -3,22 +3,22 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from neft_zoo._version import __version__ as __version__
 
 # Names are loaded when first used, so that `neft-zoo list` need not import torch.
 _HOME = {
-    "SFTTrainer": "trainers",
-    "NoiseSFTConfig": "trainers",
-    "DPOTrainer": "trainers",
-    "GRPOTrainer": "trainers",
-    "KTOTrainer": "trainers",
-    "RLOOTrainer": "trainers",
-    "RewardTrainer": "trainers",
-    "Trainer": "trainers",
-    "NoiseMixin": "mixin",
+    "SFTTrainer": "training.trainers",
+    "NoiseSFTConfig": "training.sft_config",
+    "DPOTrainer": "training.trainers",
+    "GRPOTrainer": "training.trainers",
+    "KTOTrainer": "training.trainers",
+    "RLOOTrainer": "training.trainers",
+    "RewardTrainer": "training.trainers",
+    "Trainer": "training.trainers",
+    "NoiseMixin": "training.mixin",
     "NoiseError": "errors",
     "Strategy": "registry",
-    "attach": "loop",
+    "attach": "training.loop",
     "make": "registry",
     "names": "registry",
     "register": "registry",
@@ -27,20 +27,20 @@ __all__ = [*_HOME]
 
 if TYPE_CHECKING:
     from neft_zoo.errors import NoiseError as NoiseError
-    from neft_zoo.loop import attach as attach
-    from neft_zoo.mixin import NoiseMixin as NoiseMixin
-    from neft_zoo.registry import Strategy as Strategy
-    from neft_zoo.registry import make as make
-    from neft_zoo.registry import names as names
-    from neft_zoo.registry import register as register
-    from neft_zoo.trainers import DPOTrainer as DPOTrainer
-    from neft_zoo.trainers import GRPOTrainer as GRPOTrainer
-    from neft_zoo.trainers import KTOTrainer as KTOTrainer
-    from neft_zoo.trainers import NoiseSFTConfig as NoiseSFTConfig
-    from neft_zoo.trainers import RewardTrainer as RewardTrainer
-    from neft_zoo.trainers import RLOOTrainer as RLOOTrainer
-    from neft_zoo.trainers import SFTTrainer as SFTTrainer
-    from neft_zoo.trainers import Trainer as Trainer
+    from neft_zoo.registry.entries import make as make
+    from neft_zoo.registry.entries import names as names
+    from neft_zoo.registry.entries import register as register
+    from neft_zoo.registry.strategy import Strategy as Strategy
+    from neft_zoo.training.loop import attach as attach
+    from neft_zoo.training.mixin import NoiseMixin as NoiseMixin
+    from neft_zoo.training.sft_config import NoiseSFTConfig as NoiseSFTConfig
+    from neft_zoo.training.trainers import DPOTrainer as DPOTrainer
+    from neft_zoo.training.trainers import GRPOTrainer as GRPOTrainer
+    from neft_zoo.training.trainers import KTOTrainer as KTOTrainer
+    from neft_zoo.training.trainers import RewardTrainer as RewardTrainer
+    from neft_zoo.training.trainers import RLOOTrainer as RLOOTrainer
+    from neft_zoo.training.trainers import SFTTrainer as SFTTrainer
+    from neft_zoo.training.trainers import Trainer as Trainer
 
 
 def __getattr__(name: str) -> Any:

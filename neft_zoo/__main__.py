@@ -1,5 +1,5 @@
 import sys
 
-from neft_zoo.cli import main
+from neft_zoo.cli.main import main
 
 sys.exit(main())

@@ -1,6 +1,12 @@
-"""The one error that means "what you passed cannot work"."""
+"""`NoiseError`, and how values and foreign errors are put into its one sentence."""
 
+from __future__ import annotations
+
+import difflib
+import importlib
 import reprlib
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 
@@ -22,6 +28,43 @@ class _Short(reprlib.Repr):
 def shown(value: Any) -> str:
     """Return the repr of what a user passed, shortened for a message."""
     return _SHORT.repr(value)
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """Return the message of another library's error on one line, without a full stop at its end.
+
+    Args:
+        error: the error, or its text.
+        limit: characters at most.
+    """
+    text = " ".join(str(error).split())
+    if not text and isinstance(error, BaseException):
+        text = type(error).__name__
+    return text[:limit].rstrip(".")
+
+
+def did_you_mean(name: str, accepted: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: the nearest accepted one, or a full stop."""
+    near = difflib.get_close_matches(name[:80], list(accepted), n=1)
+    return f"; did you mean {near[0]}?" if near else "."
+
+
+def require(module: str, what: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Args:
+        module: its name, such as `matplotlib.figure`.
+        what: what needs it, as the subject of a sentence.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        NoiseError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise NoiseError(f"{what} needs {package}: pip install 'neft-zoo[{extra}]'.") from None
 
 
 _SHORT = _Short()

@@ -1,41 +1,5 @@
-"""WHERE: which tokens get noise. Never padding."""
+"""Deprecated: import these names from `neft_zoo.noise`; kept until version 0.4."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
-
-from neft_zoo.errors import NoiseError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from neft_zoo.batch import Batch
-
-Role: TypeAlias = Literal["real", "prompt", "completion"]
-
-
-class Where(Protocol):
-    """Returns a float32 weight per position: 0 for no noise, and always 0 on padding."""
-
-    def __call__(self, batch: Batch) -> Float[Tensor, "B L"]: ...
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """All real tokens, or those of one role: the completion is what the loss grades, the prompt is the rest."""
-
-    role: Role = "real"
-
-    def __post_init__(self) -> None:
-        if self.role not in ("real", "prompt", "completion"):
-            raise NoiseError(f"where must be 'real', 'prompt' or 'completion', got {self.role!r}.")
-
-    def __call__(self, batch: Batch) -> Float[Tensor, "B L"]:
-        if self.role == "real":
-            return batch.real.float()
-        if batch.graded is None:
-            raise NoiseError(f"noise on {self.role!r} tokens needs labels in the batch, got a batch without labels.")
-        chosen = batch.real & (batch.graded if self.role == "completion" else ~batch.graded)
-        return chosen.float()
+from neft_zoo.noise.tokens import Role as Role
+from neft_zoo.noise.tokens import Tokens as Tokens
+from neft_zoo.noise.tokens import Where as Where

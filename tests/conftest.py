@@ -20,8 +20,9 @@ from matrix import (  # noqa: F401 - hooks and a fixture of pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import NoiseSFTConfig, recipe
-from neft_zoo.cli import main
+from neft_zoo import NoiseSFTConfig
+from neft_zoo.cli.main import main
+from neft_zoo.config import recipe
 
 torch.set_num_threads(1)
 datasets.disable_progress_bars()

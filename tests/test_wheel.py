@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from neft_zoo import recipe
+from neft_zoo.config import recipe
 
 ROOT = Path(__file__).parents[1]
 

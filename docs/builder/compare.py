@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from neft_zoo.compare.statistics import MANY
-from neft_zoo.recipe import PLACEHOLDER
+from neft_zoo.config.recipe import PLACEHOLDER
 
 from .figures import forest
 from .metrics import metric

@@ -7,9 +7,10 @@ import re
 
 import yaml
 
-from neft_zoo import recipe, registry
-from neft_zoo.citations import bibtex
-from neft_zoo.pages import argument_texts, prose, spell
+from neft_zoo import registry
+from neft_zoo.config import recipe
+from neft_zoo.registry.citations import bibtex
+from neft_zoo.registry.docstrings import argument_texts, prose, spell
 
 from .figures import forest
 from .metrics import metric

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from neft_zoo import registry
-from neft_zoo.batch import Batch
+from neft_zoo.noise.batch import Batch
 
 from .figures import INK, new, style, svg
 from .traces import documents, model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from neft_zoo import registry
-from neft_zoo.schedules import value_at
+from neft_zoo.noise.schedules import value_at
 
 from .figures import FAINT, FIRST, INK, SECOND, THIRD, new, style, svg
 from .traces import LENGTHS, LOOKED_AT, PROGRESS, Trace, schedule, trace

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from neft_zoo import registry
-from neft_zoo.distributions import Rademacher, Uniform
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.registry import Strategy
-from neft_zoo.scales import ByLength, Fixed, Relative
-from neft_zoo.schedules import Schedule, value_at
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Rademacher, Uniform
+from neft_zoo.noise.scales import ByLength, Fixed, Relative
+from neft_zoo.noise.schedules import Schedule, value_at
+from neft_zoo.registry.strategy import Strategy
 
 SCALES = {ByLength: ("length", "alpha"), Fixed: ("fixed", "size"), Relative: ("relative", "rho")}
 

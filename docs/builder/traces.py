@@ -11,17 +11,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from neft_zoo import recipe, registry
-from neft_zoo.batch import Batch
-from neft_zoo.distributions import Rademacher, Uniform
-from neft_zoo.geometry import prepare
-from neft_zoo.loop import attach, model_loss
-from neft_zoo.noise import AdditiveNoise, AtLayers, TokenEdit
-from neft_zoo.registry import Strategy
-from neft_zoo.schedules import Schedule
-from neft_zoo.step import Step
-from neft_zoo.tap import Tap
-from neft_zoo.vocabulary import known_tokens
+from neft_zoo import registry
+from neft_zoo.config import recipe
+from neft_zoo.noise.additive import AdditiveNoise, AtLayers, TokenEdit
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.distributions import Rademacher, Uniform
+from neft_zoo.noise.schedules import Schedule
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.preparation import prepare
+from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.step import Step
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.loop import attach, model_loss
 
 LENGTHS = (8, 16, 32, 32, 64, 128)  # two of a length, for the entry that mixes such documents
 LOOKED_AT, STEPS_AT_MOST = 2, 3  # the document whose token is shown; ascent steps, which cost a pass each
@@ -97,7 +98,7 @@ def trace(name: str) -> Trace:
     if strategy.site == "dropout" or strategy.clean:
         return Trace(strategy)
     layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
-    tap = Tap(model(), layers=layers, hidden=strategy.objective.hidden)
+    tap = ModelHooks(model(), layers=layers, hidden=strategy.objective.hidden)
     step = Step(tap, batch, lambda ids: model_loss(model(), {**inputs, "input_ids": ids}))
     try:
         strategy.objective(step, prepare(strategy.noise, model(), lambda: counts))

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from neft_zoo import recipe, registry
+from neft_zoo import registry
+from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import read_options
-from neft_zoo.schedules import check_count
+from neft_zoo.noise.schedules import check_count
 
 # Where a run writes and what it prints does not change its numbers, and is the runner's business.
 NOT_OURS = frozenset(

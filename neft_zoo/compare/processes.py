@@ -17,7 +17,7 @@ def context(cpu: bool) -> Any:
     if not cpu or not FORKS:
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["neft_zoo.compare.training"])
+    found.set_forkserver_preload(["neft_zoo.compare.worker"])
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from neft_zoo.compare import results, runner
 from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.summary import label
-from neft_zoo.compare.training import Task
+from neft_zoo.compare.worker import Task
 from neft_zoo.errors import NoiseError
 
 try:
@@ -26,7 +26,7 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -
     """
     run = runner.run
     if ray is not None:
-        from neft_zoo.compare.cluster import runs_on
+        from neft_zoo.compare.ray_cluster import runs_on
 
         run = runs_on(ray)
     tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]

@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
-from neft_zoo import sft
 from neft_zoo.compare import processes, results
 from neft_zoo.compare.grid import Grid, Row, digest, fingerprint
-from neft_zoo.compare.training import Task, drawn_from, work
+from neft_zoo.compare.worker import Task, drawn_from, work
+from neft_zoo.config.data import read_splits
+from neft_zoo.config.options import Arguments, parse
+from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
-from neft_zoo.quiet import quiet
 
 Point = dict[str, Any]
 # What a comparison needs of every run, whatever the recipe says: nothing saved, nothing sent.
@@ -98,16 +99,16 @@ def check_data(grid: Grid) -> None:
     """
     script, training, _, mixture = _check(_config(grid, grid.rows[0], 0))
     with quiet():
-        data = sft.read_splits(script, training, mixture)
+        data = read_splits(script, training, mixture)
     drawn_from(data[script.dataset_train_split], grid.train_records)
 
 
-def _check(config: dict[str, Any]) -> sft.Arguments:
+def _check(config: dict[str, Any]) -> Arguments:
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sft shows them; here they would come once more for every control
         file = Path(scratch) / "recipe.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        return sft.parse(["--config", str(file), "--output_dir", scratch])
+        return parse(["--config", str(file), "--output_dir", scratch])
 
 
 def done(task: Task) -> bool:

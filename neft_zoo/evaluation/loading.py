@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer.utils import get_quantization_config
 
+from neft_zoo.config.data import read_data
+from neft_zoo.config.options import Arguments, init_kwargs, parse
 from neft_zoo.errors import NoiseError
-from neft_zoo.sft import (
-    Arguments,
-    get_quantization_config,
-    init_kwargs,
-    parse,
-    read_data,
-)
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from neft_zoo.batch import IGNORED, Batch, step_key
-from neft_zoo.chunks import POSITIONS_AT_A_TIME
 from neft_zoo.evaluation.subject import Row, Subject
-from neft_zoo.head import LanguageHead
-from neft_zoo.noise import AtLayers, Noise, TokenEdit
-from neft_zoo.parts import base_model, find_backbone, find_decoder
-from neft_zoo.tap import Tap
-from neft_zoo.vocabulary import known_tokens
+from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
+from neft_zoo.noise.batch import IGNORED, Batch, step_key
+from neft_zoo.passes.anatomy import base_model, find_backbone, find_decoder
+from neft_zoo.passes.chunked_logits import POSITIONS_AT_A_TIME
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.special_tokens import known_tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -57,7 +57,7 @@ def score(
     """
     found: dict[int, Scores] = {}
     layers = noise.layers if isinstance(noise, AtLayers) else False
-    tap = Tap(subject.model, layers=layers, reference=[]) if noise is not None else None
+    tap = ModelHooks(subject.model, layers=layers, reference=[]) if noise is not None else None
     try:
         total = math.ceil(len(rows) / subject.batch_size)
         shown = tqdm(subject.batches(rows), desc=what, total=total, disable=None if subject.progress else True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from neft_zoo.batch import IGNORED
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.losses import score
 from neft_zoo.evaluation.records import exchange, prompt_tokens
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.evaluation.text import mean
+from neft_zoo.noise.batch import IGNORED
 
 PREFIX = SUFFIX = 50
 

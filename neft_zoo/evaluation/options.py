@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from neft_zoo.errors import NoiseError, shown
-from neft_zoo.schedules import check_count, check_number
+from neft_zoo.noise.schedules import check_count, check_number
 
 PARTS = ("losses", "memorization", "text", "robustness")
 PLACE = "{prompt}"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neft_zoo import randomness
-from neft_zoo.batch import Batch, step_key
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.subject import Row, Subject
-from neft_zoo.geometry import prepare
-from neft_zoo.noise import AtLayers, Noise, TokenEdit
-from neft_zoo.parts import find_embedding
-from neft_zoo.registry import entry, make
-from neft_zoo.schedules import check_number
-from neft_zoo.vocabulary import known_tokens
+from neft_zoo.noise import randomness
+from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
+from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.schedules import check_number
+from neft_zoo.passes.anatomy import find_embedding
+from neft_zoo.passes.preparation import prepare
+from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.registry.entries import entry, make
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

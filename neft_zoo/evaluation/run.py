@@ -21,7 +21,7 @@ from neft_zoo.evaluation.robustness import check_noise, noise_curve, replacement
 from neft_zoo.evaluation.scorers import Scorer, score_answers
 from neft_zoo.evaluation.subject import Subject, prepare
 from neft_zoo.evaluation.tasks import find_tasks, run_tasks
-from neft_zoo.provenance import FILE
+from neft_zoo.training.provenance import FILE
 
 TEMPLATE = "test, template "
 LONGER = "test, longer"

@@ -11,10 +11,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from neft_zoo.alpaca import alpaca_record, is_instruction
+from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.records import Record
-from neft_zoo.trainers import SFTTrainer
+from neft_zoo.training.trainers import SFTTrainer
 
 # One record is one row whatever the recipe packs, in the order it came, and nothing is written or logged.
 CLEAN = {

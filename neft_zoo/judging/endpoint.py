@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.judging.judges import Answer
-from neft_zoo.judging.matches import Question
+from neft_zoo.judging.pairs import Question
 
 KEY = "OPENAI_API_KEY"
 SYSTEM = (

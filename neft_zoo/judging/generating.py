@@ -17,7 +17,7 @@ from neft_zoo.evaluation.records import prompt_tokens
 from neft_zoo.evaluation.report import whole
 from neft_zoo.evaluation.subject import Subject, prepare
 from neft_zoo.judging.prompts import Prompt, from_file, from_split
-from neft_zoo.schedules import check_count, check_number
+from neft_zoo.noise.schedules import check_count, check_number
 
 EXAMPLES = 8  # training records that show the format
 FILES = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "generation_config.json", "tokenizer*")

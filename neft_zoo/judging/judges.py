@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.judging.cache import Cache
-from neft_zoo.judging.matches import Judgement, Pair, Question
+from neft_zoo.judging.pairs import Judgement, Pair, Question
 
 # Number of the question, verdict or None, and in the latter case why.
 Answer: TypeAlias = tuple[int, float | None, str]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neft_zoo.alpaca import alpaca_record, is_instruction
+from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.evaluation.records import Record, exchange
-from neft_zoo.judging.files import check_unique, read_records
+from neft_zoo.judging.json_files import check_unique, read_records
 
 
 @dataclass(frozen=True)

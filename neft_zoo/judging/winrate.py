@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from neft_zoo.errors import NoiseError, shown
-from neft_zoo.judging.files import read_records
-from neft_zoo.judging.glm import Published, Z, length_controlled
-from neft_zoo.judging.matches import Judgement, Pair
+from neft_zoo.judging.json_files import read_records
+from neft_zoo.judging.length_control import Published, Z, length_controlled
+from neft_zoo.judging.pairs import Judgement, Pair
 
 
 def read_annotations(path: Path) -> tuple[list[Judgement], str, str, str]:

@@ -1,7 +1,8 @@
-from neft_zoo.cuts import FeatureCut
-from neft_zoo.objectives import Consistency
-from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar, check_number
+from neft_zoo.noise.cutoff import FeatureCut
+from neft_zoo.noise.schedules import Scalar, check_number
+from neft_zoo.objectives.consistency import Consistency
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2009.13818", version=1)

@@ -1,6 +1,7 @@
-from neft_zoo.geometry import MetricLaplace
-from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.noise.data_dependent import MetricLaplace
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/1910.08902", version=1)

@@ -1,6 +1,7 @@
-from neft_zoo.mixing import EmbedMix
-from neft_zoo.objectives import MixedTargets
-from neft_zoo.registry import Strategy, register
+from neft_zoo.noise.mixup import EmbedMix
+from neft_zoo.objectives.simple import MixedTargets
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2004.12239", version=1)

@@ -1,7 +1,8 @@
-from neft_zoo.ascent import CleanAndAdversarial
-from neft_zoo.ball import Ball
-from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.objectives.adversarial import CleanAndAdversarial
+from neft_zoo.objectives.norm_ball import Ball
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/1605.07725", version=1)

@@ -1,8 +1,9 @@
-from neft_zoo.cuts import SpanCut
-from neft_zoo.noise import AtLayers, Layers
-from neft_zoo.objectives import Consistency
-from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar, check_number
+from neft_zoo.noise.additive import AtLayers, Layers
+from neft_zoo.noise.cutoff import SpanCut
+from neft_zoo.noise.schedules import Scalar, check_number
+from neft_zoo.objectives.consistency import Consistency
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2106.00149", version=1)

@@ -1,9 +1,10 @@
-from neft_zoo.distributions import Gaussian
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.objectives import LayerStability
-from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import Relative
-from neft_zoo.schedules import Scalar, check_scalar
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Gaussian
+from neft_zoo.noise.scales import Relative
+from neft_zoo.noise.schedules import Scalar, check_scalar
+from neft_zoo.objectives.consistency import LayerStability
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2107.04835", version=1)

@@ -1,8 +1,9 @@
 from typing import Literal
 
-from neft_zoo.cuts import HideTokens
-from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar, WarmUp
+from neft_zoo.noise.cutoff import HideTokens
+from neft_zoo.noise.schedules import Scalar, WarmUp
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2403.02178", version=1)

@@ -1,9 +1,10 @@
-from neft_zoo.distributions import Uniform
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import ByLength
-from neft_zoo.schedules import Scalar
-from neft_zoo.tokens import Tokens
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Uniform
+from neft_zoo.noise.scales import ByLength
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.noise.tokens import Tokens
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2310.05914", version=1)

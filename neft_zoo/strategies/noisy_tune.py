@@ -1,5 +1,6 @@
-from neft_zoo.registry import Strategy, register
-from neft_zoo.weights import OnceRelative
+from neft_zoo.passes.weight_noise import OnceRelative
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2202.12024", version=1)

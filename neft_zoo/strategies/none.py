@@ -1,4 +1,5 @@
-from neft_zoo.registry import Strategy, register
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper=None, version=1)

@@ -1,10 +1,11 @@
-from neft_zoo.distributions import Gaussian
-from neft_zoo.divergences import Divergence
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.objectives import Consistency
-from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import Fixed
-from neft_zoo.schedules import Scalar, check_scalar
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Gaussian
+from neft_zoo.noise.scales import Fixed
+from neft_zoo.noise.schedules import Scalar, check_scalar
+from neft_zoo.objectives.consistency import Consistency
+from neft_zoo.passes.divergences import Divergence
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2010.12638", version=1)

@@ -1,11 +1,12 @@
 from typing import Literal
 
-from neft_zoo.distributions import Gaussian, Uniform
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.objectives import Consistency
-from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import Fixed, Relative
-from neft_zoo.schedules import Scalar, check_scalar
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Gaussian, Uniform
+from neft_zoo.noise.scales import Fixed, Relative
+from neft_zoo.noise.schedules import Scalar, check_scalar
+from neft_zoo.objectives.consistency import Consistency
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2008.03156", version=1)

@@ -1,9 +1,10 @@
-from neft_zoo.distributions import Rademacher
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.objectives import SymmetricPair
-from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import ByLength
-from neft_zoo.schedules import Scalar
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Rademacher
+from neft_zoo.noise.scales import ByLength
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.objectives.simple import SymmetricPair
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/2312.01523", version=1)

@@ -1,6 +1,7 @@
-from neft_zoo.cuts import TokenCut
-from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.noise.cutoff import TokenCut
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/1511.06349", version=1)

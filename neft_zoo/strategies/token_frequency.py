@@ -1,6 +1,7 @@
-from neft_zoo.geometry import ByFrequency
-from neft_zoo.registry import Strategy, register
-from neft_zoo.schedules import Scalar
+from neft_zoo.noise.data_dependent import ByFrequency
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper=None, version=1)

@@ -1,11 +1,12 @@
 from typing import Literal
 
-from neft_zoo.distributions import Uniform
-from neft_zoo.geometry import Projected
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import ByLength
-from neft_zoo.schedules import Scalar
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.data_dependent import Projected
+from neft_zoo.noise.distributions import Uniform
+from neft_zoo.noise.scales import ByLength
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper=None, version=1)

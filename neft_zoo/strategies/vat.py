@@ -1,10 +1,11 @@
-from neft_zoo.ascent import VirtualAdversarial
-from neft_zoo.ball import Ball
-from neft_zoo.distributions import Gaussian
-from neft_zoo.noise import AdditiveNoise
-from neft_zoo.registry import Strategy, register
-from neft_zoo.scales import Fixed
-from neft_zoo.schedules import Scalar
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.distributions import Gaussian
+from neft_zoo.noise.scales import Fixed
+from neft_zoo.noise.schedules import Scalar
+from neft_zoo.objectives.adversarial import VirtualAdversarial
+from neft_zoo.objectives.norm_ball import Ball
+from neft_zoo.registry.entries import register
+from neft_zoo.registry.strategy import Strategy
 
 
 @register(paper="https://arxiv.org/abs/1704.03976", version=1)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise import AtLayers
-from neft_zoo.registry import Strategy, make
-from neft_zoo.testing.batches import BATCH_CHECKS
+from neft_zoo.noise.additive import AtLayers
+from neft_zoo.registry.entries import make
+from neft_zoo.registry.strategy import Strategy
 from neft_zoo.testing.cases import cases, needs_labels, widths
-from neft_zoo.testing.strategies import STRATEGY_CHECKS
+from neft_zoo.testing.noise_checks import BATCH_CHECKS
+from neft_zoo.testing.strategy_checks import STRATEGY_CHECKS
 
 if TYPE_CHECKING:
     from neft_zoo.testing.cases import Case

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neft_zoo.batch import IGNORED, Batch
 from neft_zoo.errors import NoiseError
-from neft_zoo.geometry import Setup, Unprepared
-from neft_zoo.noise import Noise, TokenEdit
-from neft_zoo.registry import Strategy
+from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.batch import IGNORED, Batch
+from neft_zoo.noise.data_dependent import Setup, Unprepared
+from neft_zoo.registry.strategy import Strategy
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

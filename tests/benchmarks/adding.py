@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from neft_zoo import make, names
-from neft_zoo.batch import Batch
-from neft_zoo.geometry import Setup, Unprepared
-from neft_zoo.noise import AtLayers, TokenEdit
-from neft_zoo.tap import Tap
+from neft_zoo.noise.additive import AtLayers, TokenEdit
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.data_dependent import Setup, Unprepared
+from neft_zoo.passes.hooks import ModelHooks
 
 VOCABULARY = 1000
 COPY = "(a copy)"  # the least that adding something can take
@@ -65,7 +65,7 @@ def ours(name: str, embeds: Tensor) -> Callable[[], Tensor]:
     ids = torch.randint(VOCABULARY, embeds.shape[:2], generator=generator).to(DEVICE)
     labels = torch.where(torch.arange(ids.shape[1], device=DEVICE) < ids.shape[1] // 2, -100, ids)
     model = Ready(embeds)
-    tap = Tap(model)
+    tap = ModelHooks(model)
 
     def run() -> Tensor:
         batch = Batch.from_inputs({"input_ids": ids, "labels": labels}, key=1)

@@ -30,7 +30,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from watched import SEED, TOKENIZER, scratch
 
 import neft_zoo
-from neft_zoo import NoiseSFTConfig, SFTTrainer, make, recipe
+from neft_zoo import NoiseSFTConfig, SFTTrainer, make
+from neft_zoo.config import recipe
 
 OURS = os.path.dirname(neft_zoo.__file__)
 PLAIN = "plain trl"

@@ -20,8 +20,8 @@ from ratios import DEVICE, interval, machine, paired, peak, seconds, table
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import step as steps
-from neft_zoo.step import Step
+from neft_zoo.passes import step as steps
+from neft_zoo.passes.step import Step
 
 WORDS = 131072
 VOCABULARIES = [2**i for i in range(12, 19)]

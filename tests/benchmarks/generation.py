@@ -12,7 +12,7 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from neft_zoo import recipe
+from neft_zoo.config import recipe
 from neft_zoo.evaluation.generation import generate
 
 

@@ -43,7 +43,7 @@ def answers(rounds: int) -> None:
     from ratios import interval, paired, table
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from neft_zoo import recipe
+    from neft_zoo.config import recipe
     from neft_zoo.evaluation.generation import generate
 
     folder = recipe.folder() / "quickstart" / "model"

@@ -18,7 +18,8 @@ import trl
 from datasets import Dataset
 from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from neft_zoo import NoiseSFTConfig, SFTTrainer, recipe
+from neft_zoo import NoiseSFTConfig, SFTTrainer
+from neft_zoo.config import recipe
 
 warnings.simplefilter("ignore")
 datasets.disable_progress_bars()

@@ -1,0 +1,3 @@
+"""The command line, one module per command."""
+
+from neft_zoo.cli.main import main as main

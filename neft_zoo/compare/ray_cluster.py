@@ -1,0 +1,99 @@
+"""`neft-zoo compare --ray`: the runs of a grid on a Ray cluster, which does all scheduling and retries."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from neft_zoo.compare import results, runner
+from neft_zoo.compare.worker import Task
+from neft_zoo.config import recipe
+from neft_zoo.errors import NoiseError
+
+try:
+    import ray
+    from ray.exceptions import RayError
+except ImportError:
+    raise NoiseError("--ray needs ray: pip install 'neft-zoo[ray]'.") from None
+
+PATIENCE = 10  # seconds to wait for the cluster to answer
+RETRIES = 5  # of a run whose node or worker is lost; a run that fails by itself is not done again
+Finished = Callable[[Task, results.Record], None]
+
+
+def runs_on(address: str) -> Callable[[list[Task], int, Finished], None]:
+    """Return what `runner.run` is on this machine, for a cluster; connects at once.
+
+    Args:
+        address: `auto`, `host:port` or `ray://host:port`.
+
+    Raises:
+        NoiseError: if there is no cluster.
+    """
+    try:
+        _probe(address)  # Ray itself would try for many minutes
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise NoiseError(f"ray must be the address of a running cluster, got {address!r}: {cause}") from None
+    return _run
+
+
+def _probe(address: str) -> None:
+    """Raise an `OSError` if nothing listens at `host:port`; other addresses are Ray's business."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+
+
+def _run(todo: list[Task], jobs: int, finished: Finished) -> None:
+    """Do runs, as many at a time as the cluster has room for, write what comes back and tell of each."""
+    gpu = ray.cluster_resources().get("GPU", 0) >= 1
+    remote: Any = ray.remote(num_cpus=1, num_gpus=int(gpu), max_retries=RETRIES)(_work)
+    waiting = {remote.remote(_portable(task, gpu)): task for task in todo}
+    try:
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            task = waiting.pop(done)
+            try:
+                record = ray.get(done)
+            except RayError as error:
+                cause = " ".join(str(error).split())[:300]
+                record = task.record | {"error": f"{type(error).__name__}: {cause}"}  # its status is failed so far
+            results.write(task.path, record)
+            finished(task, record)
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+
+
+def _portable(task: Task, gpu: bool) -> Task:
+    """Return a task for another machine: shipped files are where that one's package has them."""
+    shipped = str(recipe.folder())
+    config = {
+        key: value.replace(shipped, recipe.PLACEHOLDER) if isinstance(value, str) else value
+        for key, value in task.config.items()
+    }
+    return replace(task, config=config, path=Path(task.path.name), threads=0 if gpu else 1)
+
+
+def _work(task: Task) -> results.Record:
+    """Do a run on a node, in a process of its own and a folder that goes with it, and return its record."""
+    if results.versions() != task.record["versions"]:
+        here, there = results.versions(), task.record["versions"]
+        differing = ", ".join(f"{name} {here[name]} and {there[name]}" for name in here if here[name] != there[name])
+        return task.record | {"error": f"all nodes must have the same versions, got {differing}."}
+    with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
+        record = task.record | {**results.surroundings(), "node": ray.util.get_node_ip_address()}
+        live = runner.start(replace(task, path=Path(folder) / task.path.name, record=record))
+        try:
+            return runner.finish(live)
+        finally:
+            if live.process.is_alive():
+                runner.stop(live)

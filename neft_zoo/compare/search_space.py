@@ -1,0 +1,142 @@
+"""What `neft-zoo tune` searches: arguments of a strategy and options of the trainer, each with its values."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import yaml
+from trl.trainer.model_config import ModelConfig
+
+from neft_zoo import registry
+from neft_zoo.compare.grid import NOT_OURS, Row
+from neft_zoo.errors import NoiseError, shown
+from neft_zoo.evaluation.strength_sweep import strength_of
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.sft_config import NoiseSFTConfig
+
+OPTIONS = {
+    field.name: field.type
+    for kind in (ModelConfig, NoiseSFTConfig)
+    for field in fields(kind)
+    if field.name not in NOT_OURS
+}
+DEFAULT_SPAN = 5.0  # without --search, the strength from a fifth to five times the recipe's
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One thing that is searched.
+
+    Attributes:
+        name: argument of the strategy, or option of the trainer.
+        low: smallest value; None where `choices` are given.
+        high: largest value.
+        log: whether values are drawn evenly on the logarithm.
+        whole: whether only whole numbers are drawn.
+        choices: all values.
+    """
+
+    name: str
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    whole: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that must be accepted for the search to make sense."""
+        return self.choices or (self.low, self.high)
+
+    def suggest(self, trial: Any) -> Any:
+        """Return the value that an Optuna trial is to try."""
+        if self.choices:
+            return json.loads(trial.suggest_categorical(self.name, [json.dumps(each) for each in self.choices]))
+        suggest = trial.suggest_int if self.whole else trial.suggest_float
+        return suggest(self.name, self.low, self.high, log=self.log)
+
+
+def read_dimension(text: str, strategy: Strategy) -> Dimension:
+    """Read `name=low:high`, `name=low:high:log` or `name=value,value`.
+
+    Raises:
+        NoiseError: if it is none of these, or the name is neither an argument nor an option.
+    """
+    name, _, values = text.partition("=")
+    hints = registry.entry(strategy.name).hints()
+    if name not in strategy.arguments and name not in OPTIONS:
+        near = difflib.get_close_matches(name, [*strategy.arguments, *OPTIONS], n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise NoiseError(
+            f"search must name an argument of {strategy.name} or a trainer option, got {shown(name)}{hint}"
+        )
+    low, colon, rest = values.partition(":")
+    high, _, scale = rest.partition(":")
+    try:
+        numbers = (float(low), float(high))
+    except ValueError:
+        return Dimension(name, choices=_choices(text, values))
+    whole = hints[name] is int if name in strategy.arguments else OPTIONS[name] in (int, int | None)
+    if not (colon and scale in ("", "log") and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]):
+        raise _malformed(text)
+    if scale and numbers[0] <= 0:
+        raise NoiseError(f"search on a log scale must begin above 0, got {shown(text)}.")
+    if whole and any(number != int(number) for number in numbers):
+        raise NoiseError(f"search of {name} must have whole numbers for its ends, got {shown(text)}.")
+    ends = tuple(map(int, numbers)) if whole else numbers
+    return Dimension(name, *ends, log=scale == "log", whole=whole)
+
+
+def _choices(text: str, values: str) -> tuple[Any, ...]:
+    try:
+        found = yaml.safe_load(f"[{values}]")
+        json.dumps(found)
+    except (yaml.YAMLError, TypeError):
+        found = None
+    if not found:
+        raise _malformed(text)
+    return tuple(found)
+
+
+def _malformed(text: str) -> NoiseError:
+    return NoiseError(f"search must be NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=VALUE,VALUE, got {shown(text)}.")
+
+
+def make_space(texts: Sequence[str], strategy: Strategy) -> list[Dimension]:
+    """Return all dimensions; without any, the strategy's strength around its value.
+
+    Raises:
+        NoiseError: if one is not accepted, or comes twice, or there is no strength to take.
+    """
+    space = [read_dimension(text, strategy) for text in texts] or [_default(strategy)]
+    names = [each.name for each in space]
+    if len(set(names)) < len(names):
+        raise NoiseError(f"search must name everything once, got {', '.join(names)}.")
+    for each in space:
+        for value in each.ends:
+            row_of(strategy, {each.name: value})
+    return space
+
+
+def _default(strategy: Strategy) -> Dimension:
+    try:
+        name = strength_of(strategy)
+        value = float(strategy.arguments[name])
+    except (NoiseError, TypeError):
+        raise NoiseError(f"search must be given for {strategy.name}, whose strength is no single number.") from None
+    if value <= 0:
+        raise NoiseError(f"search must be given for {strategy.name} of {name} 0, got nothing.")
+    return Dimension(name, value / DEFAULT_SPAN, value * DEFAULT_SPAN, log=True)
+
+
+def row_of(strategy: Strategy, values: dict[str, Any]) -> Row:
+    """Return the row of a comparison in which a strategy and the trainer have these values."""
+    arguments = {name: value for name, value in values.items() if name in strategy.arguments}
+    overrides = {name: value for name, value in values.items() if name not in strategy.arguments}
+    made = registry.make({**strategy.to_dict(), **arguments})
+    return Row(made.to_dict(), made.version, made.objective.passes, overrides=overrides)

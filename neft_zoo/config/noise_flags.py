@@ -1,0 +1,71 @@
+"""The flags of `neft-zoo sft` that TRL's parser does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neft_zoo.config import recipe
+from neft_zoo.errors import NoiseError, shown
+
+
+def take_config(argv: list[str]) -> tuple[list[str], str | None]:
+    """Take `--config` out of a command line."""
+    for index, argument in enumerate(argv):
+        if argument == "--config":
+            if index + 1 == len(argv):
+                raise NoiseError("--config needs a YAML file or a recipe's name.")
+            return argv[:index] + argv[index + 2 :], argv[index + 1]
+        if argument.startswith("--config="):
+            return argv[:index] + argv[index + 1 :], argument.removeprefix("--config=")
+    return list(argv), None
+
+
+def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
+    """Take `--noise NAME` and `--noise.argument VALUE` out of a command line and put them into the recipe's block.
+
+    `--noise NAME` replaces the block; a dotted flag changes one argument of it.
+    """
+    rest: list[str] = []
+    dotted: dict[str, str] = {}
+    arguments = iter(argv)
+    for argument in arguments:
+        flag, has_value, value = argument.partition("=")
+        if flag != "--noise" and not flag.startswith("--noise."):
+            rest.append(argument)
+            continue
+        if not has_value:
+            value = next(arguments, "")
+        if not value:
+            raise NoiseError(f"{flag} needs a value.")
+        if flag == "--noise":
+            noise = _from_yaml(flag, value)
+        else:
+            dotted[flag.removeprefix("--noise.")] = _from_yaml(flag, value)
+    if not dotted:
+        return rest, None if noise is False else noise
+    block = {"name": noise} if isinstance(noise, str) else noise or {}
+    if not isinstance(block, dict):
+        raise NoiseError(f"--noise must be a name or a mapping with a name, got {shown(block)}.")
+    block = dict(block)
+    if "name" not in block:
+        raise NoiseError(f"--noise.{next(iter(dotted))} needs a strategy: give --noise NAME as well.")
+    for key, value in dotted.items():
+        _put(block, key.split("."), value)
+    return rest, block
+
+
+def _from_yaml(flag: str, text: str) -> Any:
+    try:
+        value = recipe.read_yaml(text)[1]
+    except ValueError:
+        raise NoiseError(f"{shown(flag)} must be a name, a number or a mapping, got {shown(text)}.") from None
+    return text if value is None else value
+
+
+def _put(block: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set a nested value: `alpha.schedule` goes into the mapping `alpha`."""
+    for key in keys[:-1]:
+        if not isinstance(block.get(key), dict):
+            block[key] = {}
+        block = block[key]
+    block[keys[-1]] = value

@@ -1,0 +1,168 @@
+"""A recipe: a TRL config in YAML, plus `noise:` and `extends:`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from neft_zoo.errors import NoiseError, shown
+
+PLACEHOLDER = "{recipes}"
+SHORT = ("strategies/", "controls/")
+LARGEST = 10_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with everything it extends merged in.
+
+    Attributes:
+        values: the options.
+        origin: file and line of each option, for messages.
+    """
+
+    values: dict[str, Any]
+    origin: dict[str, str]
+
+    def check_keys(self, accepted: Collection[str]) -> None:
+        """Raise if an option is not one of `accepted`, naming its file and line.
+
+        Raises:
+            NoiseError: for the first unknown option.
+        """
+        for key in self.values:
+            if key not in accepted:
+                near = difflib.get_close_matches(key, accepted, n=1)
+                hint = f"; did you mean {near[0]}?" if near else "."
+                raise NoiseError(f"{self.origin[key]}: unknown option {shown(key)}{hint}")
+
+
+def folder() -> Path:
+    """Return the folder of the shipped recipes: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def names() -> list[str]:
+    """Return the names of the shipped recipes, such as `quickstart` or `paper/llama2-7b-alpaca`."""
+    return sorted(path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))
+
+
+def find(name: str, extended_by: Path | None = None) -> Path:
+    """Return the file of a recipe: a path (from here, or beside the recipe that extends it), else a shipped name.
+
+    The recipes of strategies and controls are found by their bare names.
+
+    Raises:
+        NoiseError: if there is none; the message lists near names.
+    """
+    if extended_by is None:
+        candidates = [Path(os.path.expanduser(name))]
+    else:
+        candidates = [extended_by.parent / name, extended_by.parent / f"{name}.yaml"]
+    candidates += [folder() / place / f"{name}.yaml" for place in ("", *SHORT)]
+    for path in candidates:
+        # A copy of `quickstart` may be called quickstart.yaml and extend the shipped one.
+        if exists(path) and path != extended_by:
+            return path
+    short = [found.rpartition("/")[2] for found in names() if found.startswith(SHORT)]
+    near = difflib.get_close_matches(name[:80], [*names(), *short], n=3, cutoff=0.5) or [
+        "neft-zoo recipes ls lists them"
+    ]
+    raise NoiseError(f"config must be a YAML file or a recipe's name, got {shown(name)}; near: {', '.join(near)}.")
+
+
+def load(name: str) -> Recipe:
+    """Read a recipe and what it extends; an option of the recipe replaces the extended one's whole.
+
+    Raises:
+        NoiseError: if a file is missing, not YAML, not a mapping, has a key twice, or extends itself.
+    """
+    chain: list[Path] = []
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    path: Path | None = find(name)
+    while path is not None:
+        if path.resolve() in chain:
+            raise NoiseError(f"extends must not lead back to the recipe itself, got {path}.")
+        chain.append(path.resolve())
+        mine, lines = _read(path)
+        parent = mine.pop("extends", None)
+        if parent is not None and not isinstance(parent, str):
+            raise NoiseError(f"{path}: extends must be one recipe's name or path, got {shown(parent)}.")
+        values = {**mine, **values}
+        origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
+        path = None if parent is None else find(parent, extended_by=path)
+    return Recipe({key: _fill(value) for key, value in values.items()}, origin)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the options of one file and the line of each."""
+    try:
+        node, values = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise NoiseError(f"{path} must be YAML: {' '.join(str(error).split())[:300]}.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise NoiseError(f"{path} must be a mapping of options, got {type(values).__name__}.")
+    assert isinstance(node, yaml.MappingNode)
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if key.value in lines:
+            raise NoiseError(f"{path} line {key.start_mark.line + 1}: {shown(key.value)} is given twice.")
+        lines[key.value] = key.start_mark.line + 1
+    return values, lines
+
+
+def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the nodes and the value of a YAML text, read by PyYAML's safe loader.
+
+    Raises:
+        ValueError: if it is not YAML, a tag does not fit its text, or aliases make it circular or huge.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if _size(node, {}) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} entries")
+        return node, yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    # What PyYAML's constructors raise for `!!bool x`, `!!timestamp x`, `2001-99-99` and `0b_`.
+    except (yaml.YAMLError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(str(error) or "it cannot be read") from None
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Return how many nodes there are once aliases are written out; a circle counts as too many."""
+    if node is None or not isinstance(node.value, list):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = LARGEST + 1  # as long as it is open: an alias to it from inside is a circle
+        children = [part for child in node.value for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
+
+
+def exists(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
+    """Return whether there is such a file; a name that no file can have names none."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _fill(value: Any) -> Any:
+    """Put the folder of the shipped recipes where a recipe says `{recipes}`."""
+    if isinstance(value, str):
+        return value.replace(PLACEHOLDER, str(folder()))
+    if isinstance(value, list):
+        return [_fill(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _fill(item) for key, item in value.items()}
+    return value

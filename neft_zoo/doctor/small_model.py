@@ -1,0 +1,95 @@
+"""A model small enough to look at: a real one's architecture with few layers and little width."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.utils.hub import cached_file
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.passes.anatomy import find_embedding
+
+SMALL = {"intermediate_size": 64, "moe_intermediate_size": 64, "num_key_value_heads": 1}
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok")
+NARROW = 128  # above what a noise wants of the width by default
+
+
+def shrunk(config: Any, dtype: torch.dtype) -> nn.Module:
+    """Return a random model of the config's class: two layers, heads of the same size but as few as can be."""
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = -(-NARROW // head)
+    sizes = SMALL | {"num_attention_heads": heads, "hidden_size": heads * head, "num_hidden_layers": 2}
+    return _build(config, sizes | dict.fromkeys(EXPERTS, 2)).to(dtype)
+
+
+def embeddings(
+    config: Any, dtype: torch.dtype, name: str, revision: str, ids: Tensor
+) -> tuple[Tensor, nn.Module, bool]:
+    """Return what the real model's embedding, scale included, makes of ids 0, 1, ... that stand for `ids`.
+
+    Also a model without layers around that embedding, and whether the numbers are the real weights. Where those are
+    not on this machine they are random, as the config initialises them, at the real width.
+    """
+    model = _build(config, {"num_hidden_layers": 0, "vocab_size": len(ids), "pad_token_id": None}).to(dtype)
+    table: Any = find_embedding(model)
+    key = next(key for key, weight in model.named_parameters(remove_duplicate=False) if weight is table.weight)
+    rows = _stored_rows(name, revision, key, ids)
+    real = rows is not None and rows.shape == table.weight.shape
+    with torch.no_grad():
+        if rows is not None and real:
+            table.weight.copy_(rows)
+        return table(torch.arange(len(ids))), model, real
+
+
+def _build(config: Any, sizes: dict[str, Any]) -> Any:
+    """Return a random model of a changed config; only fields that the config has are changed."""
+    small = copy.deepcopy(config)
+    text = small.get_text_config()
+    layers = text.num_hidden_layers
+    for field, value in vars(text).items():
+        if "layer" in field and isinstance(value, list) and len(value) == layers:
+            setattr(text, field, value[: sizes["num_hidden_layers"]])
+    for field, value in sizes.items():
+        if hasattr(text, field):
+            setattr(text, field, value)
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    try:
+        if architecture is None:
+            return transformers.AutoModelForCausalLM.from_config(small)
+        return architecture(small)
+    except Exception as error:
+        kind = type(config).__name__
+        raise NoiseError(
+            f"model_name_or_path must be a model that can be shrunk, got a {kind} that cannot "
+            f"({' '.join(str(error).split())}); --real_model takes the model itself."
+        ) from None
+
+
+def _stored_rows(name: str, revision: str, key: str, ids: Tensor) -> Tensor | None:
+    """Return rows of a weight from the safetensors files of a local folder or the hub's cache; None if not there."""
+    from safetensors import safe_open
+
+    for file in ("model.safetensors", "model.safetensors.index.json"):
+        quiet = dict.fromkeys(("missing_entries", "connection_errors", "gated_repo"), False)
+        flags: Any = {f"_raise_exceptions_for_{what}": value for what, value in quiet.items()}
+        path = cached_file(name, file, revision=revision, local_files_only=True, **flags)
+        if path is None:
+            continue
+        wanted = key.split(".")[-2:]  # what stands before may differ between versions of a class
+        if file.endswith(".json"):
+            places = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"]
+            shard = next((places[stored] for stored in places if stored.split(".")[-2:] == wanted), None)
+            path = shard and cached_file(name, shard, revision=revision, local_files_only=True, **flags)
+            if path is None:
+                return None
+        with safe_open(path, framework="pt") as weights:
+            found = next((stored for stored in weights.keys() if stored.split(".")[-2:] == wanted), None)
+            return None if found is None else weights.get_tensor(found)[ids]
+    return None

@@ -1,0 +1,239 @@
+"""How strong should noise be? A sweep of its strength on a model that has taken its first steps."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, set_seed
+
+import neft_zoo
+from neft_zoo.config import recipe
+from neft_zoo.config.options import parse, trainer_arguments
+from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.subject import Row, Subject, prepare
+from neft_zoo.noise.additive import AtLayers, TokenEdit
+from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.data_dependent import Setup, Unprepared
+from neft_zoo.noise.schedules import Scalar, check_count
+from neft_zoo.passes.anatomy import find_embedding
+from neft_zoo.passes.preparation import prepare as prepare_noise
+from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.registry.entries import entry, make
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.token_counts import count_tokens
+from neft_zoo.training.trainers import SFTTrainer
+
+# Shares of the clean loss that the noise may cost: where it begins to matter, a first choice, and where it harms.
+SHARES = {"low": 0.01, "pick": 0.05, "high": 0.2}
+LOUDEST, FAINTEST = -10.0, 30.0  # signal-to-noise ratios of the sweep, in decibels
+QUIET = {
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": "none",
+    "push_to_hub": "false",
+    "load_best_model_at_end": "false",
+    "disable_tqdm": "true",
+    "noise": "none",
+}
+
+
+def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 96, points: int = 13) -> dict[str, Any]:
+    """Train for a few steps without noise, then measure the loss under noise of growing strength.
+
+    Args:
+        config: a recipe's name or file.
+        noise: a strategy as `registry.make` takes it; None for the recipe's own, or `neft_uniform` if it has none.
+        steps: optimizer steps of the recipe before the sweep, 0 for the model as it is.
+        records: training records that are measured, spread evenly over the data.
+        points: strengths, evenly spaced in decibels of the signal-to-noise ratio.
+
+    Returns:
+        `points` with `strength`, `snr_db`, `loss` and `excess` over `clean_loss` (nats per graded token), and `low`,
+        `pick` and `high`: the strengths at which the excess is a share of the clean loss, None where none reaches it.
+
+    Raises:
+        NoiseError: if the recipe or an argument is not accepted, or the strategy has no strength to sweep.
+    """
+    for name, value, least in (("steps", steps, 0), ("records", records, 1), ("points", points, 3)):
+        check_count(name, value, least)
+    own = recipe.load(config).values.get("noise")
+    strategy = make(noise if noise is not None else "neft_uniform" if own in (None, "none") else own)
+    argument, started, worked = strength_of(strategy), time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
+        flags = [part for name, value in QUIET.items() for part in (f"--{name}", value)]
+        arguments = parse(["--config", config, "--output_dir", folder, *flags])
+        given = trainer_arguments(arguments)
+        data = given["train_dataset"]
+        if not hasattr(data, "select"):
+            raise NoiseError("dataset_streaming must be false for neft-zoo alpha, got true.")
+        set_seed(arguments[1].seed)
+        trainer = SFTTrainer(**given)
+        if steps:
+            trainer.add_callback(_StopAfter(steps))
+            trainer.train()
+        taken = min(records, len(data))
+        chosen = [data[index * len(data) // taken] for index in range(taken)]
+        subject = prepare(trainer.model, trainer.processing_class, arguments[1], {"train": chosen})
+        found = sweep(subject, subject.rows["train"], strategy, argument, points, trainer.train_dataset)
+    about = {"recipe": config, "noise": strategy.to_dict(), "argument": argument, "steps": trainer.state.global_step}
+    took = {"seconds": round(time.perf_counter() - started, 1), "cpu_s": round(time.process_time() - worked, 1)}
+    return {**about, **found, **took, "neft_zoo": neft_zoo.__version__}
+
+
+def strength_of(strategy: Strategy) -> str:
+    """Return the argument that the noise is proportional to: `alpha` of most, `rho` or `eps` of others.
+
+    It is found by trying: noise of twice the value must be twice the noise.
+
+    Raises:
+        NoiseError: if there is none, or the noise is not drawn and added to the embeddings.
+    """
+    noise = strategy.noise
+    if noise is not None and not isinstance(noise, TokenEdit | AtLayers) and strategy.family != "adversarial":
+        hints = entry(strategy.name).hints()
+        for name in strategy.arguments:
+            if hints[name] in (Scalar, float) and _proportional(strategy, name):
+                return name
+    raise NoiseError(
+        "noise must be drawn, added to the embeddings and proportional to one of its arguments, "
+        f"got {strategy.name!r}; neft-zoo tune searches what no sweep can find."
+    )
+
+
+def _proportional(strategy: Strategy, argument: str) -> bool:
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.arange(8)[None]
+    batch = Batch.from_inputs({"input_ids": ids, "labels": ids.where(ids > 3, -100)}, key=step_key(0, 0, 0))
+    embeds, table = torch.randn(1, 8, 256, generator=draw), torch.randn(16, 256, generator=draw)
+    deltas = []
+    for value in (0.25, 0.5):
+        try:
+            noise: Any = with_strength(strategy, argument, value).noise
+        except NoiseError:
+            return False
+        if isinstance(noise, Unprepared):
+            noise = noise.prepare(Setup(table, lambda: torch.ones(16, dtype=torch.long)))
+        deltas.append(noise(embeds, batch))
+    return bool(deltas[0].any()) and torch.allclose(2 * deltas[0], deltas[1], rtol=1e-4)
+
+
+def with_strength(strategy: Strategy, argument: str, value: float) -> Strategy:
+    """Return the strategy at another strength."""
+    return make({**strategy.to_dict(), argument: value})
+
+
+def sweep(
+    subject: Subject, rows: Sequence[Row], strategy: Strategy, argument: str, points: int, training: Any
+) -> dict[str, Any]:
+    """Return clean loss, points and range; all strengths get the same draw, each scaled.
+
+    Args:
+        subject: the model.
+        rows: tokenized records to measure.
+        strategy: whose noise is added.
+        argument: its strength.
+        points: how many strengths.
+        training: tokenized training data, for noise that counts tokens.
+    """
+    table: Any = find_embedding(subject.model)
+
+    def noise_at(value: float) -> Any:
+        noise = with_strength(strategy, argument, value).noise
+        return prepare_noise(noise, subject.model, lambda: count_tokens(training, len(table.weight)))
+
+    unit = snr_db(subject, rows, noise_at(1.0))
+    loss = summary(score(subject, rows, what="clean"))
+    clean, measured = loss["loss"], []
+    for index in range(points):
+        ratio = FAINTEST + (LOUDEST - FAINTEST) * index / (points - 1)
+        value = 10 ** ((unit - ratio) / 20)
+        noisy = summary(score(subject, rows, noise_at(value), what=f"{argument} {value:.3g}"))["loss"]
+        measured.append({"strength": value, "snr_db": ratio, "loss": noisy, "excess": noisy - clean})
+    edges = {name: at_excess(measured, share * clean) for name, share in SHARES.items()}
+    counts = {"records": loss["records"], "tokens": loss["tokens"]}
+    return {**counts, "clean_loss": clean, **edges, "shares": SHARES, "points": measured}
+
+
+@torch.no_grad()
+def snr_db(subject: Subject, rows: Sequence[Row], noise: Any) -> float:
+    """Return 20 log10 of embedding rms over noise rms, in decibels, over the real tokens of all rows."""
+    embedding, signal, added = find_embedding(subject.model), 0.0, 0.0
+    for _, inputs in subject.batches(rows):
+        batch = Batch.from_inputs(inputs, key=step_key(0, 0, 0), **known_tokens(subject.tokenizer))
+        embeds = embedding(batch.input_ids).float()
+        signal += embeds[batch.real].double().square().sum().item()
+        added += noise(embeds, batch)[batch.real].double().square().sum().item()
+    if not (signal and added):
+        raise NoiseError("the model's embeddings and the noise must not be 0 on every record.")
+    return 10 * math.log10(signal / added)
+
+
+def at_excess(points: Sequence[dict[str, float]], excess: float) -> float | None:
+    """Return the strength at which the loss rises by `excess` nats, None if no point does.
+
+    Between two points the square of the strength is interpolated: small noise costs in proportion to its energy.
+    """
+    before = {"strength": 0.0, "excess": 0.0}
+    for point in points:
+        if point["excess"] >= excess:
+            part = (excess - before["excess"]) / (point["excess"] - before["excess"])
+            return math.sqrt((1 - part) * before["strength"] ** 2 + part * point["strength"] ** 2)
+        before = point
+    return None
+
+
+class _StopAfter(TrainerCallback):
+    """Ends training after some steps of a schedule that is meant for more."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop |= state.global_step >= self.steps
+
+
+def advice(report: dict[str, Any]) -> str:
+    """Return the recommendation and its reason."""
+    name, shares = report["argument"], report["shares"]
+    low, pick, high = (None if report[key] is None else f"{report[key]:.2g}" for key in SHARES)
+    if low is None or pick is None:
+        return (
+            f"No {name} up to {report['points'][-1]['strength']:.3g} costs the model {shares['pick']:.0%} of its loss."
+        )
+    upper = f"up to {high}" if high else "upward"
+    return (
+        f"Start with {name} {pick}; search from {low} {upper}, the upper half if many epochs overfit. Below {low} "
+        f"noise costs under {shares['low']:.0%} of the clean loss and changes little; at {pick} it costs "
+        f"{shares['pick']:.0%}" + (f", beyond {high} over {shares['high']:.0%}." if high else ".")
+    )
+
+
+def draw(report: dict[str, Any], path: Path) -> Path:
+    """Draw clean loss, noisy loss and signal-to-noise ratio over the strength."""
+    from neft_zoo.evaluation.plots import COLOURS, require
+    from neft_zoo.evaluation.report import whole
+
+    figure: Any = require()(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    strengths = [point["strength"] for point in report["points"]]
+    losses = [point["loss"] for point in report["points"]]
+    axes.axhline(report["clean_loss"], color="black", linewidth=1, label="clean loss")
+    axes.plot(strengths, losses, marker="o", color=COLOURS["train"], label="noisy loss")
+    if report["low"] is not None:
+        axes.axvspan(report["low"], report["high"] or strengths[-1], color=COLOURS["train"], alpha=0.12)
+    if report["pick"] is not None:
+        axes.axvline(report["pick"], color=COLOURS["train"], linestyle=":", label=f"pick, {report['pick']:.2g}")
+    axes.set(xscale="log", xlabel=report["argument"], ylabel="loss (nats per graded token)")
+    right = axes.twinx()
+    right.plot(strengths, [point["snr_db"] for point in report["points"]], linestyle="--", color=COLOURS["test"])
+    right.set(ylabel="signal-to-noise ratio (dB, dashed)")
+    axes.legend(frameon=False, loc="upper left")
+    return whole(path, lambda partial: figure.savefig(partial, dpi=150))

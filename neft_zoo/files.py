@@ -1,0 +1,74 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from neft_zoo.errors import NoiseError, one_line
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file that takes the place of `path` once the block ends without an error.
+
+    Raises:
+        NoiseError: if the file cannot be written, as on a full or read-only disk; `path` is then as it was.
+    """
+    # In the same folder, since a rename is atomic inside a file system only, and by process: ranks may write at once.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise NoiseError(f"{path} must be a file that can be written: {error.strerror or one_line(error)}.") from error
+    finally:
+        # Where the disk is read-only there is nothing to remove, and the first error is the one to tell.
+        try:
+            partial.unlink(missing_ok=True)
+        except OSError:
+            pass
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises:
+        NoiseError: if it cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        NoiseError: if it cannot be written.
+        ValueError: for NaN and infinity, which JSON does not have.
+    """
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def check_output(option: str, path: Path) -> None:
+    """Raise unless a file can be written at `path`; called before anything is computed.
+
+    Args:
+        option: the argument that named the path, for the message.
+        path: a file, which need not exist, in an existing folder.
+
+    Raises:
+        NoiseError: if the folder is missing or not writable, or `path` is a folder.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise NoiseError(f"{option} must be a file in an existing folder, got {path}.")
+    trial = path.with_name(f".{path.name}.{os.getpid()}.trial")
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise NoiseError(f"{option} must be a file that can be written, got {path}: {error.strerror}.") from None

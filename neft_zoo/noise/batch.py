@@ -1,0 +1,207 @@
+"""Batch: everything a noise may know about the tokens it perturbs, read from any batch layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.randomness import GOLDEN, key_of, mix, stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+IGNORED = -100
+EMBEDDING = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The tokens of one forward pass, whatever the layout they came in.
+
+    Attributes:
+        input_ids: token ids.
+        real: False on padding, and on the placeholders that a model fills with images, video or sound.
+        document: which document owns the position; documents are numbered through the whole batch. What stands on
+            padding, here and in the next two, means nothing.
+        position: place of the token among the real tokens of its document, from 0.
+        lengths: number of real tokens of the document that owns the position; of a document with images, its text.
+        graded: True where the loss counts the token as a target; None without labels.
+        labels: the loss's targets as they came, -100 where there is none; None without labels.
+        key: of the optimizer step, equal for all its micro-batches.
+        keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
+        progress: fraction of training done, in [0, 1].
+        special: True on the tokenizer's special tokens; all False where nobody said which they are.
+        fill_id: the token that stands for a hidden one: the tokenizer's mask token, or its padding token.
+        site: where the noise enters: `EMBEDDING`, or the number of the decoder layer whose input it is.
+        factor: what the embedding module has multiplied its table by: sqrt(D) in Gemma, 1 in most models.
+    """
+
+    input_ids: Int[Tensor, "B L"]
+    real: Bool[Tensor, "B L"]
+    document: Int[Tensor, "B L"]
+    position: Int[Tensor, "B L"]
+    lengths: Int[Tensor, "B L"]
+    graded: Bool[Tensor, "B L"] | None
+    labels: Int[Tensor, "B L"] | None
+    key: int
+    keys: Int[Tensor, "B L"]
+    progress: float
+    special: Bool[Tensor, "B L"]
+    fill_id: int | None = None
+    site: int = EMBEDDING
+    factor: float | Tensor = 1.0
+
+    @classmethod
+    def from_inputs(
+        cls,
+        inputs: Mapping[str, Any],
+        *,
+        key: int = 0,
+        progress: float = 0.0,
+        special_ids: Sequence[int] = (),
+        fill_id: int | None = None,
+        media_ids: Sequence[int] = (),
+    ) -> Batch:
+        """Read a model's keyword arguments: padded, packed (`position_ids`) or padding-free (`cu_seq_lens_q`).
+
+        Args:
+            inputs: what the model is called with; `input_ids` (B, L) is needed, the rest is used where present.
+            key: a hash of run seed, data-parallel rank and optimizer step; equal keys draw equal noise.
+            progress: fraction of training done, in [0, 1].
+            special_ids: ids of the tokenizer's special tokens.
+            fill_id: id of the token that stands for a hidden one.
+            media_ids: ids of the placeholders that images, video or sound are put in the place of.
+
+        Raises:
+            NoiseError: without `input_ids`, or with an attention mask that is not one number per token.
+        """
+        input_ids = inputs.get("input_ids")
+        if input_ids is None:
+            raise NoiseError(f"a batch needs input_ids to be given noise, got {sorted(inputs)}.")
+        real, first = _read_layout(inputs, input_ids)
+        labels = inputs.get("labels")
+        # The first token of a document is nobody's target: some layouts mask its label, others leave it.
+        graded = None if labels is None else (labels != IGNORED) & real & ~first
+        document = (first.flatten().cumsum(0) - 1).clamp_(min=0).view_as(input_ids)
+        for placeholder in media_ids:
+            real = real & (input_ids != placeholder)
+        lengths = _per_document(real.long(), document)
+        before = real.flatten().cumsum(0).view_as(input_ids) - real.long()
+        position = before - _per_document(before * first, document)
+        keys = _keys(input_ids, real, document, position, key)
+        special = torch.isin(input_ids, torch.tensor(list(special_ids), dtype=torch.long, device=input_ids.device))
+        return cls(
+            input_ids=input_ids,
+            real=real,
+            document=document,
+            position=position,
+            lengths=lengths.clamp(min=1),
+            graded=graded,
+            labels=labels,
+            key=key,
+            keys=keys,
+            progress=progress,
+            special=special,
+            fill_id=fill_id,
+        )
+
+    def at(self, site: int) -> Batch:
+        """Return the same batch as seen at a site; draws at different sites are independent."""
+        return self if site == self.site else replace(self, site=site, keys=stream(self.keys, f"layer {site}"))
+
+    def part(self, positions: slice) -> Batch:
+        """Return a stretch of the positions, row after row, as a batch of one row (1, N).
+
+        What it says of a position is what the whole says; sums over its documents would not be.
+        """
+        whole = {each.name: getattr(self, each.name) for each in fields(self)}
+        rows = {name: v for name, v in whole.items() if isinstance(v, Tensor) and v.shape == self.input_ids.shape}
+        return replace(self, **{name: value.flatten()[positions][None] for name, value in rows.items()})
+
+    def document_sum(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+        """Return, at every position, the sum of `values` over the real tokens of its document."""
+        return _per_document(torch.where(self.real, values, 0), self.document)
+
+    def document_max(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+        """Return, at every position, the largest of `values` (>= 0) over the real tokens of its document."""
+        values, document = torch.where(self.real, values, 0), self.document.flatten()
+        return values.new_zeros(values.numel()).scatter_reduce_(0, document, values.flatten(), "amax")[self.document]
+
+    def stream(self, name: str) -> Int[Tensor, "B L"]:
+        """Return keys for a draw that is independent of every other stream's."""
+        return stream(self.keys, name)
+
+    def document_stream(self, name: str) -> Int[Tensor, "B L"]:
+        """Return keys that all positions of a document share."""
+        firsts = self.real & (self.position == 0)
+        return stream(_per_document(torch.where(firsts, self.keys, 0), self.document), name)
+
+    def places(self, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """Return, for every position of the batch, where in the flat batch a position of a document stands."""
+        real = self.real.flatten()
+        firsts = (self.real & (self.position == 0)).flatten()
+        starts = self.document.new_zeros(real.numel())
+        starts[self.document.flatten()[firsts]] = (real.cumsum(0) - 1)[firsts]
+        places = torch.cat([real.nonzero()[:, 0], starts.new_zeros(1)])  # a batch may be all padding
+        return places[starts[document] + position]
+
+    def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
+        """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
+        return values.flatten(0, 1)[self.places(position, document)]
+
+
+def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
+    """Return which positions are real and which begin a document."""
+    mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != input_ids.shape):
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise NoiseError(f"attention_mask must have one number per token, {tuple(input_ids.shape)}, got {shape}.")
+    real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask != 0
+    first = torch.zeros_like(real)
+    borders = inputs.get("cu_seq_lens_q")
+    if positions is not None and positions.shape[-2:] == input_ids.shape:
+        planes = positions.view(-1, *input_ids.shape)
+        if len(planes) == 3:  # time, height and width: only a document's start is 0 in all
+            positions = planes.amax(0)
+            first[:, 1:] |= positions[:, 1:] == 0
+        else:  # of four planes the first one counts the text
+            positions = planes[0]
+            first[:, 1:] |= positions[:, 1:] != positions[:, :-1] + 1
+        if mask is None:
+            # `pad_to_multiple_of` pads a packed row with position 0: its tail looks like documents of one token. A
+            # real one there could not matter: nothing is predicted from it.
+            tail = (positions == 0).long().flip(-1).cumprod(-1).flip(-1).bool()
+            real = real & ~(tail & (positions.shape[1] > 1))
+    elif borders is not None:
+        starts = borders[:-1].long()
+        first.view(-1)[starts[starts < first.numel()]] = True
+    previous = torch.zeros_like(real)
+    previous[:, 1:] = real[:, :-1]
+    return real, real & (first | ~previous)
+
+
+def _per_document(values: Tensor, document: Int[Tensor, "B L"]) -> Tensor:
+    totals = values.new_zeros(values.numel()).index_add_(0, document.flatten(), values.flatten())
+    return totals[document]
+
+
+def _keys(input_ids: Tensor, real: Tensor, document: Tensor, position: Tensor, key: int) -> Int[Tensor, "B L"]:
+    """Hash (key, the document's tokens, how many equal documents came before, position) into one key per position."""
+    token = mix(mix(input_ids.long() * GOLDEN) + position * GOLDEN)
+    fingerprint = _per_document(torch.where(real, token, 0), document)
+    firsts = (real & (position == 0)).flatten()
+    prints = fingerprint.flatten()[firsts]
+    twins = (prints[:, None] == prints[None, :]).tril(-1).sum(1)
+    twin = torch.zeros_like(fingerprint).view(-1).index_add_(0, firsts.nonzero()[:, 0], twins).view_as(fingerprint)
+    seeds = mix(mix(fingerprint ^ key) + _per_document(twin, document) * GOLDEN)
+    return mix(seeds + position * GOLDEN)
+
+
+def step_key(seed: int, rank: int, step: int) -> int:
+    """Return the key of an optimizer step: micro-batches share it, so a split of the batch changes no draw."""
+    return key_of("step", seed, rank, step)

@@ -1,0 +1,135 @@
+"""Noise whose shape depends on the embedding table or on the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise import randomness
+from neft_zoo.noise.additive import Noise
+from neft_zoo.noise.schedules import Scalar, check_number, check_scalar, value_at
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from neft_zoo.noise.batch import Batch
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a noise may look at once, before training."""
+
+    table: Float[Tensor, "V D"]
+    count_tokens: Callable[[], Int[Tensor, " V"]] | None
+
+
+@runtime_checkable
+class Unprepared(Protocol):
+    """A noise that needs the model or the data before it can be used."""
+
+    def prepare(self, setup: Setup) -> Noise:
+        """Return the noise that can be used."""
+        ...
+
+
+@dataclass(frozen=True)
+class MetricLaplace:
+    """l * v per token: v uniform on the sphere, l ~ Gamma(D, 1/eta), so that the mean norm is D / eta."""
+
+    eta: Scalar
+
+    pointwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_scalar("eta", self.eta, 1e-6)
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        from torch import linalg  # late: `neft-zoo list` works without it
+
+        direction = randomness.normal(batch.stream("what"), embeds.shape[-1])
+        length = randomness.gamma(batch.stream("length"), batch.stream("accept"), embeds.shape[-1])
+        length = length / value_at(self.eta, batch.progress)
+        norms = linalg.vector_norm(direction, dim=-1, keepdim=True)
+        return direction.mul_(length[..., None] / norms * batch.real[..., None])
+
+
+@dataclass(frozen=True)
+class ByFrequency:
+    """rho * w(token) * z: rarer tokens get more, w = count**-exponent, of mean 1 over the training tokens."""
+
+    rho: Scalar
+    exponent: float
+    weights: Float[Tensor, " V"] | None = field(default=None, repr=False, compare=False)
+
+    pointwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_scalar("rho", self.rho)
+        check_number("exponent", self.exponent)
+
+    def prepare(self, setup: Setup) -> ByFrequency:
+        if setup.count_tokens is None:
+            raise NoiseError("token_frequency needs the counts of the training tokens, got none (token_counts=).")
+        import torch  # late: `neft-zoo list` works without it
+
+        counts = torch.as_tensor(setup.count_tokens()).double().cpu()
+        words = setup.table.shape[0]
+        if counts.shape != (words,):
+            raise NoiseError(f"token_counts must be one count for each of {words} tokens, got {tuple(counts.shape)}.")
+        if not (counts >= 0).all() or not 0 < counts.sum() < float("inf"):
+            raise NoiseError(f"token_counts must be >= 0, finite and not all 0, got {counts.tolist()[:4]} ...")
+        weights = counts.clamp(min=1) ** -self.exponent
+        weights = (weights * counts.sum() / (weights * counts).sum()).float()
+        if not weights.isfinite().all():
+            raise NoiseError(f"exponent must be small enough for weights that are finite, got {self.exponent}.")
+        return replace(self, weights=weights.to(setup.table.device))
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        if self.weights is None:
+            raise NoiseError("token_frequency must be prepared with the counts of the training tokens first.")
+        size = value_at(self.rho, batch.progress) * self.weights.to(embeds.device)[batch.input_ids] * batch.real
+        return randomness.normal(batch.stream("what"), embeds.shape[-1]) * size[..., None]
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Another noise, projected off or onto the k principal directions of the embedding table."""
+
+    noise: Noise
+    k: int
+    keep: Literal["off", "onto"]
+    basis: Float[Tensor, "k D"] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number("k", self.k, 1)
+        if self.keep not in ("off", "onto"):
+            raise NoiseError(f"keep must be 'off' or 'onto', got {self.keep!r}.")
+
+    def prepare(self, setup: Setup) -> Projected:
+        from torch import linalg
+
+        width = setup.table.shape[1]
+        if self.k >= width:
+            raise NoiseError(f"k must be below the model's width {width}, got {self.k}.")
+        table = setup.table.detach().double()
+        centred = table - table.mean(0)
+        directions = linalg.eigh(centred.T @ centred).eigenvectors  # the strongest last
+        return replace(self, basis=directions[:, -self.k :].T.float().contiguous())
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        delta = self.noise(embeds, batch)
+        return self.project(delta.flatten(0, 1)).view_as(delta)
+
+    def project(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Return what is left of a noise, token by token."""
+        if self.basis is None:
+            raise NoiseError("token_subspace must be prepared with the model's embedding table first.")
+        from torch import autocast
+
+        basis = self.basis.to(rows.device)
+        with autocast(rows.device.type, enabled=False):  # rounded to bf16 it would not be orthogonal
+            onto = rows @ basis.T
+            return onto @ basis if self.keep == "onto" else rows.addmm(onto, basis, alpha=-1)

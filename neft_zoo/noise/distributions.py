@@ -1,0 +1,141 @@
+"""WHAT: the shape of the noise. Each states its rms, since equal scales are not equal energies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from neft_zoo.noise import randomness
+from neft_zoo.noise.schedules import check_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from neft_zoo.noise.batch import Batch
+
+UNIFORM_RMS = 1 / math.sqrt(3)
+
+
+class Distribution(Protocol):
+    """Draws zero-mean float32 numbers; `rms` is their root mean square (dimensionless).
+
+    One that also states `pointwise = True` may be asked for any part of the batch: what it draws at a position depends
+    on no other. One that must look at all positions first may offer `in_parts`, as `Sphere` does. What a distribution
+    returns may be written to.
+    """
+
+    @property
+    def rms(self) -> float: ...
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]: ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """U(-1, 1): rms 1/sqrt(3), bounded by 1."""
+
+    pointwise: ClassVar[bool] = True
+
+    @property
+    def rms(self) -> float:
+        return UNIFORM_RMS
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.uniform(batch.stream("what"), width)
+
+
+@dataclass(frozen=True)
+class SharedByToken:
+    """U(-1, 1), the same numbers for equal tokens of an optimizer step."""
+
+    pointwise: ClassVar[bool] = True
+
+    @property
+    def rms(self) -> float:
+        return UNIFORM_RMS
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        keys = randomness.mix(batch.input_ids.long() * randomness.GOLDEN ^ batch.key)
+        return randomness.uniform(randomness.stream(keys, "what"), width)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(0, rms^2)."""
+
+    rms: float = 1.0
+
+    pointwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.normal(batch.stream("what"), width).mul_(self.rms)
+
+
+@dataclass(frozen=True)
+class Rademacher:
+    """-rms or +rms with equal probability: the largest energy a bound allows."""
+
+    rms: float = 1.0
+
+    pointwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.signs(batch.stream("what"), width).mul_(self.rms)
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Two-sided exponential with the stated rms: the density's scale is rms/sqrt(2)."""
+
+    rms: float = 1.0
+
+    pointwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return randomness.laplace(batch.stream("what"), width).mul_(self.rms)
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """A uniformly random direction per document: over its n real tokens the norm is exactly rms * sqrt(n * D)."""
+
+    rms: float = UNIFORM_RMS
+
+    def __post_init__(self) -> None:
+        check_number("rms", self.rms)
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        draw = self.in_parts(batch, width)
+        return draw(slice(None)).view(*batch.input_ids.shape, width)
+
+    def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]]:
+        """Return what draws a stretch of the positions.
+
+        A document's square norm is shared out first, by the Dirichlet distribution that the squares of a direction's
+        parts have; each token's part is then a direction of its own, whose norm is seen as it is drawn.
+        """
+        from torch import linalg  # late: `neft-zoo list` works without it
+
+        keys = batch.stream("what").flatten()
+        square = randomness.gamma(batch.stream("length"), batch.stream("accept"), width / 2)
+        # Padding may hold a document without a real token, hence without a norm.
+        share = square / batch.document_sum(square).clamp(min=1e-30)
+        norms = (share * batch.lengths * width).sqrt().mul_(self.rms).view(-1, 1)
+
+        def draw(part: slice) -> Float[Tensor, "N D"]:
+            direction = randomness.normal(keys[part], width)
+            return direction.mul_(norms[part] / linalg.vector_norm(direction, dim=-1, keepdim=True))
+
+        return draw

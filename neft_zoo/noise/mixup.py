@@ -1,0 +1,95 @@
+"""Mixing the embeddings of two documents of equal length."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.randomness import key_of
+from neft_zoo.noise.schedules import check_number
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from neft_zoo.noise.batch import Batch
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What mixing adds on a stretch of the positions, and the way back of its gradients.
+
+    Attributes:
+        embeds: all of them (N, D).
+        partner: where the position stands that is mixed into this one (N,).
+        mixed: where the position stands that this one is mixed into (N,).
+        size: the partner's share (N, 1).
+    """
+
+    embeds: Float[Tensor, "N D"]
+    partner: Int[Tensor, " N"]
+    mixed: Int[Tensor, " N"]
+    size: Float[Tensor, "N 1"]
+
+    def __call__(self, rows: Float[Tensor, "n D"], part: slice) -> Float[Tensor, "n D"]:
+        return (self.embeds[self.partner[part]].float() - rows.float()).mul_(self.size[part])
+
+    def back(self, grads: Float[Tensor, "N D"], part: slice) -> Float[Tensor, "n D"]:
+        """Return the gradient at a stretch of the embeddings, given those at what was added anywhere."""
+        return (grads[self.mixed[part]].float() - grads[part].float()).mul_(self.size[part])
+
+
+@dataclass(frozen=True)
+class EmbedMix:
+    """l * e_i + (1 - l) * e_j with l ~ Beta(a, a), l = max(l, 1 - l), one l per optimizer step.
+
+    Document i's partner j is the next one of the same length in the batch, in a ring; a document without one keeps
+    its own embeddings.
+    """
+
+    a: float
+
+    mixes_documents: ClassVar[bool] = True  # so it depends on the neighbours, by design
+    passes_gradients: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("a", self.a, 1e-6)
+
+    def share(self, batch: Batch) -> float:
+        """Return l, the document's own share."""
+        drawn = random.Random(key_of("mix", batch.key)).betavariate(self.a, self.a)
+        return max(drawn, 1 - drawn)
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        partner = batch.gather(embeds, batch.position * batch.real, _following(batch)).float()
+        return (partner - embeds.float()) * ((1 - self.share(batch)) * batch.real[..., None])
+
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Mixture:
+        """Return what draws a stretch of the positions."""
+        position = batch.position * batch.real
+        partner, mixed = (batch.places(position, _following(batch, by)).flatten() for by in (1, -1))
+        size = (1 - self.share(batch)) * batch.real.float().view(-1, 1)
+        return Mixture(embeds.detach().flatten(0, 1), partner, mixed, size)
+
+    def partners_labels(self, batch: Batch) -> Int[Tensor, "B L"]:
+        """Return the labels of the partner, position by position; -100 on padding and on first tokens."""
+        if batch.labels is None or batch.graded is None:
+            raise NoiseError("embed_mix needs labels in the batch, got a batch without labels.")
+        labels = batch.gather(batch.labels, batch.position * batch.real, _following(batch))
+        return labels.where(batch.real & (batch.position > 0), -100)
+
+
+def _following(batch: Batch, by: int = 1) -> Int[Tensor, "B L"]:
+    """Return the number of the document so many places further in its ring, at every position."""
+    firsts = batch.real & (batch.position == 0)
+    lengths, numbers = batch.lengths[firsts].tolist(), batch.document[firsts].tolist()
+    rings: dict[int, list[int]] = {}
+    for length, number in zip(lengths, numbers, strict=True):
+        rings.setdefault(length, []).append(number)
+    partner = batch.document.new_zeros(batch.document.numel())
+    for ring in rings.values():
+        for place, number in enumerate(ring):
+            partner[number] = ring[(place + by) % len(ring)]
+    return partner[batch.document]

@@ -1,0 +1,66 @@
+"""The protocol of objectives, and what they are unless they say otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
+
+from neft_zoo.noise.additive import Noise, TokenEdit
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from neft_zoo.passes.step import Step
+
+
+Family: TypeAlias = Literal["single pass", "consistency", "adversarial"]
+
+
+class Objective(Protocol):
+    """Turns passes into the loss of a step; it never sees the trainer behind `step`.
+
+    Attributes:
+        family: how the passes are used.
+        passes: forward passes per batch, and as many backward.
+        hidden: whether it compares last hidden states.
+        inputs: whether it compares the inputs of decoder layers.
+    """
+
+    family: ClassVar[Family]
+    hidden: ClassVar[bool]
+    inputs: ClassVar[bool]
+
+    @property
+    def passes(self) -> int: ...
+
+    def check(self, model: nn.Module) -> None: ...
+
+    def takes(self, noise: Noise | TokenEdit | None) -> None: ...
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]: ...
+
+
+class Defaults:
+    """What an objective is unless it says otherwise."""
+
+    hidden: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a `NoiseError`, before training, if the model lacks what the objective needs."""
+
+    def takes(self, noise: Noise | TokenEdit | None) -> None:
+        """Raise a `NoiseError`, when a strategy is made, if the objective cannot work with this noise."""
+
+
+class ComparesPredictions(Defaults):
+    """An objective that needs the next-token distributions of its passes."""
+
+    hidden: ClassVar[bool] = True
+
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.passes.anatomy import find_backbone
+        from neft_zoo.passes.lm_head import LanguageHead  # late: `neft-zoo list` works without torch
+
+        find_backbone(model)
+        LanguageHead(model)

@@ -1,0 +1,126 @@
+"""Objectives that compare the predictions or hidden states of two passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.schedules import Scalar, check_count, check_number, check_scalar, value_at
+from neft_zoo.passes.divergences import DIVERGENCES, Divergence
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from neft_zoo.noise.batch import Batch
+    from neft_zoo.passes.step import Step
+from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
+
+
+@dataclass(frozen=True)
+class DropoutConsistency(ComparesPredictions):
+    """The mean loss of two passes with different dropout masks, and their symmetric divergence (R-Drop).
+
+    Args:
+        weight: of the mean of the two KL divergences (>= 0).
+    """
+
+    weight: Scalar = 1.0
+
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+
+    def __post_init__(self) -> None:
+        check_scalar("weight", self.weight)
+
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.passes.lm_head import require_dropout
+
+        super().check(model)
+        require_dropout(model)
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        one, two = step.run(noise), step.run(noise, redraw_dropout=True)
+        weight = value_at(self.weight, step.batch.progress)
+        return step.with_divergence({0: 0.5, 1: 0.5}, weight / 2, "symmetric_kl", one, two)
+
+
+@dataclass(frozen=True)
+class LayerStability(Defaults):
+    """CE(clean) + weight * sum over layers of |h(clean) - h(noisy)|^2 / D, over the real tokens.
+
+    The sum over tokens is divided as the trainer divides its own loss, by the step's graded tokens.
+
+    Args:
+        weight: of the distance (>= 0).
+        first: the first decoder layer whose output counts.
+    """
+
+    weight: Scalar = 1.0
+    first: int = 0
+
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+    hidden: ClassVar[bool] = True
+    inputs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_scalar("weight", self.weight)
+        check_count("first", self.first)
+
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.passes.anatomy import find_layers
+
+        layers = len(find_layers(model))
+        if self.first >= layers:
+            raise NoiseError(f"first must be below the model's {layers} layers, got {self.first}.")
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        clean, noisy = step.run(None), step.run(noise)
+        assert clean.hidden is not None and noisy.hidden is not None  # the tap records them
+        distance = _distance(clean.hidden, noisy.hidden, step.batch)
+        for index in sorted(clean.inputs):
+            if index > self.first:
+                distance = distance + _distance(clean.inputs[index], noisy.inputs[index], step.batch)
+        return clean.loss + value_at(self.weight, step.batch.progress) * step.per_token(distance)
+
+
+def _distance(one: Tensor, other: Tensor, batch: Batch) -> Tensor:
+    """Return the squared distance per feature, summed over the real tokens."""
+    return ((one.float() - other.float()).square().mean(-1) * batch.real).sum()
+
+
+@dataclass(frozen=True)
+class Consistency(ComparesPredictions):
+    """first * CE(clean) + second * CE(noisy) + weight * divergence of the two predictions.
+
+    Args:
+        divergence: between the clean and the noisy next-token distribution, summed over the graded tokens and divided
+            as the trainer divides its own loss.
+        weight: of the divergence (>= 0).
+        first: of the clean pass's loss (>= 0).
+        second: of the noisy pass's loss (>= 0); at 0 it does not count.
+    """
+
+    divergence: Divergence = "symmetric_kl"
+    weight: Scalar = 1.0
+    first: float = 1.0
+    second: float = 0.0
+
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+
+    def __post_init__(self) -> None:
+        check_scalar("weight", self.weight)
+        check_number("first", self.first)
+        check_number("second", self.second)
+        if self.divergence not in DIVERGENCES:
+            raise NoiseError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}.")
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        clean, noisy = step.run(None), step.run(noise)
+        losses = {number: share for number, share in enumerate((self.first, self.second)) if share}
+        weight = value_at(self.weight, step.batch.progress)
+        return step.with_divergence(losses, weight, self.divergence, clean, noisy)

@@ -1,0 +1,63 @@
+"""Objectives without a divergence: a single pass, a symmetric pair, mixed targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.mixup import EmbedMix
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from neft_zoo.passes.step import Step
+from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
+
+
+@dataclass(frozen=True)
+class SinglePass(Defaults):
+    """The trainer's own loss on noisy embeddings."""
+
+    family: ClassVar[Family] = "single pass"
+    passes = 1
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        return step.run(noise).loss
+
+
+@dataclass(frozen=True)
+class SymmetricPair(Defaults):
+    """The mean loss of one draw added and the same draw subtracted."""
+
+    family: ClassVar[Family] = "consistency"
+    passes = 2
+
+    def takes(self, noise: Noise | TokenEdit | None) -> None:
+        if noise is None or isinstance(noise, TokenEdit):
+            raise NoiseError(f"a symmetric pair needs a noise on embeddings or layers, got {noise!r}.")
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        plus = step.run(noise)
+        step.count(plus.loss / 2)
+        minus = step.run(step.fixed(plus.deltas, noise, sign=-1.0))
+        return step.total(minus.loss / 2)
+
+
+@dataclass(frozen=True)
+class MixedTargets(ComparesPredictions):
+    """l * CE(own labels) + (1 - l) * CE(the partner's labels), for a noise that mixes documents."""
+
+    family: ClassVar[Family] = "single pass"
+    passes = 1
+
+    def takes(self, noise: Noise | TokenEdit | None) -> None:
+        if not isinstance(noise, EmbedMix):
+            raise NoiseError(f"mixed targets need a noise that mixes documents (EmbedMix), got {noise!r}.")
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        assert isinstance(noise, EmbedMix)  # as `takes` has seen
+        done = step.run(noise)
+        return step.with_labels(noise.share(step.batch), done, noise.partners_labels(step.batch))

@@ -1,0 +1,1 @@
+"""One forward pass of any model under a noise: hooks, anatomy, rounding, divergences."""

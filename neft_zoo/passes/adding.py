@@ -1,0 +1,157 @@
+"""Adding noise to embeddings, block by block, and passing gradients through the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.data_dependent import Projected
+from neft_zoo.noise.randomness import blocks, dither, features
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from neft_zoo.noise.additive import Noise
+    from neft_zoo.noise.batch import Batch
+    from neft_zoo.noise.distributions import Distribution
+from neft_zoo.passes.rounding import DROPPED_MANTISSA_BITS, round_sum
+
+# What draws the noise on a stretch of the positions, given their embeddings.
+Draw: TypeAlias = "Callable[[Float[Tensor, 'N D'], slice], Float[Tensor, 'N D']]"
+
+
+class _Sum(torch.autograd.Function):
+    """Passes gradients to the summands of a sum that was computed, and rounded, before."""
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, *summands: Tensor) -> Tensor:
+        ctx.dtypes = [each.dtype for each in summands]
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return None, *(grads[0].to(dtype) for dtype in ctx.dtypes)
+
+
+class _SumOfItself(torch.autograd.Function):
+    """Passes gradients to embeddings that a noise was made of: the noise is drawn again, block by block."""
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, embeds: Tensor, draw: Draw) -> Tensor:
+        ctx.save_for_backward(embeds)
+        ctx.draw = draw
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (embeds,) = ctx.saved_tensors
+        width, whole = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
+        flat, into, out = embeds.reshape(-1, width), grads[0].reshape(-1, width), whole.view(-1, width)
+        back = getattr(ctx.draw, "back", None)  # where other embeddings are in what was added
+        for block in blocks(len(flat), width, embeds.device.type):
+            through = _back(ctx.draw, flat[block], into[block], block) if back is None else back(into, block)
+            torch.add(into[block], through.to(into.dtype), out=out[block])
+        return None, whole, None
+
+
+def _back(draw: Draw, rows: Tensor, grads: Tensor, block: slice) -> Tensor:
+    """Return the gradient that reaches embeddings through what was made of them."""
+    with torch.enable_grad():
+        part = rows.detach().requires_grad_()
+        delta = draw(part, block)
+    return torch.autograd.grad(delta, part, grads.to(delta.dtype))[0]
+
+
+def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+    """Return embeds + delta in the dtype of `embeds`; in 16 bits, round so that the noise keeps its energy.
+
+    A bf16 number near 1 has steps of 0.008: rounding to nearest drops most of a small noise, and all of it where it is
+    below half a step. Rounding up or down at random in proportion would keep every coordinate's mean, but add several
+    times the noise's own energy. Here the probability is such that the expected square of what is added is delta^2:
+    the rms stays, norms stay inside their ball, and noise of mean 0 keeps its mean, as opposite noise is rounded to
+    opposite sides. The price is that coordinates far below a step move seldom, and then by a whole one.
+    """
+    return add_by_keys(
+        embeds, delta, batch.stream("rounding") if embeds.dtype in DROPPED_MANTISSA_BITS else batch.keys
+    )
+
+
+def add_by_keys(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], keys: Int[Tensor, "B L"]) -> Tensor:
+    """Do the same with one key of the rounding per position."""
+    if embeds.dtype not in DROPPED_MANTISSA_BITS:
+        return embeds + delta.to(embeds.dtype)
+    with torch.no_grad():
+        width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
+        flat, deltas, out = embeds.reshape(-1, width), delta.reshape(-1, width), total.view(-1, width)
+        keys, table = keys.flatten(), features(width, embeds.device)
+        for block in blocks(len(keys), width, embeds.device.type):
+            clean = flat[block].float()
+            out[block] = round_sum(clean, clean + deltas[block], dither(keys[block], table), embeds.dtype)
+    return _Sum.apply(total, embeds, delta)
+
+
+def add_drawn(
+    embeds: Float[Tensor, "B L D"], noise: Noise, batch: Batch
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L"]] | None:
+    """Return embeds + noise, as `add_rounded` does, and the norms of the noise, without ever having all of the noise.
+
+    None where the noise must be drawn as a whole, as its positions depend on each other.
+    """
+    found = _fused(noise, embeds, batch)
+    if found is not None:
+        return _Sum.apply(found[0], embeds), found[1]
+    draw, passing = _parts(noise, embeds, batch), getattr(noise, "passes_gradients", False)
+    if draw is None or (passing and torch.compiler.is_compiling()):
+        return None
+    with torch.no_grad():
+        width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
+        norms, keys = torch.empty(batch.keys.numel(), device=embeds.device), batch.stream("rounding").flatten()
+        flat, out, table = embeds.reshape(-1, width), total.view(-1, width), features(width, embeds.device)
+        for block in blocks(len(keys), width, embeds.device.type):
+            delta = draw(flat[block], block)
+            norms[block] = torch.linalg.vector_norm(delta, dim=-1)
+            if embeds.dtype in DROPPED_MANTISSA_BITS:
+                clean = flat[block].float()
+                out[block] = round_sum(clean, delta.add_(clean), dither(keys[block], table), embeds.dtype)
+            else:
+                torch.add(flat[block], delta.to(embeds.dtype), out=out[block])
+    noisy = _SumOfItself.apply(total, embeds, draw) if passing else _Sum.apply(total, embeds)
+    return noisy, norms.view(embeds.shape[:2])
+
+
+def _fused(noise: Noise, embeds: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
+    """Return what one kernel makes of it, where there is one."""
+    if not embeds.is_cuda or type(noise) is not AdditiveNoise or torch.compiler.is_compiling():
+        return None
+    try:
+        from neft_zoo.passes import triton_kernels as kernels
+    except ImportError:  # no Triton, as in some builds of torch
+        return None
+    size = noise.size(embeds, batch)
+    return None if size.requires_grad else kernels.add(embeds, noise.what, size, batch)
+
+
+def _parts(noise: Noise, embeds: Tensor, batch: Batch) -> Draw | None:
+    """Return what draws the noise on a stretch of the positions, None if it cannot be drawn so."""
+    if type(noise) is Projected:
+        inner = _parts(noise.noise, embeds, batch)
+        return None if inner is None else lambda rows, part: noise.project(inner(rows, part))
+    if type(noise) is AdditiveNoise:  # a subclass may draw otherwise
+        size, draw = noise.size(embeds, batch).reshape(-1, 1), _drawn(noise.what, batch, embeds.shape[-1])
+        return None if draw is None or size.requires_grad else lambda rows, part: draw(part).mul_(size[part])
+    in_parts = getattr(noise, "in_parts", None)
+    if in_parts is not None:
+        return in_parts(embeds, batch)
+    return (lambda rows, part: noise(rows[None], batch.part(part))[0]) if getattr(noise, "pointwise", False) else None
+
+
+def _drawn(what: Distribution, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]] | None:
+    """Return what draws a distribution on a stretch of the positions, None if it cannot be drawn so."""
+    if getattr(what, "pointwise", False):
+        return lambda part: what(batch.part(part), width)[0]
+    in_parts = getattr(what, "in_parts", None)
+    return None if in_parts is None else in_parts(batch, width)

@@ -1,0 +1,97 @@
+"""Noise for a compiled model: drawn before the model runs, so that its graph holds one addition and no break."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from neft_zoo.noise.batch import EMBEDDING
+from neft_zoo.passes.adding import add_by_keys, add_rounded
+from neft_zoo.passes.anatomy import embed_scale
+from neft_zoo.passes.rounding import DROPPED_MANTISSA_BITS
+from neft_zoo.passes.sharding import is_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+
+    from neft_zoo.noise.additive import Noise
+    from neft_zoo.noise.batch import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A noise that is known before the pass.
+
+    Attributes:
+        embeds: the clean embeddings, looked up outside the graph.
+        delta: what the noise adds.
+        rounded: delta as it comes out once the sum is rounded to the dtype of the embeddings.
+    """
+
+    embeds: Float[Tensor, "B L D"]
+    delta: Float[Tensor, "B L D"]
+    rounded: Float[Tensor, "B L D"]
+
+    def add(self, embeds: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Return the noisy embeddings."""
+        return (embeds.float() + self.rounded).to(embeds.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnForLayer:
+    """A noise on the input of a layer that is known before the pass; the input itself is not.
+
+    Attributes:
+        delta: what the noise adds.
+        keys: of the rounding, should the input be of 16 bits.
+    """
+
+    delta: Float[Tensor, "B L D"]
+    keys: Int[Tensor, "B L"]
+    embeds: ClassVar[None] = None
+
+    def add(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Return the noisy input."""
+        return add_by_keys(hidden, self.delta, self.keys)
+
+
+class Known:
+    """What the hooks of a compiled model add now at each site, read through a global.
+
+    torch.compile takes a tensor that it reaches through one of torch's own modules, as it reaches a hook's attributes,
+    for one of fixed shape, and would compile every length anew.
+    """
+
+    drawn: Mapping[int, Drawn | DrawnForLayer] = {}
+
+
+PREDRAWN = Known()
+
+
+def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> dict[int, Drawn]:
+    """Return what a noise will add to the output of `embedding`; nothing where the table is sharded.
+
+    Noise that passes gradients to the embeddings (dropout, mixing) passes them to this lookup of them.
+    """
+    if not is_whole(getattr(embedding, "weight", None)):
+        return {}
+    embeds = embedding(batch.input_ids)
+    delta = noise(embeds, replace(batch, factor=embed_scale(embedding)))
+    if embeds.dtype not in DROPPED_MANTISSA_BITS:
+        return {EMBEDDING: Drawn(embeds.detach(), delta, delta)}
+    rounded = add_rounded(embeds, delta, batch).float() - embeds.float()
+    return {EMBEDDING: Drawn(embeds.detach(), delta, rounded)}
+
+
+def draw_for_layers(width: int, noise: Noise, batch: Batch, sites: Sequence[int]) -> dict[int, DrawnForLayer]:
+    """Return what a noise will add to the inputs of layers, of this width; nothing where it looks at them."""
+    unknown = torch.full((1, 1, 1), torch.nan, device=batch.keys.device).expand(*batch.keys.shape, width)
+    if noise(unknown, batch.at(sites[0])).isnan().any():
+        return {}
+    seen = [batch.at(site) for site in sites]
+    return {at.site: DrawnForLayer(noise(unknown, at), at.stream("rounding")) for at in seen}

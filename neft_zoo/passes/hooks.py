@@ -1,0 +1,200 @@
+"""ModelHooks: the hooks between a noise and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import AtLayers, Layers, Noise
+from neft_zoo.noise.batch import EMBEDDING, Batch
+from neft_zoo.passes.adding import add_drawn, add_rounded
+from neft_zoo.passes.anatomy import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
+from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
+from neft_zoo.passes.records import Pass
+from neft_zoo.passes.sharding import gather_in_backward
+
+# On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
+# backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
+ADDED = "noise_that_was_added"
+# So many logits are kept to be compared: 16 MiB. Of more the hidden states are kept, and projected again in chunks.
+KEPT_LOGITS = 2**22
+
+
+class ModelHooks:
+    """Adds noise to the model's own tensors while a pass is open and gradients are on; never otherwise.
+
+    So evaluation, generation, reference passes and everything after an exception see the clean model, in train mode
+    too. The hooks are set after PEFT has wrapped the model: before, some adapters would bypass or copy them.
+
+    Args:
+        model: a transformers or PEFT model.
+        layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
+            numbers, all of which must exist.
+        hidden: also record the last hidden state of every pass, and its logits where they are few.
+        read: makes the batch of every call of the model from its keyword arguments; None if `open` is given it.
+        reference: add the noise in passes without gradients as well, and to these models; None never does.
+        compiled: draw the noise before a pass, where it can be known then, and only add it inside.
+
+    Raises:
+        NoiseError: if the model lacks a part, or one of the layers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layers: Layers | bool = False,
+        hidden: bool = False,
+        read: Callable[[Mapping[str, Any]], Batch] | None = None,
+        reference: Sequence[nn.Module | None] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.model = model
+        self._noise: Noise | None = None
+        self._batch: Batch | None = None
+        self._pass: Pass | None = None
+        self._read, self._shared = read, reference is not None
+        # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
+        backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
+        models = [model, *(other for other in reference or () if other is not None)]
+        embeddings = [find_embedding(each) for each in models]
+        self._embedding = embeddings[0] if compiled else None
+        tapped = [find_layers(each) if layers else [] for each in models]
+        self._layers = len(tapped[0])
+        for number in layers if isinstance(layers, tuple) else ():
+            if not -self._layers <= number < self._layers:
+                raise NoiseError(f"layers must lie between {-self._layers} and {self._layers - 1}, got {number}.")
+        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
+        for index, layer in (pair for each in tapped for pair in enumerate(each)):
+            hook = LayerHook(self, index)
+            self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
+        self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
+        if read is not None:
+            self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
+
+    def detach(self) -> None:
+        """Leave the model as it was found."""
+        for handle in self._handles:
+            handle.remove()
+
+    @contextmanager
+    def open(self, noise: Noise | None, batch: Batch | None) -> Iterator[Pass]:
+        """Yield the record of a pass during which `noise` is added."""
+        if self._embedding is not None and batch is not None and noise is not None:
+            PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
+        self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
+        try:
+            yield self._pass
+        finally:
+            self._noise = self._batch = self._pass = None
+            PREDRAWN.drawn = {}
+
+    def _ahead(self, embedding: nn.Module, noise: Noise, batch: Batch) -> Mapping[int, Any]:
+        """Return what can be known of a noise before the pass, by site."""
+        if not isinstance(noise, AtLayers):
+            return draw_ahead(embedding, noise, batch)
+        width = base_model(self.model).config.get_text_config().hidden_size
+        sites = [index for index in range(self._layers) if self._is_wanted(noise, index)]
+        return draw_for_layers(width, noise.noise, batch, sites)
+
+    def _is_wanted(self, noise: AtLayers, index: int) -> bool:
+        return noise.layers == "all" or index in noise.layers or index - self._layers in noise.layers
+
+    @property
+    def _live(self) -> bool:
+        """True in an open pass, where it carries gradients or the reference shares the noise."""
+        return self._pass is not None and (self._shared or torch.is_grad_enabled())
+
+    def _at_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._live and self._read is not None and self._pass is not None:
+            self._batch = self._pass.batch = self._read(kwargs)
+
+    def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if isinstance(self._noise, AtLayers):
+            return None
+        return self._add(output, EMBEDDING, embed_scale(module))
+
+    def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
+        """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
+        before = getattr(hidden, ADDED, None)
+        if self._pass is None and before is not None and torch.is_grad_enabled():
+            return _add(hidden, *before)[0]
+        if self._live and self._pass is not None:
+            self._pass.inputs[index] = hidden
+        wanted = self._noise
+        if not isinstance(wanted, AtLayers) or not self._is_wanted(wanted, index):
+            return None
+        if self._live and hidden.dim() != 3:
+            name = type(base_model(self.model)).__name__
+            raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
+        noisy = self._add(hidden, index)
+        if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
+            setattr(hidden, ADDED, (wanted.noise, self._batch.at(index)))
+        return noisy
+
+    def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
+        if not self._live or self._noise is None or self._batch is None or self._pass is None:
+            return None
+        drawn = PREDRAWN.drawn.get(site)
+        # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
+        shape = self._batch.input_ids.shape if drawn is None else drawn.delta.shape[:2]
+        if embeds.dim() != 3 or embeds.shape[:2] != shape:
+            return None
+        if drawn is not None and drawn.delta.shape == embeds.shape:
+            self._pass.deltas[site] = drawn.delta
+            self._pass.embeds[site] = embeds if drawn.embeds is None else drawn.embeds
+            return drawn.add(embeds)
+        batch = replace(self._batch.at(site), factor=factor)
+        noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise
+        self._pass.embeds[site] = embeds
+        noisy, self._pass.deltas[site], norms = _add(embeds, noise, batch)
+        if norms is not None:
+            self._pass.norms[site] = norms
+        return noisy
+
+    def _at_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
+            hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+            gather_in_backward(self.model, hidden)
+            # Prompt tuning puts virtual tokens in front.
+            self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
+
+    def _at_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        logits = getattr(output, "logits", None)
+        if self._pass is None or self._batch is None or logits is None or not torch.is_grad_enabled():
+            return
+        rows, length = self._batch.input_ids.shape
+        # Some calls ask for the logits of few positions only.
+        if logits.dim() == 3 and logits.shape[1] >= length and rows * length * logits.shape[2] <= KEPT_LOGITS:
+            self._pass.logits = logits[:, -length:]
+
+
+def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:
+    """Return embeddings with noise, the noise or what draws it once more, and its norms if they are known."""
+    done = add_drawn(embeds, noise, batch)
+    if done is not None:
+        return done[0], partial(noise, embeds, batch), done[1]
+    delta = noise(embeds, batch)
+    return add_rounded(embeds, delta, batch), delta, None
+
+
+class LayerHook:
+    """The pre-hook of one decoder layer; a class, because a closure could not be pickled with the model."""
+
+    def __init__(self, tap: ModelHooks, index: int) -> None:
+        self.tap, self.index = tap, index
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        noisy = self.tap.at_layer(hidden, self.index)
+        if noisy is None:
+            return None
+        return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})

@@ -1,0 +1,34 @@
+"""Preparing a noise that looks at the model or the data once, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import Noise, TokenEdit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+from neft_zoo.noise.data_dependent import Setup, Unprepared
+
+
+def prepare(
+    noise: Noise | TokenEdit | None, model: nn.Module, count_tokens: Callable[[], Tensor] | None
+) -> Noise | TokenEdit | None:
+    """Return the noise ready for a model and its data; most are as they are.
+
+    Raises:
+        NoiseError: if the noise needs what is not there.
+    """
+    if not isinstance(noise, Unprepared):
+        return noise
+    from neft_zoo.passes.anatomy import find_embedding  # late: `neft-zoo list` works without torch
+    from neft_zoo.passes.sharding import is_whole, loaded, whole
+
+    weight: Any = find_embedding(model).weight
+    with whole([weight]):
+        if not is_whole(weight):
+            raise NoiseError(f"{type(noise).__name__} needs the whole embedding table before it is sharded.")
+        return noise.prepare(Setup(loaded(weight.detach()), count_tokens))

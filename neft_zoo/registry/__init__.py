@@ -1,0 +1,9 @@
+"""Strategies by name: what an entry is, how it is found, made, shown and cited."""
+
+from neft_zoo.registry.entries import Entry as Entry
+from neft_zoo.registry.entries import builtin_names as builtin_names
+from neft_zoo.registry.entries import entry as entry
+from neft_zoo.registry.entries import make as make
+from neft_zoo.registry.entries import names as names
+from neft_zoo.registry.entries import register as register
+from neft_zoo.registry.strategy import Strategy as Strategy

@@ -1,0 +1,186 @@
+"""The registry: the folder `neft_zoo/strategies/` and the entry-point group `neft_zoo.strategies`, by name.
+
+Nothing is listed by hand: an entry is a file that holds one registered function of the same name. The signature is the
+entry's schema, the docstring its page.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from neft_zoo.errors import NoiseError, shown
+from neft_zoo.noise.additive import Layers
+from neft_zoo.noise.schedules import Scalar, parse_number, parse_scalar
+from neft_zoo.registry.strategy import Strategy
+
+GROUP = "neft_zoo.strategies"
+# Read as a folder: its modules import this one.
+FOLDER = Path(__file__).parents[1] / "strategies"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a zoo entry beyond what its signature and docstring say."""
+
+    build: Callable[..., Strategy]
+    paper: str | None
+    version: int
+
+    @property
+    def name(self) -> str:
+        return self.build.__name__
+
+    @property
+    def summary(self) -> str:
+        return inspect.cleandoc(self.build.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.build).parameters
+
+    def hints(self) -> dict[str, Any]:
+        """Return the type of every argument."""
+        return typing.get_type_hints(self.build)
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(*, paper: str | None, version: int) -> Callable[[Callable[..., Strategy]], Callable[..., Strategy]]:
+    """Make a function that returns a `Strategy` an entry of the zoo, under the function's own name.
+
+    Args:
+        paper: address of the paper that introduced the method, None if there is none.
+        version: raised whenever the entry's numbers change, so that old results stay readable.
+    """
+
+    def decorate(build: Callable[..., Strategy]) -> Callable[..., Strategy]:
+        known = _entries.get(build.__name__)
+        if known is not None and known.build.__module__ != build.__module__:
+            raise NoiseError(f"strategy {build.__name__!r} is registered already, by {known.build.__module__}.")
+        _entries[build.__name__] = Entry(build, paper, version)
+        return build
+
+    return decorate
+
+
+def names() -> list[str]:
+    """Return the names of all entries, built-in and third-party, in alphabetical order."""
+    return sorted({*builtin_names(), *_third_party(), *_entries})
+
+
+def builtin_names() -> list[str]:
+    """Return the names of the entries that come with the package."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(FOLDER)]))
+
+
+def entry(name: str) -> Entry:
+    """Return an entry by name.
+
+    Raises:
+        NoiseError: if there is none; the message lists near names.
+    """
+    if name not in _entries:
+        if name in builtin_names():
+            importlib.import_module(f"neft_zoo.strategies.{name}")
+        elif name in _third_party():
+            _load(_third_party()[name])
+        else:
+            near = difflib.get_close_matches(name[:80], names(), n=3, cutoff=0.5) or names()
+            raise NoiseError(f"noise must name a strategy, got {shown(name)}; did you mean {', '.join(near)}?")
+    return _entries[name]
+
+
+def make(noise: str | Mapping[str, Any] | Strategy, /, **arguments: Any) -> Strategy:
+    """Return the strategy that `noise=` stands for.
+
+    Args:
+        noise: a name, a mapping with `name` and arguments, or a strategy, which is returned as it is.
+        **arguments: arguments of the entry.
+
+    Raises:
+        NoiseError: for an unknown name or argument, or a value that an argument does not accept.
+
+    Example:
+        >>> make("neft_uniform", alpha=10).arguments["alpha"]
+        10.0
+    """
+    if isinstance(noise, Strategy):
+        if arguments:
+            raise NoiseError(f"a Strategy takes no further arguments, got {', '.join(arguments)}.")
+        return noise
+    if isinstance(noise, Mapping):
+        given = dict(noise)
+        name = given.pop("name", None)
+        arguments = {**given, **arguments}
+    else:
+        name = noise
+    if not isinstance(name, str):
+        raise NoiseError(f"noise must be a name, a mapping with a name, or a Strategy, got {shown(noise)}.")
+    found = entry(name)
+    values = _read_arguments(found, arguments)
+    try:
+        strategy = found.build(**values)
+    except NoiseError as error:
+        raise NoiseError(f"{name}: {error}") from None
+    return replace(strategy, name=name, arguments=values, version=found.version)
+
+
+def _read_arguments(found: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments of an entry in their declared types, defaults included."""
+    unknown = [key for key in given if key not in found.parameters]
+    if unknown:
+        accepted = ", ".join(found.parameters) or "no arguments"
+        near = difflib.get_close_matches(shown(unknown[0]).strip("'"), list(found.parameters), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise NoiseError(f"{found.name} takes {accepted}, got {shown(unknown[0])}{hint}")
+    hints, values = found.hints(), {}
+    for name, parameter in found.parameters.items():
+        if name not in given and parameter.default is parameter.empty:
+            raise NoiseError(f"{found.name} needs the argument {name}.")
+        values[name] = _read(f"{found.name}: {name}", given.get(name, parameter.default), hints[name])
+    return values
+
+
+def _read(name: str, value: Any, hint: Any) -> Any:
+    """Return `value` as the annotation `hint` has it, or raise."""
+    if hint == Scalar:
+        return parse_scalar(name, value)
+    if hint is float:
+        return parse_number(name, value)
+    if hint == Layers:
+        return tuple(value) if isinstance(value, list) else value  # the noise itself says what it accepts
+    if typing.get_origin(hint) is Literal:
+        accepted = typing.get_args(hint)
+        if not any(value == choice and type(value) is type(choice) for choice in accepted):
+            raise NoiseError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {shown(value)}.")
+        return value
+    if type(value) is not hint or (hint is int and value.bit_length() > 63):
+        raise NoiseError(f"{name} must be {_ARTICLES.get(hint, hint)}, got {shown(value)}.")
+    return value
+
+
+_ARTICLES = {bool: "true or false", int: "a whole number", str: "a string"}
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _load(point: EntryPoint) -> None:
+    """Import a third-party entry; its decorator registers it."""
+    try:
+        point.load()
+    except Exception as error:
+        raise NoiseError(f"strategy {point.name!r} of {point.value} cannot be imported: {error!r}.") from error
+    if point.name not in _entries:
+        raise NoiseError(f"strategy {point.name!r} of {point.value} must be a @register'ed function of that name.")

@@ -1,0 +1,76 @@
+"""Strategy: a noise and an objective, under the name and arguments they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
+from neft_zoo.noise.schedules import Schedule, schedule_to_dict
+from neft_zoo.objectives.base import Objective
+from neft_zoo.objectives.simple import SinglePass
+from neft_zoo.passes.weight_noise import WeightNoise
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How to train with noise: what to add and how to spend the passes. A value: printable, comparable, JSON.
+
+    Attributes:
+        noise: what is added to embeddings or layer inputs, or how token ids are edited; None adds nothing.
+        objective: how a step spends its forward passes.
+        weights: what is done to the weights; None leaves them alone.
+        name: the entry it was made from, or "custom".
+        arguments: the entry's arguments, defaults included.
+        version: the entry's version, raised whenever its numbers change.
+
+    Raises:
+        NoiseError: if the objective cannot work with the noise.
+    """
+
+    noise: Noise | TokenEdit | None
+    objective: Objective = SinglePass()
+    weights: WeightNoise | None = None
+    name: str = "custom"
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        self.objective.takes(self.noise)
+
+    @property
+    def clean(self) -> bool:
+        """True if a step is the trainer's own and nothing else."""
+        return self.noise is None and self.objective == SinglePass()
+
+    @property
+    def site(self) -> str:
+        """Where it enters the model; an objective without a noise ascends on the embeddings or redraws dropout."""
+        if self.noise is None:
+            return "weights" if self.weights else _SITES[self.objective.family]
+        if isinstance(self.noise, AtLayers):
+            return "layers"
+        return "token ids" if isinstance(self.noise, TokenEdit) else "embeddings"
+
+    @property
+    def family(self) -> str:
+        """How it works: single pass, consistency, adversarial or weights."""
+        return "weights" if self.weights else self.objective.family
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `make` reads back: the name and the arguments, in JSON's types.
+
+        Raises:
+            NoiseError: if an argument is a schedule function that no file can hold.
+        """
+        return {"name": self.name, **{key: _jsonable(value) for key, value in self.arguments.items()}}
+
+
+_SITES = {"single pass": "-", "adversarial": "embeddings", "consistency": "dropout"}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return schedule_to_dict(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,156 @@
+"""attach(): noise in a training loop of one's own (a module called `attach` would hide the function)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import AtLayers
+from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.schedules import check_number
+from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.preparation import prepare
+from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.step import Step
+from neft_zoo.registry.entries import make
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.noise_monitor import Watch
+from neft_zoo.training.noise_stats import measure
+
+Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
+
+
+def model_loss(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    """Return the loss that a transformers model computes when it is given labels.
+
+    Raises:
+        NoiseError: if it returns none.
+    """
+    loss = getattr(model(**inputs), "loss", None)
+    if loss is None:
+        raise NoiseError(f"model must return a loss: give the batch labels, or pass compute=, got {sorted(inputs)}.")
+    return loss
+
+
+class Attached:
+    """A strategy attached to a model; see `attach`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        strategy: Strategy,
+        total_steps: int,
+        seed: int,
+        rank: int,
+        tokenizer: Any,
+        token_counts: Tensor | None,
+    ) -> None:
+        self.model, self.strategy, self.total_steps = model, strategy, total_steps
+        self.tokens = known_tokens(tokenizer, getattr(base_model(model), "config", None))
+        self.seed, self.rank = seed, rank
+        self.step = 0
+        self.measured: dict[str, float] = {}
+        self._watch = Watch(strategy)
+        layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
+        strategy.objective.check(model)
+        self._tap = ModelHooks(model, layers=layers, hidden=strategy.objective.hidden)
+        self._noise = prepare(strategy.noise, model, None if token_counts is None else lambda: token_counts)
+        if strategy.weights is not None:
+            strategy.weights.check(model)
+
+    def loss(self, inputs: Mapping[str, Any], step: int | None = None, compute: Loss = model_loss) -> Tensor:
+        """Return the loss of a batch under the strategy; call backward on it as usual.
+
+        In eval mode, or without gradients, it is the clean loss.
+
+        Args:
+            inputs: the model's keyword arguments, labels included.
+            step: optimizer step, counted from 0. None counts calls; with gradient accumulation or after a resume,
+                pass it. Calls with the same step draw the same noise for the same document.
+            compute: the loss of one pass, if it is not the model's own.
+        """
+        if not self.model.training or not torch.is_grad_enabled():
+            return compute(self.model, dict(inputs))
+        self.step = self.step if step is None else step
+        if self.strategy.clean:
+            self.step += 1
+            return compute(self.model, dict(inputs))
+        progress = min(1.0, self.step / self.total_steps)
+        key = step_key(self.seed, self.rank, self.step)
+        batch = Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
+
+        def one_pass(input_ids: Tensor | None) -> Tensor:
+            return compute(self.model, {**inputs, "input_ids": input_ids})
+
+        passes = Step(self._tap, batch, one_pass)
+        loss = self.strategy.objective(passes, self._noise)
+        self.measured = {name: value.item() for name, value in measure(self.strategy, passes).items()}
+        self._watch.look(passes)
+        self._watch.judge(self.measured)
+        self.step += 1
+        return loss
+
+    def begin(self) -> None:
+        """Change the weights once, where the strategy does so; not after a resume."""
+        if self.strategy.weights is not None:
+            self.strategy.weights.begin(self.model, step_key(self.seed, 0, 0))
+
+    def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
+        """Return a context for forward and backward in which the weights carry the strategy's noise.
+
+        Args:
+            step: optimizer step, as in `loss`; with gradient accumulation or after a resume, pass it here as well.
+        """
+        self.step = self.step if step is None else step
+        if self.strategy.weights is None:
+            return nullcontext()
+        key = step_key(self.seed, 0, self.step)
+        return self.strategy.weights.around(self.model, key, min(1.0, self.step / self.total_steps))
+
+    def detach(self) -> None:
+        """Take the noise off; the model is as it was before."""
+        self._tap.detach()
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.detach()
+
+
+def attach(
+    model: nn.Module,
+    noise: str | Mapping[str, Any] | Strategy,
+    *,
+    total_steps: int,
+    seed: int = 0,
+    rank: int = 0,
+    tokenizer: Any = None,
+    token_counts: Tensor | None = None,
+) -> Attached:
+    """Attach a strategy to a model that a loop of one's own trains (accelerate, plain torch).
+
+    Args:
+        model: a transformers or PEFT model, wrapped in PEFT before and in DDP after.
+        noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
+        total_steps: optimizer steps of the whole run, which schedules are fractions of.
+        seed: seed of the noise; the global random state is not used.
+        rank: data-parallel rank, so that ranks draw different noise.
+        tokenizer: tells special tokens and the mask token to the strategies that spare or use them.
+        token_counts: how often each token occurs in the training data, for `token_frequency`.
+
+    Raises:
+        NoiseError: if the noise is not accepted or the model has no token embedding.
+
+    Example:
+        >>> handle = attach(model, "neft_uniform", total_steps=1000)  # doctest: +SKIP
+        >>> handle.loss(batch).backward()  # doctest: +SKIP
+    """
+    check_number("total_steps", total_steps, 1)
+    return Attached(model, make(noise), total_steps, seed, rank, tokenizer, token_counts)

@@ -1,0 +1,101 @@
+"""Watch: says once per run that the noise does not reach the model."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+
+from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.schedules import Scalar, Schedule, value_at
+from neft_zoo.passes.step import Step
+from neft_zoo.registry.strategy import Strategy
+
+PATIENCE = 8  # steps in a row: one batch without prompts means little
+
+
+class Watch:
+    """Warns once if noise reaches no token, or is too small for 16 bits, for some steps in a row.
+
+    Tensors are read only when a line is logged. A schedule is judged where it is above half of its peak.
+    """
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.name = strategy.name
+        self.additive = _additive(strategy.noise)
+        strength = _strength(self.additive)
+        schedules = [value for value in strategy.arguments.values() if isinstance(value, Schedule)]
+        numbers = schedules if strength is None else [*schedules, strength]
+        self.peaks = [(number, max(value_at(number, i / 100) for i in range(101))) for number in numbers]
+        self.positive = strength is not None and self.peaks[-1][1] > 0
+        self.dtype: torch.dtype | None = None
+        self.reached: list[torch.Tensor] = []
+        self.steps = self.bad = 0
+        self.loud, self.told = True, False
+
+    def look(self, step: Step) -> None:
+        """Take note of a step without reading its tensors."""
+        if self.told:
+            return
+        progress = step.batch.progress
+        self.loud &= all(value_at(number, progress) >= peak / 2 for number, peak in self.peaks)
+        self.dtype = next((embeds.dtype for done in step.passes for embeds in done.embeds.values()), None)
+        self.steps += 1
+        if self.additive is not None:
+            # A first token is never graded: it would pass for a prompt.
+            self.reached.append((self.additive.where(step.batch) * (step.batch.position > 0)).any())
+
+    def judge(self, measured: Mapping[str, float]) -> None:
+        """Warn, if it is time to, about the means of the steps since the last call."""
+        complaint = None if self.told or not self.loud else self._complaint(measured)
+        self.bad = self.bad + self.steps if complaint else 0
+        self.steps, self.loud = 0, True
+        self.reached.clear()
+        if complaint and self.bad >= PATIENCE:
+            self.told = True
+            warnings.warn(complaint, stacklevel=3)
+
+    def _complaint(self, measured: Mapping[str, float]) -> str | None:
+        rms, reached = measured.get("rms"), self.reached and bool(torch.stack(self.reached).any())
+        if self.positive and rms is not None and (rms == 0 or not reached):
+            return (
+                f"noise/rms is {rms:.2g} although {self.name} has a strength above 0: it reaches no token beyond the "
+                "first of each document; look at what the labels leave out, or take a noise for all tokens, such as "
+                "neft_uniform."
+            )
+        if measured.get("snr_db", -math.inf) > drowning(self.dtype):
+            return (
+                f"noise/snr_db is {measured['snr_db']:.0f}: rounding to {str(self.dtype).removeprefix('torch.')} "
+                f"leaves more than half of the coordinates without the noise of {self.name}; take token_relative, a "
+                "larger alpha, or neft_uniform with space='raw' where the model scales its embeddings."
+            )
+        return None
+
+
+def drowning(dtype: torch.dtype | None) -> float:
+    """Return the snr_db above which half of the coordinates do not move: noise of a quarter of the dtype's epsilon.
+
+    Without 16 bits it is infinite. The steps between numbers grow with the numbers, and half of the coordinates lie
+    below 0.7 of their rms, hence a quarter and not half.
+    """
+    if dtype not in (torch.bfloat16, torch.float16):
+        return math.inf
+    return 20 * math.log10(4 / torch.finfo(dtype).eps)
+
+
+def _additive(noise: Any) -> AdditiveNoise | None:
+    """Return the additive noise that a noise is or is made of."""
+    while noise is not None and not isinstance(noise, AdditiveNoise):
+        noise = getattr(noise, "noise", None)
+    return noise
+
+
+def _strength(noise: AdditiveNoise | None) -> Scalar | None:
+    """Return the number that an additive noise is proportional to, the first one of its scale."""
+    scale: Any = None if noise is None else noise.scale
+    number = getattr(scale, fields(scale)[0].name) if is_dataclass(scale) else None
+    return number if isinstance(number, int | float | Schedule) else None

@@ -1,0 +1,124 @@
+"""Provenance: `noise.json` beside every checkpoint says which noise made it, and a resume must agree."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from transformers.trainer_utils import get_last_checkpoint
+
+import neft_zoo
+from neft_zoo.errors import NoiseError, shown
+from neft_zoo.registry.strategy import Strategy
+
+FILE = "noise.json"
+STATE = "trainer_state.json"
+
+
+def provenance(strategy: Strategy) -> dict[str, Any]:
+    """Return what is saved of a strategy: name, arguments, entry version and package version."""
+    try:
+        arguments = strategy.to_dict()
+    except NoiseError:
+        arguments = {"name": strategy.name}  # a schedule function of the user's own: the repr is what can be kept
+    name = arguments.pop("name")
+    saved = {"name": name, "arguments": arguments, "version": strategy.version, "neft_zoo": neft_zoo.__version__}
+    return saved | ({"repr": repr(strategy)} if not strategy.version else {})
+
+
+def write(folder: Path, strategy: Strategy) -> None:
+    """Write `noise.json` whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{FILE}.{os.getpid()}.partial"
+    try:
+        partial.write_text(json.dumps(provenance(strategy), indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / FILE)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check(folder: Path, strategy: Strategy) -> None:
+    """Raise if `folder` belongs to a run of another strategy; a folder without `noise.json` says nothing.
+
+    Raises:
+        NoiseError: if it does, or if its `noise.json` cannot be read.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        theirs = {key: saved[key] for key in ("name", "arguments", "version")} | {"repr": saved.get("repr")}
+        if [type(saved[key]) for key in ("name", "arguments", "version")] != [str, dict, int]:
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise NoiseError(
+            f"{path} must hold the name, arguments and version of a strategy, but it is damaged."
+        ) from None
+    now = provenance(strategy)
+    ours = {key: now[key] for key in ("name", "arguments", "version")} | {"repr": now.get("repr")}
+    if theirs != ours:
+        raise NoiseError(
+            f"{folder} holds a run with noise {_spell(theirs)}, got {_spell(ours)}: "
+            "resume with the same noise, or choose another output_dir."
+        )
+
+
+def _spell(saved: dict[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={shown(value)}" for key, value in saved["arguments"].items())
+    return saved["repr"] or f"{saved['name'][:80]}({arguments}) version {shown(saved['version'])}"
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Return whether a checkpoint was written to its end: transformers writes the trainer's state last."""
+    try:
+        return isinstance(json.loads((checkpoint / STATE).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def last_complete(output_dir: Path) -> Path | None:
+    """Return the newest checkpoint that a killed run left whole, None if there is none."""
+    found = [path for path in output_dir.glob("checkpoint-*") if path.name[11:].isdecimal() and is_complete(path)]
+    return max(found, key=lambda path: int(path.name[11:]), default=None)
+
+
+def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None, strategy: Strategy) -> Path | None:
+    """Return the checkpoint that is resumed, None for a new run; `True` stands for the last complete one.
+
+    Raises:
+        NoiseError: if the run would go on, or write over, a run of another strategy, or the checkpoint is torn.
+    """
+    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    resumed = last_complete(output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+    if resume_from_checkpoint is True and resumed is None:
+        raise NoiseError(
+            f"resume_from_checkpoint needs a complete checkpoint in output_dir, got none in {output_dir}."
+        )
+    for folder in (output_dir, last, resumed):
+        if folder:
+            check(Path(folder), strategy)
+    if resumed and not is_complete(Path(resumed)):
+        raise NoiseError(
+            f"resume_from_checkpoint must be a complete checkpoint, got {resumed}, whose {STATE} is missing or torn."
+        )
+    return Path(resumed) if resumed else None
+
+
+def tag_model_card(card: Path, strategy: Strategy) -> None:
+    """Name the noise in a model card, once."""
+    if not card.exists():
+        return
+    loaded = ModelCard.load(card)
+    tags = loaded.data.get("tags") or []
+    loaded.data["tags"] = [*dict.fromkeys([*tags, "neft-zoo", strategy.name])]
+    heading = "### Embedding noise"
+    if heading not in loaded.text:
+        arguments = "".join(f", {name} = `{value!r}`" for name, value in strategy.arguments.items())
+        loaded.text += f"\n\n{heading}\n\nTrained with `{strategy.name}`{arguments} (neft-zoo).\n"
+    partial = card.with_suffix(".partial")
+    loaded.save(partial)
+    partial.replace(card)

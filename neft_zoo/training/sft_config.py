@@ -1,0 +1,52 @@
+"""`NoiseSFTConfig`: TRL's `SFTConfig` with the field `noise`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl.trainer.sft_config import SFTConfig
+
+from neft_zoo.errors import NoiseError, shown
+from neft_zoo.registry.entries import make
+
+
+@dataclass
+class NoiseSFTConfig(SFTConfig):
+    """TRL's `SFTConfig` with the field `noise`, so that a recipe can hold it and a checkpoint records it.
+
+    Args:
+        noise: a strategy's name, or a mapping with `name` and arguments, as JSON on the command line.
+
+    Raises:
+        NoiseError: if the noise is not accepted.
+    """
+
+    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "noise"]
+
+    noise: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Embedding noise: a strategy's name, or JSON with name and arguments."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.noise is False:  # YAML reads `noise: off` as False
+            self.noise = None
+        if isinstance(self.noise, str) and self.noise.startswith("{"):
+            try:
+                json.loads(self.noise)
+            except (ValueError, RecursionError):
+                raise NoiseError(f"noise must be a name or JSON, got {shown(self.noise)}.") from None
+        super().__post_init__()
+        if self.noise is None:
+            return
+        if not isinstance(self.noise, str | Mapping):
+            raise NoiseError(f"noise must be a name or a mapping with a name, got {shown(self.noise)}.")
+        make(self.noise)
+        if self.neftune_noise_alpha is not None:
+            raise NoiseError(
+                f"neftune_noise_alpha must be unset when noise is given, got {shown(self.neftune_noise_alpha)}: "
+                "two noises would add up."
+            )

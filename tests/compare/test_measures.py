@@ -1,0 +1,44 @@
+"""What a comparison measures at every evaluation."""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from neft_zoo import SFTTrainer
+from neft_zoo.compare.measures import MEASURED_ON, measure
+from neft_zoo.compare.worker import MeasuredTrainer, measured_sets
+
+
+def test_a_measured_loss_is_the_exact_mean_over_tokens(llama, config, records, tokenizer):
+    sets = {"train": records, "test": records.select(range(7))}
+    args = config(per_device_eval_batch_size=3)
+    trainer = SFTTrainer(llama(), args=args, train_dataset=records, eval_dataset=sets, processing_class=tokenizer)
+    found, model = measure(trainer), trainer.model.eval()
+    for name in sets:
+        tokens = []
+        for batch in trainer.get_eval_dataloader(name):
+            labels = batch["labels"][:, 1:]
+            with torch.no_grad():
+                logits = model(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).logits[:, :-1]
+            graded = labels != -100
+            tokens += functional.cross_entropy(logits[graded], labels[graded], reduction="none").tolist()
+        # math.fsum loses nothing, so it has no order; a sum in float32 is off by 1e-8 or more.
+        assert math.isclose(found[f"{name}_loss"], math.fsum(tokens) / len(tokens), rel_tol=1e-13)
+
+
+def test_a_control_of_the_grading_is_measured_as_the_others_are(llama, config, records, tokenizer, monkeypatch):
+    """On training records, too, and on sets sorted by length."""
+    found = {}
+    for own in (True, False):
+        monkeypatch.setattr(MeasuredTrainer, "graded", True)
+        given = dict(train_dataset=records, eval_dataset=records.select(range(7)), processing_class=tokenizer)
+        given["eval_dataset"] = measured_sets(given)
+        args = config(completion_only_loss=own, per_device_eval_batch_size=3)
+        trainer = MeasuredTrainer(llama(), args=args, record={"history": []}, **given)
+        found[own] = measure(trainer)
+        for name in ("train", "test"):
+            lengths = [len(ids) for ids in trainer.eval_dataset[f"{MEASURED_ON}{name}"]["input_ids"]]
+            assert lengths == sorted(lengths) and len(set(lengths)) > 1
+        assert all(label != -100 for label in trainer.train_dataset[0]["labels"]) is not own
+    assert found[True] == found[False]

@@ -1,0 +1,231 @@
+"""Reports, against numbers recomputed here, and what cannot be reported."""
+
+import csv
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from neft_zoo.cli.main import main
+from neft_zoo.compare import results
+from neft_zoo.compare.summary import label, summarize
+from neft_zoo.compare.tables import markdown, number, table
+
+SEEDS = range(3)
+
+
+def record(name, seed, end, best, train, passes=1, status="ok", **changes):
+    """Return a run as the runner writes it."""
+    points = [
+        {"step": 5, "epoch": 1.0, "train_loss": train + 0.1, "test_loss": best},
+        {"step": 10, "epoch": 2.0, "train_loss": train, "test_loss": end},
+    ]
+    made = {"format": 1, "key": f"{name}{seed}", "recipe": {"name": "r", "hash": "h"}, "config": {"learning_rate": 1}}
+    made |= {"noise": {"name": name}, "version": 1, "control": "", "overrides": {}, "row": f"row-{name}", "seed": seed}
+    made |= {"passes": passes, "share": 1.0, "status": status, "versions": {"torch": "2"}, "device": "cpu"}
+    if status == "ok":
+        made |= {"end": points[-1], "best": points[0], "tokens": 100, "wall_s": 2.0 * passes, "history": points}
+    else:
+        made |= {"error": "layers must be below 2, got 99.", "history": []}
+    return made | changes
+
+
+@pytest.fixture
+def runs():
+    random = np.random.default_rng(0)
+    made = []
+    for seed in SEEDS:
+        noise = random.normal(0, 0.002, 6)
+        made += [
+            record("none", seed, 4.63 + 0.02 * seed, 4.50, 2.3),
+            record("neft_uniform", seed, 4.55 + 0.02 * seed + noise[0], 4.50 + noise[1], 2.5 + noise[2]),
+            record("symnoise", seed, 4.70 + 0.02 * seed + noise[3], 4.50 + noise[4], 2.6 + noise[5], passes=2),
+        ]
+    return made
+
+
+@pytest.fixture
+def folder(runs, tmp_path):
+    made = tmp_path / "r"
+    made.mkdir()
+    for run in runs:
+        results.write(results.path_of(made, run["noise"]["name"], run["row"], run["seed"]), run)
+    return made
+
+
+def test_numbers_recomputed(runs):
+    rows = list(csv.DictReader(io.StringIO(table(summarize(runs)))))
+    raw = {}
+    for row in rows:
+        values, none = (
+            np.array([run[row["when"]][row["metric"]] for run in runs if run["noise"]["name"] == name])
+            for name in (row["row"], "none")
+        )
+        assert float(row["mean"]) == pytest.approx(values.mean())
+        if row["row"] == "none":
+            assert row["difference"] == row["p"] == "" and row["verdict"] == "-"
+            continue
+        gap = values - none
+        error = gap.std(ddof=1) / np.sqrt(len(gap))
+        assert float(row["difference"]) == pytest.approx(gap.mean())
+        assert float(row["low"]) == pytest.approx(gap.mean() - 4.30265273 * error, rel=1e-6)
+        assert float(row["high"]) == pytest.approx(gap.mean() + 4.30265273 * error, rel=1e-6)
+        t = abs(gap.mean() / error)
+        raw[row["row"], row["metric"], row["when"]] = 1 - t / np.sqrt(t * t + 2)  # two degrees of freedom
+        assert float(row["p"]) == pytest.approx(raw[row["row"], row["metric"], row["when"]], rel=1e-4)
+        cost = 2.0 if row["row"] == "symnoise" else 1.0
+        assert float(row["compute"]) == float(row["time"]) == cost
+        assert float(row["per_compute"]) == pytest.approx(gap.mean() / cost)
+    corrected, largest = {}, 0.0
+    for rank, (key, p) in enumerate(sorted(raw.items(), key=lambda item: item[1])):
+        largest = corrected[key] = max(largest, min(1.0, p * (len(raw) - rank)))
+    for row in rows:
+        key = row["row"], row["metric"], row["when"]
+        if key in corrected:
+            assert float(row["corrected_p"]) == pytest.approx(corrected[key], rel=1e-4)
+            assert (row["verdict"] == "no difference shown") == (corrected[key] > 0.05)
+
+
+def test_verdicts_and_order(runs):
+    lines = summarize(runs).lines
+    told = {(line.row, line.metric): line.verdict for line in lines}
+    assert told["neft_uniform", "test_loss end"] == "lower: better"
+    assert told["symnoise", "test_loss end"] == "higher: worse"
+    assert told["neft_uniform", "test_loss best"] == "no difference shown"
+    assert told["symnoise", "train_loss end"] == "higher", "a training loss is neither good nor bad"
+    assert lines[0].row == "none" and summarize(runs).metrics == ["test_loss end", "test_loss best", "train_loss end"]
+
+
+def test_failed_and_missing_are_said_and_never_numbers(runs):
+    runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
+    del runs[4]["end"]["train_loss"]
+    summary = summarize(runs)
+    line = next(line for line in summary.lines if (line.row, line.metric) == ("neft_uniform", "test_loss end"))
+    assert line.seeds == 2 and line.asked == 3 and "(1 of 3 seeds failed)" in line.verdict
+    line = next(line for line in summary.lines if (line.row, line.metric) == ("neft_uniform", "train_loss end"))
+    assert line.seeds == 1 and "one seed only" in line.verdict
+    runs[7] = record("neft_uniform", 2, 0, 0, 0, status="failed")
+    text = markdown(summarize(runs))
+    assert "neft_uniform, seed 0, failed: layers must be below 2, got 99." in text
+    assert re.search(r"\| neft_uniform \| 0 of 3 \| - \| - \| - \| - \| not measured \(2 of 3 seeds failed\)", text)
+    assert "nan" not in text and "None" not in text
+
+
+def test_rows_are_named_by_what_differs():
+    rows = [record("neft_uniform", 0, 1, 1, 1, row=str(a)) for a in (5.0, 10.0)] + [record("none", 0, 1, 1, 1)]
+    for row, alpha in zip(rows, (5.0, 10.0), strict=False):
+        row["noise"] |= {"alpha": alpha, "where": "real"}
+    rows.append(record("none", 0, 1, 1, 1, control="label_smoothing", row="control"))
+    named = label(rows)
+    assert [named["5.0"], named["10.0"], named["control"], named["row-none"]] == [
+        "neft_uniform alpha=5",
+        "neft_uniform alpha=10",
+        "label_smoothing",
+        "none",
+    ]
+
+
+def test_markdown_is_aligned(runs):
+    text = markdown(summarize(runs))
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) == 1 and text.count("## ") == 3 and "+0.0000" not in text.split("##")[1].splitlines()[4]
+
+
+def test_html_stands_alone(folder, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["report", str(folder), "--format", "html"]) == 0
+    path = folder / "report.html"
+    assert capsys.readouterr().out.strip() == str(path)
+    text = path.read_text()
+    addresses = set(re.findall(r"""(?:href|src)=["']([^"'#]+)""", text))
+    assert not addresses and "@import" not in text and "<script" not in text
+    drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(drawings) == 4
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+    assert "neft_uniform (3 seeds)" in drawings[0] and "lower: better" in text
+    main(["report", str(folder), "--format", "html", "--output", str(folder / "again.html")])
+    assert (folder / "again.html").read_text() == text, "the same results give the same page"
+
+
+def test_a_panel_shows_none_at_the_rows_own_seeds(runs):
+    pytest.importorskip("matplotlib")
+    from neft_zoo.compare.html import _curves, html
+
+    runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
+    runs += [record(name, 0, 4.6, 4.5, 2.3) for name in ("fgm", "hype", "pdr", "vat")]
+    figure = _curves(summarize(runs))
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert {"neft_uniform (2 seeds)", "symnoise (3 seeds)", "fgm (1 seed)"} <= panels.keys() and len(panels) == 6
+    gray, *_ = panels["neft_uniform (2 seeds)"].lines
+    assert list(gray.get_ydata()) == pytest.approx([4.5, 4.63 + 0.02 * 1.5])
+    assert list(panels["fgm (1 seed)"].lines[0].get_ydata()) == pytest.approx([4.5, 4.63]), "of seed 0 alone"
+    text = html(summarize(runs))
+    targets = re.findall(r'<h2 id="([^"]+)"', text)
+    links = re.findall(r'href="#([^"]+)"', text.partition("<nav>")[2].partition("</nav>")[0])
+    assert targets == links == ["test_loss-end", "test_loss-best", "train_loss-end"]
+    only = [run for run in runs if run["noise"]["name"] == "none"]
+    assert "none (3 seeds)" in html(summarize(only))
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus():
+    assert number(-0.00001, "+.4f") == "+0.0000" and number(-0.00005001, "+.4f") == "-0.0001"
+    assert number(None, ".2f") == "-" and number(0.0, ".2f") == "0.00"
+
+
+def test_formats_and_output(folder, capsys):
+    assert main(["report", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# r: strategies against `none`")
+    assert main(["report", str(folder), "--output", str(folder / "r.md")]) == 0
+    assert (folder / "r.md").read_text() == shown
+    assert capsys.readouterr().out.strip() == str(folder / "r.md")
+    assert main(["report", str(folder), "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("r,none,test_loss,end,3,3,4.6")
+
+
+def damage(folder):
+    path = sorted(folder.glob("*.json"))[0]
+    path.write_text(path.read_text()[:100])
+    return f"{path} must hold the result of a run, but it is damaged"
+
+
+def mix(folder):
+    path = sorted(folder.glob("*.json"))[-1]
+    run = json.loads(path.read_text())
+    path.write_text(json.dumps(run | {"recipe": {"name": "r", "hash": "other"}, "config": {"learning_rate": 2}}))
+    return "must hold results of one recipe, got different ones (learning_rate 1 and 2)"
+
+
+def take_none(folder):
+    for path in folder.glob("none-*"):
+        path.unlink()
+    return "results must hold runs of none"
+
+
+def take_all(folder):
+    for path in folder.glob("*.json"):
+        path.unlink()
+    return "the folder must hold results of neft-zoo compare"
+
+
+def something_else(folder):
+    (folder / "a.json").write_text('{"a": 1}')
+    return "must hold the result of a run in format 1"
+
+
+@pytest.mark.parametrize("spoil", [damage, mix, take_none, take_all, something_else])
+def test_what_cannot_be_reported(folder, capsys, spoil):
+    message = spoil(folder)
+    assert main(["report", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_the_folder_above_names_those_with_results(folder, capsys):
+    assert main(["report", str(folder.parent)]) == 2
+    assert f"did you mean {folder}?" in capsys.readouterr().err
+    assert main(["report", str(folder), "--output", str(folder / "no" / "r.md")]) == 2

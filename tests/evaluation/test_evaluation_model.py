@@ -1,0 +1,271 @@
+"""Losses, answers, memorization and robustness of a tiny Llama, fresh and trained until it knows 8 records."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from architectures import TEXT, text
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from neft_zoo import NoiseError, NoiseSFTConfig, make
+from neft_zoo.evaluation import prepare
+from neft_zoo.evaluation.generation import generate, pad_left
+from neft_zoo.evaluation.loading import best_checkpoint
+from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summary
+from neft_zoo.evaluation.memorization import extraction
+from neft_zoo.evaluation.records import prompt_tokens
+from neft_zoo.evaluation.robustness import ReplaceTokens, flips, noise_curve, replacement_curve
+from neft_zoo.noise.batch import Batch, step_key
+
+WORDS = "the cell divides when its energy is enough to copy what it holds and then it rests for long".split()
+RECORDS = [
+    {
+        "prompt": [{"role": "user", "content": f"Question {i} about {' '.join(WORDS[: i % 3 + 1])}?"}],
+        "completion": [{"role": "assistant", "content": " ".join(WORDS[i:] + WORDS[: 2 * i])}],
+    }
+    for i in range(8)
+]
+
+
+def build(tokenizer):
+    torch.manual_seed(0)
+    numbers = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    ends = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **numbers, **ends))
+
+
+def arguments(folder, **settings):
+    quiet = dict(report_to="none", use_cpu=True, bf16=False, disable_tqdm=True, gradient_checkpointing=False)
+    return NoiseSFTConfig(output_dir=str(folder), per_device_eval_batch_size=3, **{**quiet, **settings})
+
+
+@pytest.fixture(scope="module")
+def fresh(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fresh") / "out"
+    args = arguments(folder, packing=True, max_length=64, noise="neft_uniform", eval_strategy="no")
+    subject = prepare(build(tokenizer), tokenizer, args, {"train": RECORDS, "test": RECORDS[5:] + RECORDS[:2]})
+    assert not folder.exists() and args.packing and args.noise == "neft_uniform", "the arguments are the caller's"
+    return subject
+
+
+def twin(subject):
+    """Return an equal model; a copy of one that TRL has patched would go on calling the original."""
+    model = build(subject.tokenizer)
+    model.load_state_dict(subject.model.state_dict())
+    return model
+
+
+@pytest.fixture(scope="module")
+def fitted(fresh):
+    """Return the same model after it has learned all records."""
+    model = twin(fresh).train()
+    rows = fresh.trainer.data_collator([{"input_ids": r.input_ids, "labels": r.labels} for r in fresh.rows["train"]])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(400):
+        loss = model(**rows).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.02:
+            break
+    return fresh.with_model(model)
+
+
+def naive(model, row):
+    """Return log-probabilities and confidences of graded tokens in float64, one record at a time."""
+    with torch.no_grad():
+        logits = model(torch.tensor([row.input_ids])).logits[0].double().numpy()
+    top = logits.max(-1, keepdims=True)
+    rows = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
+    places = [i for i in range(1, len(row.labels)) if row.labels[i] != -100]
+    own = np.array([rows[i - 1, row.labels[i]] for i in places])
+    return own, np.exp(np.array([rows[i - 1].max() for i in places]))
+
+
+def test_rows_are_the_trainers_own(fresh, tokenizer):
+    rows = fresh.rows["train"]
+    assert [row.record for row in rows] == RECORDS, "one record is one row, whatever is packed"
+    for row in rows:
+        prompt = prompt_tokens(tokenizer, row.record)
+        assert row.input_ids[: len(prompt)] == prompt and row.labels[: len(prompt)] == [-100] * len(prompt)
+        assert row.labels[len(prompt) :] == row.input_ids[len(prompt) :]
+        assert row.input_ids[-1] == tokenizer.eos_token_id
+
+
+def test_prompts_go_through_the_trainers_template(tokenizer):
+    template = "{% for turn in messages %}<{{ turn.content }}>{% endfor %}{% if add_generation_prompt %} so{% endif %}"
+    assert tokenizer.decode(prompt_tokens(tokenizer, RECORDS[0], template)) == "<Question 0 about the?> so"
+
+
+def test_scores_agree_with_numpy_and_the_trainer(fresh):
+    rows = fresh.rows["train"]
+    scores = score(fresh, rows)
+    for row, found in zip(rows, scores, strict=True):
+        own, confidence = naive(fresh.model, row)
+        np.testing.assert_allclose(found.log_probs, own, atol=1e-5)
+        np.testing.assert_allclose(found.confidence, confidence, atol=1e-6)
+        np.testing.assert_array_equal(found.correct, np.isclose(own, np.log(confidence), atol=1e-9))
+    total = summary(scores)
+    inputs = fresh.trainer.data_collator([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
+    with torch.no_grad():
+        assert total["loss"] == pytest.approx(fresh.trainer.compute_loss(fresh.model, inputs).item(), abs=1e-5)
+    assert total["perplexity"] == pytest.approx(math.exp(total["loss"]))
+    assert total["tokens"] == sum(label != -100 for row in rows for label in row.labels)
+
+
+@pytest.mark.parametrize("family", TEXT)
+def test_graded_logits_are_those_of_the_models_own_forward(family):
+    """Every family's cap, factor and way from its backbone to its head."""
+    model = text(family).eval()
+    ids = torch.randint(3, 24, (2, 9), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["labels"] = ids.masked_fill(torch.arange(9) % 3 == 0, -100)
+    with torch.no_grad():
+        whole = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits[:, :-1]
+        chunks = list(graded_logits(model, last_hidden(model, inputs), inputs["labels"]))
+    logits, targets = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    graded = inputs["labels"][:, 1:] != -100
+    torch.testing.assert_close(logits, whole[graded].float(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(targets, inputs["labels"][:, 1:][graded])
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_splits_are_refused_when_empty_or_ungraded(fresh, tokenizer, tmp_path):
+    with pytest.raises(NoiseError, match="split 'test' must hold at least one record, got none"):
+        prepare(fresh.model, tokenizer, arguments(tmp_path), {"train": RECORDS, "test": []})
+    long = [{**RECORDS[0], "prompt": [{"role": "user", "content": " ".join(WORDS * 5)}]}]
+    with pytest.raises(NoiseError, match="split 'test' must have a record with a graded token within max_length"):
+        prepare(fresh.model, tokenizer, arguments(tmp_path, max_length=24), {"train": RECORDS, "test": long})
+
+
+def greedy(model, prompt, steps, end):
+    """Return the likeliest token again and again, without a cache."""
+    ids = list(prompt)
+    for _ in range(steps):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        if ids[-1] == end:
+            break
+    return ids[len(prompt) :]
+
+
+def prompts_of(subject):
+    return [prompt_tokens(subject.tokenizer, row.record) for row in subject.rows["train"]]
+
+
+def test_answers_in_batches_are_those_of_single_prompts(fitted):
+    prompts = prompts_of(fitted)
+    found = generate(fitted.model, fitted.tokenizer, prompts, max_new_tokens=12, batch_size=3)
+    end = fitted.tokenizer.eos_token_id
+    for prompt, answer in zip(prompts, found, strict=True):
+        written = greedy(fitted.model, prompt, 12, end)
+        assert [*answer.tokens, *([end] if answer.ended else [])] == written
+        assert answer.text == fitted.tokenizer.decode(answer.tokens, skip_special_tokens=True)
+
+
+def test_a_repetition_penalty_does_not_see_the_padding(fitted):
+    tokenizer = copy.deepcopy(fitted.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    settings = dict(max_new_tokens=10, repetition_penalty=3.0)
+    prompts = prompts_of(fitted)
+    together = generate(fitted.model, tokenizer, prompts, batch_size=8, **settings)
+    assert together == generate(fitted.model, tokenizer, prompts, batch_size=1, **settings)
+    assert together != generate(fitted.model, tokenizer, prompts, batch_size=8, max_new_tokens=10)
+    ids, mask = pad_left([[5, 6, 7], [8, 9]])
+    assert ids.tolist() == [[5, 6, 7], [8, 8, 9]] and mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+
+
+def test_the_end_can_be_blocked(fitted):
+    settings = dict(max_new_tokens=40, min_new_tokens=40)
+    found = generate(fitted.model, fitted.tokenizer, prompts_of(fitted)[:2], **settings)
+    assert [len(answer.tokens) for answer in found] == [40, 40] and not any(answer.ended for answer in found)
+    with pytest.raises(NoiseError, match="at least one token, got none in prompt 1"):
+        generate(fitted.model, fitted.tokenizer, [[1], []])
+
+
+def test_a_model_that_memorized_is_extracted_and_a_fresh_one_is_not(fresh, fitted):
+    known = extraction(fitted, fitted.rows["train"])
+    assert known == {"exact": 1.0, "prefix": 1.0, "records": 8, "skipped": 0}
+    assert extraction(fresh, fresh.rows["train"])["exact"] == 0
+    answers = generate(fitted.model, fitted.tokenizer, prompts_of(fitted), max_new_tokens=64)
+    assert [answer.text for answer in answers] == [record["completion"][0]["content"] for record in RECORDS]
+    assert all(answer.ended for answer in answers)
+    assert summary(score(fitted, fitted.rows["train"]))["loss"] < 0.1
+
+
+def test_extraction_is_what_greedy_decoding_does(fitted):
+    """Half a memory: the weights between fresh and trained know some records and not others."""
+    model = twin(fitted)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.35 * weight.std() * torch.randn(weight.shape, generator=generator)
+    subject, exact, prefix = fitted.with_model(model), [], []
+    for row, prompt in zip(subject.rows["train"], prompts_of(subject), strict=True):
+        reference = row.input_ids[len(prompt) :]
+        exact.append(greedy(model, prompt, len(reference), None) == reference)
+        given = min(50, len(reference) // 2)
+        wanted = reference[given : given + 50]
+        prefix.append(greedy(model, prompt + reference[:given], len(wanted), None) == wanted)
+    found = extraction(subject, subject.rows["train"])
+    assert (found["exact"], found["prefix"]) == (np.mean(exact), np.mean(prefix))
+
+
+def test_noise_curve_starts_at_the_clean_loss_and_leaves_no_hook(fresh):
+    rows = fresh.rows["test"]
+    clean = summary(score(fresh, rows))["loss"]
+    curve = noise_curve(fresh, rows, "neft_uniform", [0.0, 300.0])
+    assert curve[0] == {"alpha": 0.0, "loss": pytest.approx(clean, abs=1e-6), "flipped": 0.0, "flipped_tokens": 0.0}
+    assert abs(curve[1]["loss"] - clean) > 1e-4 and 0 < curve[1]["flipped"] <= curve[1]["flipped_tokens"] <= 1
+    assert summary(score(fresh, rows))["loss"] == clean
+    assert not fresh.model.get_input_embeddings()._forward_hooks
+    for name, message in (("none", "an argument alpha"), ("hype", "an argument alpha")):
+        with pytest.raises(NoiseError, match=message):
+            noise_curve(fresh, rows, name, [1.0])
+
+
+def test_flips_against_distances_in_float64(fresh):
+    rows, noise = fresh.rows["test"], make({"name": "neft_uniform", "alpha": 1.5}).noise
+    table = fresh.model.get_input_embeddings().weight.detach()
+    moved, tokens = [], set()
+    for _, inputs in fresh.batches(rows):
+        batch = Batch.from_inputs(inputs, key=step_key(0, 0, 0))
+        noisy = table[batch.input_ids] + noise(table[batch.input_ids], batch)
+        for point, token, real in zip(
+            noisy.flatten(0, 1), batch.input_ids.flatten(), batch.real.flatten(), strict=True
+        ):
+            if real:
+                distances = (table.double() - point.double()).square().sum(1)
+                moved.append((int(token), bool(distances.argmin() != token)))
+                tokens.add(int(token))
+    found = flips(fresh, rows, noise)
+    assert found["flipped"] == pytest.approx(np.mean([flip for _, flip in moved]))
+    assert 0 < found["flipped"] < 1
+    assert found["flipped_tokens"] == pytest.approx(len({t for t, flip in moved if flip}) / len(tokens))
+
+
+def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, tokenizer):
+    ids = torch.tensor([fresh.rows["train"][0].input_ids])
+    special = [tokenizer.eos_token_id, int(ids[0, 0])]
+    batch = Batch.from_inputs({"input_ids": ids}, key=1, special_ids=special)
+    edited = ReplaceTokens(1.0, (7, 9)).edit(batch)
+    kept = torch.isin(ids, torch.tensor(special))
+    assert torch.equal(edited[kept], ids[kept]) and set(edited[~kept].tolist()) <= {7, 9}
+    assert torch.equal(ReplaceTokens(0.0, (7, 9)).edit(batch), ids)
+    clean = summary(score(fresh, fresh.rows["test"]))["loss"]
+    curve = replacement_curve(fresh, fresh.rows["test"], [0.0, 0.5])
+    assert curve[0]["loss"] == clean and curve[1]["loss"] != clean
+
+
+def test_the_best_checkpoint_has_the_lowest_logged_loss_of_those_kept(tmp_path):
+    assert best_checkpoint(tmp_path) is None
+    log = [{"step": step, "eval_loss": loss} for step, loss in ((2, 1.0), (4, 3.0), (9, 2.0), (10, 2.5))]
+    for step in (4, 9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        state = {"log_history": [{"step": 1, "loss": 0.1}, *(line for line in log if line["step"] <= step)]}
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+    best = best_checkpoint(tmp_path)
+    assert best is not None and (best.step, best.logged_loss, best.folder.name) == (9, 2.0, "checkpoint-9")

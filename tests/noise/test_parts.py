@@ -1,0 +1,78 @@
+"""What every part of a strategy promises: it is a value, and a distribution's `rms` is the rms of what it draws."""
+
+import dataclasses
+import importlib
+
+import pytest
+import torch
+
+from neft_zoo import NoiseError
+from neft_zoo.noise.additive import AdditiveNoise, AtLayers
+from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.distributions import Gaussian, Laplace, Rademacher, SharedByToken, Sphere, Uniform
+from neft_zoo.noise.scales import ByLength, Fixed
+
+NOISE = "additive batch cutoff data_dependent distributions mixup scales schedules tokens"
+MODULES = [f"noise.{name}" for name in NOISE.split()]
+MODULES += [f"objectives.{name}" for name in "adversarial consistency norm_ball simple".split()]
+MODULES += ["passes.records", "passes.weight_noise", "registry.entries", "registry.strategy"]
+
+
+def batch_of(**inputs):
+    return Batch.from_inputs({name: torch.as_tensor(value) for name, value in inputs.items()}, key=7)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_parts_are_frozen(module):
+    found = importlib.import_module(f"neft_zoo.{module}")
+    kinds = [kind for kind in vars(found).values() if isinstance(kind, type) and kind.__module__ == found.__name__]
+    parts = [kind for kind in kinds if dataclasses.is_dataclass(kind) and kind.__name__ != "Pass"]
+    assert parts and all(kind.__dataclass_params__.frozen for kind in parts)
+
+
+@pytest.mark.parametrize("kind", [Uniform, SharedByToken, Gaussian, Rademacher, Laplace, Sphere])
+def test_rms_is_that_of_what_is_drawn(kind):
+    batch = batch_of(input_ids=torch.arange(512).view(8, 64))
+    parts = [kind()] if kind in (Uniform, SharedByToken) else [kind(), kind(0.25), kind(0.0)]
+    for part in parts:
+        drawn = part(batch, 64)
+        assert drawn.dtype == torch.float32
+        assert drawn.square().mean().sqrt().item() == pytest.approx(part.rms, rel=0.02)
+    if len(parts) == 3:
+        assert kind().rms == pytest.approx(1 / 3**0.5 if kind is Sphere else 1.0)
+
+
+@pytest.mark.parametrize("kind", [Uniform, SharedByToken, Gaussian, Rademacher, Laplace, Sphere])
+def test_what_says_that_it_is_pointwise_draws_a_part_as_it_draws_the_whole(kind):
+    batch, part = batch_of(input_ids=torch.arange(24).view(2, 12)), slice(8, 15)
+    whole, alone = kind()(batch, 16).flatten(0, 1)[part], kind()(batch.part(part), 16)[0]
+    assert torch.equal(whole, alone) == getattr(kind, "pointwise", False)
+
+
+def test_documents_of_one_token_have_streams_of_their_own():
+    batch = batch_of(input_ids=[[5], [6], [7]], attention_mask=[[1], [1], [1]])
+    assert len(set(batch.document_stream("a").flatten().tolist())) == 3
+    pair = batch_of(input_ids=[[5, 6], [5, 8]], attention_mask=[[1, 1], [1, 1]])
+    assert (pair.document_stream("a")[:, 0] == pair.document_stream("a")[:, 1]).all()
+    assert not (pair.document_stream("a") == pair.document_stream("b")).any()
+
+
+def test_a_row_of_one_token_with_its_position_is_no_padding():
+    assert batch_of(input_ids=[[5], [6]], position_ids=[[0], [0]]).real.all()
+
+
+def test_raw_alpha_is_measured_before_the_modules_factor():
+    batch = dataclasses.replace(batch_of(input_ids=[[5, 6]]), factor=3.0)
+    scaled, raw = (ByLength(2.0, space=space)(torch.zeros(1, 2, 8), batch) for space in ("scaled", "raw"))
+    assert torch.equal(scaled, torch.full((1, 2, 1), 0.5)) and torch.equal(raw, 3 * scaled)
+
+
+@pytest.mark.parametrize("layers", [(), ("1",), (0, "1"), [0], 0])
+def test_layers_are_all_or_numbers(layers):
+    with pytest.raises(NoiseError, match="layers must be 'all' or a list of layer numbers, got"):
+        AtLayers(Gaussian(), layers)
+
+
+def test_noise_at_layers_is_that_noise():
+    noise, batch = AdditiveNoise(Uniform(), Fixed(0.1)), batch_of(input_ids=[[5, 6], [5, 8]])
+    assert torch.equal(AtLayers(noise)(torch.zeros(2, 2, 8), batch), noise(torch.zeros(2, 2, 8), batch))

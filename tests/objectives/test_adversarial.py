@@ -1,0 +1,185 @@
+"""Entries with an inner loop against loops written in plain torch, and what an ascent must hold."""
+
+import math
+
+import pytest
+import torch
+from naive import DOCUMENTS, INPUTS, Quadratic, Spy, apart, own, packed, padded
+from test_objectives import compare
+
+from neft_zoo import attach, make
+from neft_zoo.noise.batch import Batch
+from neft_zoo.registry.strategy import Strategy
+
+
+@pytest.fixture
+def model(llama):
+    return llama(num_hidden_layers=3, attn_implementation="eager").double().train()
+
+
+def slope(value, deltas):
+    return dict(zip(deltas, torch.autograd.grad(value, list(deltas.values())), strict=True))
+
+
+def leaves(deltas):
+    return {site: delta.detach().clone().requires_grad_() for site, delta in deltas.items()}
+
+
+def still(naive):
+    return torch.zeros(*naive.real.shape, naive.table.shape[1], dtype=torch.float64)
+
+
+def climb(naive, deltas, value, size, radius, per="document", up=None):
+    """Return the perturbations after one step uphill and a projection, and the value before it."""
+    deltas = leaves(deltas)
+    before = value(deltas)
+    found = slope(before, deltas)
+    up = up or (lambda g: naive.unit(g, per))
+    return {site: naive.clip(d.detach() + size * up(found[site]), radius, per) for site, d in deltas.items()}
+
+
+@pytest.mark.parametrize("eps", [0.5, 3.0])
+def test_fgm_trains_clean_and_one_step_uphill(model, eps):
+    def reference(naive, d):
+        moved = climb(naive, {-1: still(naive)}, naive.loss, eps, eps)
+        norms = [moved[-1][row, : len(doc)].norm().item() for row, doc in enumerate(DOCUMENTS)]
+        assert norms == pytest.approx([eps] * 3)
+        return naive.loss() + naive.loss(moved)
+
+    compare(model, "fgm", reference, eps=eps)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_pgd_trains_on_the_last_pass_only(model, steps):
+    def reference(naive, d):
+        for _ in range(steps):
+            d = climb(naive, d, naive.loss, 0.6, 1.0)
+        return naive.loss(d)
+
+    compare(model, "pgd", reference, steps=steps, size=0.6, radius=1.0, alpha=0.5)
+
+
+@pytest.mark.parametrize("name", ["freelb", "token_vat"])
+@pytest.mark.parametrize("alpha", [0.5, 5.0])
+def test_freelb_trains_on_every_pass(model, name, alpha):
+    def share(naive):
+        def up(g):
+            norms = naive.norms(g, "token")
+            return g * naive.real[..., None] / norms.amax(1, keepdim=True)
+
+        return up if name == "token_vat" else None
+
+    def reference(naive, d):
+        d, total = {-1: naive.clip(d[-1], 1.0, "document")}, 0
+        for _ in range(3):
+            total = total + naive.loss(d) / 3
+            d = climb(naive, d, naive.loss, 0.6, 1.0, up=share(naive))
+        return total
+
+    compare(model, name, reference, steps=3, size=0.6, radius=1.0, alpha=alpha)
+
+
+@pytest.mark.parametrize("name", ["smart", "vat"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_virtual_ascent_climbs_the_divergence_from_a_fixed_clean_side(model, name, steps):
+    kind = "kl" if name == "vat" else "symmetric_kl"
+
+    def reference(naive, d):
+        clean, p, _ = naive.run()
+        for _ in range(steps):
+            d = climb(naive, d, lambda d: apart(kind, p.detach(), naive.run(d)[1]), 2.0, 1.5)
+        return clean + 2 * apart(kind, p.detach() if name == "vat" else p, naive.run(d)[1])
+
+    compare(model, name, reference, radius=1.5, start=0.05, size=2.0, weight=2, steps=steps)
+
+
+@pytest.mark.parametrize("layers", [[1], [0, -1], "all"])
+def test_lat_climbs_at_its_layers_per_token(model, layers):
+    def reference(naive, d):
+        for _ in range(2):
+            d = climb(naive, d, naive.loss, 0.6, 1.0, "token")
+        return naive.loss(d)
+
+    compare(model, "lat", reference, eps=1.0, steps=2, size=0.6, layers=layers)
+
+
+def test_cat_climbs_by_sign_in_a_ball_relative_to_the_documents_norm(model):
+    def reference(naive, d):
+        lengths = naive.table[INPUTS["input_ids"]].detach().norm(dim=-1)
+        means = [lengths[row, : len(document)].mean() for row, document in enumerate(DOCUMENTS)]
+        unit = torch.stack(means)[:, None, None]
+        d, real = {-1: still(naive)}, naive.real[..., None]
+        for _ in range(3):
+            d = climb(naive, d, naive.loss, 0.4, unit, "token", lambda g: unit * g.sign() * real / math.sqrt(32))
+        return naive.loss(d)
+
+    compare(model, "cat", reference, eps=1.0, steps=3, size=0.4)
+
+
+BALLS = {
+    "fgm": (dict(eps=0.3), "document"),
+    "pgd": (dict(radius=0.3, size=0.5, alpha=4), "document"),
+    "freelb": (dict(radius=0.3, size=0.5, alpha=4, steps=3), "document"),
+    "token_vat": (dict(radius=0.3, size=0.5, alpha=4, steps=3), "document"),
+    "smart": (dict(radius=0.3, size=0.5, start=0.1), "document"),
+    "vat": (dict(radius=0.3, size=0.5, start=0.1), "document"),
+    "lat": (dict(eps=0.3, size=0.2, steps=3, layers="all"), "token"),
+    "cat": (dict(eps=0.3, size=0.2, steps=3), "token"),
+}
+
+
+@pytest.mark.parametrize("layout", ["right", "left", "packed"])
+@pytest.mark.parametrize("name", BALLS)
+def test_a_radius_is_a_radius(llama, name, layout):
+    arguments, per = BALLS[name]
+    strategy = make(name, **arguments)
+    spy = Spy(strategy.objective)
+    inputs = packed(DOCUMENTS) if layout == "packed" else padded(DOCUMENTS, side=layout)
+    model = llama().train()
+    attach(model, Strategy(strategy.noise, spy), total_steps=1).loss(inputs).backward()
+    batch = spy.step.batch
+    trained = spy.step.passes if name in ("freelb", "token_vat") else spy.step.passes[-1:]
+    assert len(spy.step.passes) == strategy.objective.passes
+    for done in trained:
+        for site, delta in done.deltas.items():
+            assert not delta[~batch.real].any()
+            rows = [delta[batch.real & (batch.document == n)] for n in range(3)]
+            embeds = [done.embeds[site][batch.real & (batch.document == n)] for n in range(3)]
+            units = [e.norm(dim=-1).mean() if name == "cat" else 1.0 for e in embeds]
+            norms = [row.norm() if per == "document" else row.norm(dim=-1).max() for row in rows]
+            shares = torch.stack([norm / (0.3 * unit) for norm, unit in zip(norms, units, strict=True)])
+            assert shares.max() <= 1 + 1e-6 and shares.max() > 0.9, "inside, and room is used"
+
+
+@pytest.mark.parametrize("name", ["fgm", "pgd", "freelb", "cat"])
+def test_no_ascent_lowers_a_convex_loss(name):
+    model, ids = Quadratic().train(), {"input_ids": torch.arange(5, 17).view(2, 6)}
+    strategy = make(name) if name == "fgm" else make(name, steps=4, **({} if name == "cat" else {"alpha": 0.2}))
+    spy = Spy(strategy.objective)
+    losses = []
+
+    def watched(model, inputs):
+        losses.append(own(model, inputs))
+        return losses[-1]
+
+    attach(model, Strategy(strategy.noise, spy), total_steps=1).loss(ids, compute=watched)
+    values = [loss.item() for loss in losses]
+    assert len(values) == strategy.objective.passes and values == sorted(values) and values[-1] > values[0]
+
+
+def test_fgm_on_a_linear_loss_gains_eps_times_the_slope():
+    """Each of a document's 6 tokens has the same gradient, so the mean loss gains eps * |slope| * sqrt(6)."""
+    model, ids = Quadratic().train(), torch.arange(5, 17).view(2, 6)
+    model.curve.zero_()
+    loss = attach(model, {"name": "fgm", "eps": 0.5}, total_steps=1).loss({"input_ids": ids}, compute=own)
+    gain = 0.5 * model.slope.norm() * math.sqrt(6)
+    assert loss.item() == pytest.approx((2 * model(ids) + gain).item(), rel=1e-6)
+
+
+def test_a_flat_loss_moves_nothing():
+    ball = make("pgd").objective.ball
+    batch = Batch.from_inputs(INPUTS)
+    assert not ball.up(torch.zeros(3, 8, 4), batch).any()
+    tiny = torch.full((3, 8, 4), 1e-25)
+    tiny[0] = 1.0
+    assert ball.length(ball.up(tiny, batch), batch)[batch.real].allclose(torch.ones(())), "size does not matter"

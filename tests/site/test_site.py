@@ -1,0 +1,174 @@
+"""What the site is made of: results, findings, formulas and the playground's strategies, without building it."""
+
+import json
+import re
+from statistics import fmean
+
+import made_up
+import pytest
+from made_up import DOCS
+
+from neft_zoo import registry
+from neft_zoo.compare.results import read
+from neft_zoo.compare.summary import summarize
+from neft_zoo.registry.docstrings import prose
+
+pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
+from builder import compare, entries, findings, formulas, loading, playground, snippets  # noqa: E402
+from builder.metrics import METRICS, metric, ordered  # noqa: E402
+from builder.tables import number  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return made_up.committed(tmp_path_factory.mktemp("site") / "results")
+
+
+@pytest.fixture(scope="module")
+def experiments(folder):
+    return loading.load(folder)[0]
+
+
+def test_experiments_are_told_apart_by_data_set_and_budget(folder):
+    found, notes = loading.load(folder)
+    assert [each.title for each in found] == ["made-up, equal steps", "made-up, equal compute"]
+    assert [row.label for row in found[0].rows] == [
+        "none",
+        "lat",
+        "neft_gaussian",
+        "neft_uniform alpha=5",
+        "neft_uniform alpha=10",
+        "symnoise",
+        "label_smoothing",
+    ]
+    assert len(notes) == 1 and "half, equal compute" in notes[0]
+
+
+FOLDERS = ["gpu/dolly", "gpu/dolly-compute", "compute/gpu/dolly", "gpu/dolly_compute-matched"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_of_one_data_set(folder):
+    assert loading.name_of(folder) == "gpu/dolly"
+
+
+def test_numbers_are_those_of_a_report(folder, experiments):
+    records = [read(path) for path in (folder / "made-up").glob("*.json")]
+    lines = {(line.row, line.metric): line for line in summarize(records).lines}
+    for row in experiments[0].rows:
+        for point in ("end", "best"):
+            cell, line = row.cells.get(("test_loss", point)), lines[row.label, f"test_loss {point}"]
+            if cell is None:
+                assert line.mean is None
+                continue
+            assert cell.mean == line.mean and cell.difference == line.difference and row.compute == line.compute
+
+
+def test_what_is_derived_and_what_comes_from_the_evaluation(experiments):
+    row = experiments[0].find("neft_uniform", alpha=5)
+    records = [record for _, record in row.runs]
+    gaps = [record["end"]["test_loss"] - record["end"]["train_loss"] for record in records]
+    assert row.cells["gap", "end"].mean == pytest.approx(fmean(gaps))
+    assert row.cells["test_words", "end"].mean == pytest.approx(
+        fmean(record["evaluation"]["test_words"] for record in records)
+    )
+    assert ("test_log_diversity", "end") not in row.cells, "null was measured by nobody"
+    assert row.cells["best_epoch", "end"].mean == 1.0
+    assert row.cells["wall_s", "end"].corrected is None, "what a run costs is not tested"
+    assert row.cells["test_loss", "end"].verdict == "lower: better"
+
+
+def test_a_row_whose_runs_all_failed_has_no_numbers(experiments):
+    row = experiments[0].find("lat")
+    assert row.failed == 3 and row.cells == {}
+    assert "3 of 3 runs failed" in compare.page(experiments, [])
+    assert "3 of 3 runs of `lat` failed" in entries.measured("lat", experiments)
+
+
+def test_metrics_nobody_described_are_shown_by_name():
+    assert metric("odd_thing").label == "odd thing" and metric("odd_thing").better is None
+    assert metric("end_blocked_words").label == "answer length, end blocked"
+    assert metric("noise_5_loss").unit == "nats per token"
+    names = ordered({"wall_s", "odd_thing", "test_loss", "test_words"})
+    assert names == ["test_loss", "test_words", "odd_thing", "wall_s"]
+    assert set(ordered(set(METRICS))) == set(METRICS)
+
+
+def test_without_results_every_page_says_not_run(tmp_path):
+    found, notes = loading.load(tmp_path / "missing")
+    assert found == [] and notes == []
+    for text in (compare.page([], []), findings.page([]), entries.results("symnoise", []), entries.overview([])):
+        assert "not run" in text.lower()
+    assert snippets.fill("{{ headline }}\n\n{{ measured symnoise }}", []).lower().count("not run") == 2
+
+
+def test_written_pages_ask_for_what_exists(experiments):
+    for page in DOCS.rglob("*.md"):
+        asked = [found[1] for found in snippets.ASKED.finditer(page.read_text(encoding="utf-8"))]
+        assert set(asked) <= set(snippets.PREDRAWN), page
+    with pytest.raises(KeyError):
+        snippets.fill("{{ nonsense }}", experiments)
+
+
+def test_written_pages_name_strategies_and_controls_that_exist():
+    known = {*registry.builtin_names(), *(path.stem for path in (DOCS.parent / "recipes/controls").glob("*.yaml"))}
+    text = (DOCS / "choosing.md").read_text(encoding="utf-8")
+    asked = [found.partition(" on ") for found in re.findall(r"\{\{ measured (.+?) \}\}", text)]
+    named = {name.rstrip("*") for names, _, _ in asked for name in names.split()}
+    assert named and named <= known
+    recipes = {path.stem for path in (DOCS.parent / "recipes/results").glob("*.yaml")}
+    assert {name for _, _, where in asked for name in where.split()} == recipes
+
+
+def test_measured_shows_defaults_or_with_a_star_every_row(experiments):
+    assert "alpha=10" not in snippets.fill("{{ measured neft_uniform }}", experiments)
+    assert "alpha=10" in snippets.fill("{{ measured neft_uniform* }}", experiments)
+    assert "label_smoothing" in snippets.fill("{{ measured label_smoothing }}", experiments)
+
+
+def test_measured_shows_the_data_sets_that_are_asked_for(experiments):
+    assert "symnoise" in snippets.fill("{{ measured symnoise on made-up }}", experiments)
+    assert snippets.fill("{{ measured symnoise on gsm8k }}", experiments) == snippets.NOT_RUN
+
+
+def test_labels_name_switches_that_are_on():
+    assert loading.flags("neft_gaussian alpha=5 match_rms=True") == "neft_gaussian alpha=5 match_rms"
+    assert loading.flags("neft_gaussian alpha=5 match_rms=False") == "neft_gaussian alpha=5"
+
+
+def test_evidence_is_sorted_by_verdict(experiments):
+    text = entries.measured("neft_uniform", experiments)
+    sides = [text.partition("**For**")[2].partition("**Against**")[0], text.partition("**Against**")[2]]
+    assert (
+        "test loss at the end, lower, better: `neft_uniform alpha=5` −0.081 [−0.087, −0.076]; `neft_uniform alpha=10`"
+        in sides[0]
+    )
+    assert "test loss at the best point, higher, worse: `neft_uniform alpha=10`" in sides[1]
+
+
+@pytest.mark.parametrize("name", registry.builtin_names())
+def test_every_formula_becomes_mathml(name):
+    text = formulas.render(prose(registry.entry(name)))
+    assert "<math" in text and "$$" not in text and "\\" not in text[text.index("<math") : text.rindex("</math>")]
+
+
+def test_formulas_in_code_stay():
+    assert formulas.render("```\n$$x$$\n```\n`\\(y\\)`") == "```\n$$x$$\n```\n`\\(y\\)`"
+
+
+def test_numbers():
+    assert [number(-0.5, 2), number(-0.0001, 2, sign=True), number(None, 1)] == ["−0.50", "+0.00", "-"]
+
+
+def test_the_playground_knows_every_closed_form():
+    found = {each["label"]: each for each in json.loads(playground.script().partition(">")[2].rpartition("<")[0])}
+    assert {"neft_uniform", "symnoise", "token_relative", "neft_gaussian match_rms: true"} <= set(found)
+    assert not {"lat", "freelb", "none", "masked_thought"} & set(found)
+    assert found["neft_scheduled"]["default"] == 10 and found["token_relative"]["argument"] == "rho"
+
+
+def test_a_page_sets_apart_what_speaks_for_and_against():
+    text = entries.page("symnoise", [])
+    published = text.partition("### Published")[2].partition("###")[0]
+    assert "\n\n**For:** its authors" in published and "\n\n**Against:** we know" in published
+    assert text.index('<div class="plots">') > text.index("$$"), "formula, then pictures"

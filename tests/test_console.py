@@ -1,0 +1,19 @@
+"""Tables fit the terminal, with and without one."""
+
+from neft_zoo.console import plain_table, show_table
+
+ROWS = [("name", "loss", "what it does"), ("none", "2.5", "word " * 30), ("neft_uniform", "10.25", "adds")]
+
+
+def test_a_plain_table_is_as_wide_as_it_may_be():
+    lines = plain_table(ROWS, numbers=[1], width=60).split("\n")
+    assert max(map(len, lines)) <= 60
+    assert lines[0].split() == ["name", "loss", "what", "it", "does"]
+    assert lines[1].index("2.5") + 3 == lines[-1].index("10.25") + 5, "numbers end in one column"
+    assert " ".join(lines[1:-1]).split() == ["none", "2.5", *["word"] * 30]
+
+
+def test_no_box_is_drawn_where_there_is_no_terminal(capsys):
+    show_table(ROWS)
+    told = capsys.readouterr().out
+    assert "│" not in told and "neft_uniform" in told
