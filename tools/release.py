@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 PIP = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
-# What needs no extra, and the demo, shortened: one epoch of two steps with and without noise.
+# What needs no extra, and the demo, shortened: eight steps a run, after which the noise is logged first.
 COMMANDS = ["list", "show neft_uniform", "cite neft_uniform", "recipes ls", "recipes cp quickstart copy.yaml"]
-DEMO = "-m neft_zoo.recipes.quickstart.demo --records 32 --epochs 1 --output demo"
+DEMO = "-m neft_zoo.recipes.quickstart.demo --records 128 --epochs 1 --output demo"
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
