@@ -20,7 +20,7 @@ def fill(markdown: str, experiments: list[Experiment]) -> str:
     Raises:
         KeyError: for something that nobody makes.
     """
-    return ASKED.sub(lambda found: PREDRAWN[found[1]](experiments, found[2].split()), markdown)
+    return ASKED.sub(lambda found: SNIPPETS[found[1]](experiments, found[2].split()), markdown)
 
 
 def measured(experiments: list[Experiment], names: list[str]) -> str:
@@ -64,7 +64,7 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
     return f"{lead}\n\n" + "\n".join(told)
 
 
-PREDRAWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
+SNIPPETS: dict[str, Callable[[list[Experiment], list[str]], str]] = {
     "measured": measured,
     "headline": headline,
     "strength": lambda experiments, names: strength.compared(experiments, names) or NOT_RUN,
