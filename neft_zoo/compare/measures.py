@@ -72,7 +72,7 @@ def final(trainer: Any, given: Mapping[str, Any], options: Mapping[str, Any], gr
         test=given["eval_dataset"][f"{MEASURED_ON}test"].to_list(),
         options=read_options(options),
     )
-    return dict(_numbers(report))
+    return dict(_numbers(report.to_dict()))
 
 
 # Counts and constants of a report, and what the history has already.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from neft_zoo.compare import results, runner
 from neft_zoo.compare import search_space as space
 from neft_zoo.compare.grid import Grid, Row, digest, fingerprint, make_grid
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.report import whole
+from neft_zoo.files import write_json
 from neft_zoo.noise.schedules import check_count
 from neft_zoo.registry.strategy import Strategy
 
@@ -221,8 +220,7 @@ def confirm(search: Search, seeds: int) -> dict[str, Any]:
         tasks = runner.tasks(grid, folder)
         runner.run([task for task in tasks if not runner.done(task)], 1, lambda task, record: None)
         report["comparison"] = _compared(folder, [results.read(task.path) for task in tasks])
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    whole(search.folder / "best.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(search.folder / "best.json", report, indent=1)
     return report
 
 
