@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 
 from neft_zoo import registry
+from neft_zoo.compare.plots import INK, new, style, svg
 from neft_zoo.noise.batch import Batch
 
-from .figures import INK, new, style, svg
 from .traces import documents, model
 
 TOKENS, FEATURES, ROW = 12, 40, -1
