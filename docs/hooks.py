@@ -7,7 +7,7 @@ from builder import compare, entries, findings, formulas, snippets
 from mkdocs.structure.files import File
 
 from neft_zoo import registry
-from neft_zoo.compare.experiments import load
+from neft_zoo.compare.loading import load
 
 
 def on_config(config: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Column, Experiment, Row
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.plots import forest
 from neft_zoo.compare.statistics import MANY
-from neft_zoo.compare.summary import CHOSEN_BY, POINTS, Column, Experiment, Row
 from neft_zoo.config.recipe import PLACEHOLDER
 
 from .tables import difference_text, macros, run_links, typeset

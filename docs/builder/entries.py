@@ -8,10 +8,10 @@ import re
 import yaml
 
 from neft_zoo import registry
+from neft_zoo.compare.experiment import POINTS, STEPS, Column, Experiment, Row
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.plots import forest
 from neft_zoo.compare.records import When
-from neft_zoo.compare.summary import POINTS, STEPS, Column, Experiment, Row
 from neft_zoo.config import recipe
 from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, spell

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference
-from neft_zoo.compare.summary import POINTS, STEPS, Experiment, Row, difference
+from neft_zoo.compare.summary import difference
 
 from . import sweep
 from .claims import CLAIMS, Claim

@@ -17,7 +17,7 @@ def pictures(name: str) -> str:
     """Return the figures of a strategy as HTML, "" for one that adds nothing."""
     made = trace(name)
     with style():
-        drawn = [_changing(name, *found) if (found := schedule(made.strategy)) else ""]
+        drawn = [_changing(name, *changing) if (changing := schedule(made.strategy)) else ""]
         if made.token is not None:
             drawn = [_histogram(name, made), _norms(name, made), *drawn]
         if made.edited:

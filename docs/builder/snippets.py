@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from markupsafe import escape
 
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment
 from neft_zoo.compare.metrics import metric
-from neft_zoo.compare.summary import POINTS, STEPS, Experiment
 
 from . import findings, front, playground, strength, sweep, tallies
 from .tables import difference_text, table, typeset, unbroken
@@ -23,7 +23,7 @@ def fill(markdown: str, experiments: list[Experiment]) -> str:
     Raises:
         KeyError: for something that nobody makes.
     """
-    return ASKED.sub(lambda match: PREDRAWN[match[1]](experiments, match[2].split()), markdown)
+    return ASKED.sub(lambda match: SNIPPETS[match[1]](experiments, match[2].split()), markdown)
 
 
 def measured(experiments: list[Experiment], names: list[str]) -> str:
@@ -68,7 +68,7 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
     return f"{lead}\n\n" + "\n".join(sentences)
 
 
-PREDRAWN: dict[str, Callable[[list[Experiment], list[str]], str]] = {
+SNIPPETS: dict[str, Callable[[list[Experiment], list[str]], str]] = {
     "measured": measured,
     "headline": headline,
     "strength": lambda experiments, names: strength.compared(experiments, names) or NOT_RUN,

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 from neft_zoo import registry
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference, paired
-from neft_zoo.compare.summary import POINTS, STEPS, Experiment, Row
 
 from .tables import table, typeset
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
 from neft_zoo.compare.plots import FIRST, INK, SECOND, THIRD, new, style, svg
 from neft_zoo.compare.records import When
-from neft_zoo.compare.summary import POINTS, STEPS, Cell, Experiment
 
 LINES: tuple[tuple[str, str, dict[str, bool], str, str], ...] = (
     ("uniform", "neft_uniform", {}, FIRST, "o-"),

@@ -8,10 +8,10 @@ from pathlib import Path
 from jinja2.environment import TemplateModule
 from markupsafe import Markup
 
+from neft_zoo.compare.experiment import Cell, Row
 from neft_zoo.compare.formats import interval_text, number
 from neft_zoo.compare.html import environment
 from neft_zoo.compare.metrics import Metric
-from neft_zoo.compare.summary import Cell, Row
 
 TEMPLATES = environment(Path(__file__).parent / "templates")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from neft_zoo import registry
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
-from neft_zoo.compare.summary import POINTS, STEPS, Experiment, Row
 
 FEW = 8  # names are listed up to so many
 SEEDS = 3  # fewer pairs say nothing

@@ -9,11 +9,12 @@ from typing import TypedDict
 from neft_zoo import registry
 from neft_zoo.compare import results, runner
 from neft_zoo.compare import search_space as space
+from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
 from neft_zoo.compare.formats import number
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.search import Search, spell
 from neft_zoo.compare.study import TrialState, trials
-from neft_zoo.compare.summary import CHOSEN_BY, POINTS, summarize
+from neft_zoo.compare.summary import summarize
 from neft_zoo.files import write_json
 from neft_zoo.noise.schedules import check_count
 

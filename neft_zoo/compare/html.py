@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from neft_zoo.compare.experiment import Column, Experiment
 from neft_zoo.compare.plots import curves, forest
-from neft_zoo.compare.summary import Column, Experiment
 from neft_zoo.compare.tables import COLUMNS, EXPLAINED, cells, heading
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -38,17 +38,17 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"{len(tasks)} runs, {len(tasks) - len(todo)} of them done already.", markup=False)
-    started, passed, whole, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
+    started, done, total, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
         bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
 
         def finished(task: Task, record: RunRecord) -> None:
-            nonlocal passed, whole, failed
+            nonlocal done, total, failed
             if record.ok:
-                passed += _cost(task)
+                done += _cost(task)
             else:  # it took next to no time, and says nothing of the others
-                whole, failed = whole - _cost(task), failed + 1
-            left = left_text(time.monotonic() - started, passed, whole)
+                total, failed = total - _cost(task), failed + 1
+            left = left_text(time.monotonic() - started, done, total)
             console.print(f"{labels[record.row]}, seed {record.seed}: {outcome(record)}; {left}", markup=False)
             progress.update(bar, advance=1, left=left)
 
@@ -71,9 +71,9 @@ def outcome(record: RunRecord) -> str:
     return f"test loss {end:.4f}, best {best:.4f}, {needed(record.wall_s):.0f} s"
 
 
-def left_text(spent: float, passed: float, whole: float) -> str:
+def left_text(spent: float, done: float, total: float) -> str:
     """Return in words the time that is left, if passes go on taking as long as they did."""
-    seconds = spent * (whole - passed) / passed if passed else 0.0
+    seconds = spent * (total - done) / done if done else 0.0
     if seconds < 60:
         return f"{seconds:.0f} s left"
     return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
+from neft_zoo.compare.experiment import Cell, Column, Experiment, Row
 from neft_zoo.compare.formats import csv_text, markdown_text, number, p_value
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import MANY, Difference
-from neft_zoo.compare.summary import Cell, Column, Experiment, Row
 
 HEADINGS: dict[When, str] = {
     "end": "at the end of training",

@@ -195,12 +195,12 @@ def measured_sets(given: dict[str, Any]) -> dict[str, Dataset]:
 def _steps(trainer: MeasuredTrainer, share: float) -> int:
     """Return how many optimizer steps to train: the recipe's, or a fraction of them, at least one."""
     args = trainer.args
-    whole = args.max_steps
-    if whole <= 0:
+    steps = args.max_steps
+    if steps <= 0:
         batches = len(trainer.get_train_dataloader())
         per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
-        whole = math.ceil(per_epoch * args.num_train_epochs)
-    return max(1, round(whole * share))
+        steps = math.ceil(per_epoch * args.num_train_epochs)
+    return max(1, round(steps * share))
 
 
 def _device(device: torch.device) -> str:

@@ -9,7 +9,7 @@ import pytest
 from made_up import DOCS
 
 from neft_zoo import registry
-from neft_zoo.compare import experiments as loading
+from neft_zoo.compare import loading
 from neft_zoo.compare.formats import number
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.metrics import ROWS, metric, ordered
@@ -106,7 +106,7 @@ def test_without_results_every_page_says_not_run(tmp_path):
 def test_written_pages_ask_for_what_exists(experiments):
     for page in DOCS.rglob("*.md"):
         asked = [found[1] for found in snippets.ASKED.finditer(page.read_text(encoding="utf-8"))]
-        assert set(asked) <= set(snippets.PREDRAWN), page
+        assert set(asked) <= set(snippets.SNIPPETS), page
     with pytest.raises(KeyError):
         snippets.fill("{{ nonsense }}", experiments)
 

@@ -7,7 +7,7 @@ import pytest
 from made_up import EFFECTS
 
 from neft_zoo import registry
-from neft_zoo.compare import experiments as loading
+from neft_zoo.compare import loading
 from neft_zoo.compare.plots import forest
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.results import write

@@ -6,7 +6,7 @@ import re
 import made_up
 import pytest
 
-from neft_zoo.compare import experiments as loading
+from neft_zoo.compare import loading
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import snippets, strength  # noqa: E402

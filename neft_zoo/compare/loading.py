@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from neft_zoo.compare.experiment import COMPUTE, STEPS, Experiment
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.results import read
-from neft_zoo.compare.summary import COMPUTE, STEPS, Experiment, summarize
+from neft_zoo.compare.summary import summarize
 from neft_zoo.errors import NoiseError
 
 COMPUTE_FOLDERS = ("compute-matched", "equal-compute", "compute")
