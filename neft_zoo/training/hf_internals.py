@@ -9,18 +9,21 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from accelerate.utils import DynamoBackend
+from accelerate.utils import DistributedType, DynamoBackend
 from packaging.version import Version
 from torch import Tensor, nn
 
+from neft_zoo.passes.accumulation import Accumulation, EngineBackward, Gradient, StoredGradients
 from neft_zoo.passes.torch_internals import read
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch.amp.grad_scaler import GradScaler
     from torch.utils.hooks import RemovableHandle
     from transformers import Trainer
     from trl.trainer.sft_trainer import SFTTrainer
@@ -30,9 +33,6 @@ NLL = ("nll", "chunked_nll")
 SFT = "trl.trainer.sft_trainer"
 # Trainers that are known to have TRL's counters; one of trl.experimental may have others.
 COUNTING = {f"trl.trainer.{name}_trainer" for name in ("sft", "dpo", "kto", "reward", "grpo", "rloo")}
-# A backward pass, and `torch.autograd.grad` or what stands in for it.
-Backward: TypeAlias = Callable[[Tensor], None]
-Gradient: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 
 # accelerate 1.10 to 1.15: undocumented; None without a mesh. `process_index` counts the ranks of a tensor-parallel
@@ -57,37 +57,53 @@ def is_compiled(accelerator: Accelerator) -> bool:
     return read(accelerator.state, "dynamo_plugin", "accelerate").backend != DynamoBackend.NO
 
 
-# accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well, and ZeRO-3 walks a graph
-# once only.
+# accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/deepspeed.py
-def backward_of(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> Backward:
-    """Return a backward pass on the scale of the one that follows `compute_loss`."""
-    share = 1 if _is_scaled(trainer, num_items_in_batch) else _accumulation(trainer)
-    if trainer.is_deepspeed_enabled:
-        engine = read(trainer.accelerator, "deepspeed_engine_wrapped", "accelerate")
-        return lambda loss: engine.backward(loss / share, sync_gradients=False, scale_wrt_gas=False)
-    return lambda loss: trainer.accelerator.backward(loss / share)
+def accumulation_of(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> Accumulation:
+    """Return how a part of a step's loss is differentiated before the step's other passes are run.
+
+    FSDP and DeepSpeed reduce gradients as they are made, into memory of their own, and ZeRO-3 walks a graph once only.
+    """
+    kind, gradient = trainer.accelerator.distributed_type, gradient_of(trainer)
+    if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return StoredGradients(gradient)
+    share = 1 if _is_scaled(trainer, num_items_in_batch) else _accumulation_steps(trainer)
+    if kind == DistributedType.FSDP:
+        return EngineBackward(lambda loss: trainer.accelerator.backward(loss / share), gradient, kind.value)
+    engine = read(trainer.accelerator, "deepspeed_engine_wrapped", "accelerate")
+    how = {"sync_gradients": False, "scale_wrt_gas": False}
+    return EngineBackward(lambda loss: engine.backward(loss / share, **how), gradient, kind.value)
 
 
 # DeepSpeed 0.19: it reduces the parameters' gradients after any backward pass, and takes the next one for more of the
 # same step. Its loss scale stays in the gradient: an ascent asks for directions only.
 # https://github.com/deepspeedai/DeepSpeed/blob/v0.19.8/deepspeed/runtime/engine.py
 def gradient_of(trainer: Trainer) -> Gradient:
-    """Return `torch.autograd.grad`, or what stands in for it where an engine would take it for a step's backward."""
+    """Return `torch.autograd.grad`, or what an engine or the loss scale of fp16 needs in its place."""
+    scaler = read(trainer.accelerator, "scaler", "accelerate")
     if not trainer.is_deepspeed_enabled:
-        return torch.autograd.grad
+        return torch.autograd.grad if scaler is None else partial(_scaled_gradient, scaler)
     engine = read(read(trainer.accelerator, "deepspeed_engine_wrapped", "accelerate"), "engine", "accelerate")
     scale = read(engine, "scale", "deepspeed")
 
-    def gradient(value: Tensor, inputs: list[Tensor], retain_graph: bool) -> tuple[Tensor, ...]:
+    def gradient(value: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         reduces = read(engine, "enable_backward_allreduce", "deepspeed")
         engine.enable_backward_allreduce = False
         try:
-            return torch.autograd.grad(scale(value), inputs, retain_graph=retain_graph)
+            return torch.autograd.grad(scale(value), inputs)
         finally:
             engine.enable_backward_allreduce = reduces
 
     return gradient
+
+
+def _scaled_gradient(
+    scaler: GradScaler, value: Tensor, inputs: list[Tensor], **how: bool
+) -> tuple[Tensor | None, ...]:
+    """Return gradients that were scaled on their way, so that fp16 does not lose small ones."""
+    scale = scaler.get_scale()
+    gradients = torch.autograd.grad(value * scale, inputs, **how)
+    return tuple(None if gradient is None else gradient / scale for gradient in gradients)
 
 
 # transformers 5.6 to 5.23: with it a tensor-parallel group counts as one; it holds the same batch.
@@ -117,7 +133,7 @@ def _is_scaled(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> boo
 
 # transformers 5.6 to 5.23: micro-batches of the current step, fewer at the end of an epoch; set by the training loop.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
-def _accumulation(trainer: Trainer) -> int:
+def _accumulation_steps(trainer: Trainer) -> int:
     return read(trainer, "current_gradient_accumulation_steps", "transformers")
 
 

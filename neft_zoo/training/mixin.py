@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.batch import step_key
+from neft_zoo.passes.accumulation import KeptGraphs
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
@@ -18,7 +19,7 @@ from neft_zoo.training.callback import NoiseCallback
 from neft_zoo.training.checks import check_calls, check_engine
 from neft_zoo.training.hf_internals import (
     PassCounters,
-    backward_of,
+    accumulation_of,
     data_parallel_rank,
     gradient_of,
     is_compiled,
@@ -132,6 +133,8 @@ class NoiseMixin(Host):
             loss, outputs = result if isinstance(result, tuple) else (result, None)
             return loss
 
+        keeps = wants_outputs or self.reads_calls  # outputs of the last pass may be differentiated as well
+        accumulation = KeptGraphs(gradient_of(self)) if keeps else accumulation_of(self, num_items)
         loss = session.loss(
             inputs,
             one_pass,
@@ -139,8 +142,7 @@ class NoiseMixin(Host):
             progress=self._progress(),
             token_weight=token_weight(self, num_items),
             nll=is_nll(self, own_loss),
-            backward=None if wants_outputs or self.reads_calls else backward_of(self, num_items),
-            gradient=gradient_of(self),
+            accumulation=accumulation,
         )
         return (loss, outputs) if wants_outputs else loss
 

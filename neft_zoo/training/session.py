@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Layers, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.accumulation import Accumulation
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
@@ -72,6 +73,7 @@ class NoiseSession:
         self._count = None if isinstance(token_counts, Tensor) else token_counts
         self.tokens = known_tokens(tokenizer, getattr(base_model(model), "config", None))
         self._key, self._progress = 0, 0.0
+        self._last: Accumulation | None = None
         if strategy.weights is not None:
             strategy.weights.check(model)
         if not strategy.clean:
@@ -116,7 +118,7 @@ class NoiseSession:
         """Remove the hooks; the model is as it was before."""
         if self.hooks is not None:
             self.hooks.detach()
-        self.hooks = None
+        self.hooks = self._last = None
 
     def use_counts(self, counts: Int[Tensor, " V"]) -> None:
         """Prepare the noise for other token counts, such as those of the run that is resumed."""
@@ -159,13 +161,17 @@ class NoiseSession:
         """Return the step of one batch, with no pass run yet; arguments as in `loss`."""
         self.attach()
         assert self.hooks is not None  # set just now
+        if self._last is not None:
+            self._last.check()
         self._key, self._progress = key, progress
         batch = None if self.reads_calls else self.batch(inputs, key, progress)
 
         def one_pass(ids: Tensor | None) -> Tensor:
             return compute(dict(inputs) if ids is None else {**inputs, "input_ids": ids})
 
-        return Step(self.hooks, batch, one_pass, **scale)
+        step = Step(self.hooks, batch, one_pass, **scale)
+        self._last = step.accumulation
+        return step
 
     def run(self, step: Step) -> Tensor:
         """Return the loss of a step under the strategy, and record its statistics."""

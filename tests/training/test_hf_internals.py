@@ -1,6 +1,7 @@
 """Every private or unstable name of another library that is relied on: it is there, and its loss is an error."""
 
 import argparse
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 import transformers
 import trl
 from accelerate import Accelerator, ParallelismConfig
+from accelerate.utils import DistributedType
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers.integrations import neftune
 
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, Trainer
 from neft_zoo.passes import torch_internals
+from neft_zoo.passes.accumulation import StoredGradients
 from neft_zoo.training import hf_internals as internals
 
 
@@ -81,15 +84,35 @@ def test_a_tensor_parallel_group_counts_as_one_rank():
     assert internals.token_weight(trainer, None) is None
 
 
-def test_a_backward_pass_is_on_the_scale_of_the_trainers_own(trainer, monkeypatch):
+def part_of(trainer, num_items):
+    """Take a part of a step's loss as an engine does; return the gradient that reached it, and the accumulation."""
+    value, accumulation = torch.tensor(3.0, requires_grad=True), internals.accumulation_of(trainer, num_items)
+    accumulation.part(value * 1, [])
+    return value.grad, accumulation
+
+
+def test_an_engine_takes_a_part_on_the_scale_of_the_trainers_own_loss(trainer, monkeypatch):
+    assert isinstance(internals.accumulation_of(trainer, None), StoredGradients)
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", DistributedType.FSDP)
     for num_items, share in ((torch.tensor(5), 1), (None, 2)):
-        value = torch.tensor(3.0, requires_grad=True)
-        internals.backward_of(trainer, num_items)(value)
-        assert value.grad == 1 / share
+        assert part_of(trainer, num_items)[0] == 1 / share
     for name in ("model_accepts_loss_kwargs", "compute_loss_func", "current_gradient_accumulation_steps"):
         with monkeypatch.context() as context, pytest.raises(NoiseError, match=name):
             gone(trainer, name, context)
-            internals.backward_of(trainer, None)
+            internals.accumulation_of(trainer, None)
+
+
+def test_a_loss_that_an_engine_cannot_scale_any_more_is_an_error(trainer, monkeypatch):
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", DistributedType.FSDP)
+    for factor, message in ((1.0, None), (0.1, "must not be scaled under FSDP, .* got a factor of 0.1: choose DDP.")):
+        accumulation = part_of(trainer, None)[1]
+        loss = accumulation.total(torch.tensor(1.0, requires_grad=True) * 1) / 2
+        with nullcontext() if message is None else pytest.raises(NoiseError, match=message):
+            (factor * loss).backward()
+        accumulation.check()
+    accumulation = part_of(trainer, None)[1]
+    with pytest.raises(NoiseError, match="must be differentiated under FSDP, .*: choose DDP to skip batches."):
+        accumulation.check()
 
 
 class Engine:
@@ -109,16 +132,24 @@ class Engine:
 
 def test_deepspeeds_engine_takes_no_step_and_reduces_nothing(trainer, monkeypatch):
     engine, value = Engine(), torch.tensor(3.0, requires_grad=True)
-    monkeypatch.setattr(type(trainer), "is_deepspeed_enabled", True, raising=False)
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", DistributedType.DEEPSPEED)
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
     monkeypatch.setattr(trainer.accelerator, "deepspeed_engine_wrapped", engine, raising=False)
-    internals.backward_of(trainer, None)(value)
-    assert value.grad == 1 / 2 and engine.how == {"sync_gradients": False, "scale_wrt_gas": False}
-    assert internals.gradient_of(trainer)(value * 2, [value], retain_graph=False)[0] == 16
+    assert part_of(trainer, None)[0] == 1 / 2 and engine.how == {"sync_gradients": False, "scale_wrt_gas": False}
+    assert internals.gradient_of(trainer)(value * 2, [value])[0] == 16
     assert engine.during == [False] and engine.enable_backward_allreduce
     monkeypatch.delattr(trainer.accelerator, "deepspeed_engine_wrapped")
     with pytest.raises(NoiseError, match="accelerate must have Accelerator.deepspeed_engine_wrapped"):
         internals.gradient_of(trainer)
+
+
+def test_gradients_too_small_for_fp16_are_scaled_on_their_way(trainer, monkeypatch):
+    scaler = SimpleNamespace(get_scale=lambda: 2.0**16)
+    monkeypatch.setattr(trainer.accelerator, "scaler", scaler)
+    value = torch.tensor(1.0, requires_grad=True)
+    small = (value.half() * 1).float() * 1e-9  # below the smallest number of fp16
+    assert internals.gradient_of(trainer)(small, [value])[0] == pytest.approx(1e-9, rel=1e-2)
+    assert torch.autograd.grad((value.half() * 1).float() * 1e-9, value)[0] == 0
 
 
 def test_deepspeed_has_the_names_of_its_engine():
