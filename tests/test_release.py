@@ -1,5 +1,6 @@
 """What a release ships, and the files that a public project is run by."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,12 +15,15 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from neft_zoo._version import NUMBERS_SINCE
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # pytest's own dependency there
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -111,3 +115,8 @@ def test_the_pinned_versions_can_be_installed_on_the_oldest_python():
             checked.append(pin.name)
             assert oldest in SpecifierSet(accepted or ""), f"{pin} needs Python {accepted}"
     assert {"torch", "peft", "ruff"} <= set(checked)
+
+
+def test_committed_results_are_still_valid_under_this_version():
+    versions = {json.loads(path.read_text())["versions"]["neft_zoo"] for path in RESULTS.rglob("*.json")}
+    assert versions == {NUMBERS_SINCE}
