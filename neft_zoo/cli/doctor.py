@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from neft_zoo.config.options import read_command_line
 from neft_zoo.console import quiet
 from neft_zoo.doctor.examine import examine
 from neft_zoo.doctor.report import advice, show, write
@@ -18,10 +19,11 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--json", type=Path)
     argv = ["--config", *argv] if argv and not argv[0].startswith("-") else argv
     options, rest = parser.parse_known_args(argv)
+    values, origin = read_command_line(rest)
     if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
         raise NoiseError(f"json must be a file in an existing folder, got {options.json}.")
     with quiet():
-        report = examine(rest, options.real_model)
+        report = examine(values, origin, options.real_model)
     report["advice"] = advice(report)
     show(report)
     if options.json is not None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from neft_zoo.config.options import Parser, read
+from neft_zoo.config.options import Parser, read_command_line, read_options
 from neft_zoo.errors import NoiseError
 
 FLAG = "--accelerate_config"
@@ -80,8 +80,7 @@ def start(engine: list[str], rest: list[str]) -> int:
     Raises:
         NoiseError: before a process is started, if an option is not accepted.
     """
-    reader, told = read(rest)
-    reader.parse_args(told)  # one message from here rather than one from every process
+    read_options(*read_command_line(rest))  # one message from here rather than one from every process
     parser = launch_command_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args([*engine, "--module", "neft_zoo", "sft", *rest])

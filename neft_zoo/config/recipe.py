@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,6 @@ class Recipe:
 
     values: dict[str, Any]
     origin: dict[str, str]
-
-    def check_keys(self, accepted: Collection[str]) -> None:
-        """Raise if an option is not one of `accepted`, naming its file and line.
-
-        Raises:
-            NoiseError: for the first unknown option.
-        """
-        for key in self.values:
-            if key not in accepted:
-                near = difflib.get_close_matches(key, accepted, n=1)
-                hint = f"; did you mean {near[0]}?" if near else "."
-                raise NoiseError(f"{self.origin[key]}: unknown option {shown(key)}{hint}")
 
 
 def folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,7 +15,17 @@ from transformers import AutoConfig, set_seed
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config.data import as_prompts, read_splits
-from neft_zoo.config.options import init_kwargs, parse
+from neft_zoo.config.measuring import (
+    COMPILATION,
+    EVALUATION,
+    NOISE,
+    OUTPUT,
+    PROGRESS,
+    RECOMPUTATION,
+    WORKERS,
+    replaced,
+)
+from neft_zoo.config.options import RunOptions, init_kwargs, read_options
 from neft_zoo.doctor import small_model as shrink
 from neft_zoo.doctor.measurements import BATCHES, HALF_WAY, Source, compare
 from neft_zoo.errors import NoiseError
@@ -32,20 +43,26 @@ ALPHA = 5.0
 PACKED_RECORDS = 1024
 
 
-def examine(argv: list[str], real_model: bool = False) -> dict[str, Any]:
+def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model: bool = False) -> dict[str, Any]:
     """Return what both sides add to a few batches of a recipe, as JSON's types.
+
+    Args:
+        values: the recipe's options by name.
+        origin: file and line of each option, for messages.
+        real_model: whether the model itself is loaded in place of a shrunk one.
 
     Raises:
         NoiseError: if the recipe cannot be read or run, or its noise is not one that is added to the embeddings.
     """
-    if not torch.accelerator.is_available() and not any(each.startswith("--use_cpu") for each in argv):
-        argv = [*argv, "--use_cpu", "true"]
-    script, training, model, mixture = parse(argv)
+    if not torch.accelerator.is_available():
+        values = {"use_cpu": True, **values}
+    options = read_options(values, origin)
+    training, model = options.training, options.model
     strategy, alpha = compared(training)
     hint = ""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trainer, source = _trainer(script, training, model, mixture, strategy, folder, real_model)
+            trainer, source = _trainer(options, strategy, folder, real_model)
             hint = "" if real_model else "; --real_model takes the model itself instead of a shrunk one"
             found = compare(trainer, alpha, source)
     except NoiseError:
@@ -92,16 +109,15 @@ def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
     return as_prompts(DatasetDict(splits))["train"]
 
 
-def _trainer(
-    script: Any, training: Any, model: Any, mixture: Any, strategy: Strategy, folder: str, real_model: bool
-) -> tuple[SFTTrainer, Any]:
+def _trainer(options: RunOptions, strategy: Strategy, folder: str, real_model: bool) -> tuple[SFTTrainer, Any]:
     """Return the recipe's trainer, on a shrunk model and few records, and what gives embeddings of the real width."""
+    script, training, model = options.script, options.training, options.model
     name, kept = str(model.model_name_or_path), init_kwargs(training, model)
     config = AutoConfig.from_pretrained(name, revision=kept["revision"], trust_remote_code=kept["trust_remote_code"])
     dtype = kept["dtype"]
     dtype = getattr(config, "dtype", None) if dtype == "auto" else dtype
     dtype = getattr(torch, str(dtype or "float32").removeprefix("torch."))
-    data = sample(read_splits(script, training, mixture)[script.dataset_train_split], training)
+    data = sample(read_splits(script, training, options.mixture)[script.dataset_train_split], training)
     set_seed(training.seed)
     trainer = SFTTrainer(
         model=name if real_model else shrink.shrunk(config, dtype),
@@ -120,14 +136,8 @@ def _trainer(
 
 def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None) -> NoiseSFTConfig:
     """Return the options that decide over batches and noise; nothing is saved, reported, compiled or evaluated."""
-    off = dict.fromkeys(("push_to_hub", "torch_compile", "use_liger_kernel"), False)
-    off |= dict.fromkeys(("activation_checkpointing", "gradient_checkpointing", "activation_offloading"), False)
-    none = dict.fromkeys(("neftune_noise_alpha", "noise", "dataset_num_proc", "resume_from_checkpoint"))
-    quiet = {"report_to": [], "eval_strategy": "no", "load_best_model_at_end": False, "dataloader_num_workers": 0}
-    changed = off | none | quiet | {"output_dir": folder, "model_init_kwargs": kept, "disable_tqdm": True}
-    for field, value in changed.items():
-        setattr(training, field, value)
-    return training
+    own = {"output_dir": folder, "model_init_kwargs": kept}
+    return replaced(training, OUTPUT, PROGRESS, EVALUATION, NOISE, RECOMPUTATION, COMPILATION, WORKERS, own)
 
 
 def _real_source(trainer: SFTTrainer, batch: Batch) -> Source:

@@ -78,7 +78,7 @@ def evaluate(
     if isinstance(model, str | Path):
         arguments = read_recipe(str(model), str(config))
         splits = given if len(given) == 2 else load_splits(arguments, options.records) | given
-        name, settings = str(Path(model).expanduser()), arguments[1]
+        name, settings = str(Path(model).expanduser()), arguments.training
         model, tokenizer = load_model(name, arguments)
         reload = (name, arguments)
     elif len(given) < 2 or tokenizer is None:

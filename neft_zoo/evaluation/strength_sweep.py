@@ -14,7 +14,8 @@ from transformers import TrainerCallback, set_seed
 
 import neft_zoo
 from neft_zoo.config import recipe
-from neft_zoo.config.options import parse, trainer_arguments
+from neft_zoo.config.measuring import EVALUATION, NOISE, OUTPUT, PROGRESS
+from neft_zoo.config.options import load_options, trainer_arguments
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.subject import Row, Subject, prepare
@@ -33,16 +34,6 @@ from neft_zoo.training.trainers import SFTTrainer
 # Shares of the clean loss that the noise may cost: where it begins to matter, a first choice, and where it harms.
 SHARES = {"low": 0.01, "pick": 0.05, "high": 0.2}
 LOUDEST, FAINTEST = -10.0, 30.0  # signal-to-noise ratios of the sweep, in decibels
-QUIET = {
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "logging_strategy": "no",
-    "report_to": "none",
-    "push_to_hub": "false",
-    "load_best_model_at_end": "false",
-    "disable_tqdm": "true",
-    "noise": "none",
-}
 
 
 def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 96, points: int = 13) -> dict[str, Any]:
@@ -68,20 +59,20 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
     strategy = make(noise if noise is not None else "neft_uniform" if own in (None, "none") else own)
     argument, started, worked = strength_of(strategy), time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
-        flags = [part for name, value in QUIET.items() for part in (f"--{name}", value)]
-        arguments = parse(["--config", config, "--output_dir", folder, *flags])
-        given = trainer_arguments(arguments)
+        off = {**OUTPUT, **PROGRESS, **EVALUATION, **NOISE, "logging_strategy": "no"}
+        options = load_options(config, **off, output_dir=folder)
+        given = trainer_arguments(options)
         data = given["train_dataset"]
         if not hasattr(data, "select"):
             raise NoiseError("dataset_streaming must be false for neft-zoo alpha, got true.")
-        set_seed(arguments[1].seed)
+        set_seed(options.training.seed)
         trainer = SFTTrainer(**given)
         if steps:
             trainer.add_callback(_StopAfter(steps))
             trainer.train()
         taken = min(records, len(data))
         chosen = [data[index * len(data) // taken] for index in range(taken)]
-        subject = prepare(trainer.model, trainer.processing_class, arguments[1], {"train": chosen})
+        subject = prepare(trainer.model, trainer.processing_class, options.training, {"train": chosen})
         found = sweep(subject, subject.rows["train"], strategy, argument, points, trainer.train_dataset)
     about = {"recipe": config, "noise": strategy.to_dict(), "argument": argument, "steps": trainer.state.global_step}
     took = {"seconds": round(time.perf_counter() - started, 1), "cpu_s": round(time.process_time() - worked, 1)}

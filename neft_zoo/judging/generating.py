@@ -85,7 +85,7 @@ def write_outputs(
     asked = asked[: settings.limit]
     name = str(Path(model).expanduser())
     loaded, tokenizer = load_model(name, arguments)
-    subject = prepare(loaded, tokenizer, arguments[1], {"train": splits["train"][:EXAMPLES]})
+    subject = prepare(loaded, tokenizer, arguments.training, {"train": splits["train"][:EXAMPLES]})
     texts = _answer(subject, asked, settings, output, fingerprint(name, asked, settings))
     generator = generator or Path(name).resolve().name
     records = [

@@ -34,7 +34,6 @@ def test_a_shipped_recipe_is_found_by_name_and_fills_in_its_folder():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1\nlerning_rate: 3\n", "r.yaml line 2: unknown option 'lerning_rate'; did you mean learning_rate"),
         ("seed: 1\nseed: 2\n", "line 2: 'seed' is given twice"),
         ("extends: r.yaml\n", "got 'r.yaml'; near: "),
         ("extends: [base]\n", r"extends must be one recipe's name or path, got \['base'\]"),
@@ -48,7 +47,7 @@ def test_a_shipped_recipe_is_found_by_name_and_fills_in_its_folder():
 )
 def test_a_wrong_recipe_is_one_sentence(write, text, message):
     with pytest.raises(NoiseError, match=message) as caught:
-        recipe.load(write("r.yaml", text)).check_keys({"seed", "learning_rate"})
+        recipe.load(write("r.yaml", text))
     assert "\n" not in str(caught.value)
 
 
