@@ -54,6 +54,23 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
     return rest, block
 
 
+def read_noise(text: str | None) -> str | dict[str, Any] | None:
+    """Return the noise that a command's `--noise` names: a name, or a mapping in YAML.
+
+    Raises:
+        NoiseError: if it is neither.
+    """
+    if text is None or text.isidentifier():
+        return text
+    try:
+        value = recipe.read_yaml(text)[1]
+    except ValueError:
+        value = None
+    if not isinstance(value, str | dict):
+        raise NoiseError(f"noise must be a name or a mapping with a name, got {shown(text)}.")
+    return value
+
+
 def _from_yaml(flag: str, text: str) -> Any:
     try:
         value = recipe.read_yaml(text)[1]

@@ -15,8 +15,8 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config import recipe
 from neft_zoo.config.data import BUILDERS, as_prompts, read_splits
-from neft_zoo.config.noise_flags import take_config, take_noise
-from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
+from neft_zoo.config.names import check_keys
+from neft_zoo.errors import NoiseError, one_line, shown
 from neft_zoo.registry.entries import make
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
@@ -82,7 +82,7 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     """
     options = dict(values)
     _set_environment(options.pop("env", None) or {})
-    _check_names(options, origin)
+    check_keys(options, NAMES, origin)
     noise: Any = options.get("noise")
     if noise is not None and noise is not False:  # YAML reads `noise: off` as False
         make(noise)  # before TRL's parser, which would not say what is wrong with it
@@ -98,27 +98,6 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     run = RunOptions(*configs)
     _check_paths(run)
     return run
-
-
-def read_command_line(argv: Sequence[str]) -> tuple[dict[str, object], Mapping[str, str]]:
-    """Return the options of a command line over those of its `--config`, and where the recipe's stand.
-
-    Raises:
-        NoiseError: if the recipe, an option or its value is not accepted.
-    """
-    rest, name = take_config(list(argv))
-    loaded = recipe.load(name) if name is not None else recipe.Recipe({}, {})
-    return with_flags(loaded.values, rest), loaded.origin
-
-
-def with_flags(values: Mapping[str, object], argv: Sequence[str]) -> dict[str, object]:
-    """Return a recipe's options under those of a command line.
-
-    Raises:
-        NoiseError: if an option or its value is not accepted.
-    """
-    rest, noise = take_noise(list(argv), values.get("noise"))
-    return {**values, "noise": noise, **parse_flags(rest)}
 
 
 def parse_flags(argv: Sequence[str]) -> dict[str, object]:
@@ -160,14 +139,6 @@ def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:
         "dtype": model.dtype,
         **(training.model_init_kwargs if isinstance(training.model_init_kwargs, dict) else {}),
     }
-
-
-def _check_names(options: Mapping[str, object], origin: Mapping[str, str]) -> None:
-    for name in options:
-        if name not in NAMES:
-            raise NoiseError(
-                f"{origin.get(name, 'the recipe')}: unknown option {shown(name)}{did_you_mean(name, NAMES)}"
-            )
 
 
 def _check_numbers(options: Mapping[str, object], origin: Mapping[str, str]) -> None:

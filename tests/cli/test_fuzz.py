@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import neft_zoo
 from neft_zoo import NoiseError, NoiseSFTConfig, make, registry
 from neft_zoo.cli.main import main
+from neft_zoo.cli.trl_options import read_command_line
 from neft_zoo.config import recipe
-from neft_zoo.config.options import read_command_line, read_options
+from neft_zoo.config.options import read_options
 from neft_zoo.noise import schedules
 from neft_zoo.training import provenance
 
@@ -147,7 +148,7 @@ def parsed(argv):
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
-            read_options(*read_command_line(argv))
+            read_options(*read_command_line(argv, "sft"))
         except NoiseError as error:
             refused(error)
             return str(error)
@@ -253,7 +254,7 @@ def test_any_noise_json_is_read_or_refused(folder, saved):
 def test_code_of_others_is_not_trusted_unless_the_user_says_so(folder):
     told = ["--config", "quickstart", "--output_dir", "out"]
     for flags, trusted in ([], False), (["--trust_remote_code", "true"], True):
-        assert read_options(*read_command_line([*told, *flags])).training.trust_remote_code is trusted
+        assert read_options(*read_command_line([*told, *flags], "sft")).training.trust_remote_code is trusted
 
 
 def test_the_package_loads_no_pickle_and_no_unsafe_yaml():

@@ -3,8 +3,9 @@
 import pytest
 
 from neft_zoo import NoiseError
+from neft_zoo.cli.trl_options import read_command_line
 from neft_zoo.config import measuring, recipe
-from neft_zoo.config.options import NAMES, load_options, read_command_line, read_options
+from neft_zoo.config.options import NAMES, load_options, read_options
 
 QUIET = {"output_dir": "out", "use_cpu": True}
 
@@ -12,7 +13,7 @@ QUIET = {"output_dir": "out", "use_cpu": True}
 def test_a_mapping_and_a_command_line_give_the_same_options():
     flags = "--learning_rate 3e-4 --packing --no_average_tokens_across_devices --report_to none --noise symnoise"
     argv = ["--config", "quickstart", "--output_dir", "out", *flags.split(), "--noise.alpha=7"]
-    by_flags = read_options(*read_command_line(argv))
+    by_flags = read_options(*read_command_line(argv, "sft"))
     by_mapping = load_options(
         "quickstart",
         output_dir="out",
