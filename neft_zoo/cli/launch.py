@@ -91,9 +91,7 @@ def start(engine: list[str], rest: list[str]) -> int:
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from neft_zoo.config.options import read_options
-
-    read_options(*read_command_line(rest, "sft", names()))  # one message from here rather than one from every process
+    read_command_line(rest, "sft", names())  # one message from here rather than one from every process
     parser = launch_command_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args([*engine, "--module", "neft_zoo", "sft", *rest])

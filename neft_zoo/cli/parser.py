@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         if not self.passes_on and not self.has_commands:
             # Before argparse, which would first ask for what is missing. The usage is where it shows its flags.
             check_flags(args, ["help", *re.findall(r"--(\w+)", self.format_usage())])
-        options, rest = super().parse_known_args(args, namespace)
+        options, rest = super().parse_known_args(args, namespace or argparse.Namespace())
         if self.passes_on:
             options.flags, rest = rest, []
         return options, rest
