@@ -8,7 +8,7 @@ from pathlib import Path
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
 from neft_zoo.console import quiet
-from neft_zoo.files import check_output
+from neft_zoo.files import check_output, write_json
 
 SUMMARY = "measure what noise does on a recipe's batches; trains nothing"
 EXAMPLE = """
@@ -39,11 +39,10 @@ def run(options: argparse.Namespace) -> None:
         check_output("json", options.json)
     values, origin = read_command_line(options.flags, "doctor", ("real_model", "json"))
     from neft_zoo.doctor.examine import examine
-    from neft_zoo.doctor.report import advice, show, write
+    from neft_zoo.doctor.report import show
 
     with quiet():
         report = examine(values, origin, options.real_model)
-    report["advice"] = advice(report)
     show(report)
     if options.json is not None:
-        write(options.json, report)
+        write_json(options.json, report.to_dict())

@@ -17,7 +17,7 @@ HEAVY = ("torch", "trl", "transformers", "accelerate", "scipy", "matplotlib", "o
 
 def run(code, *argv):
     """Run Python with `argv` as a user's command line in a process of its own."""
-    code = f"import sys\n{code}\nfrom neft_zoo.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code = f"import sys\n{code}\nfrom neft_zoo.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
 
 
