@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import neft_zoo
-from neft_zoo.config.options import Arguments
+from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
 from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, read_recipe
@@ -38,7 +38,7 @@ class Run:
     """A model that was loaded from a folder, from which its other checkpoints can be loaded."""
 
     folder: Path
-    arguments: Arguments
+    arguments: RunOptions
 
 
 def evaluate(
