@@ -56,7 +56,7 @@ def test_an_unknown_flag_is_refused_before_anything_is_loaded(command):
         ),
         ("sft quickstart --num_proceses 2", "did you mean --num_processes?"),
         ("sft quickstart --noise neft_unifrom", "did you mean neft_uniform"),
-        ("sft quikstart", "got 'quikstart'; near: quickstart"),
+        ("sft quikstart", "got 'quikstart'; did you mean quickstart"),
         ("sft r.yaml", "r.yaml line 2: unknown option 'epochs'; did you mean num_train_epochs?"),
         ("doctor r.yaml", "r.yaml line 2: unknown option 'epochs'; did you mean num_train_epochs?"),
         ("doctor quickstart --real_modle", "did you mean --real_model?"),

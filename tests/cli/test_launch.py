@@ -43,7 +43,7 @@ def test_a_config_is_a_name_or_a_file(tmp_path):
             "accelerate_config must be a YAML file or one of fsdp1, .* got 'fsdp3'; did you",
         ),
         ("--accelerate_config", "--accelerate_config needs a value"),
-        ("--num_processes 2 --config quikstart", "near: quickstart"),
+        ("--num_processes 2 --config quikstart", "did you mean quickstart"),
         ("--num_processes 2 --config quickstart --noise neft_unifrom", "did you mean neft_uniform"),
     ],
 )
