@@ -68,10 +68,10 @@ def test_numbers_are_those_of_a_report(folder, experiments):
 def test_what_is_derived_and_what_comes_from_the_evaluation(experiments):
     row = experiments[0].find("neft_uniform", alpha=5)
     records = [record for _, record in row.runs]
-    gaps = [record["end"]["test_loss"] - record["end"]["train_loss"] for record in records]
+    gaps = [record.end["test_loss"] - record.end["train_loss"] for record in records]
     assert row.cells["gap", "end"].mean == pytest.approx(fmean(gaps))
     assert row.cells["test_words", "end"].mean == pytest.approx(
-        fmean(record["evaluation"]["test_words"] for record in records)
+        fmean(record.evaluation["test_words"] for record in records)
     )
     assert ("test_log_diversity", "end") not in row.cells, "null was measured by nobody"
     assert row.cells["best_epoch", "end"].mean == 1.0
