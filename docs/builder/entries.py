@@ -81,7 +81,7 @@ def page(name: str, experiments: list[Experiment]) -> str:
 def split(text: str) -> tuple[str, str, str]:
     """Return the formula of a docstring's prose, the sentence that goes on from it, and the rest."""
     match = re.search(r"\$\$.+?\$\$", text, re.DOTALL)
-    if cell is None:
+    if match is None:
         return "", "", text
     rest = (text[: match.start()] + text[match.end() :]).strip()
     if not rest[:1].islower():
@@ -105,7 +105,7 @@ def example(entry: registry.Entry) -> list[str]:
     """Return the example of the docstring, if there is one, as a block of code."""
     text = inspect.cleandoc(entry.build.__doc__ or "")
     match = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
-    if cell is None:
+    if match is None:
         return []
     return [code("python", "from neft_zoo import SFTTrainer\n\n" + re.sub(r"\n\s*", "\n    ", match[1]))]
 
