@@ -12,6 +12,7 @@ from torch.nn import functional
 from neft_zoo.evaluation import evaluate
 from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
+from neft_zoo.training.hf_internals import prepared_inputs
 
 Measure = Callable[[Any], dict[str, float]]
 # What names of evaluation sets begin with: TRL calls the training set "train".
@@ -28,7 +29,7 @@ def losses(trainer: Any) -> dict[str, float]:
     for name in trainer.eval_dataset:
         total, count = 0.0, 0
         for batch in trainer.get_eval_dataloader(name):
-            batch = trainer._prepare_inputs(batch)
+            batch = prepared_inputs(trainer, batch)
             with torch.no_grad(), trainer.accelerator.autocast():
                 hidden = last_hidden(trainer.model, batch)
                 for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
@@ -76,7 +77,7 @@ def final(
         test=given["eval_dataset"][f"{MEASURED_ON}test"].to_list(),
         options=read_options(options),
     )
-    return dict(_numbers(report))
+    return dict(_numbers(report.to_dict()))
 
 
 # Counts and constants of a report, and what the history has already.

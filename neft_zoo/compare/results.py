@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict
 
-import neft_zoo
+from neft_zoo._version import NUMBERS_SINCE
 from neft_zoo.compare.records import FORMAT, RunRecord
 from neft_zoo.errors import NoiseError
 from neft_zoo.files import replacing
@@ -92,7 +92,7 @@ def check_recipe(folder: Path, known: RunRecord, fingerprint: str, config: Mappi
 def versions() -> dict[str, str]:
     """Return the versions of what determines a run's numbers."""
     libraries = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-    return {"neft_zoo": neft_zoo.__version__, **{name: version(name) for name in libraries}}
+    return {"neft_zoo": NUMBERS_SINCE, **{name: version(name) for name in libraries}}
 
 
 class Surroundings(TypedDict):

@@ -25,6 +25,7 @@ from neft_zoo.compare.measures import MEASURED_ON, final, measure
 from neft_zoo.compare.records import Measurement, RunRecord
 from neft_zoo.config.options import parse, trainer_arguments
 from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.training.hf_internals import name_of_dataset
 from neft_zoo.training.trainers import SFTTrainer
 
 if TYPE_CHECKING:
@@ -69,14 +70,14 @@ class MeasuredTrainer(SFTTrainer):
         self.record, self.tokens, self.measuring, self.measuring_cpu = record, 0, 0.0, 0.0
         super().__init__(*args, **kwargs)
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:  # type: ignore[override]
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Grade evaluation sets as the recipe does, should a control grade otherwise, and sort them by length."""
-        if not rest[-1].startswith(MEASURED_ON):
-            return super()._prepare_dataset(dataset, processing_class, args, *rest)
+        if not name_of_dataset(self, (dataset, *args), kwargs).startswith(MEASURED_ON):
+            return super()._prepare_dataset(dataset, *args, **kwargs)
         own, columns = self.completion_only_loss, set(dataset.column_names or ())
         self.completion_only_loss = {"prompt", "completion"} <= columns if self.graded is None else self.graded
         try:
-            prepared: Any = super()._prepare_dataset(dataset, processing_class, args, *rest)
+            prepared: Any = super()._prepare_dataset(dataset, *args, **kwargs)
         finally:
             self.completion_only_loss = own
         lengths = [len(ids) for ids in prepared["input_ids"]]

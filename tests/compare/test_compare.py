@@ -163,7 +163,7 @@ def test_losses_are_measured_with_the_noise_off(llama, config, records, tokenize
     settings = dict(args=config(per_device_eval_batch_size=8), train_dataset=records, processing_class=tokenizer)
     loud = {"name": "neft_uniform", "alpha": 300}
     noisy = SFTTrainer(llama(attention_dropout=0.3), eval_dataset={"test": eight}, noise=loud, **settings)
-    noisy._attached()
+    noisy.session.attach()
     noisy.model.train()
     found = measure(noisy)
     assert noisy.model.training
