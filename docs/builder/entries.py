@@ -138,12 +138,11 @@ def measured(name: str, experiments: list[Experiment]) -> str:
             by_verdict: dict[str, list[Row]] = {}
             for row in rows:
                 cell = row.cells.get(("test_loss", point))
-                if cell and cell.difference:
-                    by_verdict.setdefault(cell.verdict, []).append(row)
-            for verdict, alike in by_verdict.items():
-                side = {"better": "For", "worse": "Against"}.get(verdict.split()[-1], "Neither")
-                words = verdict.replace(":", ",")
-                speaks[side].append(f"{experiment.title}, test loss {place}, {words}: {_listed(alike, point)}.")
+                if cell and cell.verdict:
+                    by_verdict.setdefault(cell.verdict.word, []).append(row)
+            for word, alike in by_verdict.items():
+                side = {"better": "For", "worse": "Against"}.get(word, "Neither")
+                speaks[side].append(f"{experiment.title}, test loss {place}, {word}: {_listed(alike, point)}.")
         failed = [f"{row.failed} of {len(row.runs)} runs of `{row.label}` failed" for row in rows if row.failed]
         speaks["Against"] += [f"{experiment.title}: {each}." for each in failed]
     if not any(speaks.values()):
