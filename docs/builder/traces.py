@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -15,7 +16,6 @@ from neft_zoo import registry
 from neft_zoo.config import recipe
 from neft_zoo.noise.additive import AdditiveNoise, TokenEdit
 from neft_zoo.noise.batch import Batch
-from neft_zoo.noise.distributions import Rademacher, Uniform
 from neft_zoo.noise.schedules import Schedule
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.loop import attach, model_loss
@@ -118,12 +118,11 @@ def _bound(strategy: Strategy, delta: torch.Tensor, batch: Batch) -> float | Non
     noise = strategy.noise
     if strategy.family == "adversarial" or not isinstance(noise, AdditiveNoise):
         return None
-    if not isinstance(noise.what, Uniform | Rademacher):
+    if math.isinf(noise.what.bound):
         return None
     row = slice(LOOKED_AT, LOOKED_AT + 1)
     at = replace(batch, progress=PROGRESS)
-    size = float(noise.scale(torch.zeros_like(delta), at)[row].max())
-    return size * getattr(noise.what, "rms", 1.0) if isinstance(noise.what, Rademacher) else size
+    return noise.what.bound * float(noise.scale(torch.zeros_like(delta), at)[row].max())
 
 
 def _edited(ids: torch.Tensor, batch: Batch) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import AtLayers, Layers, Noise, TokenEdit
+from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
 from neft_zoo.passes.anatomy import base_model
@@ -154,7 +154,7 @@ class NoiseSession:
             return
         self.hooks = ModelHooks(
             self.model,
-            layers=_layers(self.strategy),
+            layers=self.strategy.layers,
             hidden=self.strategy.objective.hidden,
             read=self._read_call if self.reads_calls else None,
             reference=self.reference,
@@ -258,8 +258,3 @@ class NoiseSession:
     def _prepare(self) -> None:
         counted = self.token_counts is not None or self._count is not None
         self.noise = prepare(self.strategy.noise, self.model, self.counts if counted else None)
-
-
-def _layers(strategy: Strategy) -> Layers | bool:
-    """Return the decoder layers whose inputs are perturbed or compared."""
-    return strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
