@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
@@ -18,6 +17,7 @@ from neft_zoo.passes.chunked_logits import JointLoss, Part, cross_entropy, of_di
 from neft_zoo.passes.divergences import Divergence
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.random_state import RandomState
 from neft_zoo.passes.records import FixedNoise, Pass
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Step:
     accumulation: Accumulation = field(default_factory=KeptGraphs)
     passes: list[Pass] = field(default_factory=list)
     _kept: list[Tensor] = field(default_factory=list)
-    _dropout: list[Tensor] = field(default_factory=list)
+    _random_state: RandomState | None = None
 
     def run(self, noise: Noise | TokenEdit | None, redraw_dropout: bool = False) -> Pass:
         """Run one forward pass; all passes of a step share their dropout masks unless told otherwise."""
@@ -192,12 +192,7 @@ class Step:
 
     def _same_dropout(self) -> None:
         """Let every pass start from the random state that the first one started from."""
-        device = next(self.tap.model.parameters()).device
-        if not self._dropout:
-            self._dropout.append(torch.get_rng_state())
-            if device.type == "cuda":
-                self._dropout.append(torch.cuda.get_rng_state(device))
-            return
-        torch.set_rng_state(self._dropout[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(self._dropout[1], device)
+        if self._random_state is None:
+            self._random_state = RandomState(self.tap.model)
+        else:
+            self._random_state.restore()
