@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,13 @@ from tqdm.auto import tqdm
 
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.subject import Row, Subject
-from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
-from neft_zoo.noise.batch import IGNORED, Batch, step_key
+from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.batch import IGNORED, step_key
 from neft_zoo.passes.anatomy import base_model, find_backbone, find_decoder
 from neft_zoo.passes.chunked_logits import POSITIONS_AT_A_TIME
-from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.lm_head import LanguageHead
-from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.session import NoiseSession
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -58,23 +57,22 @@ def score(
         what: caption of the progress bar.
     """
     found: dict[int, Scores] = {}
-    layers = noise.layers if isinstance(noise, AtLayers) else False
-    tap = ModelHooks(subject.model, layers=layers, reference=[]) if noise is not None else None
+    session = noise_session(subject, noise)
     try:
         total = math.ceil(len(rows) / subject.batch_size)
         shown = tqdm(subject.batches(rows), desc=what, total=total, disable=None if subject.progress else True)
         for chosen, inputs in shown:
-            batch = Batch.from_inputs(inputs, key=step_key(seed, 0, 0), **known_tokens(subject.tokenizer))
-            if isinstance(noise, TokenEdit):
-                inputs = {**inputs, "input_ids": noise.edit(batch)}
-            added = None if isinstance(noise, TokenEdit) else noise
-            with subject.autocast(), tap.open(added, batch) if tap else nullcontext():
-                hidden = last_hidden(subject.model, inputs)
+            with subject.autocast(), session.noisy_pass(inputs, step_key(seed, 0, 0)) as noisy:
+                hidden = last_hidden(subject.model, noisy)
             found |= dict(zip(chosen, _scores(subject, hidden, inputs["labels"]), strict=True))
     finally:
-        if tap is not None:
-            tap.detach()
+        session.detach()
     return [found[i] for i in range(len(rows))]
+
+
+def noise_session(subject: Subject, noise: Noise | TokenEdit | None) -> NoiseSession:
+    """Return a session that adds a noise to a subject's passes, which carry no gradients."""
+    return NoiseSession(subject.model, Strategy(noise), tokenizer=subject.tokenizer, reference=())
 
 
 def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B L D"]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.losses import noise_session, score, summary
 from neft_zoo.evaluation.results import Flips, NoisePoint, ReplacementPoint
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.noise import randomness
@@ -19,7 +19,6 @@ from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.noise.schedules import check_number
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare
-from neft_zoo.passes.special_tokens import known_tokens
 from neft_zoo.registry.entries import entry, make
 
 if TYPE_CHECKING:
@@ -53,8 +52,9 @@ def replacement_curve(
     subject: Subject, rows: Sequence[Row], rates: Sequence[float], seed: int = 0
 ) -> list[ReplacementPoint]:
     """Return the loss for each share of input tokens that are replaced at random."""
-    special = set(known_tokens(subject.tokenizer)["special_ids"])
-    others = tuple(i for i in range(len(subject.tokenizer)) if i not in special)
+    tokens = noise_session(subject, None).tokens
+    reserved = {*tokens["special_ids"], *tokens["media_ids"]}  # a placeholder without an image would fail
+    others = tuple(i for i in range(len(subject.tokenizer)) if i not in reserved)
     curve = []
     for rate in rates:
         scores = score(subject, rows, ReplaceTokens(rate, others), seed, f"replace {rate:g}")
@@ -107,9 +107,9 @@ def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) ->
     embedding = find_embedding(subject.model)
     weight: Any = embedding.weight
     table = embedding(torch.arange(len(weight), device=weight.device)).float()  # some models scale the output
-    flipped, tokens = [], []
+    flipped, tokens, session = [], [], noise_session(subject, None)
     for _, inputs in subject.batches(rows):
-        batch = Batch.from_inputs(inputs, key=step_key(seed, 0, 0), **known_tokens(subject.tokenizer))
+        batch = session.batch(inputs, step_key(seed, 0, 0))
         embeds = embedding(batch.input_ids)
         noisy = (embeds.float() + noise(embeds, batch))[batch.real]
         ids = batch.input_ids[batch.real]

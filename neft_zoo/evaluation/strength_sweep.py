@@ -16,7 +16,7 @@ import neft_zoo
 from neft_zoo.config import recipe
 from neft_zoo.config.options import parse, trainer_arguments
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.losses import noise_session, score, summary
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.subject import Row, Subject, prepare
 from neft_zoo.evaluation.sweep_report import SweepPoint, SweepReport, advice, at_excess
@@ -26,7 +26,6 @@ from neft_zoo.noise.data_dependent import Setup, Unprepared
 from neft_zoo.noise.schedules import Scalar, check_count
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare as prepare_noise
-from neft_zoo.passes.special_tokens import known_tokens
 from neft_zoo.registry.entries import entry, make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.token_counts import count_tokens
@@ -179,8 +178,9 @@ def sweep(
 def snr_db(subject: Subject, rows: Sequence[Row], noise: Any) -> float:
     """Return 20 log10 of embedding rms over noise rms, in decibels, over the real tokens of all rows."""
     embedding, signal, added = find_embedding(subject.model), 0.0, 0.0
+    session = noise_session(subject, None)
     for _, inputs in subject.batches(rows):
-        batch = Batch.from_inputs(inputs, key=step_key(0, 0, 0), **known_tokens(subject.tokenizer))
+        batch = session.batch(inputs, step_key(0, 0, 0))
         embeds = embedding(batch.input_ids).float()
         signal += embeds[batch.real].double().square().sum().item()
         added += noise(embeds, batch)[batch.real].double().square().sum().item()

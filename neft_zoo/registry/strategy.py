@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
+from neft_zoo.noise.additive import AtLayers, Layers, Noise, TokenEdit
 from neft_zoo.noise.schedules import Schedule, schedule_to_dict
 from neft_zoo.objectives.base import Objective
 from neft_zoo.objectives.simple import SinglePass
@@ -43,6 +43,11 @@ class Strategy:
     def clean(self) -> bool:
         """True if a step is the trainer's own and nothing else."""
         return self.noise is None and self.objective == SinglePass()
+
+    @property
+    def layers(self) -> Layers | bool:
+        """Decoder layers whose inputs must be hooked: those that noise enters, or all that the objective compares."""
+        return self.noise.layers if isinstance(self.noise, AtLayers) else self.objective.inputs
 
     @property
     def site(self) -> str:

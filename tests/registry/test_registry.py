@@ -104,6 +104,14 @@ def test_a_strategy_says_where_and_how_it_works(name, site, family, passes):
     assert strategy.clean == (name in ("none", "noisy_tune"))
 
 
+@pytest.mark.parametrize(
+    ("noise", "layers"),
+    [("neft_uniform", False), ("hype", "all"), ({"name": "lat", "layers": [1, -1]}, (1, -1)), ("lnsr", True)],
+)
+def test_a_strategy_says_which_layers_must_be_hooked(noise, layers):
+    assert make(noise).layers == layers
+
+
 def test_a_name_is_registered_once():
     def neft_uniform() -> Strategy:
         return Strategy(None)
