@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 from neft_zoo.config import recipe
 from neft_zoo.config.data import BUILDERS, DataArguments, read_splits
 from neft_zoo.config.names import check_keys
+from neft_zoo.config.noise_flags import with_stock_noise
 from neft_zoo.config.ranges import check_ranges
 from neft_zoo.errors import NoiseError, one_line, shown
 from neft_zoo.registry.entries import make
@@ -103,31 +103,6 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     check_ranges({name: value for config in configs for name, value in vars(config).items()})
     _check_paths(run)
     return run
-
-
-def with_stock_noise(values: Mapping[str, object]) -> dict[str, object]:
-    """Return options in which transformers' own noise is a strategy of the zoo, which a checkpoint records."""
-    options = dict(values)
-    alpha = options.get("neftune_noise_alpha")
-    if alpha is None or options.get("noise") not in (None, False):
-        return options
-    alpha = _number(alpha)
-    check_ranges({"neftune_noise_alpha": alpha})
-    options |= {"neftune_noise_alpha": None, "noise": {"name": "neft_uniform", "alpha": alpha}}
-    warnings.warn(
-        f"neftune_noise_alpha: {shown(alpha)} is run as noise: {{name: neft_uniform, alpha: {shown(alpha)}}}, which "
-        "counts the tokens of a document where transformers counts padding as well.",
-        stacklevel=3,
-    )
-    return options
-
-
-def _number(value: object) -> object:
-    """Return the number in a text, which YAML makes of `1e1`."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def with_precision(values: Mapping[str, object]) -> dict[str, object]:

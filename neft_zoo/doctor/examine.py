@@ -68,7 +68,7 @@ def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model:
             compared = compare(trainer, strategy, alpha, source)
     except NoiseError:
         raise
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except Exception as error:  # four libraries raise what they like
         raise NoiseError(f"the recipe must run with TRL: {one_line(error)}{hint}.") from None
     name = str(model.model_name_or_path)
     return DoctorReport(

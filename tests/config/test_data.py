@@ -2,11 +2,13 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 
 from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
+from neft_zoo.compare.grid import make_grid
 from neft_zoo.config.data import read_splits
 from neft_zoo.config.options import load_options
 from neft_zoo.config.ranges import RANGES
@@ -71,11 +73,17 @@ def test_a_number_that_cannot_be_meant_is_refused(name, value):
         load_options("base", model_name_or_path="a/b", dataset_name="a/b", noise="none", **{name: value})
 
 
-def test_stock_noise_without_a_strategy_is_run_as_one():
+def test_stock_noise_without_a_strategy_is_run_as_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     options = dict(model_name_or_path="a/b", dataset_name="a/b", noise=None, output_dir="out")
     with pytest.warns(UserWarning, match="neftune_noise_alpha: 5 is run as noise: {name: neft_uniform, alpha: 5}"):
         run = load_options("base", neftune_noise_alpha=5, **options)
     assert run.training.noise == {"name": "neft_uniform", "alpha": 5} and run.training.neftune_noise_alpha is None
+    Path("stock.yaml").write_text("extends: base\nnoise: null\nneftune_noise_alpha: 5\n")
+    with pytest.warns(UserWarning, match="is run as noise"):
+        grid = make_grid("stock.yaml")
+    assert [row.noise["name"] for row in grid.rows] == ["none", "neft_uniform"] and grid.rows[1].noise["alpha"] == 5
+    assert "neftune_noise_alpha" not in grid.config
     with pytest.raises(NoiseError, match="neftune_noise_alpha must be a finite number > 0, got -1"):
         load_options("base", neftune_noise_alpha=-1, **options)
     with pytest.raises(NoiseError, match="must be unset when noise is given"):
