@@ -86,11 +86,11 @@ def gradient_of(trainer: Trainer) -> Gradient:
     engine = read(read(trainer.accelerator, "deepspeed_engine_wrapped", "accelerate"), "engine", "accelerate")
     scale = read(engine, "scale", "deepspeed")
 
-    def gradient(value: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    def gradient(value: Tensor, inputs: list[Tensor], retain_graph: bool = False) -> tuple[Tensor, ...]:
         reduces = read(engine, "enable_backward_allreduce", "deepspeed")
         engine.enable_backward_allreduce = False
         try:
-            return torch.autograd.grad(scale(value), inputs)
+            return torch.autograd.grad(scale(value), inputs, retain_graph=retain_graph)
         finally:
             engine.enable_backward_allreduce = reduces
 
@@ -98,11 +98,11 @@ def gradient_of(trainer: Trainer) -> Gradient:
 
 
 def _scaled_gradient(
-    scaler: GradScaler, value: Tensor, inputs: list[Tensor], **how: bool
+    scaler: GradScaler, value: Tensor, inputs: list[Tensor], retain_graph: bool = False, allow_unused: bool = False
 ) -> tuple[Tensor | None, ...]:
     """Return gradients that were scaled on their way, so that fp16 does not lose small ones."""
     scale = scaler.get_scale()
-    gradients = torch.autograd.grad(value * scale, inputs, **how)
+    gradients = torch.autograd.grad(value * scale, inputs, retain_graph=retain_graph, allow_unused=allow_unused)
     return tuple(None if gradient is None else gradient / scale for gradient in gradients)
 
 
