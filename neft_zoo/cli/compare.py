@@ -8,6 +8,7 @@ from typing import Any
 
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import check_folder
 
 EXAMPLE = """
 neft-zoo compare quickstart --strategies 'neft_*' --seeds 5
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> None:
         raise NoiseError(f"jobs must not be given with --ray, which does as many runs as fit, got {options.jobs}.")
     if options.jobs < 1:
         raise NoiseError(f"jobs must be a whole number >= 1, got {options.jobs}.")
+    check_folder("output", options.output)
     strategies, controls = _names(options.strategies), _names(options.controls)
     shared = (options.compute_matched, options.train_records, _mapping(options.evaluate))
     grids = [

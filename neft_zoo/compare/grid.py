@@ -15,6 +15,7 @@ import yaml
 
 from neft_zoo import registry
 from neft_zoo.config import recipe
+from neft_zoo.config.noise_flags import with_stock_noise
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import read_options
 from neft_zoo.noise.schedules import check_count
@@ -151,11 +152,12 @@ def make_grid(
     if evaluation is not None:
         read_options(evaluation)
     loaded = recipe.load(name)
-    own = loaded.values.get("noise") or "none"
+    values = with_stock_noise(loaded.values)
+    own = values.get("noise") or "none"
     chosen = _select(strategies) if strategies else ([own] if isinstance(own, str) else [dict(own)])
     rows = [row_of("none"), *_with_settings(chosen, settings), *(_control(item, loaded) for item in controls)]
     unique = {row.key: row for row in rows}
-    config = {key: value for key, value in loaded.values.items() if key not in NOT_OURS}
+    config = {key: value for key, value in values.items() if key not in NOT_OURS}
     rows, numbers = list(unique.values()), list(range(seeds))
     return Grid(Path(name).stem, config, rows, numbers, compute_matched, train_records, evaluation)
 
