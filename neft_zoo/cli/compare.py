@@ -19,6 +19,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--set", action="append", default=[], metavar="STRATEGY.ARGUMENT=VALUES", dest="settings")
     command.add_argument("--controls", default="", help="control recipes with commas, such as label_smoothing")
     command.add_argument("--compute-matched", action="store_true", help="train k-pass strategies for 1/k of the steps")
+    command.add_argument("--lengths", default="", help="plain training for fractions of the steps too: 1/4,1/2,1")
     command.add_argument("--train_records", type=int, metavar="N", help="each seed draws N training records")
     command.add_argument(
         "--evaluate", nargs="?", const="", metavar="OPTIONS", help="evaluate every run; 'answers: 32, records: 128'"
@@ -58,7 +59,7 @@ def compare(options: argparse.Namespace) -> None:
     if options.jobs < 1:
         raise NoiseError(f"jobs must be a whole number >= 1, got {options.jobs}.")
     strategies, controls = _names(options.strategies), _names(options.controls)
-    shared = (options.compute_matched, options.train_records, _mapping(options.evaluate))
+    shared = (options.compute_matched, options.train_records, _mapping(options.evaluate), _names(options.lengths))
     grids = [
         make_grid(name, strategies, options.seeds, options.settings, controls, *shared) for name in options.recipes
     ]

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from neft_zoo.compare import processes, results
-from neft_zoo.compare.grid import Grid, Row, digest, fingerprint
+from neft_zoo.compare.fingerprint import digest, fingerprint
+from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.records import Measurement, RecipeId, RunRecord
+from neft_zoo.compare.rows import Row
 from neft_zoo.compare.worker import Task, check_count_of_records, work
 from neft_zoo.config.data import read_splits
 from neft_zoo.config.options import Arguments, parse
@@ -71,7 +73,7 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
     surroundings, versions = results.surroundings(), results.versions()
     made = []
     for row, seed in grid.runs():
-        share = 1 / row.passes if grid.compute_matched else 1.0
+        share = float(row.length) / (row.passes if grid.compute_matched else 1)
         record = RunRecord(
             key=digest([recipe_hash, row.key, seed, share, versions]),
             recipe=RecipeId(grid.recipe, recipe_hash),

@@ -17,7 +17,8 @@ from neft_zoo import SFTTrainer, registry
 from neft_zoo.cli.main import main
 from neft_zoo.compare import results
 from neft_zoo.compare import worker as training
-from neft_zoo.compare.grid import fingerprint, make_grid
+from neft_zoo.compare.fingerprint import fingerprint
+from neft_zoo.compare.grid import make_grid
 from neft_zoo.compare.measures import measure
 from neft_zoo.compare.progress import left_text
 from neft_zoo.compare.runner import tasks
