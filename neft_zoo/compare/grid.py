@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
+from neft_zoo.compare.metrics import read_margins
 from neft_zoo.compare.rows import (
     NOT_OURS,
     Row,
@@ -36,6 +37,7 @@ class Grid:
         compute_matched: whether a strategy of k passes trains for 1/k of the steps.
         train_records: how many training records each seed draws; None for all.
         evaluation: options of the evaluation at the end of every run; None for none.
+        margins: differences without practical meaning that the recipe states, by metric; no number depends on them.
     """
 
     recipe: str
@@ -45,6 +47,7 @@ class Grid:
     compute_matched: bool = False
     train_records: int | None = None
     evaluation: dict[str, object] | None = None
+    margins: dict[str, float] = field(default_factory=dict)
 
     @property
     def graded(self) -> bool | None:
@@ -115,4 +118,5 @@ def make_grid(
     unique = {row.key: row for row in rows}
     config = {key: value for key, value in loaded.values.items() if key not in NOT_OURS}
     rows, numbers = list(unique.values()), list(range(seeds))
-    return Grid(Path(name).stem, config, rows, numbers, compute_matched, train_records, evaluation)
+    margins = read_margins(loaded.margins)
+    return Grid(Path(name).stem, config, rows, numbers, compute_matched, train_records, evaluation, margins)

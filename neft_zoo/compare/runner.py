@@ -89,6 +89,7 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
             config=settings,
             history=[],
             versions=versions,
+            margins=grid.margins or None,
             **surroundings,
         )
         path = results.path_of(folder, row.name, row.key, seed)

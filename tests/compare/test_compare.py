@@ -342,7 +342,7 @@ def test_the_key_follows_contents_not_paths(tmp_path):
         (["--controls", "lora_dropout"], "control 'lora_dropout' needs use_peft: true in the recipe"),
         (
             ["--controls", "weight_decay", "--set", "weight_decay.weight_decay=0.0"],
-            "controls must change an option of the recipe, got 'weight_decay': the recipe has weight_decay 0.0 already",
+            "controls must change an option of the recipe, got 'weight_decay': the recipe has weight_decay 0.0",
         ),
         (["--lengths", "1/2,2"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got '2'"),
         (["--lengths", "half"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got 'half'"),
