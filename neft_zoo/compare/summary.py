@@ -46,13 +46,15 @@ def summarize(
     for column, frame in _frames(rows).items():
         if included(*column):
             _fill(column, frame, rows)
-    margins = first.margins or {}
-    for metric_name in {name for row in rows for name, _ in row.cells}:
-        _judge(metric_name, rows, margins.get(metric_name, metric(metric_name).margin))
+    experiment = Experiment(
+        name or first.recipe.name, rows, first.config, [*_notes(rows), *notes], first.margins or {}
+    )
+    for each in {name for row in rows for name, _ in row.cells}:
+        _judge(each, rows, experiment.margin(each))
     for row in rows:
         row.compute = _ratio(row, rows[0], lambda record: record.passes * (record.tokens or 0))
         row.time = _ratio(row, rows[0], lambda record: record.wall_s or 0.0)
-    return Experiment(name or first.recipe.name, rows, first.config, [*_notes(rows), *notes])
+    return experiment
 
 
 def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
