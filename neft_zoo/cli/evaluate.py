@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.options import PARTS, Options
+from neft_zoo.evaluation.options import PARTS, SIDE_EFFECTS, Options
 from neft_zoo.files import check_folder
 
 if TYPE_CHECKING:
@@ -21,10 +21,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="folder of a model, a run or an adapter, or a name on the hub")
     parser.add_argument("--config", required=True, help="recipe it was trained with: data, splits, tokenization")
     parser.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
-    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure (%(default)s)")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help=f"what to measure (%(default)s); also {', '.join(SIDE_EFFECTS)}"
+    )
+    parser.add_argument("--before", help="model before fine-tuning, for forgetting (the one the recipe starts from)")
+    for name in ("unrelated_records", "safety_prompts", "instruction_prompts"):
+        default = getattr(plain, name)
+        parser.add_argument(f"--{name}", type=_count, default=default, help=HELP[name])
     parser.add_argument("--records", type=_count, default=plain.records, help="records a split, or all (%(default)s)")
     parser.add_argument("--answers", type=_count, default=plain.answers, help="answers a split, or all (%(default)s)")
-    for name in ("max_new_tokens", "min_new_tokens", "repetition_penalty", "words", "noise", "seed"):
+    for name in (
+        "max_new_tokens",
+        "min_new_tokens",
+        "repetition_penalty",
+        "words",
+        "noise",
+        "seed",
+        "instruction_tokens",
+    ):
         default = getattr(plain, name)
         kind = int if default is None else type(default)
         parser.add_argument(f"--{name}", type=kind, default=default, help=HELP[name])
@@ -44,7 +58,11 @@ HELP = {
     "repetition_penalty": "of the answers; the NEFTune paper's is 1.2 (%(default)s)",
     "words": "word count of repetition and diversity (50, or nothing where all answers are shorter)",
     "noise": "strategy of the noise curve (%(default)s)",
-    "seed": "of replaced tokens and noise (%(default)s)",
+    "seed": "of replaced tokens, noise and changed prompts (%(default)s)",
+    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
+    "safety_prompts": "prompts of XSTest, or all (all)",
+    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
+    "instruction_tokens": "longest answer to one of IFEval's (%(default)s)",
 }
 
 
@@ -68,7 +86,14 @@ def run(chosen: argparse.Namespace) -> None:
         require_matplotlib()  # before anything is computed
     tasks = [task for task in chosen.tasks.split(",") if task]
     with quiet():
-        report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
+        report = evaluate(
+            chosen.model,
+            chosen.config,
+            options=options,
+            tasks=tasks,
+            task_folder=chosen.task_folder,
+            before=chosen.before,
+        )
     _check_words(report, chosen.words)
     show(report)
     print(*[save(report, output), *([] if chosen.no_plots else draw(report, output))], sep="\n")
