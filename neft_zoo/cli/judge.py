@@ -81,7 +81,8 @@ def generate(options: argparse.Namespace) -> None:
 def judge(options: argparse.Namespace) -> None:
     """Judge, or read what was judged; write report and annotations and print the table."""
     _check(options)
-    from neft_zoo.judging.length_control import read_published, require_optimizer
+    from neft_zoo.judging.length_control import read_published
+    from neft_zoo.judging.logistic import require_optimizer
     from neft_zoo.judging.pairs import match, sample
     from neft_zoo.judging.winrate import JudgedBy
 

@@ -11,7 +11,7 @@ Z = 1.959964  # 95 %
 RESAMPLES = 2000
 
 
-def wilson(share: float, count: int) -> list[float]:
+def wilson(share: float, count: float) -> list[float]:
     """Return Wilson's interval of a share of `count` values in [0, 1]; unless all are 0 or 1 it is too wide.
 
     Unlike share and standard error it stays inside 0 to 1 and has a width where all values agree.
@@ -19,7 +19,7 @@ def wilson(share: float, count: int) -> list[float]:
     shrink = 1 + Z**2 / count
     center = (share + Z**2 / (2 * count)) / shrink
     half = Z / shrink * math.sqrt(max(share * (1 - share), 0.0) / count + Z**2 / (4 * count**2))
-    return [max(0.0, center - half), min(1.0, center + half)]
+    return [min(share, center - half), max(share, center + half)]  # rounding may leave a share of 0 or 1 outside
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> list[float]:
@@ -32,7 +32,7 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> list[float]:
     mean, spread = float(array.mean()), float(array.var(ddof=1)) if len(array) > 1 else 0.0
     largest = mean * (1 - mean)
     effective = len(array) if not spread else max(len(array), len(array) * largest / spread)
-    return wilson(mean, effective) if len(array) > 1 else [0.0, 1.0]  # type: ignore[arg-type]
+    return wilson(mean, effective) if len(array) > 1 else [0.0, 1.0]
 
 
 def cluster_interval(clusters: Sequence[Sequence[bool]], seed: int = 0) -> list[float]:
