@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.options import PARTS, Options
+from neft_zoo.evaluation.options import PARTS, SIDE_EFFECTS, Options
 from neft_zoo.files import check_folder
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ neft-zoo evaluate runs/quickstart --config quickstart --parts losses
 def add_to(commands: Commands) -> None:
     """Add the command to the command line's."""
     plain = Options()
+<<<<<<< HEAD
     summary = "measure a model with the noise off: losses, answers, robustness"
     command = add_command(commands, "evaluate", run, summary, EXAMPLE)
     command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a name on the hub")
@@ -40,6 +41,29 @@ def add_to(commands: Commands) -> None:
     group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
     group = command.add_argument_group("Constants")
     for name, text in HELP.items():
+=======
+    parser.add_argument("model", help="folder of a model, a run or an adapter, or a name on the hub")
+    parser.add_argument("--config", required=True, help="recipe it was trained with: data, splits, tokenization")
+    parser.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help=f"what to measure (%(default)s); also {', '.join(SIDE_EFFECTS)}"
+    )
+    parser.add_argument("--before", help="model before fine-tuning, for forgetting (the one the recipe starts from)")
+    for name in ("unrelated_records", "safety_prompts", "instruction_prompts"):
+        default = getattr(plain, name)
+        parser.add_argument(f"--{name}", type=_count, default=default, help=HELP[name])
+    parser.add_argument("--records", type=_count, default=plain.records, help="records a split, or all (%(default)s)")
+    parser.add_argument("--answers", type=_count, default=plain.answers, help="answers a split, or all (%(default)s)")
+    for name in (
+        "max_new_tokens",
+        "min_new_tokens",
+        "repetition_penalty",
+        "words",
+        "noise",
+        "seed",
+        "instruction_tokens",
+    ):
+>>>>>>> eval
         default = getattr(plain, name)
         kind = int if default is None else type(default)
         group.add_argument(f"--{name}", type=kind, default=default, metavar=METAVARS[kind], help=text)
@@ -59,7 +83,11 @@ HELP = {
     "repetition_penalty": "of the answers; the NEFTune paper's is 1.2 (%(default)s)",
     "words": "word count of repetition and diversity (50, or nothing where all answers are shorter)",
     "noise": "strategy of the noise curve (%(default)s)",
-    "seed": "of replaced tokens and noise (%(default)s)",
+    "seed": "of replaced tokens, noise and changed prompts (%(default)s)",
+    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
+    "safety_prompts": "prompts of XSTest, or all (all)",
+    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
+    "instruction_tokens": "longest answer to one of IFEval's (%(default)s)",
 }
 
 
@@ -81,7 +109,14 @@ def run(chosen: argparse.Namespace) -> None:
 
     tasks = [task for task in chosen.tasks.split(",") if task]
     with quiet():
-        report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
+        report = evaluate(
+            chosen.model,
+            chosen.config,
+            options=options,
+            tasks=tasks,
+            task_folder=chosen.task_folder,
+            before=chosen.before,
+        )
     _check_words(report, chosen.words)
     show(report)
     print(*[save(report, output), *([] if chosen.no_plots else draw(report, output))], sep="\n")
