@@ -24,46 +24,21 @@ neft-zoo evaluate runs/quickstart --config quickstart --parts losses
 def add_to(commands: Commands) -> None:
     """Add the command to the command line's."""
     plain = Options()
-<<<<<<< HEAD
     summary = "measure a model with the noise off: losses, answers, robustness"
     command = add_command(commands, "evaluate", run, summary, EXAMPLE)
     command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a name on the hub")
     command.add_argument("--config", required=True, metavar="RECIPE", help="data, splits and tokenization")
     group = command.add_argument_group("What is measured")
-    group.add_argument("--parts", default=",".join(PARTS), help="with commas (%(default)s)")
     group.add_argument(
-        "--records", type=_count, default=plain.records, metavar="INT", help="records a split, or all (%(default)s)"
+        "--parts", default=",".join(PARTS), help=f"with commas (%(default)s); also {', '.join(SIDE_EFFECTS)}"
     )
-    group.add_argument(
-        "--answers", type=_count, default=plain.answers, metavar="INT", help="answers a split, or all (%(default)s)"
-    )
+    group.add_argument("--before", metavar="MODEL", help="before fine-tuning, for forgetting (the recipe's)")
+    for name, text in COUNTS.items():
+        group.add_argument(f"--{name}", type=_count, default=getattr(plain, name), metavar="INT", help=text)
     group.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
     group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
     group = command.add_argument_group("Constants")
-    for name, text in HELP.items():
-=======
-    parser.add_argument("model", help="folder of a model, a run or an adapter, or a name on the hub")
-    parser.add_argument("--config", required=True, help="recipe it was trained with: data, splits, tokenization")
-    parser.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
-    parser.add_argument(
-        "--parts", default=",".join(PARTS), help=f"what to measure (%(default)s); also {', '.join(SIDE_EFFECTS)}"
-    )
-    parser.add_argument("--before", help="model before fine-tuning, for forgetting (the one the recipe starts from)")
-    for name in ("unrelated_records", "safety_prompts", "instruction_prompts"):
-        default = getattr(plain, name)
-        parser.add_argument(f"--{name}", type=_count, default=default, help=HELP[name])
-    parser.add_argument("--records", type=_count, default=plain.records, help="records a split, or all (%(default)s)")
-    parser.add_argument("--answers", type=_count, default=plain.answers, help="answers a split, or all (%(default)s)")
-    for name in (
-        "max_new_tokens",
-        "min_new_tokens",
-        "repetition_penalty",
-        "words",
-        "noise",
-        "seed",
-        "instruction_tokens",
-    ):
->>>>>>> eval
+    for name, text in CONSTANTS.items():
         default = getattr(plain, name)
         kind = int if default is None else type(default)
         group.add_argument(f"--{name}", type=kind, default=default, metavar=METAVARS[kind], help=text)
@@ -77,16 +52,20 @@ def _count(text: str) -> int | None:
 
 
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME"}
-HELP = {
+COUNTS = {
+    "records": "records a split, or all (%(default)s)",
+    "answers": "answers a split, or all (%(default)s)",
+    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
+    "safety_prompts": "prompts of XSTest, or all (all)",
+    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
+}
+CONSTANTS = {
     "max_new_tokens": "longest answer in tokens (%(default)s)",
     "min_new_tokens": "shortest answer where the end is blocked (%(default)s)",
     "repetition_penalty": "of the answers; the NEFTune paper's is 1.2 (%(default)s)",
     "words": "word count of repetition and diversity (50, or nothing where all answers are shorter)",
     "noise": "strategy of the noise curve (%(default)s)",
     "seed": "of replaced tokens, noise and changed prompts (%(default)s)",
-    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
-    "safety_prompts": "prompts of XSTest, or all (all)",
-    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
     "instruction_tokens": "longest answer to one of IFEval's (%(default)s)",
 }
 
@@ -95,9 +74,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Evaluate, write report and plots, and print the table and their paths."""
     options = Options(
         parts=tuple(part for part in chosen.parts.split(",") if part),
-        records=chosen.records,
-        answers=chosen.answers,
-        **{name: getattr(chosen, name) for name in HELP},
+        **{name: getattr(chosen, name) for name in (*COUNTS, *CONSTANTS)},
     )
     output = chosen.output or Path(chosen.model).expanduser() / "evaluation"
     if chosen.output is None and not Path(chosen.model).expanduser().is_dir():

@@ -65,10 +65,6 @@ def run(options: argparse.Namespace) -> None:
     """Judge, or read what was judged; write report and annotations and print the table."""
     _check(options)
     from neft_zoo.judging.length_control import read_published
-<<<<<<< HEAD
-=======
-    from neft_zoo.judging.logistic import require_optimizer
->>>>>>> eval
     from neft_zoo.judging.pairs import match, sample
     from neft_zoo.judging.winrate import JudgedBy
 

@@ -107,9 +107,10 @@ def make_grid(
         read_options(evaluation)
     loaded = recipe.load(name)
     values = with_stock_noise(loaded.values)
-    own = values.get("noise") or "none"
-    chosen = select(strategies) if strategies else ([own] if isinstance(own, str) else [dict(own)])
-    names = [*(item if isinstance(item, str) else item["name"] for item in chosen), *(Path(c).stem for c in controls)]
+    own = cast("str | Mapping[str, object]", values.get("noise") or "none")
+    chosen: Sequence[str | Mapping[str, object]] = select(strategies) if strategies else [own]
+    names = [item if isinstance(item, str) else str(item["name"]) for item in chosen]
+    names += [Path(control).stem for control in controls]
     read = [read_setting(text, names) for text in settings]
     rows = [row_of("none"), *rows_of(chosen, read)]
     fractions = {read_length(text) for text in lengths}

@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import neft_zoo
-<<<<<<< HEAD
-from neft_zoo.config.options import RunOptions
-=======
 from neft_zoo.config import recipe
-from neft_zoo.config.options import Arguments
->>>>>>> eval
+from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
 from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, read_recipe

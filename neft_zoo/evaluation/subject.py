@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,15 +13,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from neft_zoo.config.data import alpaca_record, is_instruction
-<<<<<<< HEAD
 from neft_zoo.config.measuring import EVALUATION, LAYOUT, NOISE, OUTPUT, RECOMPUTATION, replaced
 from neft_zoo.errors import NoiseError, as_sentence
-from neft_zoo.evaluation.records import Record
-=======
-from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.records import Record, exchange, prompt_tokens
 from neft_zoo.noise.batch import IGNORED
->>>>>>> eval
 from neft_zoo.training.trainers import SFTTrainer
 
 if TYPE_CHECKING:
