@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -237,15 +237,3 @@ def with_stock_noise(embeds: Tensor, alpha: float) -> Tensor:
 
     module = argparse.Namespace(training=True, neftune_noise_alpha=alpha)
     return read(neftune, "neftune_post_forward_hook", "transformers")(module, None, embeds)
-
-
-# Python 3.10 to 3.13: argparse documents no way to ask a parser for its options, which near names and types need.
-# https://github.com/python/cpython/blob/v3.13.0/Lib/argparse.py
-def options_of(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
-    """Return the options and arguments of a parser."""
-    return read(parser, "_actions", "python")
-
-
-def flags_of(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
-    """Return the options of a parser by their spellings, such as `--learning_rate`."""
-    return read(parser, "_option_string_actions", "python")
