@@ -122,7 +122,11 @@ bench-gpu: setup  ## the same on CUDA: the kernel, a step, the divergence
 wheel: setup  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
+release: setup  ## build, check and try out sdist and wheel, each in an empty environment; publishes nothing
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt twine check-wheel-contents
+	$(BIN)/python tools/release.py
+
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) $(OLDEST) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench bench-gpu wheel clean
+.PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve matrix nightly mutants mistakes check compare-hook bench bench-gpu wheel release clean

@@ -8,6 +8,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 NARROWEST = 20  # columns that the last one is never wrapped below
 
@@ -35,14 +36,12 @@ def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> No
         rows: the headings, then the lines; every row has a cell for each column.
         numbers: the columns, from 0, that are aligned at their right.
     """
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        Console = None
-    if Console is None or not sys.stdout.isatty():
+    if not sys.stdout.isatty() or find_spec("rich") is None:
         print(plain_table(rows, numbers))
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table()
     for index, heading in enumerate(rows[0]):
         table.add_column(heading, justify="right" if index in numbers else "left")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from markupsafe import Markup
+
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
+from neft_zoo.compare.formats import interval_text
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference
+from neft_zoo.compare.summary import difference
 
 from . import sweep
 from .claims import CLAIMS, Claim
-from .metrics import metric
-from .outcomes import POINTS, STEPS, Experiment, Row, difference
-from .tables import number, table, whole
+from .tables import table, unbroken
 
 ALPHA = 5.0  # the paper's most frequent choice and the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
@@ -41,7 +46,7 @@ class Judgement:
 
     status: str
     why: str
-    found: dict[str, Difference] = field(default_factory=dict)
+    differences: dict[When, Difference] = field(default_factory=dict)
 
 
 def page(experiments: list[Experiment]) -> str:
@@ -58,8 +63,8 @@ def page(experiments: list[Experiment]) -> str:
         shown = f"Here: {metric(claim.name).label}{f', {unit}' if unit else ''}.{margin}"
         parts += [f"## {claim.title}", f"In the paper: {claim.source}. {shown}"]
         parts += [sweep.figures(experiments)] if claim.gaussian else []
-        found = [detail(claim, each) for each in chosen(experiments)]
-        parts += [line for line in found if line] or ["Not run."]
+        details = [detail(claim, each) for each in chosen(experiments)]
+        parts += [line for line in details if line] or ["Not run."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -73,33 +78,33 @@ def summary(experiments: list[Experiment], intervals: bool = True) -> str:
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
     lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
-    return table(("finding", *(each.dataset for each in used)), lines)
+    return table(("finding", *(each.name for each in used)), lines)
 
 
-def _told(status: str) -> str:
+def _marked(status: str) -> Markup:
     kind = {YES: "yes", NO: "no"}.get(status, "unknown")
-    return f'<span class="outcome {kind}">{status}</span>'
+    return Markup('<span class="outcome {}">{}</span>').format(kind, status)
 
 
 def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
-    digits, found = metric(claim.name).digits, judgement.found if intervals else {}
-    lines = [f"{point} {_interval(each, digits)}" for point, each in found.items()]
-    return "<br>".join([_told(judgement.status), *(f"<small>{line}</small>" for line in lines)])
+    digits, shown = metric(claim.name).digits, judgement.differences if intervals else {}
+    lines = [f"{point} {_interval(each, digits)}" for point, each in shown.items()]
+    return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 
 def compared(claim: Claim, row: Row, experiment: Experiment) -> Row | None:
-    """Return what a row is compared with."""
+    """Return the row that a row is compared with."""
     if not claim.gaussian:
-        return experiment.rows[0]
+        return experiment.none
     return experiment.find("neft_gaussian", alpha=row.arguments["alpha"], match_rms=True)
 
 
-def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[str, Difference]:
+def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[When, Difference]:
     """Return the paired difference at every point that was measured."""
     other = compared(claim, row, experiment)
-    points = ("end",) if claim.end_only else POINTS
-    found = {} if other is None else {point: difference(row, other, claim.name, point) for point in points}
-    return {point: each for point, each in found.items() if each.mean is not None}
+    points: list[When] = ["end"] if claim.end_only else [*POINTS]
+    paired = {} if other is None else {point: difference(row, other, claim.name, point) for point in points}
+    return {point: each for point, each in paired.items() if each.mean is not None}
 
 
 def judge(claim: Claim, experiment: Experiment) -> Judgement:
@@ -109,32 +114,32 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
         return Judgement(MISSING, f"no run of neft_uniform at alpha {ALPHA:g}")
     if claim.gaussian and compared(claim, row, experiment) is None:
         return Judgement(MISSING, "no run of Gaussian noise of equal energy")
-    found = differences(claim, row, experiment)
-    if not found:
+    paired = differences(claim, row, experiment)
+    if not paired:
         return Judgement(UNKNOWN, f"{metric(claim.name).label} was not measured")
-    pairs = min(len(each.values) for each in found.values())
+    pairs = min(len(each.values) for each in paired.values())
     if pairs < SEEDS:
         return Judgement(UNKNOWN, f"{pairs} pairs of seeds, {SEEDS} are needed")
     if missing := claim.needs(experiment):
-        return Judgement(UNKNOWN, missing, found)
-    holds = {point: lies(claim, each) for point, each in found.items()}
-    told = "; ".join(f"{POINTS[point]} {_words(each)}" for point, each in holds.items())
-    told += "" if "best" in found else f"; {claim.end_only or 'measured at the end only'}"
+        return Judgement(UNKNOWN, missing, paired)
+    holds = {point: lies(claim, each) for point, each in paired.items()}
+    why = "; ".join(f"{POINTS[point]} {_words(each)}" for point, each in holds.items())
+    why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
     if claim.side == "same" and None in holds.values():
-        return Judgement(UNKNOWN, told, found)
-    return Judgement(YES if all(holds.values()) else NO, told, found)
+        return Judgement(UNKNOWN, why, paired)
+    return Judgement(YES if all(holds.values()) else NO, why, paired)
 
 
-def lies(claim: Claim, found: Difference) -> bool | None:
+def lies(claim: Claim, paired: Difference) -> bool | None:
     """Return whether an interval lies where the paper has it; None if it is too wide to say."""
-    assert found.low is not None and found.high is not None
+    assert paired.low is not None and paired.high is not None
     if claim.side == "up":
-        return found.low > 0
+        return paired.low > 0
     if claim.side == "down":
-        return found.high < 0
-    if -claim.margin <= found.low and found.high <= claim.margin:
+        return paired.high < 0
+    if -claim.margin <= paired.low and paired.high <= claim.margin:
         return True
-    return False if found.low > claim.margin or found.high < -claim.margin else None
+    return False if paired.low > claim.margin or paired.high < -claim.margin else None
 
 
 def _words(holds: bool | None) -> str:
@@ -143,26 +148,24 @@ def _words(holds: bool | None) -> str:
 
 def detail(claim: Claim, experiment: Experiment) -> str:
     """Return outcome and intervals of a claim in an experiment, for every alpha that was run."""
-    judgement, points = judge(claim, experiment), [p for p in POINTS if (claim.name, p) in experiment.metrics]
+    judgement, points = judge(claim, experiment), [p for p in POINTS if (claim.name, p) in experiment.columns]
     points = points[:1] if claim.end_only else points
     lines, digits = [], metric(claim.name).digits
     for row in experiment.rows:
         if row.entry != "neft_uniform":
             continue
-        other, found = compared(claim, row, experiment), differences(claim, row, experiment)
-        cells = [_interval(found.get(point), digits) for point in points]
-        if other is not None and found:
+        other, paired = compared(claim, row, experiment), differences(claim, row, experiment)
+        cells = [_interval(paired.get(point), digits) for point in points]
+        if other is not None and paired:
             lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
-    head = f"**{experiment.dataset}**: {_told(judgement.status)} ({judgement.why})."
+    head = f"**{experiment.name}**: {_marked(judgement.status)} ({judgement.why})."
     return "\n\n".join(
         [head, table(("row", "less", *(POINTS[point] for point in points)), lines)] if lines else [head]
     )
 
 
-def _interval(found: Difference | None, digits: int) -> str:
-    if found is None or found.mean is None:
+def _interval(paired: Difference | None, digits: int) -> str:
+    if paired is None or paired.mean is None:
         return "-"
-    if found.low is None:
-        return f"{number(found.mean, digits, sign=True)}, one seed"
-    mean, low, high = (number(value, digits, sign=True) for value in (found.mean, found.low, found.high))
-    return whole(f"{mean} [{low}, {high}]")
+    text = interval_text(paired, digits)
+    return text if paired.low is None else unbroken(text)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 
 from neft_zoo import registry
+from neft_zoo.compare.plots import INK, new, style, svg
 from neft_zoo.noise.batch import Batch
 
-from .figures import INK, new, style, svg
 from .traces import documents, model
 
 TOKENS, FEATURES, ROW = 12, 40, -1
@@ -26,9 +26,9 @@ def picture() -> str:
     one = {name: values[ROW:, :TOKENS] for name, values in inputs.items()}
     batch = Batch.from_inputs(one, key=1, progress=0.5, **known)
     embeds = model().get_input_embeddings()(one["input_ids"]).detach()
-    whole = replace(batch, lengths=torch.full_like(batch.lengths, inputs["input_ids"].shape[1]))
+    document = replace(batch, lengths=torch.full_like(batch.lengths, inputs["input_ids"].shape[1]))
     noise = registry.make("neft_uniform").noise
-    delta = noise(embeds, whole)  # type: ignore[operator, misc]
+    delta = noise(embeds, document)  # type: ignore[operator, misc]
     limit = 2.5 * embeds.std().item()
     panels = [
         _panel(values, limit, *words) for values, words in zip((embeds, delta, embeds + delta), WORDS, strict=True)

@@ -17,14 +17,14 @@ SCALES = {ByLength: ("length", "alpha"), Fixed: ("fixed", "size"), Relative: ("r
 
 def strategies() -> list[dict[str, Any]]:
     """Return every entry whose noise has a closed form, once more for each of its switches."""
-    found = []
+    entries = []
     for name in registry.builtin_names():
         switches = [key for key, value in registry.make(name).arguments.items() if isinstance(value, bool)]
         for changed in ({}, *({key: not registry.make(name).arguments[key]} for key in switches)):
-            if told := describe(registry.make(name, **changed)):
+            if described := describe(registry.make(name, **changed)):
                 label = " ".join([name, *(f"{key}: {str(value).lower()}" for key, value in changed.items())])
-                found.append({"label": label, "name": name, "changed": changed, **told})
-    return found
+                entries.append({"label": label, "name": name, "changed": changed, **described})
+    return entries
 
 
 def describe(strategy: Strategy) -> dict[str, Any] | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.files import check_folder, make_folder, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,32 +27,21 @@ def run(options: argparse.Namespace) -> None:
     """Sweep, write numbers and plot, and print the table and what it recommends."""
     noise = read_noise(options.noise)
     output = options.output or Path("runs/alpha") / Path(options.recipe).stem
-    if output.exists() and not output.is_dir():
-        raise NoiseError(f"output must be a folder, got {output}.")
-    from neft_zoo.evaluation import strength_sweep as alpha
-    from neft_zoo.evaluation.plots import require
-    from neft_zoo.evaluation.report import whole
+    check_folder("output", output)
+    from neft_zoo.evaluation.plots import require_matplotlib
+    from neft_zoo.evaluation.strength_sweep import find_alpha
+    from neft_zoo.evaluation.sweep_report import draw, table
 
     if not options.no_plots:
-        require()  # before anything is computed
+        require_matplotlib()  # before anything is computed
     with quiet():
-        report = alpha.find_alpha(options.recipe, noise, options.steps, options.records, options.points)
-    report["advice"] = alpha.advice(report)
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    paths = [whole(output / "alpha.json", lambda path: path.write_text(text, encoding="utf-8"))]
+        report = find_alpha(options.recipe, noise, options.steps, options.records, options.points)
+    print(table(report), report.advice, "", sep="\n")
+    write_json(make_folder(output) / "alpha.json", report.to_dict(), indent=1)
+    paths = [output / "alpha.json"]
     if not options.no_plots:
-        paths.append(alpha.draw(report, output / "alpha.png"))
-    print(table(report), report["advice"], "", *paths, sep="\n")
-
-
-def table(report: dict[str, Any]) -> str:
-    """Return the points as aligned text."""
-    lines = [f"{report['argument']:>10}  {'SNR, dB':>8}  {'noisy loss':>10}  {'over clean':>10}"]
-    for point in report["points"]:
-        share = point["excess"] / report["clean_loss"]
-        lines.append(f"{point['strength']:>10.3g}  {point['snr_db']:>8.1f}  {point['loss']:>10.4f}  {share:>10.1%}")
-    about = f"clean loss {report['clean_loss']:.4f} after {report['steps']} steps, {report['records']} records"
-    return "\n".join([f"{report['noise']['name']}: {about}, {report['seconds']:.0f} s", "", *lines, ""])
+        paths.append(draw(report, output / "alpha.png"))
+    print(*paths, sep="\n")
 
 
 def read_noise(text: str | None) -> Any:

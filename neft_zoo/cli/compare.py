@@ -86,13 +86,14 @@ def tune(options: argparse.Namespace) -> None:
     check_count("trials", options.trials, 1)
     check_count("seeds", options.seeds)
     noise = read_noise(options.noise)
+    from neft_zoo.compare import best
     from neft_zoo.compare import search as searching
 
     search = searching.open_search(
         options.recipe, noise, options.search, options.output, options.storage, options.train_records
     )
     searching.tune(search, options.trials)
-    print(searching.told(searching.confirm(search, options.seeds)))
+    print(best.describe(best.confirm(search, options.seeds)))
 
 
 def _names(text: str) -> list[str]:

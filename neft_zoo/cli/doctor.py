@@ -7,8 +7,9 @@ from pathlib import Path
 
 from neft_zoo.console import quiet
 from neft_zoo.doctor.examine import examine
-from neft_zoo.doctor.report import advice, show, write
+from neft_zoo.doctor.report import show
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import write_json
 
 
 def run(argv: list[str]) -> None:
@@ -22,7 +23,6 @@ def run(argv: list[str]) -> None:
         raise NoiseError(f"json must be a file in an existing folder, got {options.json}.")
     with quiet():
         report = examine(rest, options.real_model)
-    report["advice"] = advice(report)
     show(report)
     if options.json is not None:
-        write(options.json, report)
+        write_json(options.json, report.to_dict())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import PARTS, Options
+from neft_zoo.files import check_folder
+
+if TYPE_CHECKING:
+    from neft_zoo.evaluation.results import EvaluationReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,23 +59,23 @@ def run(chosen: argparse.Namespace) -> None:
     output = chosen.output or Path(chosen.model).expanduser() / "evaluation"
     if chosen.output is None and not Path(chosen.model).expanduser().is_dir():
         raise NoiseError(f"model must be an existing folder, or --output be given, got {chosen.model!r}.")
-    from neft_zoo.evaluation.plots import draw, require
+    check_folder("output", output)
+    from neft_zoo.evaluation.plots import draw, require_matplotlib
     from neft_zoo.evaluation.report import save, show
     from neft_zoo.evaluation.run import evaluate
 
     if not chosen.no_plots:
-        require()  # before anything is computed
+        require_matplotlib()  # before anything is computed
     tasks = [task for task in chosen.tasks.split(",") if task]
     with quiet():
         report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
     _check_words(report, chosen.words)
-    paths = [save(report, output), *([] if chosen.no_plots else draw(report, output))]
     show(report)
-    print(*paths, sep="\n")
+    print(*[save(report, output), *([] if chosen.no_plots else draw(report, output))], sep="\n")
 
 
-def _check_words(report: dict[str, Any], words: int | None) -> None:
+def _check_words(report: EvaluationReport, words: int | None) -> None:
     """Raise if a word count was asked for that no answer reached: the table would miss what it was given for."""
-    found = [split["diversity"]["used"] for split in (report["text"] or {}).values()]
-    if words is not None and found and not any(found):
+    used = [split.diversity.used for split in (report.text or {}).values()]
+    if words is not None and used and not any(used):
         raise NoiseError(f"words must be at most the words of the longest answer, got {words}: every one is shorter.")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import check_folder, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
+
+if TYPE_CHECKING:
+    from neft_zoo.judging.length_control import Published
+    from neft_zoo.judging.pairs import Judgement
+    from neft_zoo.judging.winrate import JudgedBy
 
 REPORT = "judged.json"
 ANNOTATIONS = "annotations.json"
@@ -75,8 +81,9 @@ def generate(options: argparse.Namespace) -> None:
 def judge(options: argparse.Namespace) -> None:
     """Judge, or read what was judged; write report and annotations and print the table."""
     _check(options)
-    from neft_zoo.judging.length_control import read_published, require
+    from neft_zoo.judging.length_control import read_published, require_optimizer
     from neft_zoo.judging.pairs import match, sample
+    from neft_zoo.judging.winrate import JudgedBy
 
     if options.annotations is not None:
         return _summarize_file(options)
@@ -89,13 +96,13 @@ def judge(options: argparse.Namespace) -> None:
 
         print(write_page(pairs, options.human, options.seed))
         return None
-    require()  # before anything is asked, or paid for
+    require_optimizer()  # before anything is asked, or paid for
     published = None if options.gamed is None else read_published(options.gamed)
     near = options.ours if options.ours.is_dir() else options.ours.parent
     folder = options.output or near / "judged"
+    check_folder("output", folder)
     judgements, name, reasons = _ask(options, pairs, folder)
-    names = {"ours": ours.generator, "theirs": theirs.generator, "judge": name}
-    _finish(judgements, names, reasons, published, folder)
+    _finish(judgements, JudgedBy(ours.generator, theirs.generator, name, reasons), published, folder)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -112,10 +119,11 @@ def _summarize_file(options: argparse.Namespace) -> None:
     from neft_zoo.judging.length_control import read_published
     from neft_zoo.judging.winrate import read_annotations
 
-    judgements, ours, theirs, name = read_annotations(options.annotations)
+    if options.output is not None:
+        check_folder("output", options.output)
+    judgements, judged_by = read_annotations(options.annotations)
     published = None if options.gamed is None else read_published(options.gamed)
-    names = {"ours": ours, "theirs": theirs, "judge": name}
-    _finish(judgements, names, {}, published, options.output)
+    _finish(judgements, judged_by, published, options.output)
 
 
 def _ask(options: argparse.Namespace, pairs: Any, folder: Path) -> tuple[Any, str, dict[str, int]]:
@@ -144,21 +152,19 @@ def _ask(options: argparse.Namespace, pairs: Any, folder: Path) -> tuple[Any, st
 
 
 def _finish(
-    judgements: Any, names: dict[str, str], reasons: dict[str, int], published: Any, folder: Path | None
+    judgements: Sequence[Judgement], judged_by: JudgedBy, published: Published | None, folder: Path | None
 ) -> None:
-    """Write what was found, if there is a folder, and print it."""
-    from neft_zoo.evaluation.report import whole
+    """Print the report, and write it and the annotations if there is a folder."""
     from neft_zoo.judging.pairs import annotation
-    from neft_zoo.judging.winrate import summarize, table
+    from neft_zoo.judging.winrate import JudgeReport, summarize, table
 
-    report = {**names, "reasons": reasons, **summarize(judgements, published)}
-    if folder is not None:
-        records = [annotation(each, names["ours"], names["theirs"], names["judge"]) for each in judgements]
-        for file, content in ((ANNOTATIONS, records), (REPORT, report)):
-            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            whole(folder / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+    report = JudgeReport(**vars(summarize(judgements, published)), **vars(judged_by))
     width = max(len(label) for label, _ in table(report))
     for label, text in table(report):
         print(f"{label:<{width}}  {text}")
     if folder is not None:
+        names = (judged_by.ours, judged_by.theirs, judged_by.judge)
+        make_folder(folder)
+        write_json(folder / ANNOTATIONS, [annotation(each, *names).to_dict() for each in judgements], indent=1)
+        write_json(folder / REPORT, report.to_dict(), indent=1)
         print(folder / REPORT)

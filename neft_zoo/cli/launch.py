@@ -14,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from neft_zoo.config.options import Parser, read
 from neft_zoo.errors import NoiseError
+from neft_zoo.training.hf_internals import flags_of
 
 FLAG = "--accelerate_config"
 FOLDERS = ("trl.accelerate_configs", "neft_zoo.cli.accelerate_configs")
@@ -49,8 +50,8 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         NoiseError: if an option lacks its value, or names no config.
     """
-    theirs = launch_command_parser()._option_string_actions
-    ours = Parser()._option_string_actions
+    theirs = flags_of(launch_command_parser())
+    ours = flags_of(Parser())
     engine: list[str] = []
     rest: list[str] = []
     arguments = iter(argv)

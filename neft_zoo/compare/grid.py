@@ -6,10 +6,10 @@ import fnmatch
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import yaml
 
@@ -39,15 +39,15 @@ class Row:
         overrides: trainer options that the control changes.
     """
 
-    noise: dict[str, Any]
+    noise: dict[str, object]
     version: int
     passes: int
     control: str = ""
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return self.control or self.noise["name"]
+        return self.control or str(self.noise["name"])
 
     @property
     def key(self) -> str:
@@ -69,15 +69,20 @@ class Grid:
     """
 
     recipe: str
-    config: dict[str, Any]
+    config: dict[str, object]
     rows: list[Row]
     seeds: list[int]
     compute_matched: bool = False
     train_records: int | None = None
-    evaluation: dict[str, Any] | None = None
+    evaluation: dict[str, object] | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def graded(self) -> bool | None:
+        """Whether the recipe grades completions only; None where the columns of the data decide."""
+        return cast("bool | None", self.config.get("completion_only_loss"))
+
+    @property
+    def settings(self) -> dict[str, object]:
         """What all runs share and what determines their numbers; shipped files by their place among the recipes."""
         shipped = str(recipe.folder())
         config = {
@@ -92,12 +97,12 @@ class Grid:
         return [(row, seed) for seed in self.seeds for row in self.rows]
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """Return a short hash of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def fingerprint(config: dict[str, Any]) -> str:
+def fingerprint(config: Mapping[str, object]) -> str:
     """Return a hash of a recipe's options, with the contents of local model and data instead of their paths."""
     named = {key: str(config[key]) for key in ("model_name_or_path", "dataset_name") if config.get(key)}
     paths = {key: Path(name.replace(recipe.PLACEHOLDER, str(recipe.folder()))) for key, name in named.items()}
@@ -105,14 +110,14 @@ def fingerprint(config: dict[str, Any]) -> str:
     return digest({**config, **local})
 
 
-def _contents(path: Path) -> list[Any]:
+def _contents(path: Path) -> list[list[object]]:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    told: list[Any] = []
+    contents: list[list[object]] = []
     for file in files:
         stat = file.stat()
         large = stat.st_size > LARGE
-        told.append([file.name, stat.st_mtime_ns if large else hashlib.sha256(file.read_bytes()).hexdigest()])
-    return told
+        contents.append([file.name, stat.st_mtime_ns if large else hashlib.sha256(file.read_bytes()).hexdigest()])
+    return contents
 
 
 def make_grid(
@@ -123,7 +128,7 @@ def make_grid(
     controls: Sequence[str] = (),
     compute_matched: bool = False,
     train_records: int | None = None,
-    evaluation: dict[str, Any] | None = None,
+    evaluation: dict[str, object] | None = None,
 ) -> Grid:
     """Return the grid of a recipe.
 
@@ -155,31 +160,31 @@ def make_grid(
     return Grid(Path(name).stem, config, rows, numbers, compute_matched, train_records, evaluation)
 
 
-def row_of(noise: str | dict[str, Any]) -> Row:
+def row_of(noise: str | Mapping[str, object]) -> Row:
     """Return the row of a strategy."""
     strategy = registry.make(noise)
     return Row(strategy.to_dict(), strategy.version, strategy.objective.passes)
 
 
 def _select(patterns: Iterable[str]) -> list[str]:
-    found: list[str] = []
+    selected: list[str] = []
     for pattern in patterns:
         matching = fnmatch.filter(registry.names(), pattern)
         if not matching and not set(pattern) & set("*?["):
             registry.entry(pattern)  # says which names are near
         if not matching:
             raise NoiseError(f"strategies must match a name, got {pattern!r}; neft-zoo list shows all of them.")
-        found += matching
-    return list(dict.fromkeys(found))
+        selected += matching
+    return list(dict.fromkeys(selected))
 
 
-def _with_settings(chosen: Sequence[str | dict[str, Any]], settings: Sequence[str]) -> list[Row]:
+def _with_settings(chosen: Sequence[str | Mapping[str, object]], settings: Sequence[str]) -> list[Row]:
     """Return a row per strategy and combination of its argument values."""
-    noises = [{"name": item} if isinstance(item, str) else item for item in chosen]
-    grids: list[dict[str, list[Any]]] = [{} for _ in noises]
+    noises: list[Mapping[str, object]] = [{"name": item} if isinstance(item, str) else item for item in chosen]
+    grids: list[dict[str, list[object]]] = [{} for _ in noises]
     for setting in settings:
         pattern, argument, values = _read_setting(setting)
-        matching = [index for index, noise in enumerate(noises) if fnmatch.fnmatch(noise["name"], pattern)]
+        matching = [index for index, noise in enumerate(noises) if fnmatch.fnmatch(str(noise["name"]), pattern)]
         if not matching:
             raise NoiseError(f"set must name a chosen strategy, got {pattern!r} in {setting!r}.")
         for index in matching:
@@ -191,7 +196,7 @@ def _with_settings(chosen: Sequence[str | dict[str, Any]], settings: Sequence[st
     ]
 
 
-def _read_setting(setting: str) -> tuple[str, str, list[Any]]:
+def _read_setting(setting: str) -> tuple[str, str, list[object]]:
     target, equals, text = setting.partition("=")
     pattern, dot, argument = target.partition(".")
     try:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from neft_zoo.evaluation import evaluate
 from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
+from neft_zoo.training.hf_internals import prepared_inputs
 
 Measure = Callable[[Any], dict[str, float]]
 # What names of evaluation sets begin with: TRL calls the training set "train".
@@ -24,22 +25,24 @@ def losses(trainer: Any) -> dict[str, float]:
     It is the plain cross-entropy whatever the trainer's own loss is: a control with soft targets or another grading
     would otherwise be measured in other units. Tokens weigh alike, whatever batch they are in.
     """
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for name in trainer.eval_dataset:
         total, count = 0.0, 0
         for batch in trainer.get_eval_dataloader(name):
-            batch = trainer._prepare_inputs(batch)
+            batch = prepared_inputs(trainer, batch)
             with torch.no_grad(), trainer.accelerator.autocast():
                 hidden = last_hidden(trainer.model, batch)
                 for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
-                    each = functional.cross_entropy(logits, targets, reduction="none")
-                    total += each.double().sum().item()  # in float32 the sum would depend on its order and the batches
+                    per_token = functional.cross_entropy(logits, targets, reduction="none")
+                    total += (
+                        per_token.double().sum().item()
+                    )  # in float32 the sum would depend on its order and the batches
                     count += len(targets)
-        found[f"{name.removeprefix(MEASURED_ON)}_loss"] = total / count if count else float("nan")
-    return found
+        means[f"{name.removeprefix(MEASURED_ON)}_loss"] = total / count if count else float("nan")
+    return means
 
 
-# A further metric is one more function from a trainer to named numbers.
+# A further metric is one more function from a trainer to named numbers, and a row in `metrics.ROWS`.
 MEASURES: tuple[Measure, ...] = (losses,)
 
 
@@ -48,12 +51,14 @@ def measure(trainer: Any) -> dict[str, float]:
     training = trainer.model.training
     trainer.model.eval()
     try:
-        return {name: value for each in MEASURES for name, value in each(trainer).items()}
+        return {name: value for function in MEASURES for name, value in function(trainer).items()}
     finally:
         trainer.model.train(training)
 
 
-def final(trainer: Any, given: Mapping[str, Any], options: Mapping[str, Any], graded: bool | None) -> dict[str, Any]:
+def final(
+    trainer: Any, given: Mapping[str, Any], options: Mapping[str, object], graded: bool | None
+) -> dict[str, float | None]:
     """Return the numbers of `neft-zoo evaluate` for a trained model; what could not be measured is None.
 
     Args:
@@ -72,7 +77,7 @@ def final(trainer: Any, given: Mapping[str, Any], options: Mapping[str, Any], gr
         test=given["eval_dataset"][f"{MEASURED_ON}test"].to_list(),
         options=read_options(options),
     )
-    return dict(_numbers(report))
+    return dict(_numbers(report.to_dict()))
 
 
 # Counts and constants of a report, and what the history has already.
@@ -82,24 +87,24 @@ NOT_METRICS = frozenset("options bins records answers skipped at_words used too_
 def _numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     """Yield the numbers of a report under the names that a comparison shows."""
     ends = (report["losses"] or {}).get("end") or {}
-    for split, found in ends.items():
-        yield from ((f"{split}_{name}", found[name]) for name in ("accuracy", "calibration_error"))
+    for split, numbers in ends.items():
+        yield from ((f"{split}_{name}", numbers[name]) for name in ("accuracy", "calibration_error"))
     for part in ("memorization", "text"):
-        for split, found in (report[part] or {}).items():
-            yield from _flat(split, found)
+        for split, numbers in (report[part] or {}).items():
+            yield from _flat(split, numbers)
     robust = report["robustness"] or {}
     for name, points in (robust.get("curves") or {}).items():
         for point in points:
-            size, *found = point.items()
-            yield from ((f"{name}_{size[1]:g}_{key}", value) for key, value in found)
+            size, *numbers = point.items()
+            yield from ((f"{name}_{size[1]:g}_{key}", value) for key, value in numbers)
     yield from ((f"template_{name}_loss", loss) for name, loss in (robust.get("templates") or {}).items())
-    for name, found in (robust.get("lengths") or {}).items():
+    for name, numbers in (robust.get("lengths") or {}).items():
         if name != "plain":
-            yield from _flat(name, found)
+            yield from _flat(name, numbers)
 
 
-def _flat(prefix: str, found: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    for name, value in found.items():
+def _flat(prefix: str, numbers: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    for name, value in numbers.items():
         if name in NOT_METRICS or isinstance(value, list):
             continue
         if isinstance(value, Mapping):

@@ -1,183 +1,149 @@
-"""What the results of a comparison say: a line per row and metric."""
+"""The pivot of a comparison: rows by metrics, each with its mean over seeds and its paired difference to `none`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from neft_zoo.compare.results import Record
+import numpy as np
+import pandas as pd
+
+from neft_zoo.compare.experiment import POINTS, Cell, Column, Experiment, Row, is_shown
+from neft_zoo.compare.labels import label, natural
+from neft_zoo.compare.metrics import metric, values
+from neft_zoo.compare.records import RunRecord, When
 from neft_zoo.compare.statistics import Difference, holm, paired, verdict
 from neft_zoo.errors import NoiseError
 
-# What is good; a metric that is not named here is neither. A higher training loss can be the aim.
-BETTER = {"test_loss": "lower", "test_accuracy": "higher", "test_calibration_error": "lower"}
-# Of a run's best evaluation only what it is best in is shown: the rest is not at its best there.
-BEST = "test_loss"
+
+def is_reported(name: str, when: When) -> bool:
+    """Return whether a report has a table for a metric at a point: what was measured, and no derived numbers."""
+    return is_shown(name, when) and metric(name).source in ("history", "evaluation")
 
 
-@dataclass(frozen=True)
-class Line:
-    """A row in a metric.
+def summarize(
+    runs: Mapping[Path, RunRecord],
+    name: str = "",
+    included: Callable[[str, When], bool] = is_reported,
+    question: Callable[[str], Hashable] = lambda metric: "",
+) -> Experiment:
+    """Pivot the results of one recipe.
 
-    Attributes:
-        row: its label.
-        metric: name, with "end" or "best" behind it.
-        seeds: runs that ended well and have the metric.
-        asked: runs in all, failed ones too.
-        mean: over the seeds, None without one.
-        difference: paired, to `none`; None for `none` itself.
-        corrected: p value after Holm's correction over all lines.
-        verdict: in words.
-        passes: forward passes per batch.
-        compute: tokens times passes, relative to `none`.
-        time: training time, relative to `none`.
-    """
-
-    row: str
-    metric: str
-    seeds: int
-    asked: int
-    mean: float | None
-    difference: Difference | None
-    corrected: float | None
-    verdict: str
-    passes: int
-    compute: float | None
-    time: float | None
-
-    @property
-    def per_compute(self) -> float | None:
-        """The difference per unit of compute; `none` costs one."""
-        if self.difference is None or self.difference.mean is None or not self.compute:
-            return None
-        return self.difference.mean / self.compute
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A comparison: its lines, the rows' runs, and what a reader must know besides."""
-
-    recipe: str
-    lines: list[Line]
-    runs: dict[str, list[Record]]
-    notes: list[str]
-
-    @property
-    def metrics(self) -> list[str]:
-        return list(dict.fromkeys(line.metric for line in self.lines))
-
-
-def summarize(records: list[Record]) -> Summary:
-    """Return what results say.
+    Args:
+        runs: record by file.
+        name: of the experiment; the recipe's by default.
+        included: whether a metric at a point is wanted.
+        question: returns the family in which the p values of a metric are corrected together.
 
     Raises:
         NoiseError: if `none`, which everything is compared with, is not among them.
     """
-    labels = label(records)
-    runs: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: (labels[record["row"]] != "none", labels[record["row"]])):
-        runs[labels[record["row"]]].append(record)
-    if "none" not in runs or not any(record["status"] == "ok" for record in runs["none"]):
+    rows = _rows(runs)
+    if not rows or rows[0].entry != "none" or not rows[0].records:
         raise NoiseError("results must hold runs of none, which everything is compared with; compare again.")
-    metrics = [("end", name) for name in _names(records)]
-    metrics.insert(next((i for i, (_, name) in enumerate(metrics) if name == BEST), -1) + 1, ("best", BEST))
-    drafts = [(row, when, name) for when, name in metrics for row in runs]
-    found = [None if row == "none" else paired(_differences(runs, row, when, name)) for row, when, name in drafts]
-    corrected = holm([each.p if each else None for each in found])
+    drafts = {
+        (index, column): draft
+        for column, series in _frame(rows).items()
+        if included(*column)
+        for index, draft in enumerate(_column(series, rows))
+        if draft is not None
+    }
+    families: dict[Hashable, list[tuple[int, Column]]] = defaultdict(list)
+    for place in drafts:
+        families[question(place[1][0])].append(place)
+    for places in families.values():
+        tested = [_p(place[1][0], drafts[place].difference) for place in places]
+        for place, corrected in zip(places, holm(tested), strict=True):
+            rows[place[0]].cells[place[1]] = _judged(place[1][0], drafts[place], corrected)
+    for row in rows:
+        row.compute = _ratio(row, rows[0], lambda record: record.passes * (record.tokens or 0))
+        row.time = _ratio(row, rows[0], lambda record: record.wall_s or 0.0)
+    first = rows[0].runs[0][1]
+    return Experiment(name or first.recipe.name, rows, first.config, _notes(rows))
+
+
+def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
+    """Return the rows without cells: `none` first, then strategies and controls by name."""
+    labels = label(runs.values())
+    grouped: dict[str, list[tuple[Path, RunRecord]]] = defaultdict(list)
+    for path, record in sorted(runs.items(), key=lambda run: run[1].seed):
+        grouped[record.row].append((path, record))
+    rows = [
+        Row(labels[key], None if group[0][1].control else str(group[0][1].noise["name"]), group)
+        for key, group in grouped.items()
+    ]
+    return sorted(rows, key=lambda row: (row.entry != "none", row.entry is None, natural(row.label)))
+
+
+def _frame(rows: list[Row]) -> dict[Column, pd.DataFrame]:
+    """Return a frame for every metric and point: a line per row, a column per seed, NaN where nothing was measured."""
     lines = [
-        _line(runs, row, f"{name} {when}", _values(runs[row], when, name), difference, p, BETTER.get(name))
-        for (row, when, name), difference, p in zip(drafts, found, corrected, strict=True)
+        (index, record.seed, name, when, value)
+        for index, row in enumerate(rows)
+        for record in row.records
+        for when in POINTS
+        for name, value in values(record, when).items()
     ]
-    return Summary(records[0]["recipe"]["name"], lines, dict(runs), _notes(records, labels))
+    table = pd.DataFrame(lines, columns=["row", "seed", "metric", "when", "value"])
+    groups = table.groupby(["metric", "when"], sort=False)
+    return {
+        (str(name), when): group.pivot_table(index="row", columns="seed", values="value").reindex(range(len(rows)))
+        for (name, when), group in groups  # pyright: ignore[reportGeneralTypeIssues]
+    }
 
 
-def label(records: list[Record]) -> dict[str, str]:
-    """Return a short name per row: the strategy's, and the arguments in which rows of that name differ."""
-    rows = {record["row"]: record for record in records}
-    named: dict[str, dict[str, Record]] = defaultdict(dict)
-    for key, record in rows.items():
-        named[record["control"] or record["noise"]["name"]][key] = record
-    labels: dict[str, str] = {}
-    for name, group in named.items():
-        varying = [
-            argument
-            for argument in next(iter(group.values()))["noise"]
-            if len({str(record["noise"].get(argument)) for record in group.values()}) > 1
-        ]
-        for key, record in group.items():
-            told = "".join(f" {argument}={_spell(record['noise'].get(argument))}" for argument in varying)
-            version = f" version {record['version']}" if len({r["version"] for r in group.values()}) > 1 else ""
-            labels[key] = name + told + version
-    return labels
+def _column(frame: pd.DataFrame, rows: list[Row]) -> list[Cell | None]:
+    """Return the cells of one metric, without verdicts."""
+    measured = frame.to_numpy(dtype=float)
+    differences = measured - measured[0]
+    cells: list[Cell | None] = []
+    for index in range(len(rows)):
+        own, paired_values = (each[index][~np.isnan(each[index])].tolist() for each in (measured, differences))
+        difference = paired(paired_values) if index else None
+        cells.append(Cell(fmean(own), len(own), difference, None, "-") if own else None)
+    return cells
 
 
-def _spell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _p(name: str, difference: Difference | None) -> float | None:
+    """Return the p value to correct; what a run costs is not tested."""
+    return None if difference is None or metric(name).source == "cost" else difference.p
 
 
-def _names(records: list[Record]) -> list[str]:
-    """Return all metrics of all runs; the test loss comes first."""
-    names = {name for record in records for name in _point(record, "end") if name not in ("step", "epoch")}
-    return sorted(names, key=lambda name: (name != BEST, name))
+def _judged(name: str, cell: Cell, corrected: float | None) -> Cell:
+    if cell.difference is None or metric(name).source == "cost":
+        return cell
+    words = verdict(cell.difference, corrected, metric(name).better)
+    return Cell(cell.mean, cell.seeds, cell.difference, corrected, words)
 
 
-def _point(record: Record, when: str) -> dict[str, float | None]:
-    """Return what was measured at the end, by the evaluation too, or at the best point."""
-    return {**(record.get(when) or {}), **((record.get("evaluation") or {}) if when == "end" else {})}
+def difference(row: Row, other: Row, name: str, when: When) -> Difference:
+    """Return the paired difference of two rows in a metric, row minus other."""
+    ours, theirs = row.values(name, when), other.values(name, when)
+    return paired([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
 
 
-def _values(runs: list[Record], when: str, name: str) -> dict[int, float]:
-    """Return a metric by seed; a run that failed, or did not measure it, is left out."""
-    points = {record["seed"]: _point(record, when) for record in runs if record["status"] == "ok"}
-    values = {seed: point.get(name) for seed, point in points.items()}
-    return {seed: value for seed, value in values.items() if value is not None}
-
-
-def _differences(runs: dict[str, list[Record]], row: str, when: str, name: str) -> list[float]:
-    ours, none = _values(runs[row], when, name), _values(runs["none"], when, name)
-    return [ours[seed] - none[seed] for seed in sorted(ours.keys() & none.keys())]
-
-
-def _line(
-    runs: dict[str, list[Record]],
-    row: str,
-    metric: str,
-    values: dict[int, float],
-    difference: Difference | None,
-    corrected: float | None,
-    better: str | None,
-) -> Line:
-    mean = fmean(values.values()) if values else None
-    told = "-" if difference is None else verdict(difference, corrected, better)
-    failed = sum(record["status"] != "ok" for record in runs[row])
-    told += f" ({failed} of {len(runs[row])} seeds failed)" if failed else ""
-    compute = _ratio(runs, row, lambda record: record["passes"] * record["tokens"])
-    time = _ratio(runs, row, lambda record: record["wall_s"])
-    passes = runs[row][0]["passes"]
-    return Line(row, metric, len(values), len(runs[row]), mean, difference, corrected, told, passes, compute, time)
-
-
-def _ratio(runs: dict[str, list[Record]], row: str, cost: Any) -> float | None:
+def _ratio(row: Row, none: Row, cost: Callable[[RunRecord], float]) -> float | None:
     """Return a cost relative to `none`, over the seeds that both have."""
-    ours, none = ({r["seed"]: cost(r) for r in runs[name] if r["status"] == "ok"} for name in (row, "none"))
-    both = ours.keys() & none.keys()
-    whole = sum(none[seed] for seed in both)
-    return sum(ours[seed] for seed in both) / whole if whole else None
+    ours, theirs = ({record.seed: cost(record) for record in each.records} for each in (row, none))
+    shared = ours.keys() & theirs.keys()
+    total = sum(theirs[seed] for seed in shared)
+    return sum(ours[seed] for seed in shared) / total if total else None
 
 
-def _notes(records: list[Record], labels: dict[str, str]) -> list[str]:
+def _notes(rows: list[Row]) -> list[str]:
     notes = [
-        f"{labels[record['row']]}, seed {record['seed']}, failed: {record.get('error') or 'no reason given'}"
-        for record in records
-        if record["status"] != "ok"
+        f"{row.label}, seed {record.seed}, failed: {record.error or 'no reason given'}"
+        for row in rows
+        for _, record in row.runs
+        if not record.ok
     ]
-    for what in ("versions", "device", "share"):
-        values = {str(record.get(what)) for record in records if record["status"] == "ok"}
-        if what == "share":
-            if values != {"1.0"}:
-                notes.append("Compute-matched: a strategy of k passes trained for 1/k of the steps.")
-        elif len(values) > 1:
-            notes.append(f"Runs differ in {what}: {'; '.join(sorted(values))}. Compare again for a fair table.")
+    ended = [record for row in rows for record in row.records]
+    if any(record.share != 1.0 for record in ended):
+        notes.append("Compute-matched: a strategy of k passes trained for 1/k of the steps.")
+    for what in ("versions", "device"):
+        differing = {str(getattr(record, what)) for record in ended}
+        if len(differing) > 1:
+            notes.append(f"Runs differ in {what}: {'; '.join(sorted(differing))}. Compare again for a fair table.")
     return notes

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 
-from neft_zoo.compare.statistics import MANY
-from neft_zoo.compare.summary import Line, Summary
+from neft_zoo.compare.experiment import Cell, Column, Experiment, Row
+from neft_zoo.compare.formats import csv_text, markdown_text, number, p_value
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.records import When
+from neft_zoo.compare.statistics import MANY, Difference
 
-HEADINGS = {
+HEADINGS: dict[When, str] = {
     "end": "at the end of training",
     "best": "at each run's evaluation with the lowest test loss",
 }
-
-
 COLUMNS = (
     "row",
     "seeds",
@@ -27,8 +28,6 @@ COLUMNS = (
     "time",
     "per compute",
 )
-
-
 EXPLAINED = (
     "Losses are in nats per graded token, with the noise off. *Difference*: mean over the seeds of row minus `none`, "
     f"paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from there; not corrected. *p*: corrected "
@@ -37,65 +36,83 @@ EXPLAINED = (
     "times passes, and *time*: training without evaluation, both relative to `none`. *Per compute*: difference / "
     "compute. The best evaluation is chosen by the test loss itself, in every row alike."
 )
+DIGITS = 4
 
 
-def markdown(summary: Summary) -> str:
+def markdown(experiment: Experiment) -> str:
     """Return the report in Markdown."""
-    parts = [f"# {summary.recipe}: strategies against `none`"]
-    for metric in summary.metrics:
-        parts.append(f"## {heading(metric)}")
-        rows = [cells(line) for line in summary.lines if line.metric == metric]
+    parts = [f"# {markdown_text(experiment.name)}: strategies against `none`"]
+    for column in experiment.columns:
+        parts.append(f"## {markdown_text(heading(column))}")
+        rows = [tuple(map(markdown_text, cells(row, column))) for row in experiment.rows]
         lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-        parts.append("\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines))
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append(EXPLAINED)
-    if summary.notes:
-        parts.append("\n".join(f"* {note}" for note in summary.notes))
+    if experiment.notes:
+        parts.append("\n".join(f"* {markdown_text(note)}" for note in experiment.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def heading(metric: str) -> str:
-    """Return a metric in words."""
-    name, _, when = metric.rpartition(" ")
-    return f"{name.replace('_', ' ').capitalize()} {HEADINGS[when]}"
+def heading(column: Column) -> str:
+    """Return a metric and a point in words."""
+    label = metric(column[0]).label
+    return f"{label[:1].upper()}{label[1:]} {HEADINGS[column[1]]}"
 
 
-def cells(line: Line) -> tuple[str, ...]:
+def cell_of(row: Row, column: Column) -> Cell:
+    """Return the cell of a row, an empty one where no run measured the metric."""
+    if column in row.cells:
+        return row.cells[column]
+    if row.entry == "none":
+        return Cell(None, 0, None, None, "-")
+    return Cell(None, 0, Difference(()), None, "not measured")
+
+
+def verdict_of(row: Row, cell: Cell) -> str:
+    """Return a verdict, with the runs that failed."""
+    return f"{cell.verdict} ({row.failed} of {len(row.runs)} seeds failed)" if row.failed else cell.verdict
+
+
+def per_compute(row: Row, cell: Cell) -> float | None:
+    """Return the difference per unit of compute; `none` costs one."""
+    if cell.difference is None or cell.difference.mean is None or not row.compute:
+        return None
+    return cell.difference.mean / row.compute
+
+
+def cells(row: Row, column: Column) -> tuple[str, ...]:
     """Return the cells of a table's line; what is missing is a dash."""
-    difference = line.difference
-    seeds = str(line.seeds) if line.seeds == line.asked else f"{line.seeds} of {line.asked}"
-    low, high = (difference.low, difference.high) if difference else (None, None)
-    interval = "-" if low is None or high is None else f"{number(low, '+.4f')} to {number(high, '+.4f')}"
+    cell = cell_of(row, column)
+    difference = cell.difference or Difference(())
+    ends = [number(end, DIGITS, sign=True) for end in (difference.low, difference.high)]
     return (
-        line.row,
-        seeds,
-        number(line.mean, ".4f"),
-        number(difference.mean if difference else None, "+.4f"),
-        interval,
-        "-" if line.corrected is None else f"{line.corrected:.3f}" if line.corrected >= 0.001 else "< 0.001",
-        line.verdict,
-        str(line.passes),
-        number(line.compute, ".2f"),
-        number(line.time, ".2f"),
-        number(line.per_compute, "+.4f"),
+        row.label,
+        str(cell.seeds) if cell.seeds == len(row.runs) else f"{cell.seeds} of {len(row.runs)}",
+        number(cell.mean, DIGITS),
+        number(difference.mean, DIGITS, sign=True),
+        "-" if difference.low is None else " to ".join(ends),
+        p_value(cell.corrected),
+        verdict_of(row, cell),
+        str(row.passes),
+        number(row.compute, 2),
+        number(row.time, 2),
+        number(per_compute(row, cell), DIGITS, sign=True),
     )
 
 
-def number(value: float | None, form: str) -> str:
-    """Return a number in a form, without a minus before a zero; a dash for a missing one."""
-    text = "-" if value is None else format(value, form)
-    return text.replace("-", "+") if value is not None and float(text) == 0 else text
-
-
-def table(summary: Summary) -> str:
+def table(experiment: Experiment) -> str:
     """Return the report as CSV, a line per row and metric, numbers in full; what is missing is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = "recipe row metric when seeds asked mean difference low high p corrected_p verdict passes compute time"
     writer.writerow([*names.split(), "per_compute"])
-    for line in summary.lines:
-        name, _, when = line.metric.rpartition(" ")
-        found = line.difference
-        numbers = [found.mean, found.low, found.high, found.p] if found else [None] * 4
-        told = [line.corrected, line.verdict, line.passes, line.compute, line.time, line.per_compute]
-        writer.writerow([summary.recipe, line.row, name, when, line.seeds, line.asked, line.mean, *numbers, *told])
+    for column in experiment.columns:
+        for row in experiment.rows:
+            cell = cell_of(row, column)
+            paired = cell.difference
+            numbers = [paired.mean, paired.low, paired.high, paired.p] if paired else [None] * 4
+            texts = [csv_text(text) for text in (experiment.name, row.label, *column)]
+            costs = [row.passes, row.compute, row.time, per_compute(row, cell)]
+            judged = [cell.corrected, csv_text(verdict_of(row, cell))]
+            writer.writerow([*texts, cell.seeds, len(row.runs), cell.mean, *numbers, *judged, *costs])
     return file.getvalue()

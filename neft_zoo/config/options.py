@@ -16,6 +16,7 @@ from neft_zoo.config.data import BUILDERS, as_prompts, read_splits
 from neft_zoo.config.noise_flags import take_config, take_noise
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry.entries import make
+from neft_zoo.training.hf_internals import options_of
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
 Arguments = tuple[ScriptArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig]
@@ -59,7 +60,7 @@ def read(argv: list[str]) -> tuple[TrlParser, list[str]]:
     reader = Parser()
     found = recipe.load(name) if name is not None else recipe.Recipe({}, {})
     _set_environment(found.values.pop("env", None) or {})
-    found.check_keys({action.dest for action in reader._actions} - {"help"})
+    found.check_keys({action.dest for action in options_of(reader)} - {"help"})
     _check_numbers(found, reader)
     argv, noise = take_noise(argv, found.values.pop("noise", None))
     if noise is not None:
@@ -101,7 +102,7 @@ def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:
 
 def _check_numbers(found: recipe.Recipe, reader: Parser) -> None:
     """Raise if a recipe has a list or a mapping for a number: argparse reads texts only and takes it as it is."""
-    for action in reader._actions:
+    for action in options_of(reader):
         value = found.values.get(action.dest)
         if action.type in (int, float) and action.nargs is None and not isinstance(value, int | float | str | None):
             raise NoiseError(f"{found.origin[action.dest]}: {action.dest} must be a number, got {shown(value)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -10,21 +11,26 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
+from torch import Tensor, nn
 from transformers import AutoConfig, set_seed
+from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments
+from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config.data import as_prompts, read_splits
 from neft_zoo.config.options import init_kwargs, parse
-from neft_zoo.doctor import small_model as shrink
 from neft_zoo.doctor.measurements import BATCHES, HALF_WAY, Source, compare
-from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import AtLayers, TokenEdit
+from neft_zoo.doctor.report import DoctorReport
+from neft_zoo.doctor.small_model import embeddings, shrunk
+from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.schedules import value_at
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.sft_config import NoiseSFTConfig
 from neft_zoo.training.trainers import SFTTrainer
 
@@ -32,32 +38,33 @@ ALPHA = 5.0
 PACKED_RECORDS = 1024
 
 
-def examine(argv: list[str], real_model: bool = False) -> dict[str, Any]:
-    """Return what both sides add to a few batches of a recipe, as JSON's types.
+def examine(argv: list[str], real_model: bool = False) -> DoctorReport:
+    """Return what both kinds of noise add to a few batches of a recipe.
 
     Raises:
         NoiseError: if the recipe cannot be read or run, or its noise is not one that is added to the embeddings.
     """
-    if not torch.accelerator.is_available() and not any(each.startswith("--use_cpu") for each in argv):
+    if not torch.accelerator.is_available() and not any(argument.startswith("--use_cpu") for argument in argv):
         argv = [*argv, "--use_cpu", "true"]
     script, training, model, mixture = parse(argv)
-    strategy, alpha = compared(training)
+    strategy, alpha = strategy_and_alpha(training)
     hint = ""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trainer, source = _trainer(script, training, model, mixture, strategy, folder, real_model)
+            trainer, source = _trainer(script, training, model, mixture, folder, real_model)
             hint = "" if real_model else "; --real_model takes the model itself instead of a shrunk one"
-            found = compare(trainer, alpha, source)
+            compared = compare(trainer, strategy, alpha, source)
     except NoiseError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        said = " ".join(str(error).split()).rstrip(".")
-        raise NoiseError(f"the recipe must run with TRL: {said}{hint}.") from None
-    about = {"model": model.model_name_or_path, "real_model": real_model}
-    return {**about, "noise": strategy.to_dict(), "alpha": alpha, **found}
+        raise NoiseError(f"the recipe must run with TRL: {one_line(error)}{hint}.") from None
+    name = str(model.model_name_or_path)
+    return DoctorReport(
+        name, real_model, strategy.to_dict(), alpha, compared.layout, compared.weights, compared.measured
+    )
 
 
-def compared(training: NoiseSFTConfig) -> tuple[Strategy, float]:
+def strategy_and_alpha(training: NoiseSFTConfig) -> tuple[Strategy, float]:
     """Return the strategy that stock noise is compared with, and the alpha of both.
 
     Raises:
@@ -93,9 +100,14 @@ def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
 
 
 def _trainer(
-    script: Any, training: Any, model: Any, mixture: Any, strategy: Strategy, folder: str, real_model: bool
-) -> tuple[SFTTrainer, Any]:
-    """Return the recipe's trainer, on a shrunk model and few records, and what gives embeddings of the real width."""
+    script: ScriptArguments,
+    training: NoiseSFTConfig,
+    model: ModelConfig,
+    mixture: DatasetMixtureConfig,
+    folder: str,
+    real_model: bool,
+) -> tuple[SFTTrainer, Callable[[NoiseSession, Batch], Source]]:
+    """Return the recipe's trainer, on a shrunk model and few records, and a source of embeddings of the real width."""
     name, kept = str(model.model_name_or_path), init_kwargs(training, model)
     config = AutoConfig.from_pretrained(name, revision=kept["revision"], trust_remote_code=kept["trust_remote_code"])
     dtype = kept["dtype"]
@@ -104,18 +116,15 @@ def _trainer(
     data = sample(read_splits(script, training, mixture)[script.dataset_train_split], training)
     set_seed(training.seed)
     trainer = SFTTrainer(
-        model=name if real_model else shrink.shrunk(config, dtype),
+        model=name if real_model else shrunk(config, dtype),
         args=_harmless(training, folder, kept if real_model else None),
         train_dataset=data,
         quantization_config=get_quantization_config(model) if real_model else None,
         peft_config=get_peft_config(model),
-        noise=strategy,
     )
     if real_model:
-        return trainer, partial(_real_source, trainer)
-    return trainer, partial(
-        _wide_source, trainer, lambda ids: shrink.embeddings(config, dtype, name, kept["revision"], ids)
-    )
+        return trainer, _real_source
+    return trainer, partial(_wide_source, lambda ids: embeddings(config, dtype, name, kept["revision"], ids))
 
 
 def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None) -> NoiseSFTConfig:
@@ -130,17 +139,25 @@ def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None
     return training
 
 
-def _real_source(trainer: SFTTrainer, batch: Batch) -> Source:
+def _real_source(session: NoiseSession, batch: Batch) -> Source:
     """Return the embeddings of the trainer's own model."""
     with torch.no_grad():
-        return Source(find_embedding(trainer._bare())(batch.input_ids), batch, trainer._noise, "real weights")
+        embeds = find_embedding(session.model)(batch.input_ids)
+    return Source(embeds, batch, _noise(session.noise), "real weights")
 
 
-def _wide_source(trainer: SFTTrainer, embeddings: Any, batch: Batch) -> Source:
+def _wide_source(
+    embeddings: Callable[[Tensor], tuple[Tensor, nn.Module, bool]], session: NoiseSession, batch: Batch
+) -> Source:
     """Return the embeddings of the real model, of which only the batch's tokens are loaded."""
     ids, rows = batch.input_ids.cpu().unique(return_inverse=True)
     table, model, real = embeddings(ids)
-    noise = prepare(trainer.strategy.noise, model, lambda: trainer._count_tokens().cpu()[ids])
+    noise = prepare(session.strategy.noise, model, lambda: session.counts().cpu()[ids])
     device = batch.input_ids.device
     batch = replace(batch, input_ids=rows.to(device))
-    return Source(table[rows].to(device), batch, noise, "real weights" if real else "random weights")
+    return Source(table[rows].to(device), batch, _noise(noise), "real weights" if real else "random weights")
+
+
+def _noise(noise: Noise | TokenEdit | None) -> Noise:
+    assert noise is not None and not isinstance(noise, TokenEdit)  # as `strategy_and_alpha` has seen
+    return noise

@@ -1,12 +1,12 @@
-"""What is measured, on how much, and with which constants."""
+"""Settings of an evaluation: measures, sample sizes and constants."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError, did_you_mean, shown
+from neft_zoo.evaluation.serialization import Serializable
 from neft_zoo.noise.schedules import check_count, check_number
 
 PARTS = ("losses", "memorization", "text", "robustness")
@@ -15,7 +15,7 @@ WORDS = 50
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Serializable):
     """The settings of an evaluation.
 
     Args:
@@ -59,7 +59,7 @@ class Options:
     def __post_init__(self) -> None:
         for part in self.parts:
             if part not in PARTS:
-                raise NoiseError(f"parts must be among {', '.join(PARTS)}, got {part!r}.")
+                raise NoiseError(f"parts must be among {', '.join(PARTS)}, got {part!r}{did_you_mean(part, PARTS)}")
         for name in ("records", "answers", "words"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
@@ -78,17 +78,17 @@ class Options:
                 raise NoiseError(f"template {name!r} must hold {PLACE}, got {template!r}.")
 
 
-def read_options(values: Mapping[str, Any]) -> Options:
+def read_options(values: Mapping[str, object]) -> Options:
     """Return options from plain values, as a YAML mapping has them.
 
     Raises:
         NoiseError: if a key or a value is not accepted.
     """
-    known = [each.name for each in fields(Options)]
+    accepted = [option.name for option in fields(Options)]
     for key, value in values.items():
-        if key not in known:
-            raise NoiseError(f"options of an evaluation must be among {', '.join(known)}, got {shown(key)}.")
+        if key not in accepted:
+            near = did_you_mean(str(key), accepted)
+            raise NoiseError(f"options of an evaluation must be among {', '.join(accepted)}, got {shown(key)}{near}")
         if isinstance(value, list) != isinstance(getattr(Options(), key), tuple):
             raise NoiseError(f"{key} must be a value like {shown(getattr(Options(), key))}, got {shown(value)}.")
-    arguments: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
-    return Options(**arguments)
+    return Options.from_dict(values)

@@ -7,14 +7,19 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
+from torch import Tensor
 
 from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.records import Record
 from neft_zoo.training.trainers import SFTTrainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl.trainer.sft_config import SFTConfig
 
 # One record is one row whatever the recipe packs, in the order it came, and nothing is written or logged.
 CLEAN = {
@@ -50,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is evaluated.
+    """A model under evaluation and its tokenized records.
 
     Attributes:
         model: in eval mode and on its device.
@@ -60,8 +65,8 @@ class Subject:
         batch_size: records a forward pass.
     """
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     rows: Mapping[str, list[Row]]
     trainer: SFTTrainer
     batch_size: int
@@ -76,27 +81,33 @@ class Subject:
         """Whether progress bars are wanted."""
         return not self.trainer.args.disable_tqdm
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Yield the rows' numbers and the model's inputs, rows of similar length together."""
+    def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Yield row indices and model inputs by batch, rows of similar length together."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
         for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            examples = [{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in chosen]
+            indices = order[start : start + self.batch_size]
+            examples = [{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in indices]
             collated: Any = self.trainer.data_collator(examples)
-            yield chosen, {name: value.to(self.model.device) for name, value in collated.items()}
+            yield indices, {name: value.to(self.model.device) for name, value in collated.items()}
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[None]:
         """Return the context of mixed precision that the trainer's own evaluation would use."""
         return self.trainer.accelerator.autocast()
 
-    def with_model(self, model: Any) -> Subject:
+    def with_model(self, model: PreTrainedModel) -> Subject:
         """Return the same records for another checkpoint of the model."""
-        moved = model if model.device == self.model.device else model.to(self.model.device)
+        # A quantized model refuses `to`, even where it is already there.
+        moved = model if model.device == self.model.device else model.to(self.model.device)  # type: ignore[arg-type]
         return replace(self, model=moved.eval())
 
 
-def prepare(model: Any, tokenizer: Any, args: Any, splits: Mapping[str, Sequence[Record]]) -> Subject:
-    """Tokenize records through TRL's trainer, under the settings that the model was trained with.
+def prepare(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: SFTConfig,
+    splits: Mapping[str, Sequence[Record]],
+) -> Subject:
+    """Return a model and its records, tokenized by TRL's trainer under the settings that the model was trained with.
 
     Args:
         model: a transformers or PEFT model.
@@ -110,14 +121,15 @@ def prepare(model: Any, tokenizer: Any, args: Any, splits: Mapping[str, Sequence
     for name, records in splits.items():
         if not records:
             raise NoiseError(f"split {name!r} must hold at least one record, got none.")
-    shown = {name: [_converted(record) for record in records] for name, records in splits.items()}
+    converted = {name: [_converted(record) for record in records] for name, records in splits.items()}
     first, *others = [
-        Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)]) for records in shown.values()
+        Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)])
+        for records in converted.values()
     ]
     settings = copy.copy(args)
     for name, value in CLEAN.items():
         setattr(settings, name, value)
-    names = list(shown)
+    names = list(converted)
     with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder
         settings.output_dir = folder
         evaluated = dict(zip(names[1:], others, strict=True))
@@ -125,18 +137,19 @@ def prepare(model: Any, tokenizer: Any, args: Any, splits: Mapping[str, Sequence
             model, args=settings, train_dataset=first, eval_dataset=evaluated or None, processing_class=tokenizer
         )
     tokenized: Any = {names[0]: trainer.train_dataset, **(trainer.eval_dataset if others else {})}  # type: ignore
-    rows = {name: _rows(name, tokenized[name], shown[name]) for name in names}
-    assert trainer.model is not None
-    return Subject(trainer.model.eval(), tokenizer, rows, trainer, settings.per_device_eval_batch_size)
+    rows = {name: _rows(name, tokenized[name], converted[name]) for name in names}
+    trained: Any = trainer.model  # with an adapter, if the arguments ask for one
+    return Subject(trained.eval(), tokenizer, rows, trainer, settings.per_device_eval_batch_size)
 
 
 def _converted(record: Record) -> Record:
     return alpaca_record(dict(record)) if is_instruction(record) else record
 
 
-def _rows(name: str, tokenized: Any, records: Sequence[Record]) -> list[Row]:
-    found = [Row(list(row["input_ids"]), list(row["labels"]), records[row["_record"]]) for row in tokenized]
-    rows = [row for row in found if any(label >= 0 for label in row.labels[1:])]
+def _rows(name: str, tokenized: Dataset, records: Sequence[Record]) -> list[Row]:
+    dataset: Any = tokenized  # its rows are typed as lists too, which a row number never gives
+    rows = [Row(list(row["input_ids"]), list(row["labels"]), records[row["_record"]]) for row in dataset]
+    rows = [row for row in rows if any(label >= 0 for label in row.labels[1:])]
     if not rows:
         raise NoiseError(f"split {name!r} must have a record with a graded token within max_length, got none.")
     return rows

@@ -1,4 +1,4 @@
-"""Verdicts on disk, so that nothing is asked, or paid for, twice."""
+"""A cache of verdicts on disk, so that no question is asked, or paid for, twice."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 class Cache:
-    """Verdicts by key, one JSON line each; a line that a killed run left half-written does not count.
+    """Verdicts by question, one JSON line each; a line that a killed run left half-written does not count.
 
     Args:
-        path: the file; it is made with the first verdict. None keeps nothing.
+        path: the file, made with the first verdict; None keeps verdicts in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -20,14 +20,14 @@ class Cache:
             text = path.read_text(encoding="utf-8", errors="replace")
             self.verdicts = dict(filter(None, map(_verdict, text.splitlines())))
             if not text.endswith("\n"):
-                _append(path, "")  # what is added next must not continue a broken line
+                _append(path, "")  # the next verdict must not continue a broken line
 
     def get(self, key: str) -> float | None:
-        """Return the verdict of a question, None if there is none yet."""
+        """Return the verdict of the question with this key; None if there is none yet."""
         return self.verdicts.get(key)
 
     def add(self, key: str, verdict: float) -> None:
-        """Keep a verdict, on disk before this returns."""
+        """Store a verdict; it is on disk when this returns."""
         self.verdicts[key] = verdict
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def _append(path: Path, line: str) -> None:
 
 def _verdict(line: str) -> tuple[str, float] | None:
     try:
-        found = json.loads(line)
-        return (found["key"], float(found["verdict"])) if found["verdict"] in (0, 0.5, 1) else None
+        record = json.loads(line)
+        return (record["key"], float(record["verdict"])) if record["verdict"] in (0, 0.5, 1) else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -8,14 +8,17 @@ Hashimoto, "Length-Controlled AlpacaEval", arXiv 2404.04475; constants as in Alp
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, require
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 # Features (N, K), targets in [0, 1] (N,) and how much each row counts (N,).
 Data: TypeAlias = "tuple[np.ndarray, np.ndarray, np.ndarray]"
@@ -168,7 +171,7 @@ def fit(features: np.ndarray, targets: np.ndarray, counts: np.ndarray, strength:
         counts: (N,) weight of each row.
         strength: C.
     """
-    minimize = require()
+    minimize = require_optimizer()
     width, total = features.shape[1], strength * counts.sum() + 1
 
     def objective(split: np.ndarray) -> tuple[float, np.ndarray]:
@@ -194,14 +197,10 @@ def _sigmoid(scores: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -scores))
 
 
-def require() -> Any:
-    """Return scipy's optimizer.
+def require_optimizer() -> Callable[..., OptimizeResult]:
+    """Return scipy's `minimize`.
 
     Raises:
         NoiseError: if scipy is missing.
     """
-    try:
-        from scipy.optimize import minimize
-    except ImportError:
-        raise NoiseError("the length-controlled win rate needs scipy: pip install 'neft-zoo[judge]'.") from None
-    return minimize
+    return require("scipy.optimize", "the length-controlled win rate", "judge").minimize

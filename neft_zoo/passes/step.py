@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import IGNORED, Batch
+from neft_zoo.passes.accumulation import Accumulation, KeptGraphs
 from neft_zoo.passes.chunked_logits import JointLoss, LogitsFunction, cross_entropy, of_divergence, sum_in_chunks
 from neft_zoo.passes.divergences import Divergence
 from neft_zoo.passes.hooks import ModelHooks
@@ -33,9 +34,7 @@ class Step:
         compute: the trainer's own loss of one pass, on these token ids where the batch is known.
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
         nll: the trainer's loss is `token_weight` times the labels' negative log-likelihood and nothing else.
-        backward: backpropagates a part of the loss at once. Without it (a loop of one's own) the part's graph is kept
-            and added to the loss that is returned; one that gave a gradient at the noise is then walked twice.
-        gradient: `torch.autograd.grad`, or what an engine needs in its place.
+        accumulation: how a part of the loss is differentiated before the other passes are run.
     """
 
     tap: ModelHooks
@@ -43,8 +42,7 @@ class Step:
     compute: Callable[[Tensor | None], Any]
     token_weight: Tensor | float | None = None
     nll: bool = False
-    backward: Callable[[Tensor], None] | None = None
-    gradient: Callable[..., tuple[Tensor, ...]] = torch.autograd.grad
+    accumulation: Accumulation = field(default_factory=KeptGraphs)
     passes: list[Pass] = field(default_factory=list)
     _kept: list[Tensor] = field(default_factory=list)
     _dropout: list[Tensor] = field(default_factory=list)
@@ -84,26 +82,21 @@ class Step:
     def gradients(self, value: Tensor, deltas: Mapping[int, Tensor], share: float = 0.0) -> dict[int, Tensor]:
         """Return the gradient of `value` at each delta, and count `share * value` to the loss of the step."""
         leaves = list(deltas.values())
-        if share and self.backward is not None:
-            for leaf in leaves:
-                leaf.grad = None
-            self.count(share * value)
-            gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / share for leaf in leaves]
+        if share:
+            gradients = [gradient / share for gradient in self.count(share * value, leaves)]
         else:
-            gradients = list(self.gradient(value, leaves, retain_graph=bool(share)))
-            if share:
-                self.count(share * value)
+            gradients = self.accumulation.gradient(value, leaves)
         return dict(zip(deltas, gradients, strict=True))
 
-    def count(self, part: Tensor) -> None:
-        """Count a part of the step's loss, and free what its passes hold where it can be backpropagated at once."""
-        if self.backward is not None:
-            self.backward(part)
-        self._kept.append(part if self.backward is None else part.detach())
+    def count(self, part: Tensor, leaves: Sequence[Tensor] = ()) -> Sequence[Tensor]:
+        """Count a part of the step's loss, and return its gradient at leaves."""
+        kept, gradients = self.accumulation.part(part, leaves)
+        self._kept.append(kept)
+        return gradients
 
     def total(self, loss: Tensor) -> Tensor:
         """Return the loss of the step: the last part plus those that were counted before."""
-        return sum(self._kept, start=loss)
+        return self.accumulation.total(sum(self._kept, start=loss))
 
     def divergence(
         self, name: Divergence, first: Pass, second: Pass, constant: bool = False, trains: bool = True

@@ -76,7 +76,8 @@ def test_cite_gives_bibtex(cli, name):
     "argv", [["list"], ["show", "neft_uniform"], ["recipes", "ls"], ["cite", "symnoise"], ["--version"]]
 )
 def test_quick_commands_do_not_import_torch(argv):
-    code = f"import sys\nfrom neft_zoo.cli import main\ntry: main({argv})\nfinally: assert 'torch' not in sys.modules"
+    code = f"import sys\nfrom neft_zoo.cli.main import main\ntry: main({argv})\n"
+    code += "finally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -123,13 +123,13 @@ def test_rows_of_a_seed_see_the_same_batches_and_dropout_masks(tiny, tmp_path):
     (tmp_path / "twice.yaml").write_text(f"extends: {tiny}\nmax_steps: -1\nnum_train_epochs: 2\neval_steps: 3\n")
     names = ["neft_uniform", "neft_gaussian", "symnoise", "vat", "r_drop"]
     grid = make_grid(str(tmp_path / "twice.yaml"), names, 2)
-    made = {(t.record["noise"]["name"], t.record["seed"]): t for t in tasks(grid, tmp_path / "out")}
+    made = {(t.record.noise["name"], t.record.seed): t for t in tasks(grid, tmp_path / "out")}
     none = watched(made["none", 0])
     assert len(none) == 8 and len({state for _, state in none}) == 8, "every step draws its own masks"
     assert none[:4] != none[4:], "the second epoch has an order of its own"
     assert watched(made["none", 1])[0] != none[0]
     for name in names:
-        seen, passes = watched(made[name, 0]), made[name, 0].record["passes"]
+        seen, passes = watched(made[name, 0]), made[name, 0].record.passes
         assert len(seen) == 8 * passes
         assert [ids for ids, _ in seen[::passes]] == [ids for ids, _ in none], "the same records in the same order"
         if name == "r_drop":  # two masks a step are its idea
@@ -163,7 +163,7 @@ def test_losses_are_measured_with_the_noise_off(llama, config, records, tokenize
     settings = dict(args=config(per_device_eval_batch_size=8), train_dataset=records, processing_class=tokenizer)
     loud = {"name": "neft_uniform", "alpha": 300}
     noisy = SFTTrainer(llama(attention_dropout=0.3), eval_dataset={"test": eight}, noise=loud, **settings)
-    noisy._attached()
+    noisy.session.attach()
     noisy.model.train()
     found = measure(noisy)
     assert noisy.model.training
@@ -241,7 +241,7 @@ def test_seeds_draw_records_and_every_run_is_evaluated(tiny, tmp_path, capsys):
     capsys.readouterr()
     assert main(["report", str(tmp_path / "tiny")]) == 0
     out = capsys.readouterr().out
-    assert "## Train rouge l at the end" in out and "## Test accuracy at the end" in out
+    assert "## ROUGE-L on train prompts at the end" in out and "## Accuracy, test at the end" in out
     with pytest.raises(NoiseError, match="train_records 5 and None"):
         tasks(make_grid(str(tiny)), tmp_path / "tiny")
 

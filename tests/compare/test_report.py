@@ -4,17 +4,34 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from neft_zoo.cli.main import main
-from neft_zoo.compare import results
-from neft_zoo.compare.summary import label, summarize
-from neft_zoo.compare.tables import markdown, number, table
+from neft_zoo.compare import results, summary
+from neft_zoo.compare.formats import number
+from neft_zoo.compare.labels import label
+from neft_zoo.compare.records import RunRecord
+from neft_zoo.compare.tables import cell_of, markdown, table, verdict_of
 
 SEEDS = range(3)
+
+
+def summarize(runs):
+    """Pivot runs that are given as JSON values."""
+    return summary.summarize({Path(f"{place}.json"): RunRecord.from_dict(run) for place, run in enumerate(runs)})
+
+
+def cells_of(experiment):
+    """Return a table's cells by row and metric."""
+    return {
+        (row.label, f"{name} {when}"): cell_of(row, (name, when))
+        for name, when in experiment.columns
+        for row in experiment.rows
+    }
 
 
 def record(name, seed, end, best, train, passes=1, status="ok", **changes):
@@ -52,7 +69,7 @@ def folder(runs, tmp_path):
     made = tmp_path / "r"
     made.mkdir()
     for run in runs:
-        results.write(results.path_of(made, run["noise"]["name"], run["row"], run["seed"]), run)
+        results.write(results.path_of(made, run["noise"]["name"], run["row"], run["seed"]), RunRecord.from_dict(run))
     return made
 
 
@@ -90,23 +107,25 @@ def test_numbers_recomputed(runs):
 
 
 def test_verdicts_and_order(runs):
-    lines = summarize(runs).lines
-    told = {(line.row, line.metric): line.verdict for line in lines}
+    experiment = summarize(runs)
+    told = {place: cell.verdict for place, cell in cells_of(experiment).items()}
     assert told["neft_uniform", "test_loss end"] == "lower: better"
     assert told["symnoise", "test_loss end"] == "higher: worse"
     assert told["neft_uniform", "test_loss best"] == "no difference shown"
     assert told["symnoise", "train_loss end"] == "higher", "a training loss is neither good nor bad"
-    assert lines[0].row == "none" and summarize(runs).metrics == ["test_loss end", "test_loss best", "train_loss end"]
+    assert experiment.rows[0].label == "none"
+    assert experiment.columns == [("test_loss", "end"), ("test_loss", "best"), ("train_loss", "end")]
 
 
 def test_failed_and_missing_are_said_and_never_numbers(runs):
     runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
     del runs[4]["end"]["train_loss"]
-    summary = summarize(runs)
-    line = next(line for line in summary.lines if (line.row, line.metric) == ("neft_uniform", "test_loss end"))
-    assert line.seeds == 2 and line.asked == 3 and "(1 of 3 seeds failed)" in line.verdict
-    line = next(line for line in summary.lines if (line.row, line.metric) == ("neft_uniform", "train_loss end"))
-    assert line.seeds == 1 and "one seed only" in line.verdict
+    experiment = summarize(runs)
+    row = next(row for row in experiment.rows if row.label == "neft_uniform")
+    cell = row.cells["test_loss", "end"]
+    assert cell.seeds == 2 and len(row.runs) == 3 and "(1 of 3 seeds failed)" in verdict_of(row, cell)
+    cell = row.cells["train_loss", "end"]
+    assert cell.seeds == 1 and "one seed only" in cell.verdict
     runs[7] = record("neft_uniform", 2, 0, 0, 0, status="failed")
     text = markdown(summarize(runs))
     assert "neft_uniform, seed 0, failed: layers must be below 2, got 99." in text
@@ -119,7 +138,7 @@ def test_rows_are_named_by_what_differs():
     for row, alpha in zip(rows, (5.0, 10.0), strict=False):
         row["noise"] |= {"alpha": alpha, "where": "real"}
     rows.append(record("none", 0, 1, 1, 1, control="label_smoothing", row="control"))
-    named = label(rows)
+    named = label(map(RunRecord.from_dict, rows))
     assert [named["5.0"], named["10.0"], named["control"], named["row-none"]] == [
         "neft_uniform alpha=5",
         "neft_uniform alpha=10",
@@ -153,11 +172,13 @@ def test_html_stands_alone(folder, capsys):
 
 def test_a_panel_shows_none_at_the_rows_own_seeds(runs):
     pytest.importorskip("matplotlib")
-    from neft_zoo.compare.html import _curves, html
+    from neft_zoo.compare.html import html
+    from neft_zoo.compare.plots import by_seed, draw_curves
 
     runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
     runs += [record(name, 0, 4.6, 4.5, 2.3) for name in ("fgm", "hype", "pdr", "vat")]
-    figure = _curves(summarize(runs))
+    rows = summarize(runs).rows
+    figure = draw_curves({row.label: by_seed(row.records, "test_loss") for row in rows}, "test loss")
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert {"neft_uniform (2 seeds)", "symnoise (3 seeds)", "fgm (1 seed)"} <= panels.keys() and len(panels) == 6
     gray, *_ = panels["neft_uniform (2 seeds)"].lines
@@ -172,8 +193,8 @@ def test_a_panel_shows_none_at_the_rows_own_seeds(runs):
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus():
-    assert number(-0.00001, "+.4f") == "+0.0000" and number(-0.00005001, "+.4f") == "-0.0001"
-    assert number(None, ".2f") == "-" and number(0.0, ".2f") == "0.00"
+    assert number(-0.00001, 4, sign=True) == "+0.0000" and number(-0.00005001, 4, sign=True) == "-0.0001"
+    assert number(None, 2) == "-" and number(0.0, 2) == "0.00" and number(1234.5, 1, typeset=True) == "1,234.5"
 
 
 def test_formats_and_output(folder, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from neft_zoo import NoiseError
+from neft_zoo.evaluation.answer_results import Lengths, Score
 from neft_zoo.evaluation.losses import Scores, calibration_error, summary
 from neft_zoo.evaluation.memorization import bleu, follows, overlap, rouge_l
 from neft_zoo.evaluation.options import Options
@@ -26,16 +27,16 @@ def test_repetition_by_hand():
 def test_diversity_drops_what_is_too_short_and_counts_it():
     texts = ["a b a b a and more", "a b c d e", "short"]
     found = diversity(texts, words=5, clip=10)
-    assert (found["used"], found["too_short"], found["at_words"]) == (2, 1, 5)
-    assert found["repetition"]["2"] == pytest.approx((0.5 + 0) / 2)
-    assert found["log_diversity"] == pytest.approx((-math.log(2 / 3) + 10) / 2)
+    assert (found.used, found.too_short, found.at_words) == (2, 1, 5)
+    assert found.repetition["2"] == pytest.approx((0.5 + 0) / 2)
+    assert found.log_diversity == pytest.approx((-math.log(2 / 3) + 10) / 2)
     missing = diversity(texts)
-    assert missing["log_diversity"] is None and missing["repetition"]["1"] is None and missing["used"] == 0
+    assert missing.log_diversity is None and missing.repetition["1"] is None and missing.used == 0
 
 
 def test_lengths_are_means_and_missing_is_none():
-    assert lengths(["ab c", ""], [3, 0]) == {"characters": 2, "words": 1, "tokens": 1.5}
-    assert lengths([]) == {"characters": None, "words": None, "tokens": None}
+    assert lengths(["ab c", ""], [3, 0]) == Lengths(characters=2, words=1, tokens=1.5)
+    assert lengths([]) == Lengths(characters=None, words=None, tokens=None)
 
 
 def lcs(one, other):
@@ -62,7 +63,7 @@ def test_bleu_by_hand():
     assert found[1] == pytest.approx(1) and found[2] == pytest.approx(0)
     # A shorter answer pays for its brevity.
     assert bleu(["a b c d"], ["a b c d e f"]) == [pytest.approx(math.exp(1 - 6 / 4))]
-    assert overlap([], [])["rouge_l"] is None
+    assert overlap([], []).rouge_l is None
 
 
 def test_calibration_by_hand():
@@ -77,9 +78,9 @@ def test_summary_weights_every_token_alike():
     one = Scores(np.log([0.5]), np.array([0.5]), np.array([True]))
     two = Scores(np.log([0.25, 0.125]), np.array([0.5, 0.75]), np.array([False, False]))
     found = summary([one, two], bins=4)
-    assert found["loss"] == pytest.approx(2 * math.log(2)) and found["perplexity"] == pytest.approx(4)
-    assert found["record_losses"] == pytest.approx([math.log(2), 2.5 * math.log(2)])
-    assert (found["tokens"], found["records"], found["accuracy"]) == (3, 2, pytest.approx(1 / 3))
+    assert found.loss == pytest.approx(2 * math.log(2)) and found.perplexity == pytest.approx(4)
+    assert found.record_losses == pytest.approx([math.log(2), 2.5 * math.log(2)])
+    assert (found.tokens, found.records, found.accuracy) == (3, 2, pytest.approx(1 / 3))
 
 
 def test_the_prefix_is_50_tokens_or_half_of_a_short_reference():
@@ -107,7 +108,7 @@ def test_questions_are_changed_where_they_stand():
 
 def test_scorers_return_one_finite_number_per_text():
     found = score_answers({"length": lambda texts: [len(text) for text in texts]}, ["ab", "c"])
-    assert found == {"length": {"mean": 1.5, "values": [2.0, 1.0]}}
+    assert found == {"length": Score(mean=1.5, values=[2.0, 1.0])}
     for wrong in ([1.0], [1.0, math.nan]):
         with pytest.raises(NoiseError, match="scorer 'bad' must return 2 finite numbers"):
             score_answers({"bad": lambda texts, wrong=wrong: wrong}, ["ab", "c"])

@@ -194,7 +194,7 @@ def within(installed, code):
 def test_an_installed_third_party_entry_is_one_of_the_zoo(installed):
     done = within(
         installed,
-        "import neft_zoo; from neft_zoo.testing import check_strategy; from neft_zoo.cli import main\n"
+        "import neft_zoo; from neft_zoo.testing import check_strategy; from neft_zoo.cli.main import main\n"
         "assert 'dummy' in neft_zoo.names()\n"
         "s = neft_zoo.make({'name': 'dummy', 'size': 0.5}); assert s.version == 3 and s.noise.scale.size == 0.5\n"
         "check_strategy('dummy', max_examples=3); sys.exit(main(['show', 'dummy']))",
@@ -207,7 +207,7 @@ def test_an_installed_third_party_entry_is_one_of_the_zoo(installed):
     ("name", "message"), [("broken", "cannot be imported"), ("misnamed", "must be a @register'ed")]
 )
 def test_a_broken_third_party_entry_is_one_sentence(installed, name, message):
-    done = within(installed, f"from neft_zoo.cli import main; sys.exit(main(['show', {name!r}]))")
+    done = within(installed, f"from neft_zoo.cli.main import main; sys.exit(main(['show', {name!r}]))")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 

@@ -7,10 +7,13 @@ import pytest
 from made_up import EFFECTS
 
 from neft_zoo import registry
+from neft_zoo.compare import loading
+from neft_zoo.compare.plots import forest
+from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.results import write
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
-from builder import figures, findings, loading, snippets, sweep, tallies  # noqa: E402
+from builder import findings, snippets, sweep, tallies  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_better_at_the_end_only_is_not_reproduced(tmp_path):
 
 def test_train_loss_is_judged_at_the_end_alone(tmp_path):
     judgement = judged(tmp_path, "Train loss")
-    assert judgement.status == findings.YES and list(judgement.found) == ["end"]
+    assert judgement.status == findings.YES and list(judgement.differences) == ["end"]
     assert "best points lie at different epochs" in judgement.why
 
 
@@ -85,10 +88,10 @@ def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
         twin = {**record, "noise": registry.make("r3f").to_dict(), "row": "row r3f", "passes": 2}
         twin["end"] = {**record["end"], "test_loss": record["end"]["test_loss"] + 2e-8}
         for each in (record, twin):
-            write(tmp_path / "r" / f"{each['row']} {each['seed']}.json", each)
+            write(tmp_path / "r" / f"{each['row']} {each['seed']}.json", RunRecord.from_dict(each))
     found = loading.load(tmp_path)[0]
     assert tallies.unchanged(found) == "* **r**: `r3f`."
-    assert "1e" not in "".join(re.findall(r">([^<]*)</text>", figures.forest(found[0], "test_loss", "end")))
+    assert "1e" not in "".join(re.findall(r">([^<]*)</text>", forest(found[0], ("test_loss", "end"))))
     assert snippets.fill("{{ unchanged }}", []) == snippets.NOT_RUN
 
 

@@ -90,5 +90,5 @@ def test_token_counts_are_saved_and_a_resumed_run_goes_on_with_them(config, toke
     assert counts is not None and counts.sum() == len(ids) and counts[ids[0]] == ids.count(ids[0])
     assert same(weights(run(instructions, str(checkpoint)).model), weights(whole.model))
     other = trainer_of("token_frequency", "full", config, tokenizer, instructions.select(range(2)), steps=4)
-    other._read_counts(checkpoint)
-    assert torch.equal(other._count_tokens(), counts) and (checkpoint / FILE).exists()
+    other._resume_counts(checkpoint)
+    assert torch.equal(other.session.counts(), counts) and (checkpoint / FILE).exists()

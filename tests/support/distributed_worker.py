@@ -74,8 +74,9 @@ class Watched(SFTTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.deltas, self.ratios = [], []
+        self.record, self.session.stats.record = self.session.stats.record, self.keep
 
-    def _record(self, step):
+    def keep(self, step):
         for done in step.passes:
             if EMBEDDING in done.deltas:
                 delta, batch = done.deltas[EMBEDDING].detach().float(), done.batch
@@ -83,7 +84,7 @@ class Watched(SFTTrainer):
                 kept = (delta / nominal[..., None])[batch.real]
                 self.ratios.append(kept.square().mean().sqrt().item())
                 self.deltas = self.deltas or [delta]
-        super()._record(step)
+        self.record(step)
 
 
 def rank_of(ranks):

@@ -1,0 +1,49 @@
+"""Names of rows: the strategy or control, and the arguments in which rows of that name differ."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from neft_zoo.compare.formats import printable
+from neft_zoo.compare.records import RunRecord
+
+
+def label(records: Iterable[RunRecord]) -> dict[str, str]:
+    """Return a short name for every row, by its hash."""
+    rows = {record.row: record for record in records}
+    named: dict[str, dict[str, RunRecord]] = defaultdict(dict)
+    for key, record in rows.items():
+        named[record.name][key] = record
+    return {key: each for name, group in named.items() for key, each in _within(name, group).items()}
+
+
+def _within(name: str, group: dict[str, RunRecord]) -> dict[str, str]:
+    """Return the labels of rows that share a name."""
+    arguments = next(iter(group.values())).noise
+    varying = [
+        argument for argument in arguments if len({str(record.noise.get(argument)) for record in group.values()}) > 1
+    ]
+    several = len({record.version for record in group.values()}) > 1
+    return {
+        key: printable(
+            name
+            + "".join(_spell(argument, record.noise.get(argument)) for argument in varying)
+            + (f" version {record.version}" if several else "")
+        )
+        for key, record in group.items()
+    }
+
+
+def _spell(argument: str, value: object) -> str:
+    """Return an argument and its value; a switch by its name alone, one that is off not at all."""
+    if isinstance(value, bool):
+        return f" {argument}" if value else ""
+    return f" {argument}={value:g}" if isinstance(value, float) else f" {argument}={value}"
+
+
+def natural(text: str) -> list[tuple[float, str]]:
+    """Return a sort key that puts alpha=5 before alpha=10."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(float(part), "") if place % 2 else (0.0, part) for place, part in enumerate(parts)]
