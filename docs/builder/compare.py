@@ -12,7 +12,7 @@ from neft_zoo.config.recipe import PLACEHOLDER
 
 from .tables import difference_text, macros, run_links, typeset
 
-FAMILIES = ("single pass", "consistency", "adversarial", "weights", "control")
+FAMILIES = ("single pass", "consistency", "adversarial", "weights", "length", "control")
 OPTIONS = (
     ("model_name_or_path", "model"),
     ("dataset_name", "data"),
@@ -34,9 +34,11 @@ loss in every row alike; all other metrics are taken at the end. With one evalua
 differences there of a hundredth may be due to where evaluations lie. The gap is test loss less train loss: what was
 learned by heart. *Compute* is tokens times passes over those of `none`. At *equal steps* every row sees the data
 equally often; at *equal compute* a row of k passes trains for 1/k of the steps, which where training overfits is a
-regularizer by itself: there, look at the best point. **Bold**: better than `none`;
-*italics*: worse, both by p values corrected by Holm's method over the rows and both points of that metric. No mark
-means that no difference was shown, not that there is none. [How runs are compared](comparison.md).
+regularizer by itself: a row is compared with plain training for as many steps, where that was run.
+**Bold**: better than the baseline; *italics*: worse; the title of a cell says *practically the same* or *undecided*
+where it has no mark, and what could have been seen. Verdicts are corrected by Holm's method over the rows that answer
+one question: strategies at their defaults, the values of one strategy, lengths of plain training, controls.
+[How runs are compared](comparison.md).
 """
 NOT_RUN = "Not run: `docs/results` holds no finished comparison. `neft-zoo compare` makes one.\n"
 
@@ -115,6 +117,8 @@ def _cell(row: Row, column: Column) -> dict[str, object]:
     data["diff"] = f"{each.mean:.4g}"
     if each.low is not None and each.high is not None:
         data |= {"low": f"{each.low:.4g}", "high": f"{each.high:.4g}"}
-    mark = "strong" if cell.verdict.endswith("better") else "em" if cell.verdict.endswith("worse") else ""
-    title = f"{cell.seeds} seeds; {cell.verdict.replace(':', ',')}"
+    word = cell.verdict.word if cell.verdict else "not tested"
+    mark = {"better": "strong", "worse": "em"}.get(word, "")
+    title = f"{cell.seeds} seeds; baseline {typeset(cell.baseline, kind.digits)}; "
+    title += cell.verdict.text(kind.digits) if cell.verdict else word
     return {"data": data, "text": text, "title": title, "mark": mark, "below": difference_text(cell, kind)}

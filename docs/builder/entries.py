@@ -81,7 +81,7 @@ def page(name: str, experiments: list[Experiment]) -> str:
 def split(text: str) -> tuple[str, str, str]:
     """Return the formula of a docstring's prose, the sentence that goes on from it, and the rest."""
     match = re.search(r"\$\$.+?\$\$", text, re.DOTALL)
-    if cell is None:
+    if match is None:
         return "", "", text
     rest = (text[: match.start()] + text[match.end() :]).strip()
     if not rest[:1].islower():
@@ -105,7 +105,7 @@ def example(entry: registry.Entry) -> list[str]:
     """Return the example of the docstring, if there is one, as a block of code."""
     text = inspect.cleandoc(entry.build.__doc__ or "")
     match = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
-    if cell is None:
+    if match is None:
         return []
     return [code("python", "from neft_zoo import SFTTrainer\n\n" + re.sub(r"\n\s*", "\n    ", match[1]))]
 
@@ -138,12 +138,11 @@ def measured(name: str, experiments: list[Experiment]) -> str:
             by_verdict: dict[str, list[Row]] = {}
             for row in rows:
                 cell = row.cells.get(("test_loss", point))
-                if cell and cell.difference:
-                    by_verdict.setdefault(cell.verdict, []).append(row)
-            for verdict, alike in by_verdict.items():
-                side = {"better": "For", "worse": "Against"}.get(verdict.split()[-1], "Neither")
-                words = verdict.replace(":", ",")
-                speaks[side].append(f"{experiment.title}, test loss {place}, {words}: {_listed(alike, point)}.")
+                if cell and cell.verdict:
+                    by_verdict.setdefault(cell.verdict.word, []).append(row)
+            for word, alike in by_verdict.items():
+                side = {"better": "For", "worse": "Against"}.get(word, "Neither")
+                speaks[side].append(f"{experiment.title}, test loss {place}, {word}: {_listed(alike, point)}.")
         failed = [f"{row.failed} of {len(row.runs)} runs of `{row.label}` failed" for row in rows if row.failed]
         speaks["Against"] += [f"{experiment.title}: {each}." for each in failed]
     if not any(speaks.values()):

@@ -20,21 +20,23 @@ def defaults(experiment: Experiment) -> list[Row]:
 
 
 def tally(experiments: list[Experiment]) -> str:
-    """Return how many strategies ended with a lower or higher test loss than `none`, and where they were best."""
+    """Return how many strategies have a lower or higher test loss than `none` at the end, and at their best."""
     lines = []
     for experiment in (each for each in experiments if each.budget == STEPS):
         if not (rows := defaults(experiment)):
             continue
-        sentences = []
-        for point, place in POINTS.items():
-            better, worse = (
-                [row for row in rows if row.cells["test_loss", point].verdict.endswith(side)]
-                for side in ("better", "worse")
-            )
-            rest = len(rows) - len(better) - len(worse)
-            sentences.append(f"{place} {_names(better)} lower, {_names(worse)} higher, {rest} not told apart from it")
-        lines.append(f"* **{experiment.name}**, {len(rows)} strategies against `none`: {'; '.join(sentences)}.")
+        places = "; ".join(f"{place} {_counted(rows, point)}" for point, place in POINTS.items())
+        lines.append(f"* **{experiment.name}**, {len(rows)} strategies against `none`: {places}.")
     return "\n".join(lines)
+
+
+def _counted(rows: list[Row], point: When) -> str:
+    """Return how many rows have each verdict."""
+    by_word: dict[str, list[Row]] = {word: [] for word in ("better", "worse", "practically the same", "undecided")}
+    for row in rows:
+        verdict = row.cells["test_loss", point].verdict
+        by_word.setdefault(verdict.word if verdict else "not measured", []).append(row)
+    return ", ".join(f"{_names(alike)} {word}" for word, alike in by_word.items())
 
 
 def unchanged(experiments: list[Experiment]) -> str:

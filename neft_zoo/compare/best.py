@@ -79,8 +79,9 @@ def _compared(runs: dict[Path, RunRecord]) -> dict[str, Compared]:
         cell = row.cells.get((CHOSEN_BY, when))
         if cell is not None and cell.difference is not None:
             each = cell.difference
+            words = cell.verdict.text(4) if cell.verdict else "-"
             compared[f"{CHOSEN_BY} {when}"] = Compared(
-                difference=each.mean, low=each.low, high=each.high, verdict=cell.verdict
+                difference=each.mean, low=each.low, high=each.high, verdict=words
             )
     return compared
 

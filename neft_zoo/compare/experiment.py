@@ -11,6 +11,8 @@ from neft_zoo import registry
 from neft_zoo.compare.metrics import ordered, values
 from neft_zoo.compare.records import RunRecord, When
 from neft_zoo.compare.statistics import Difference
+from neft_zoo.compare.verdicts import Verdict
+from neft_zoo.errors import NoiseError
 
 Column = tuple[str, When]  # a metric at the end, or at the best evaluation
 POINTS: dict[When, str] = {"end": "at the end", "best": "at the best point"}
@@ -26,26 +28,28 @@ class Cell:
     Attributes:
         mean: over the seeds; None where no run measured it.
         seeds: runs that ended well and measured it.
-        difference: paired, to `none`; None for `none` itself.
-        corrected: p value after Holm's correction inside its family.
-        verdict: in words.
+        baseline: mean of the baseline over the seeds that both have; None for `none` itself.
+        difference: paired, to the baseline; None for `none` itself.
+        verdict: on the difference; None for `none` itself, and for costs, which are not tested.
     """
 
     mean: float | None
     seeds: int
-    difference: Difference | None
-    corrected: float | None
-    verdict: str
+    baseline: float | None = None
+    difference: Difference | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass
 class Row:
-    """What was compared: a strategy with its arguments, or a control.
+    """What was compared: a strategy with its arguments, plain training of another length, or a control.
 
     Attributes:
         label: the strategy's name and the arguments that tell its rows apart, or the control's name.
-        entry: name in the registry; None for a control.
+        entry: name in the registry; None for a control and for plain training of another length.
         runs: file and record of every run, by seed.
+        baseline: the row that this one is compared with: `none`, or plain training for as many steps; None for `none`.
+        is_matched: whether the baseline trained for as many steps, where the comparison is at equal compute.
         cells: by metric and point; none where no run measured it.
         compute: tokens times passes, relative to `none`; None without a common seed.
         time: training time, relative to `none`; None likewise.
@@ -54,6 +58,8 @@ class Row:
     label: str
     entry: str | None
     runs: list[tuple[Path, RunRecord]]
+    baseline: Row | None = None
+    is_matched: bool = True
     cells: dict[Column, Cell] = field(default_factory=dict)
     compute: float | None = None
     time: float | None = None
@@ -72,8 +78,34 @@ class Row:
         return self.runs[0][1].passes
 
     @property
+    def is_shorter(self) -> bool:
+        return self.runs[0][1].is_shorter
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps that were trained; None as long as no run has ended well."""
+        return next((record.steps for record in self.records), None)
+
+    @property
     def family(self) -> str:
-        return registry.make(self.arguments).family if self.entry else "control"
+        if self.entry:
+            return registry.make(self.arguments).family
+        return "length" if self.is_shorter else "control"
+
+    @property
+    def question(self) -> str:
+        """The question that a row helps to answer; verdicts are corrected inside it.
+
+        Which strategy helps at its defaults, which values of one strategy's arguments, which length of plain training,
+        which control.
+        """
+        if self.entry is None:
+            return "lengths" if self.is_shorter else "controls"
+        try:
+            default = registry.make(self.entry).to_dict() == registry.make(self.arguments).to_dict()
+        except NoiseError:  # an entry of another package, or of another version
+            default = False
+        return "defaults" if default else self.entry
 
     @property
     def failed(self) -> int:

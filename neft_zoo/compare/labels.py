@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from fractions import Fraction
 
 from neft_zoo.compare.formats import printable
 from neft_zoo.compare.records import RunRecord
@@ -15,24 +16,34 @@ def label(records: Iterable[RunRecord]) -> dict[str, str]:
     rows = {record.row: record for record in records}
     named: dict[str, dict[str, RunRecord]] = defaultdict(dict)
     for key, record in rows.items():
-        named[record.name][key] = record
+        named[_name(record)][key] = record
     return {key: each for name, group in named.items() for key, each in _within(name, group).items()}
+
+
+def _name(record: RunRecord) -> str:
+    """Return the name of a strategy or control, and of plain training the length that differs from the recipe's."""
+    if not record.is_shorter:
+        return record.name
+    if not record.overrides:
+        return f"none, {Fraction(record.share).limit_denominator(1000)} of the steps"
+    option, value = next(iter(record.overrides.items()))
+    unit = "epoch" if option == "num_train_epochs" else "step"
+    return f"none, {value} {unit}{'' if value == 1 else 's'}"
 
 
 def _within(name: str, group: dict[str, RunRecord]) -> dict[str, str]:
     """Return the labels of rows that share a name."""
-    arguments = next(iter(group.values())).noise
-    varying = [
-        argument for argument in arguments if len({str(record.noise.get(argument)) for record in group.values()}) > 1
-    ]
+    chosen = {key: {**record.noise, **(record.overrides if record.control else {})} for key, record in group.items()}
+    names = dict.fromkeys(name for arguments in chosen.values() for name in arguments)
+    varying = [name for name in names if len({str(arguments.get(name)) for arguments in chosen.values()}) > 1]
     several = len({record.version for record in group.values()}) > 1
     return {
         key: printable(
             name
-            + "".join(_spell(argument, record.noise.get(argument)) for argument in varying)
-            + (f" version {record.version}" if several else "")
+            + "".join(_spell(argument, chosen[key].get(argument)) for argument in varying)
+            + (f" version {group[key].version}" if several else "")
         )
-        for key, record in group.items()
+        for key in group
     }
 
 

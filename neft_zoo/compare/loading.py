@@ -32,7 +32,7 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
             name = f"{name} ({first.recipe.name} {first.recipe.hash[:4]})"
         used.add((name, budget))
         try:
-            experiments.append(summarize(runs, name, included=lambda *column: True, question=lambda metric: metric))
+            experiments.append(summarize(runs, name, included=lambda *column: True))
         except NoiseError:
             notes.append(f"{name}, {budget}: no finished run of `none` yet, so nothing can be compared.")
     return sorted(experiments, key=lambda each: (each.name, each.budget != STEPS)), notes

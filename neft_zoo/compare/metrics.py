@@ -18,6 +18,7 @@ Better = Literal["lower", "higher"]
 Source = Literal["history", "evaluation", "derived", "cost"]
 Derive = Callable[[RunRecord, When], "float | None"]
 NATS = "nats per token"
+HALVES = ("test_choosing_loss", "test_reporting_loss")  # of two halves of the test records
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,26 @@ def _best_epoch(record: RunRecord, when: When) -> float | None:
     return record.best.epoch if record.best is not None and when == "end" else None
 
 
+def _chosen(record: RunRecord, when: When) -> float | None:
+    """Return the loss of the reporting half at the evaluation with the lowest loss of the choosing half."""
+    points = [point for point in record.history if None not in (point.metrics.get(half) for half in HALVES)]
+    if when != "end" or not points:
+        return None
+    choosing, reporting = HALVES
+    return min(points, key=lambda point: point[choosing])[reporting]
+
+
 def _cost(name: str) -> Derive:
     return lambda record, when: getattr(record, name) if when == "end" else None
 
 
 ROWS = (
     Metric("test_loss", "test loss", NATS, "lower", 0.01, source="history", shown=True),
+    Metric(
+        "chosen_loss", "test loss, point chosen on other records", NATS, "lower", 0.01, 3, "history", derive=_chosen
+    ),
+    Metric("test_choosing_loss", "test loss, choosing half", NATS, "lower", 0.01, source="derived"),
+    Metric("test_reporting_loss", "test loss, reporting half", NATS, "lower", 0.01, source="derived"),
     Metric("train_loss", "train loss", NATS, None, 0.01, source="history", shown=True),
     Metric("gap", "gap, test less train", NATS, "lower", 0.01, source="derived", shown=True, derive=_gap),
     Metric("best_epoch", "epoch of the best point", digits=1, source="derived", shown=True, derive=_best_epoch),

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar, cast
 T = TypeVar("T")
 When = Literal["end", "best"]
 FORMAT = 1
+LENGTHS = ("num_train_epochs", "max_steps")  # options that say how long a run trains
 REQUIRED = ("format", "key", "recipe", "config", "noise", "control", "row", "seed", "status", "history", "versions")
 
 
@@ -91,6 +92,7 @@ class RunRecord:
         error: why the run failed.
         log: file with the output of a run that ended unexpectedly.
         peak_memory_mb: highest memory use in MiB: of the GPU where there is one, else of the process.
+        margins: differences without practical meaning that the recipe states, by metric.
     """
 
     key: str
@@ -125,6 +127,7 @@ class RunRecord:
     error: str | None = None
     log: str | None = None
     peak_memory_mb: float | None = None
+    margins: dict[str, float] | None = None
     format: int = field(default=FORMAT)
 
     @property
@@ -135,6 +138,14 @@ class RunRecord:
     def name(self) -> str:
         """Name of the control recipe, or of the strategy."""
         return self.control or str(self.noise["name"])
+
+    @property
+    def is_shorter(self) -> bool:
+        """Whether it is plain training of another length than the recipe's, with a schedule of its own."""
+        if self.noise["name"] != "none":
+            return False
+        # In `neft-zoo tune`, plain training has the overrides of the best trial, and no control's name.
+        return bool(self.overrides) and set(self.overrides) <= {*LENGTHS} if self.control else self.share != 1.0
 
     def at(self, when: When) -> Measurement | None:
         """Return the last evaluation, or the one with the lowest test loss."""

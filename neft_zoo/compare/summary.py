@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -14,7 +15,8 @@ from neft_zoo.compare.experiment import POINTS, Cell, Column, Experiment, Row, i
 from neft_zoo.compare.labels import label, natural
 from neft_zoo.compare.metrics import metric, values
 from neft_zoo.compare.records import RunRecord, When
-from neft_zoo.compare.statistics import Difference, holm, paired, verdict
+from neft_zoo.compare.statistics import Difference, paired
+from neft_zoo.compare.verdicts import Verdict, judge
 from neft_zoo.errors import NoiseError
 
 
@@ -24,10 +26,7 @@ def is_reported(name: str, when: When) -> bool:
 
 
 def summarize(
-    runs: Mapping[Path, RunRecord],
-    name: str = "",
-    included: Callable[[str, When], bool] = is_reported,
-    question: Callable[[str], Hashable] = lambda metric: "",
+    runs: Mapping[Path, RunRecord], name: str = "", included: Callable[[str, When], bool] = is_reported
 ) -> Experiment:
     """Pivot the results of one recipe.
 
@@ -35,7 +34,6 @@ def summarize(
         runs: record by file.
         name: of the experiment; the recipe's by default.
         included: whether a metric at a point is wanted.
-        question: returns the family in which the p values of a metric are corrected together.
 
     Raises:
         NoiseError: if `none`, which everything is compared with, is not among them.
@@ -43,41 +41,56 @@ def summarize(
     rows = _rows(runs)
     if not rows or rows[0].entry != "none" or not rows[0].records:
         raise NoiseError("results must hold runs of none, which everything is compared with; compare again.")
-    drafts = {
-        (index, column): draft
-        for column, series in _frame(rows).items()
-        if included(*column)
-        for index, draft in enumerate(_column(series, rows))
-        if draft is not None
-    }
-    families: dict[Hashable, list[tuple[int, Column]]] = defaultdict(list)
-    for place in drafts:
-        families[question(place[1][0])].append(place)
-    for places in families.values():
-        tested = [_p(place[1][0], drafts[place].difference) for place in places]
-        for place, corrected in zip(places, holm(tested), strict=True):
-            rows[place[0]].cells[place[1]] = _judged(place[1][0], drafts[place], corrected)
+    notes = _pair(rows)
+    first = rows[0].runs[0][1]
+    for column, frame in _frames(rows).items():
+        if included(*column):
+            _fill(column, frame, rows)
+    margins = first.margins or {}
+    for metric_name in {name for row in rows for name, _ in row.cells}:
+        _judge(metric_name, rows, margins.get(metric_name, metric(metric_name).margin))
     for row in rows:
         row.compute = _ratio(row, rows[0], lambda record: record.passes * (record.tokens or 0))
         row.time = _ratio(row, rows[0], lambda record: record.wall_s or 0.0)
-    first = rows[0].runs[0][1]
-    return Experiment(name or first.recipe.name, rows, first.config, _notes(rows))
+    return Experiment(name or first.recipe.name, rows, first.config, [*_notes(rows), *notes])
 
 
 def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
-    """Return the rows without cells: `none` first, then strategies and controls by name."""
+    """Return the rows without cells: `none`, strategies, plain training of other lengths, controls."""
     labels = label(runs.values())
     grouped: dict[str, list[tuple[Path, RunRecord]]] = defaultdict(list)
     for path, record in sorted(runs.items(), key=lambda run: run[1].seed):
         grouped[record.row].append((path, record))
-    rows = [
-        Row(labels[key], None if group[0][1].control else str(group[0][1].noise["name"]), group)
-        for key, group in grouped.items()
+    rows = []
+    for key, group in grouped.items():
+        first = group[0][1]
+        named = first.control or first.is_shorter
+        rows.append(Row(labels[key], None if named else str(first.noise["name"]), group))
+    order = {"none": 0, "lengths": 2, "controls": 3}
+    return sorted(rows, key=lambda row: (order.get(row.entry or row.question, 1), natural(row.label)))
+
+
+def _pair(rows: list[Row]) -> list[str]:
+    """Give every row its baseline: `none`, or at equal compute plain training for as many steps; return notes."""
+    none, *others = rows
+    plain = [none, *(row for row in others if row.is_shorter)]
+    for row in others:
+        row.baseline = none
+        if row.steps is None or row.is_shorter or row.runs[0][1].share == 1.0:
+            continue
+        # Steps are rounded, once for the share of a strategy and once for a length.
+        alike = [each for each in plain if each.steps is not None and abs(each.steps - row.steps) <= 1]
+        row.baseline, row.is_matched = (alike[0], True) if alike else (none, False)
+    unmatched = [row.label for row in others if not row.is_matched]
+    if not unmatched:
+        return []
+    return [
+        f"No plain training for as many steps as {', '.join(unmatched)}: their differences are to none at its full "
+        "length, so that they say nothing of the noise. Compare with --compute-matched again to add it."
     ]
-    return sorted(rows, key=lambda row: (row.entry != "none", row.entry is None, natural(row.label)))
 
 
-def _frame(rows: list[Row]) -> dict[Column, pd.DataFrame]:
+def _frames(rows: list[Row]) -> dict[Column, pd.DataFrame]:
     """Return a frame for every metric and point: a line per row, a column per seed, NaN where nothing was measured."""
     lines = [
         (index, record.seed, name, when, value)
@@ -94,28 +107,38 @@ def _frame(rows: list[Row]) -> dict[Column, pd.DataFrame]:
     }
 
 
-def _column(frame: pd.DataFrame, rows: list[Row]) -> list[Cell | None]:
-    """Return the cells of one metric, without verdicts."""
+def _fill(column: Column, frame: pd.DataFrame, rows: list[Row]) -> None:
+    """Give rows their cells of one metric, without verdicts."""
     measured = frame.to_numpy(dtype=float)
-    differences = measured - measured[0]
-    cells: list[Cell | None] = []
-    for index in range(len(rows)):
-        own, paired_values = (each[index][~np.isnan(each[index])].tolist() for each in (measured, differences))
-        difference = paired(paired_values) if index else None
-        cells.append(Cell(fmean(own), len(own), difference, None, "-") if own else None)
-    return cells
+    places = {id(row): place for place, row in enumerate(rows)}
+    for row, own in zip(rows, measured, strict=True):
+        present = ~np.isnan(own)
+        if not present.any():
+            continue
+        cell = Cell(fmean(own[present].tolist()), int(present.sum()))
+        if row.baseline is not None:
+            theirs = measured[places[id(row.baseline)]]
+            shared = present & ~np.isnan(theirs)
+            baseline = fmean(theirs[shared].tolist()) if shared.any() else None
+            cell = replace(cell, baseline=baseline, difference=paired((own - theirs)[shared].tolist()))
+        row.cells[column] = cell
 
 
-def _p(name: str, difference: Difference | None) -> float | None:
-    """Return the p value to correct; what a run costs is not tested."""
-    return None if difference is None or metric(name).source == "cost" else difference.p
-
-
-def _judged(name: str, cell: Cell, corrected: float | None) -> Cell:
-    if cell.difference is None or metric(name).source == "cost":
-        return cell
-    words = verdict(cell.difference, corrected, metric(name).better)
-    return Cell(cell.mean, cell.seeds, cell.difference, corrected, words)
+def _judge(name: str, rows: list[Row], margin: float) -> None:
+    """Judge a metric: a question is a group of rows, at the end and at the best evaluation together."""
+    kind = metric(name)
+    if kind.source == "cost":
+        return
+    questions: dict[str, list[tuple[Row, Column]]] = defaultdict(list)
+    for row in rows[1:]:
+        columns: list[Column] = [(name, when) for when in POINTS]
+        questions[row.question] += [(row, column) for column in columns if column in row.cells]
+    for places in questions.values():
+        paired_alike = [row.cells[column].difference if row.is_matched else None for row, column in places]
+        verdicts = judge(paired_alike, margin, kind.better)
+        for (row, column), verdict in zip(places, verdicts, strict=True):
+            verdict = verdict if row.is_matched else Verdict("no baseline")
+            row.cells[column] = replace(row.cells[column], verdict=verdict)
 
 
 def difference(row: Row, other: Row, name: str, when: When) -> Difference:
@@ -140,9 +163,9 @@ def _notes(rows: list[Row]) -> list[str]:
         if not record.ok
     ]
     ended = [record for row in rows for record in row.records]
-    if any(record.share != 1.0 for record in ended):
+    if any(record.share != 1.0 and not record.is_shorter for record in ended):
         notes.append("Compute-matched: a strategy of k passes trained for 1/k of the steps.")
-    for what in ("versions", "device"):
+    for what in ("versions", "device", "margins"):
         differing = {str(getattr(record, what)) for record in ended}
         if len(differing) > 1:
             notes.append(f"Runs differ in {what}: {'; '.join(sorted(differing))}. Compare again for a fair table.")

@@ -10,6 +10,7 @@ from neft_zoo.compare.formats import csv_text, markdown_text, number, p_value
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import MANY, Difference
+from neft_zoo.compare.verdicts import Verdict
 
 HEADINGS: dict[When, str] = {
     "end": "at the end of training",
@@ -19,6 +20,7 @@ COLUMNS = (
     "row",
     "seeds",
     "mean",
+    "baseline",
     "difference",
     "95 % interval",
     "p",
@@ -29,12 +31,16 @@ COLUMNS = (
     "per compute",
 )
 EXPLAINED = (
-    "Losses are in nats per graded token, with the noise off. *Difference*: mean over the seeds of row minus `none`, "
-    f"paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from there; not corrected. *p*: corrected "
-    "by Holm's method over all rows and metrics of this report, and so is the *verdict*, at 5 %: an interval may "
-    "leave 0 out where the verdict, which answers for all of them at once, shows no difference. *Compute*: tokens "
-    "times passes, and *time*: training without evaluation, both relative to `none`. *Per compute*: difference / "
-    "compute. The best evaluation is chosen by the test loss itself, in every row alike."
+    "Losses are in nats per graded token, with the noise off. *Baseline*: mean of `none` over the seeds of the row; "
+    "where a strategy of k passes trains for 1/k of the steps, of plain training for as many. *Difference*: mean over "
+    f"the seeds of row minus baseline, paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from "
+    "there; over seeds, not over test records, and not corrected. *p*: corrected by Holm's method over the rows that "
+    "answer one question (strategies at their defaults, the values of one strategy, lengths of plain training, "
+    "controls) in one metric, and so is the *verdict*: *better* or *worse* if the difference is not 0, *practically "
+    "the same* if it is smaller than the metric's margin, else *undecided*, with the effect that these seeds would "
+    "have shown four times in five. *Compute*: tokens times passes, and *time*: training without evaluation, both "
+    "relative to `none`. *Per compute*: difference / compute. The best evaluation is chosen by the test loss itself, "
+    "in every row alike."
 )
 DIGITS = 4
 
@@ -63,14 +69,15 @@ def cell_of(row: Row, column: Column) -> Cell:
     """Return the cell of a row, an empty one where no run measured the metric."""
     if column in row.cells:
         return row.cells[column]
-    if row.entry == "none":
-        return Cell(None, 0, None, None, "-")
-    return Cell(None, 0, Difference(()), None, "not measured")
+    if row.baseline is None:
+        return Cell(None, 0)
+    return Cell(None, 0, None, Difference(()), Verdict("not measured"))
 
 
 def verdict_of(row: Row, cell: Cell) -> str:
     """Return a verdict, with the runs that failed."""
-    return f"{cell.verdict} ({row.failed} of {len(row.runs)} seeds failed)" if row.failed else cell.verdict
+    text = "-" if cell.verdict is None else cell.verdict.text(DIGITS)
+    return f"{text} ({row.failed} of {len(row.runs)} seeds failed)" if row.failed else text
 
 
 def per_compute(row: Row, cell: Cell) -> float | None:
@@ -89,9 +96,10 @@ def cells(row: Row, column: Column) -> tuple[str, ...]:
         row.label,
         str(cell.seeds) if cell.seeds == len(row.runs) else f"{cell.seeds} of {len(row.runs)}",
         number(cell.mean, DIGITS),
+        number(cell.baseline, DIGITS),
         number(difference.mean, DIGITS, sign=True),
         "-" if difference.low is None else " to ".join(ends),
-        p_value(cell.corrected),
+        p_value(cell.verdict and cell.verdict.p),
         verdict_of(row, cell),
         str(row.passes),
         number(row.compute, 2),
@@ -104,8 +112,8 @@ def table(experiment: Experiment) -> str:
     """Return the report as CSV, a line per row and metric, numbers in full; what is missing is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = "recipe row metric when seeds asked mean difference low high p corrected_p verdict passes compute time"
-    writer.writerow([*names.split(), "per_compute"])
+    names = "recipe row metric when seeds asked mean baseline difference low high p corrected_p verdict"
+    writer.writerow([*names.split(), "passes", "compute", "time", "per_compute"])
     for column in experiment.columns:
         for row in experiment.rows:
             cell = cell_of(row, column)
@@ -113,6 +121,6 @@ def table(experiment: Experiment) -> str:
             numbers = [paired.mean, paired.low, paired.high, paired.p] if paired else [None] * 4
             texts = [csv_text(text) for text in (experiment.name, row.label, *column)]
             costs = [row.passes, row.compute, row.time, per_compute(row, cell)]
-            judged = [cell.corrected, csv_text(verdict_of(row, cell))]
-            writer.writerow([*texts, cell.seeds, len(row.runs), cell.mean, *numbers, *judged, *costs])
+            judged = [cell.verdict and cell.verdict.p, csv_text(verdict_of(row, cell))]
+            writer.writerow([*texts, cell.seeds, len(row.runs), cell.mean, cell.baseline, *numbers, *judged, *costs])
     return file.getvalue()

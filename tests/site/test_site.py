@@ -68,15 +68,15 @@ def test_numbers_are_those_of_a_report(folder, experiments):
 def test_what_is_derived_and_what_comes_from_the_evaluation(experiments):
     row = experiments[0].find("neft_uniform", alpha=5)
     records = [record for _, record in row.runs]
-    gaps = [record["end"]["test_loss"] - record["end"]["train_loss"] for record in records]
+    gaps = [record.end["test_loss"] - record.end["train_loss"] for record in records]
     assert row.cells["gap", "end"].mean == pytest.approx(fmean(gaps))
     assert row.cells["test_words", "end"].mean == pytest.approx(
-        fmean(record["evaluation"]["test_words"] for record in records)
+        fmean(record.evaluation["test_words"] for record in records)
     )
     assert ("test_log_diversity", "end") not in row.cells, "null was measured by nobody"
     assert row.cells["best_epoch", "end"].mean == 1.0
-    assert row.cells["wall_s", "end"].corrected is None, "what a run costs is not tested"
-    assert row.cells["test_loss", "end"].verdict == "lower: better"
+    assert row.cells["wall_s", "end"].verdict is None, "what a run costs is not tested"
+    assert row.cells["test_loss", "end"].verdict.word == "better"
 
 
 def test_a_row_whose_runs_all_failed_has_no_numbers(experiments):
@@ -146,12 +146,12 @@ def test_labels_name_switches_that_are_on():
 
 def test_evidence_is_sorted_by_verdict(experiments):
     text = entries.measured("neft_uniform", experiments)
-    sides = [text.partition("**For**")[2].partition("**Against**")[0], text.partition("**Against**")[2]]
+    sides = [text.partition("**For**")[2].partition("**Neither**")[0], text.partition("**Neither**")[2]]
     assert (
-        "test loss at the end, lower, better: `neft_uniform alpha=5` −0.081 [−0.087, −0.076]; `neft_uniform alpha=10`"
+        "test loss at the end, better: `neft_uniform alpha=5` −0.081 [−0.087, −0.076]; `neft_uniform alpha=10`"
         in sides[0]
     )
-    assert "test loss at the best point, higher, worse: `neft_uniform alpha=10`" in sides[1]
+    assert "test loss at the best point, practically the same: `neft_uniform alpha=10`" in sides[1]
 
 
 @pytest.mark.parametrize("name", registry.builtin_names())

@@ -74,9 +74,9 @@ def test_nothing_learned_by_heart_cannot_be_unlearned(tmp_path):
 
 def test_strategies_are_counted_by_corrected_verdicts(experiments):
     assert tallies.tally(experiments) == (
-        "* **made-up**, 2 strategies against `none`: at the end 2 (`neft_uniform`, `symnoise`) lower, 0 higher, "
-        "0 not told apart from it; at the best point 1 (`neft_uniform`) lower, 1 (`symnoise`) higher, "
-        "0 not told apart from it."
+        "* **made-up**, 2 strategies against `none`: at the end 2 (`neft_uniform`, `symnoise`) better, 0 worse, "
+        "0 practically the same, 0 undecided; at the best point 1 (`neft_uniform`) better, 1 (`symnoise`) worse, "
+        "0 practically the same, 0 undecided."
     )
 
 
