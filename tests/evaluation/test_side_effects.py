@@ -17,6 +17,8 @@ from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.config.data import alpaca_record
 from neft_zoo.evaluation import prepare
+from neft_zoo.evaluation.effect_results import InstructionFollowing
+from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
 from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark
 from neft_zoo.evaluation.intervals import cluster_interval, mean_interval, wilson
@@ -289,7 +291,7 @@ def test_side_effects_from_the_command_line(tmp_path, capsys):
     asked = [record["prompt"] for record in shipped_records("xstest")]
     assert not any(prompt in path.read_text() for prompt in asked), "no prompt and no answer is stored"
     numbers = dict(effect_numbers(report))
-    assert {"general_loss", "gsm8k_loss", "rtn4_loss", "rtn3_change", "unsafe_refused"} <= numbers.keys()
+    assert {"general_text_loss", "gsm8k_answers_loss", "rtn4_loss", "rtn3_change", "unsafe_refused"} <= numbers.keys()
     assert all(value is None or math.isfinite(value) for value in numbers.values())
 
 

@@ -185,9 +185,7 @@ def test_settings_that_are_not_accepted_end_at_the_first_question_with_the_endpo
 
 def test_a_reply_that_is_cut_names_the_option(serve):
     server = serve(lambda *_: (200, reply("Let me think about both answers", "length")))
-    with pytest.raises(
-        NoiseError, match="a reply without a verdict, cut at max_tokens 16: raise --max_tokens"
-    ):
+    with pytest.raises(NoiseError, match="a reply without a verdict, cut at max_tokens 16: raise --max_tokens"):
         judged(server, retries=0)
     server = serve(lambda prompt, attempt: (200, reply(prefers_ours(prompt), "length")))
     assert [each.preference for each in judged(server)[0]] == [1, 1, 1], "a verdict counts, cut or not"
