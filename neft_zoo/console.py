@@ -37,6 +37,7 @@ def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> No
         rows: the headings, then the lines; every row has a cell for each column.
         numbers: the columns, from 0, that are aligned at their right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty() or find_spec("rich") is None:
         print(plain_table(rows, numbers))
         return
@@ -49,6 +50,11 @@ def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> No
     for row in rows[1:]:
         table.add_row(*row)
     Console(markup=False).print(table)
+
+
+def printable(text: str) -> str:
+    """Return a text on one line without control characters, which a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def plain_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), width: int | None = None) -> str:
