@@ -26,18 +26,6 @@ def test_text_is_written_in_utf_8(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["", "missing/report.json"])
-def test_a_folder_is_made_late_and_tried_early(tmp_path):
-    folder = tmp_path / "a" / "b"
-    check_folder("output", folder)
-    assert list(tmp_path.iterdir()) == [], "trying leaves nothing"
-    assert make_folder(folder) == folder and make_folder(folder).is_dir()
-    (tmp_path / "file").touch()
-    with pytest.raises(NoiseError, match="output must be a folder, got .*file/under"):
-        check_folder("output", tmp_path / "file" / "under")
-    with pytest.raises(NoiseError, match="file must be a folder that can be made"):
-        make_folder(tmp_path / "file")
-
-
 def test_a_place_that_holds_no_file_is_refused(tmp_path, place):
     with pytest.raises(NoiseError, match=r"^json must be a file in an existing folder, got .*\.$"):
         check_output("json", tmp_path / place)
@@ -58,3 +46,15 @@ def test_a_full_disk_is_one_sentence(tmp_path):
 def test_check_output_leaves_nothing(tmp_path):
     check_output("json", tmp_path / "report.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_made_late_and_tried_early(tmp_path):
+    folder = tmp_path / "a" / "b"
+    check_folder("output", folder)
+    assert list(tmp_path.iterdir()) == [], "trying leaves nothing"
+    assert make_folder(folder) == folder and make_folder(folder).is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(NoiseError, match="output must be a folder, got .*file/under"):
+        check_folder("output", tmp_path / "file" / "under")
+    with pytest.raises(NoiseError, match="file must be a folder that can be made"):
+        make_folder(tmp_path / "file")

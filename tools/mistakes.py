@@ -35,7 +35,7 @@ GAUSSIAN = 'normal(batch.stream("what"), width).mul_(self.rms)'
 SHAKEN = "(draw(weight, key, target.name, randomness.normal) * size).to(weight.dtype)\n"
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
 KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
-TRAINING = "return not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
+TRAINING = "not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
 GUARD = "return delta / (self.length(delta, batch) + radius)"
 MEAN = "return total / self.graded.sum().clamp(min=1)"
 
@@ -67,7 +67,7 @@ MISTAKES = (
     (4, "noise on the padding of a packed row", "noise/test_batch.py::test_reads_what_trl_collates",
      ("noise/batch", "real = real & ~(tail & (positions.shape[1] > 1))", "real = real")),
     (5, "noise in evaluation", "training/test_sft_trainer.py::test_evaluation_is_that_of_the_clean_model",
-     ("training/session", TRAINING, "return not self.strategy.clean"), ("passes/hooks", LIVE, "return self._pass is not None")),
+     ("training/session", f"training = {TRAINING}", "training = not self.strategy.clean"), ("passes/hooks", LIVE, "return self._pass is not None")),
     (5, "noise in generation: whenever the model is in train mode",
      "training/test_trainers.py::test_only_the_pass_that_trains_is_noisy[GRPO]",
      ("passes/hooks", LIVE, "return self.model.training"), ("passes/hooks", CLOSE, "            PREDRAWN.drawn = {}\n")),

@@ -1,4 +1,4 @@
-"""`neft-zoo evaluate`: its options, read without torch."""
+"""`neft-zoo evaluate`: measure a model with the noise off."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import PARTS, Options
@@ -14,30 +15,44 @@ from neft_zoo.files import check_folder
 if TYPE_CHECKING:
     from neft_zoo.evaluation.results import EvaluationReport
 
+EXAMPLE = """
+neft-zoo evaluate runs/quickstart --config quickstart
+neft-zoo evaluate runs/quickstart --config quickstart --parts losses
+"""
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options to a parser."""
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line's."""
     plain = Options()
-    parser.add_argument("model", help="folder of a model, a run or an adapter, or a name on the hub")
-    parser.add_argument("--config", required=True, help="recipe it was trained with: data, splits, tokenization")
-    parser.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
-    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure (%(default)s)")
-    parser.add_argument("--records", type=_count, default=plain.records, help="records a split, or all (%(default)s)")
-    parser.add_argument("--answers", type=_count, default=plain.answers, help="answers a split, or all (%(default)s)")
-    for name in ("max_new_tokens", "min_new_tokens", "repetition_penalty", "words", "noise", "seed"):
+    summary = "measure a model with the noise off: losses, answers, robustness"
+    command = add_command(commands, "evaluate", run, summary, EXAMPLE)
+    command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a name on the hub")
+    command.add_argument("--config", required=True, metavar="RECIPE", help="data, splits and tokenization")
+    group = command.add_argument_group("What is measured")
+    group.add_argument("--parts", default=",".join(PARTS), help="with commas (%(default)s)")
+    group.add_argument(
+        "--records", type=_count, default=plain.records, metavar="INT", help="records a split, or all (%(default)s)"
+    )
+    group.add_argument(
+        "--answers", type=_count, default=plain.answers, metavar="INT", help="answers a split, or all (%(default)s)"
+    )
+    group.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
+    group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
+    group = command.add_argument_group("Constants")
+    for name, text in HELP.items():
         default = getattr(plain, name)
         kind = int if default is None else type(default)
-        parser.add_argument(f"--{name}", type=kind, default=default, help=HELP[name])
-    parser.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
-    parser.add_argument("--task_folder", type=Path, help="folder of further tasks")
-    parser.add_argument("--no_plots", action="store_true", help="write the report only")
-    parser.set_defaults(run=run)
+        group.add_argument(f"--{name}", type=kind, default=default, metavar=METAVARS[kind], help=text)
+    group = command.add_argument_group("Output")
+    group.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
+    group.add_argument("--no_plots", action="store_true", help="write the report only")
 
 
 def _count(text: str) -> int | None:
     return None if text == "all" else int(text)
 
 
+METAVARS = {int: "INT", float: "FLOAT", str: "NAME"}
 HELP = {
     "max_new_tokens": "longest answer in tokens (%(default)s)",
     "min_new_tokens": "shortest answer where the end is blocked (%(default)s)",
@@ -60,12 +75,10 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.output is None and not Path(chosen.model).expanduser().is_dir():
         raise NoiseError(f"model must be an existing folder, or --output be given, got {chosen.model!r}.")
     check_folder("output", output)
-    from neft_zoo.evaluation.plots import draw, require_matplotlib
+    from neft_zoo.evaluation.plots import draw
     from neft_zoo.evaluation.report import save, show
     from neft_zoo.evaluation.run import evaluate
 
-    if not chosen.no_plots:
-        require_matplotlib()  # before anything is computed
     tasks = [task for task in chosen.tasks.split(",") if task]
     with quiet():
         report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)

@@ -1,4 +1,4 @@
-"""`neft-zoo generate` and `neft-zoo judge`: options; what they do is imported late."""
+"""`neft-zoo judge`: win rates of one model's outputs over another's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neft_zoo.console import quiet
+from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.errors import NoiseError
 from neft_zoo.files import check_folder, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
@@ -19,42 +19,38 @@ if TYPE_CHECKING:
 
 REPORT = "judged.json"
 ANNOTATIONS = "annotations.json"
+EXAMPLE = """
+neft-zoo judge runs/noise runs/plain --model gpt-4o
+neft-zoo judge runs/noise runs/plain --human rate.html
+neft-zoo judge --annotations annotations.json
+"""
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands to the command line's."""
-    command = commands.add_parser("generate", help="answer prompts in batches, as AlpacaEval's model_outputs.json")
-    command.add_argument("model", help="folder of a model, a run or an adapter, or a name on the hub")
-    command.add_argument("--config", required=True, help="recipe it was trained with: how prompts are tokenized")
-    command.add_argument("--prompts", type=Path, help="AlpacaEval file or JSON lines (the recipe's test split)")
-    command.add_argument("--output", type=Path, help="file (MODEL/model_outputs.json)")
-    command.add_argument("--generator", default="", help="name of the model in the file (its folder's)")
-    command.add_argument("--batch_size", type=int, default=16, help="prompts a batch (%(default)s)")
-    command.add_argument("--max_new_tokens", type=int, default=1024, help="longest answer in tokens (%(default)s)")
-    command.add_argument("--repetition_penalty", type=float, default=1.2, help="1 is none (%(default)s)")
-    command.add_argument("--limit", type=int, help="answer only so many, from the start")
-    command.set_defaults(run=generate)
-
-    command = commands.add_parser(
-        "judge", help="win rates of one model's outputs over another's, also length-controlled"
-    )
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line's."""
+    summary = "win rates of one model's outputs over another's, also length-controlled"
+    command = add_command(commands, "judge", run, summary, EXAMPLE)
     command.add_argument("ours", type=Path, nargs="?", metavar="OURS", help="model_outputs.json, or its folder")
     command.add_argument("theirs", type=Path, nargs="?", metavar="THEIRS", help="the same of the other model")
-    command.add_argument("--judge", default="endpoint", help="endpoint, MODULE:NAME, or a rating page's export.json")
-    command.add_argument("--model", help="of the endpoint")
-    command.add_argument("--base_url", help="of an endpoint such as http://localhost:8000/v1 (OpenAI's)")
-    command.add_argument("--timeout", type=float, default=60.0, help="seconds a reply may take (%(default)s)")
-    command.add_argument("--retries", type=int, default=4, help="further attempts where one failed (%(default)s)")
-    command.add_argument("--workers", type=int, default=8, help="questions at a time (%(default)s)")
-    command.add_argument("--temperature", type=_number, default=0.0, help="of the judge, or none (%(default)s)")
-    command.add_argument("--max_tokens", type=_count, default=16, help="longest reply, or none (%(default)s)")
-    command.add_argument("--human", type=Path, metavar="PAGE", help="write a page for blind ratings instead")
-    command.add_argument("--annotations", type=Path, metavar="FILE", help="read AlpacaEval's annotations instead")
-    command.add_argument("--gamed", type=Path, metavar="FILE", help="AlpacaEval's df_gamed.csv: difficulties")
-    command.add_argument("--limit", type=int, help="judge only so many instructions, drawn by the seed")
-    command.add_argument("--seed", type=int, default=0, help="of the page's order, and of the limit")
-    command.add_argument("--output", type=Path, help=f"folder for {REPORT}, {ANNOTATIONS} and the cache (OURS/judged)")
-    command.set_defaults(run=judge)
+    group = command.add_argument_group("Judge")
+    group.add_argument("--judge", default="endpoint", help="endpoint, MODULE:NAME, or a rating page's export.json")
+    group.add_argument("--human", type=Path, metavar="PAGE", help="write a page for blind ratings instead")
+    group.add_argument("--annotations", type=Path, metavar="FILE", help="read AlpacaEval's annotations instead")
+    group = command.add_argument_group("Endpoint")
+    group.add_argument("--model", help="of the endpoint")
+    group.add_argument("--base_url", metavar="URL", help="such as http://localhost:8000/v1 (OpenAI's)")
+    group.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for a reply (%(default)s)")
+    group.add_argument("--retries", type=int, default=4, metavar="INT", help="after an attempt failed (%(default)s)")
+    group.add_argument("--workers", type=int, default=8, metavar="INT", help="questions at a time (%(default)s)")
+    group.add_argument("--temperature", type=_number, default=0.0, metavar="FLOAT", help="or none (%(default)s)")
+    group.add_argument(
+        "--max_tokens", type=_count, default=16, metavar="INT", help="longest reply, or none (%(default)s)"
+    )
+    group = command.add_argument_group("Pairs and output")
+    group.add_argument("--gamed", type=Path, metavar="FILE", help="AlpacaEval's df_gamed.csv: difficulties")
+    group.add_argument("--limit", type=int, metavar="INT", help="judge only so many instructions, drawn by the seed")
+    group.add_argument("--seed", type=int, default=0, metavar="INT", help="of the page's order, and of the limit")
+    group.add_argument("--output", type=Path, help=f"folder for {REPORT}, {ANNOTATIONS} and the cache (OURS/judged)")
 
 
 def _number(text: str) -> float | None:
@@ -65,23 +61,10 @@ def _count(text: str) -> int | None:
     return None if text == "none" else int(text)
 
 
-def generate(options: argparse.Namespace) -> None:
-    """Write a model's outputs and print their path."""
-    folder = Path(options.model).expanduser()
-    if options.output is None and not folder.is_dir():
-        raise NoiseError(f"model must be an existing folder, or --output be given, got {options.model!r}.")
-    from neft_zoo.judging.generating import Settings, write_outputs
-
-    settings = Settings(options.batch_size, options.max_new_tokens, options.repetition_penalty, options.limit)
-    output = options.output or folder / "model_outputs.json"
-    with quiet():
-        print(write_outputs(options.model, options.config, output, options.prompts, options.generator, settings))
-
-
-def judge(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Judge, or read what was judged; write report and annotations and print the table."""
     _check(options)
-    from neft_zoo.judging.length_control import read_published, require_optimizer
+    from neft_zoo.judging.length_control import read_published
     from neft_zoo.judging.pairs import match, sample
     from neft_zoo.judging.winrate import JudgedBy
 
@@ -96,7 +79,6 @@ def judge(options: argparse.Namespace) -> None:
 
         print(write_page(pairs, options.human, options.seed))
         return None
-    require_optimizer()  # before anything is asked, or paid for
     published = None if options.gamed is None else read_published(options.gamed)
     near = options.ours if options.ours.is_dir() else options.ours.parent
     folder = options.output or near / "judged"

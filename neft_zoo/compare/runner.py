@@ -10,8 +10,6 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from neft_zoo.compare import processes, results
 from neft_zoo.compare.fingerprint import digest, fingerprint
 from neft_zoo.compare.grid import Grid
@@ -19,15 +17,13 @@ from neft_zoo.compare.records import Measurement, RecipeId, RunRecord
 from neft_zoo.compare.rows import Row
 from neft_zoo.compare.worker import Task, check_count_of_records, work
 from neft_zoo.config.data import read_splits
-from neft_zoo.config.options import Arguments, parse
+from neft_zoo.config.measuring import OUTPUT, PROGRESS
+from neft_zoo.config.options import RunOptions, read_options
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
-
-# What a comparison needs of every run, whatever the recipe says: nothing saved, nothing sent.
-FORCED: dict[str, object] = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True}
 
 
 @dataclass
@@ -99,7 +95,8 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
 
 
 def _config(grid: Grid, row: Row, seed: int) -> dict[str, object]:
-    config: dict[str, object] = {**grid.config, **row.overrides, **FORCED, "noise": row.noise, "seed": seed}
+    config: dict[str, object] = {**grid.config, **row.overrides, **OUTPUT, **PROGRESS}
+    config |= {"noise": row.noise, "seed": seed}
     if config.get("eval_strategy", "no") in ("no", False):
         config["eval_strategy"] = "epoch"
     return config
@@ -121,18 +118,16 @@ def check_data(grid: Grid) -> None:
     Raises:
         NoiseError: if it is.
     """
-    script, training, _, mixture = _check(_config(grid, grid.rows[0], 0))
+    options = _check(_config(grid, grid.rows[0], 0))
     with quiet():
-        data = read_splits(script, training, mixture)
-    check_count_of_records(data[script.dataset_train_split], grid.train_records)
+        data = read_splits(options.script, options.training, options.mixture)
+    check_count_of_records(data[options.script.dataset_train_split], grid.train_records)
 
 
-def _check(config: dict[str, object]) -> Arguments:
+def _check(config: dict[str, object]) -> RunOptions:
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sft shows them; here they would come once more for every control
-        file = Path(scratch) / "recipe.yaml"
-        file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        return parse(["--config", str(file), "--output_dir", scratch])
+        return read_options({**config, "output_dir": scratch})
 
 
 def done(task: Task) -> bool:

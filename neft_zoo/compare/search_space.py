@@ -127,11 +127,14 @@ def make_space(texts: Sequence[str], strategy: Strategy) -> list[Dimension]:
 
 
 def _default(strategy: Strategy) -> Dimension:
+    message = f"search must be given for {strategy.name}, whose strength is no single number."
     try:
         name = strength_of(strategy)
-        value = float(strategy.arguments[name])
-    except (NoiseError, TypeError):
-        raise NoiseError(f"search must be given for {strategy.name}, whose strength is no single number.") from None
+    except NoiseError:
+        raise NoiseError(message) from None
+    value = strategy.arguments[name]
+    if not isinstance(value, int | float):
+        raise NoiseError(message)
     if value <= 0:
         raise NoiseError(f"search must be given for {strategy.name} of {name} 0, got nothing.")
     return Dimension(name, value / DEFAULT_SPAN, value * DEFAULT_SPAN, log=True)

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import transformers
-import yaml
 
 from neft_zoo.compare import results
 from neft_zoo.compare.measures import MEASURED_ON, final, measure
 from neft_zoo.compare.records import Measurement, RunRecord
-from neft_zoo.config.options import parse, trainer_arguments
+from neft_zoo.config.options import read_options, trainer_arguments
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.training.hf_internals import name_of_dataset
 from neft_zoo.training.trainers import SFTTrainer
@@ -140,10 +139,7 @@ def _train(task: Task, pipe: connection.Connection | None) -> None:
     if task.threads:
         torch.set_num_threads(task.threads)
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch:
-        config = Path(scratch) / "run.yaml"
-        config.write_text(yaml.safe_dump(task.config), encoding="utf-8")
-        arguments = parse(["--config", str(config), "--output_dir", f"{scratch}/out"])
-        given = trainer_arguments(arguments)
+        given = trainer_arguments(read_options({**task.config, "output_dir": f"{scratch}/out"}))
         given["train_dataset"] = _drawn(given["train_dataset"], task)
         given["eval_dataset"] = measured_sets(given)
         MeasuredTrainer.graded, MeasuredTrainer.pipe = task.graded, pipe

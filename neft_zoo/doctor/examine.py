@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -13,12 +13,20 @@ import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
 from transformers import AutoConfig, set_seed
-from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments
-from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config.data import as_prompts, read_splits
-from neft_zoo.config.options import init_kwargs, parse
+from neft_zoo.config.measuring import (
+    COMPILATION,
+    EVALUATION,
+    NOISE,
+    OUTPUT,
+    PROGRESS,
+    RECOMPUTATION,
+    WORKERS,
+    replaced,
+)
+from neft_zoo.config.options import RunOptions, init_kwargs, read_options
 from neft_zoo.doctor.measurements import BATCHES, HALF_WAY, Source, compare
 from neft_zoo.doctor.report import DoctorReport
 from neft_zoo.doctor.small_model import embeddings, shrunk
@@ -38,20 +46,26 @@ ALPHA = 5.0
 PACKED_RECORDS = 1024
 
 
-def examine(argv: list[str], real_model: bool = False) -> DoctorReport:
+def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model: bool = False) -> DoctorReport:
     """Return what both kinds of noise add to a few batches of a recipe.
+
+    Args:
+        values: the recipe's options by name.
+        origin: file and line of each option, for messages.
+        real_model: whether the model itself is loaded in place of a shrunk one.
 
     Raises:
         NoiseError: if the recipe cannot be read or run, or its noise is not one that is added to the embeddings.
     """
-    if not torch.accelerator.is_available() and not any(argument.startswith("--use_cpu") for argument in argv):
-        argv = [*argv, "--use_cpu", "true"]
-    script, training, model, mixture = parse(argv)
+    if not torch.accelerator.is_available():
+        values = {"use_cpu": True, **values}
+    options = read_options(values, origin)
+    training, model = options.training, options.model
     strategy, alpha = strategy_and_alpha(training)
     hint = ""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trainer, source = _trainer(script, training, model, mixture, folder, real_model)
+            trainer, source = _trainer(options, folder, real_model)
             hint = "" if real_model else "; --real_model takes the model itself instead of a shrunk one"
             compared = compare(trainer, strategy, alpha, source)
     except NoiseError:
@@ -100,20 +114,16 @@ def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
 
 
 def _trainer(
-    script: ScriptArguments,
-    training: NoiseSFTConfig,
-    model: ModelConfig,
-    mixture: DatasetMixtureConfig,
-    folder: str,
-    real_model: bool,
+    options: RunOptions, folder: str, real_model: bool
 ) -> tuple[SFTTrainer, Callable[[NoiseSession, Batch], Source]]:
     """Return the recipe's trainer, on a shrunk model and few records, and a source of embeddings of the real width."""
+    script, training, model = options.script, options.training, options.model
     name, kept = str(model.model_name_or_path), init_kwargs(training, model)
     config = AutoConfig.from_pretrained(name, revision=kept["revision"], trust_remote_code=kept["trust_remote_code"])
     dtype = kept["dtype"]
     dtype = getattr(config, "dtype", None) if dtype == "auto" else dtype
     dtype = getattr(torch, str(dtype or "float32").removeprefix("torch."))
-    data = sample(read_splits(script, training, mixture)[script.dataset_train_split], training)
+    data = sample(read_splits(script, training, options.mixture)[script.dataset_train_split], training)
     set_seed(training.seed)
     trainer = SFTTrainer(
         model=name if real_model else shrunk(config, dtype),
@@ -129,14 +139,8 @@ def _trainer(
 
 def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None) -> NoiseSFTConfig:
     """Return the options that decide over batches and noise; nothing is saved, reported, compiled or evaluated."""
-    off = dict.fromkeys(("push_to_hub", "torch_compile", "use_liger_kernel"), False)
-    off |= dict.fromkeys(("activation_checkpointing", "gradient_checkpointing", "activation_offloading"), False)
-    none = dict.fromkeys(("neftune_noise_alpha", "noise", "dataset_num_proc", "resume_from_checkpoint"))
-    quiet = {"report_to": [], "eval_strategy": "no", "load_best_model_at_end": False, "dataloader_num_workers": 0}
-    changed = off | none | quiet | {"output_dir": folder, "model_init_kwargs": kept, "disable_tqdm": True}
-    for field, value in changed.items():
-        setattr(training, field, value)
-    return training
+    own = {"output_dir": folder, "model_init_kwargs": kept}
+    return replaced(training, OUTPUT, PROGRESS, EVALUATION, NOISE, RECOMPUTATION, COMPILATION, WORKERS, own)
 
 
 def _real_source(session: NoiseSession, batch: Batch) -> Source:

@@ -10,11 +10,14 @@ from neft_zoo.evaluation.serialization import Serializable
 
 @dataclass(frozen=True)
 class Overlap(Serializable):
-    """Overlap of greedy answers with their references: means, and the value of every answer, in [0, 1]."""
+    """Overlap of greedy answers with their references, in [0, 1]: means, and the value of every answer.
+
+    ROUGE-L is None where the reference has no word.
+    """
 
     rouge_l: float | None
     bleu: float | None
-    rouge_l_values: Sequence[float]
+    rouge_l_values: Sequence[float | None]
     bleu_values: Sequence[float]
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import get_quantization_config
 
 from neft_zoo.config.data import read_data
-from neft_zoo.config.options import Arguments, init_kwargs, parse
+from neft_zoo.config.options import RunOptions, init_kwargs, load_options
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.evaluation.records import Record
 
@@ -36,7 +36,7 @@ class BestCheckpoint:
     logged_loss: float
 
 
-def read_recipe(model: str, config: str) -> Arguments:
+def read_recipe(model: str, config: str) -> RunOptions:
     """Read a recipe for a model other than the one it starts from.
 
     Raises:
@@ -47,16 +47,16 @@ def read_recipe(model: str, config: str) -> Arguments:
         raise NoiseError(f"model must be a folder with config.json or adapter_config.json, got {model!r}.")
     if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
         raise NoiseError(f"model must be an existing folder or a name on the hub, got {model!r}.")
-    return parse(["--config", config, "--model_name_or_path", str(folder) if folder.is_dir() else model])
+    return load_options(config, model_name_or_path=str(folder) if folder.is_dir() else model)
 
 
-def load_model(name: str, arguments: Arguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a model, or an adapter on its base model, and the tokenizer.
 
     Raises:
         NoiseError: if it cannot be loaded.
     """
-    _, training, model, _ = arguments
+    training, model = options.training, options.model
     settings = {**init_kwargs(training, model), "quantization_config": get_quantization_config(model)}
     settings = {key: value for key, value in settings.items() if value is not None}
     try:
@@ -72,15 +72,15 @@ def load_model(name: str, arguments: Arguments) -> tuple[PreTrainedModel, PreTra
 
 
 def load_splits(
-    arguments: Arguments, limit: int | None, wanted: Sequence[str] = ("train", "test")
+    options: RunOptions, limit: int | None, wanted: Sequence[str] = ("train", "test")
 ) -> dict[str, list[Record]]:
     """Return the first records of the recipe's training and test split, as `train` and `test`.
 
     Raises:
         NoiseError: if a split is missing or a file cannot be read.
     """
-    script, _, _, mixture = arguments
-    data = read_data(script, mixture)
+    script = options.script
+    data = read_data(script, options.mixture)
     names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
     names = {name: names[name] for name in wanted}
     for split in names.values():

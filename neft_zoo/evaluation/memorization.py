@@ -12,26 +12,42 @@ from neft_zoo.evaluation.losses import score
 from neft_zoo.evaluation.records import exchange, prompt_tokens
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.evaluation.text import mean
+from neft_zoo.evaluation.words import letters_and_digits, separated
 from neft_zoo.noise.batch import IGNORED
 
 PREFIX = SUFFIX = 50
 
 
-def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Return the ROUGE-L F-measure of each answer, in [0, 1], of lower-case words without stemming (rouge_score)."""
-    scorer = require("rouge_score.rouge_scorer", "ROUGE-L", "eval").RougeScorer(["rougeL"], use_stemmer=False)
+class AnyScript:
+    """A tokenizer for rouge_score: its own keeps a to z and 0 to 9 only, so that equal Chinese texts would score 0."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return lower-case words of any script, without punctuation."""
+        return letters_and_digits(text)
+
+
+def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
+    """Return the ROUGE-L F-measure of each answer, in [0, 1], of lower-case words without stemming (rouge_score).
+
+    It is None where the reference has no word, such as one of punctuation only.
+    """
+    scorer = require("rouge_score.rouge_scorer", "ROUGE-L", "eval").RougeScorer(["rougeL"], tokenizer=AnyScript())
     pairs = zip(references, answers, strict=True)
-    return [scorer.score(reference, answer)["rougeL"].fmeasure for reference, answer in pairs]
+    return [
+        scorer.score(reference, answer)["rougeL"].fmeasure if letters_and_digits(reference) else None
+        for reference, answer in pairs
+    ]
 
 
 def bleu(answers: Sequence[str], references: Sequence[str]) -> list[float]:
     """Return the sentence BLEU of each answer, in [0, 1]: up to 4-grams, tokenizer 13a, exponential smoothing.
 
-    The order is lowered for answers of fewer than 4 tokens, as sacrebleu advises for single sentences.
+    The order is lowered for answers of fewer than 4 tokens, as sacrebleu advises for single sentences. In scripts
+    without blanks every character is a token, as in sacrebleu's tokenizer for Chinese.
     """
     bleu_module = require("sacrebleu.metrics.bleu", "BLEU", "eval")
     scorer = bleu_module.BLEU(effective_order=True, smooth_method="exp", tokenize="13a")
-    pairs = zip(answers, references, strict=True)
+    pairs = zip(map(separated, answers), map(separated, references), strict=True)
     return [scorer.sentence_score(answer, [reference]).score / 100 for answer, reference in pairs]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import neft_zoo
-from neft_zoo.config.options import Arguments
+from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
 from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, read_recipe
@@ -38,7 +38,7 @@ class Run:
     """A model that was loaded from a folder, from which its other checkpoints can be loaded."""
 
     folder: Path
-    arguments: Arguments
+    arguments: RunOptions
 
 
 def evaluate(
@@ -82,7 +82,7 @@ def evaluate(
     run, settings, name, splits = None, config, type(model).__name__, given
     if isinstance(model, str | Path):
         name, arguments = str(Path(model).expanduser()), read_recipe(str(model), str(config))
-        run, settings = Run(Path(name), arguments), arguments[1]
+        run, settings = Run(Path(name), arguments), arguments.training
         splits = given if len(given) == 2 else load_splits(arguments, options.records) | given
         model, tokenizer = load_model(name, arguments)
     if len(splits) < 2 or tokenizer is None:

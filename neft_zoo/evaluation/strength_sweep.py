@@ -14,7 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 import neft_zoo
 from neft_zoo.config import recipe
-from neft_zoo.config.options import parse, trainer_arguments
+from neft_zoo.config.measuring import EVALUATION, NOISE, OUTPUT, PROGRESS
+from neft_zoo.config.options import load_options, trainer_arguments
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.losses import noise_session, score, summary
 from neft_zoo.evaluation.results import LossSummary
@@ -34,16 +35,6 @@ from neft_zoo.training.trainers import SFTTrainer
 # Shares of the clean loss that the noise may cost: where it begins to matter, a first choice, and where it harms.
 SHARES = {"low": 0.01, "pick": 0.05, "high": 0.2}
 LOUDEST, FAINTEST = -10.0, 30.0  # signal-to-noise ratios of the sweep, in decibels
-QUIET = {
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "logging_strategy": "no",
-    "report_to": "none",
-    "push_to_hub": "false",
-    "load_best_model_at_end": "false",
-    "disable_tqdm": "true",
-    "noise": "none",
-}
 
 
 def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 96, points: int = 13) -> SweepReport:
@@ -65,13 +56,13 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
     strategy = make(noise if noise is not None else "neft_uniform" if own in (None, "none") else own)
     argument, started, worked = strength_of(strategy), time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
-        flags = [part for name, value in QUIET.items() for part in (f"--{name}", value)]
-        arguments = parse(["--config", config, "--output_dir", folder, *flags])
-        given = trainer_arguments(arguments)
+        off = {**OUTPUT, **PROGRESS, **EVALUATION, **NOISE, "logging_strategy": "no"}
+        options = load_options(config, **off, output_dir=folder)
+        given = trainer_arguments(options)
         data = given["train_dataset"]
         if not hasattr(data, "select"):
             raise NoiseError("dataset_streaming must be false for neft-zoo alpha, got true.")
-        set_seed(arguments[1].seed)
+        set_seed(options.training.seed)
         trainer = SFTTrainer(**given)
         if steps:
             trainer.add_callback(_StopAfter(steps))
@@ -80,7 +71,7 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
         chosen = [data[index * len(data) // taken] for index in range(taken)]
         model: Any = trainer.model
         tokenizer: Any = trainer.processing_class
-        subject = prepare(model, tokenizer, arguments[1], {"train": chosen})
+        subject = prepare(model, tokenizer, options.training, {"train": chosen})
         clean, measured = sweep(subject, subject.rows["train"], strategy, argument, points, trainer.train_dataset)
     low, pick, high = (at_excess(measured, share * clean.loss) for share in SHARES.values())
     report = SweepReport(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from neft_zoo.config.data import alpaca_record, is_instruction
+from neft_zoo.config.measuring import EVALUATION, LAYOUT, NOISE, OUTPUT, RECOMPUTATION, replaced
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.records import Record
 from neft_zoo.training.trainers import SFTTrainer
@@ -22,20 +22,7 @@ if TYPE_CHECKING:
     from trl.trainer.sft_config import SFTConfig
 
 # One record is one row whatever the recipe packs, in the order it came, and nothing is written or logged.
-CLEAN = {
-    "packing": False,
-    "eval_packing": False,
-    "padding_free": False,
-    "shuffle_dataset": False,
-    "gradient_checkpointing": False,
-    "noise": None,
-    "neftune_noise_alpha": None,
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "load_best_model_at_end": False,
-    "push_to_hub": False,
-    "report_to": [],
-}
+CLEAN = {**LAYOUT, **RECOMPUTATION, **NOISE, **EVALUATION, **OUTPUT}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +113,7 @@ def prepare(
         Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)])
         for records in converted.values()
     ]
-    settings = copy.copy(args)
-    for name, value in CLEAN.items():
-        setattr(settings, name, value)
+    settings = replaced(args, CLEAN)
     names = list(converted)
     with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder
         settings.output_dir = folder

@@ -85,7 +85,7 @@ def write_outputs(
     questions = questions[: settings.limit]
     name = str(Path(model).expanduser())
     loaded, tokenizer = load_model(name, arguments)
-    subject = prepare(loaded, tokenizer, arguments[1], {"train": splits["train"][:EXAMPLES]})
+    subject = prepare(loaded, tokenizer, arguments.training, {"train": splits["train"][:EXAMPLES]})
     texts = _answer(subject, questions, settings, output, fingerprint(name, questions, settings))
     generator = generator or Path(name).resolve().name
     records = [

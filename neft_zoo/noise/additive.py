@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Layers: TypeAlias = tuple[int, ...] | Literal["all"]
 
 
+@runtime_checkable
 class Noise(Protocol):
     """A function from embeddings and their batch to delta, the tensor that is added.
 
@@ -31,6 +32,7 @@ class Noise(Protocol):
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]: ...
 
 
+@runtime_checkable
 class BlockDraw(Protocol):
     """A function that draws a noise on a stretch of the flattened positions, given their embeddings."""
 

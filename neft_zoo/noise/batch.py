@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Batch:
         key: of the optimizer step, equal for all its micro-batches.
         keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
         progress: fraction of training done, in [0, 1].
-        special: True on the tokenizer's special tokens; all False where nobody said which they are.
+        special: True on the tokenizer's special tokens; all False without a tokenizer.
         fill_id: the token that stands for a hidden one: the tokenizer's mask token, or its padding token.
         site: where the noise enters: `EMBEDDING`, or the number of the decoder layer whose input it is.
         factor: what the embedding module has multiplied its table by: sqrt(D) in Gemma, 1 in most models.
@@ -59,7 +59,7 @@ class Batch:
     @classmethod
     def from_inputs(
         cls,
-        inputs: Mapping[str, Any],
+        inputs: Mapping[str, Tensor | None],
         *,
         key: int = 0,
         progress: float = 0.0,
@@ -115,13 +115,14 @@ class Batch:
         return self if site == self.site else replace(self, site=site, keys=stream(self.keys, f"layer {site}"))
 
     def part(self, positions: slice) -> Batch:
-        """Return a stretch of the positions, row after row, as a batch of one row (1, N).
+        """Return a stretch of the flattened positions as a batch of one row (1, N).
 
-        What it says of a position is what the whole says; sums over its documents would not be.
+        Lengths and positions are still those in the full documents; sums over its documents would be of the stretch.
         """
-        whole = {each.name: getattr(self, each.name) for each in fields(self)}
-        rows = {name: v for name, v in whole.items() if isinstance(v, Tensor) and v.shape == self.input_ids.shape}
-        return replace(self, **{name: value.flatten()[positions][None] for name, value in rows.items()})
+        attributes = ((field.name, getattr(self, field.name)) for field in fields(self))
+        shape = self.input_ids.shape
+        aligned = {name: value for name, value in attributes if isinstance(value, Tensor) and value.shape == shape}
+        return replace(self, **{name: value.flatten()[positions][None] for name, value in aligned.items()})
 
     def document_sum(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """Return, at every position, the sum of `values` over the real tokens of its document."""
@@ -155,7 +156,7 @@ class Batch:
         return values.flatten(0, 1)[self.places(position, document)]
 
 
-def _read_layout(inputs: Mapping[str, Any], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
+def _read_layout(inputs: Mapping[str, Tensor | None], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
     """Return which positions are real and which begin a document."""
     mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape != input_ids.shape):

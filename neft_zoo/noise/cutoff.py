@@ -119,4 +119,6 @@ class HideTokens:
             return batch.gather(batch.input_ids, place.clamp(max=batch.lengths - 1) * batch.real, batch.document)
         if batch.fill_id is None:
             raise NoiseError("by='mask' needs a tokenizer with a mask or a padding token, got none; use by='random'.")
-        return batch.input_ids.new_tensor(batch.fill_id)
+        import torch  # late: `neft-zoo list` works without it
+
+        return torch.full_like(batch.input_ids, batch.fill_id)

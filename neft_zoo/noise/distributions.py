@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from neft_zoo.noise import randomness
 from neft_zoo.noise.schedules import check_number
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 UNIFORM_RMS = 1 / math.sqrt(3)
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """Zero-mean float32 numbers, one per position and feature; the tensor that is returned may be written to."""
 

@@ -23,11 +23,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, total: Tensor, *summands: Tensor) -> Tensor:
-        ctx.dtypes = [each.dtype for each in summands]
+        ctx.dtypes = [summand.dtype for summand in summands]
         return total.view_as(total)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return None, *(grads[0].to(dtype) for dtype in ctx.dtypes)
 
 
@@ -41,20 +41,20 @@ class _SumOfItself(torch.autograd.Function):
         return total.view_as(total)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (embeds,) = ctx.saved_tensors
-        width, whole = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
-        flat, into, out = embeds.reshape(-1, width), grads[0].reshape(-1, width), whole.view(-1, width)
+        width, grad_embeds = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
+        flat, into, out = embeds.reshape(-1, width), grads[0].reshape(-1, width), grad_embeds.view(-1, width)
         for block in blocks(len(flat), width, embeds.device.type):
             if isinstance(ctx.draw, BlockDrawWithBackward):
                 through = ctx.draw.back(into, block)
             else:
-                through = _back(ctx.draw, flat[block], into[block], block)
+                through = _gradient_through(ctx.draw, flat[block], into[block], block)
             torch.add(into[block], through.to(into.dtype), out=out[block])
-        return None, whole, None
+        return None, grad_embeds, None
 
 
-def _back(draw: BlockDraw, rows: Tensor, grads: Tensor, block: slice) -> Tensor:
+def _gradient_through(draw: BlockDraw, rows: Tensor, grads: Tensor, block: slice) -> Tensor:
     """Return the gradient that reaches embeddings through what was made of them."""
     with torch.enable_grad():
         part = rows.detach().requires_grad_()
@@ -97,9 +97,9 @@ def add_drawn(
 
     None where the noise must be drawn as a whole, as its positions depend on each other.
     """
-    found = _fused(noise, embeds, batch)
-    if found is not None:
-        return _Sum.apply(found[0], embeds), found[1]
+    fused = _fused(noise, embeds, batch)
+    if fused is not None:
+        return _Sum.apply(fused[0], embeds), fused[1]
     draw = noise.in_parts(embeds, batch) if isinstance(noise, NoiseTraits) else None
     passing = isinstance(noise, NoiseTraits) and noise.passes_gradients
     if draw is None or (passing and torch.compiler.is_compiling()):

@@ -57,6 +57,7 @@ class ModelHooks:
         compiled: bool = False,
     ) -> None:
         self.model = model
+        self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
         self._noise: Noise | None = None
         self._batch: Batch | None = None
         self._pass: Pass | None = None
@@ -79,6 +80,10 @@ class ModelHooks:
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
         if read is not None:
             self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
+
+    def __reduce__(self) -> tuple[type[_NoHooks], tuple[()]]:
+        """Copies and pickles of a model take no noise with them, even if they are made inside a pass."""
+        return _NoHooks, ()
 
     def detach(self) -> None:
         """Leave the model as it was found."""
@@ -118,6 +123,9 @@ class ModelHooks:
             self._batch = self._pass.batch = self._read(kwargs)
 
     def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        # Counting would make torch.compile compile anew at every call.
+        if self._pass is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self.clean_calls += 1
         if isinstance(self._noise, AtLayers):
             return None
         return self._add(output, EMBEDDING, embed_scale(module))
@@ -184,6 +192,19 @@ def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tenso
         return done[0], partial(noise, embeds, batch), done[1]
     delta = noise(embeds, batch)
     return add_rounded(embeds, delta, batch), delta, None
+
+
+class _NoHooks:
+    """The hooks in a copy of a model: there, and idle."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _idle
+
+
+def _idle(*args: object, **kwargs: object) -> None:
+    """Add nothing."""
 
 
 class LayerHook:

@@ -33,10 +33,10 @@ class LanguageHead:
         caps = (getattr(config, name, None) for name in SOFT_CAPS)
         self.cap = next((cap for cap in caps if cap is not None), None)
 
-    def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+    def __call__(self, hidden: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape V"]:
         return self.finish(self.project(hidden))
 
-    def finish(self, projected: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+    def finish(self, projected: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape V"]:
         """Return the logits, given the projection."""
         logits = projected.float() * self.scale
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from neft_zoo.noise.additive import AtLayers, Layers, Noise, TokenEdit
 from neft_zoo.noise.schedules import Schedule, schedule_to_dict
@@ -33,7 +32,7 @@ class Strategy:
     objective: Objective = SinglePass()
     weights: WeightNoise | None = None
     name: str = "custom"
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    arguments: Mapping[str, object] = field(default_factory=dict, hash=False)
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +62,7 @@ class Strategy:
         """How it works: single pass, consistency, adversarial or weights."""
         return "weights" if self.weights else self.objective.family
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return what `make` reads back: the name and the arguments, in JSON's types.
 
         Raises:
@@ -75,7 +74,7 @@ class Strategy:
 _SITES = {"single pass": "-", "adversarial": "embeddings", "consistency": "dropout"}
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: object) -> object:
     if isinstance(value, Schedule):
         return schedule_to_dict(value)
     return list(value) if isinstance(value, tuple) else value

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -114,10 +113,11 @@ def _strength_zero_is_no_noise_and_double_is_double(strategy: Strategy, case: Ca
 def _numbers(strategy: Strategy, factor: float) -> Strategy:
     """Return the strategy with the numbers of its scale multiplied."""
     assert isinstance(strategy.noise, AdditiveNoise)
-    scale: Any = strategy.noise.scale
-    name = next(iter(scale.__dataclass_fields__))
-    value = getattr(scale, name)
-    return replace(strategy, noise=replace(strategy.noise, scale=replace(scale, **{name: _Times(value, factor)})))
+    scale = strategy.noise.scale
+    assert is_dataclass(scale) and not isinstance(scale, type)
+    name = fields(scale)[0].name
+    times = _Times(getattr(scale, name), factor)
+    return replace(strategy, noise=replace(strategy.noise, scale=replace(scale, **{name: times})))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +86,11 @@ def gradient_of(trainer: Trainer) -> Gradient:
     engine = read(read(trainer.accelerator, "deepspeed_engine_wrapped", "accelerate"), "engine", "accelerate")
     scale = read(engine, "scale", "deepspeed")
 
-    def gradient(value: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    def gradient(value: Tensor, inputs: list[Tensor], retain_graph: bool = False) -> tuple[Tensor, ...]:
         reduces = read(engine, "enable_backward_allreduce", "deepspeed")
         engine.enable_backward_allreduce = False
         try:
-            return torch.autograd.grad(scale(value), inputs)
+            return torch.autograd.grad(scale(value), inputs, retain_graph=retain_graph)
         finally:
             engine.enable_backward_allreduce = reduces
 
@@ -98,11 +98,11 @@ def gradient_of(trainer: Trainer) -> Gradient:
 
 
 def _scaled_gradient(
-    scaler: GradScaler, value: Tensor, inputs: list[Tensor], **how: bool
+    scaler: GradScaler, value: Tensor, inputs: list[Tensor], retain_graph: bool = False, allow_unused: bool = False
 ) -> tuple[Tensor | None, ...]:
     """Return gradients that were scaled on their way, so that fp16 does not lose small ones."""
     scale = scaler.get_scale()
-    gradients = torch.autograd.grad(value * scale, inputs, **how)
+    gradients = torch.autograd.grad(value * scale, inputs, retain_graph=retain_graph, allow_unused=allow_unused)
     return tuple(None if gradient is None else gradient / scale for gradient in gradients)
 
 
@@ -237,15 +237,3 @@ def with_stock_noise(embeds: Tensor, alpha: float) -> Tensor:
 
     module = argparse.Namespace(training=True, neftune_noise_alpha=alpha)
     return read(neftune, "neftune_post_forward_hook", "transformers")(module, None, embeds)
-
-
-# Python 3.10 to 3.13: argparse documents no way to ask a parser for its options, which near names and types need.
-# https://github.com/python/cpython/blob/v3.13.0/Lib/argparse.py
-def options_of(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
-    """Return the options and arguments of a parser."""
-    return read(parser, "_actions", "python")
-
-
-def flags_of(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
-    """Return the options of a parser by their spellings, such as `--learning_rate`."""
-    return read(parser, "_option_string_actions", "python")

@@ -55,6 +55,7 @@ class Attached:
             compute: the loss of one pass, if it is not the model's own.
         """
         if not self.model.training or not torch.is_grad_enabled():  # a step is counted in training only
+            self.session.warn_in_eval_mode()
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
         key, progress = step_key(self.seed, self.rank, self.step), self._progress()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -26,6 +27,7 @@ from neft_zoo.training.hf_internals import (
     is_nll,
     token_weight,
 )
+from neft_zoo.training.outermost_loss import outermost_loss
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
@@ -85,12 +87,12 @@ class NoiseMixin(Host):
             compiled=is_compiled(self.accelerator),
         )
         self.session.detach()  # until training begins
-        self.add_callback(NoiseCallback(self.strategy))
+        self.add_callback(NoiseCallback(self._current_session, type(self).__name__))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         resumed = check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
         self._resume_counts(resumed)
-        self.session.starts_run = resumed is None
+        self.session.starts_run, self.session.happened = resumed is None, resumed is not None or self.session.happened
         if self.model_init is None:
             self._change_weights_once(self._current_model())
         try:
@@ -107,20 +109,45 @@ class NoiseMixin(Host):
         return model
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Run the trainer's own step under the strategy.
+
+        Raises:
+            NoiseError: if its loss was computed without the strategy.
+        """
+        session = self._current_session()
+        session.attach()
+        before = session.progress_mark
+        with self._perturbed_weights(), outermost_loss(self, NoiseMixin.compute_loss, self._loss_under_strategy):
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        session.check_went_through(before, f"{type(self).__name__}.training_step")
+        return loss
+
+    @contextmanager
+    def _perturbed_weights(self) -> Iterator[None]:
         if self.strategy.weights is None:
-            return super().training_step(model, inputs, *args, **kwargs)
+            yield
+            return
         # Every rank must train the same perturbed weights, hence no rank in the key.
         key = step_key(self.args.seed, 0, self.state.global_step)
         with self.strategy.weights.around(self._current_model(), key, self._progress()):
-            return super().training_step(model, inputs, *args, **kwargs)
+            yield
+        self.session.steps += 1
+        self.session.happened = True
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Return the loss under the strategy.
 
         Arguments go on as they came, by position or by keyword: trainers differ in which they name.
         """
-        own_loss, session = super().compute_loss, self._current_session()
+        return self._loss_under_strategy(super().compute_loss, model, inputs, *args, **kwargs)
+
+    def _loss_under_strategy(
+        self, own_loss: Callable[..., Any], model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return a loss that is computed without regard to the strategy, under it."""
+        session = self._current_session()
         if not session.active:
+            session.warn_in_eval_mode()
             return own_loss(model, inputs, *args, **kwargs)
         given = dict(zip(("return_outputs", "num_items_in_batch"), args, strict=False)) | kwargs
         wants_outputs, num_items = bool(given.get("return_outputs")), given.get("num_items_in_batch")
@@ -154,7 +181,7 @@ class NoiseMixin(Host):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
+        if self.args.should_save and self.session.happened:
             folder = Path(output_dir or str(self.args.output_dir))
             write(folder, self.strategy)
             if self.session.token_counts is not None:
@@ -162,7 +189,7 @@ class NoiseMixin(Host):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
-        if self.is_world_process_zero():
+        if self.is_world_process_zero() and self.session.happened:
             tag_model_card(Path(str(self.args.output_dir)) / "README.md", self.strategy)
 
     def _current_session(self) -> NoiseSession:
@@ -179,6 +206,7 @@ class NoiseMixin(Host):
         """Change the weights that a run starts from, where the strategy does so."""
         if self.session.starts_run and self.strategy.weights is not None:
             self.strategy.weights.begin(model, step_key(self.args.seed, 0, 0))
+            self.session.happened = True
 
     def _count_tokens(self) -> Int[Tensor, " V"]:
         table: Any = find_embedding(self._current_model())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -70,6 +71,10 @@ class NoiseSession:
         self.noise: Noise | TokenEdit | None = None
         self.hooks: ModelHooks | None = None
         self.starts_run = False  # whether a run starts from this model and not from a checkpoint
+        self.steps = 0  # steps that went through the strategy
+        self.happened = strategy.clean and strategy.weights is None  # whether it was trained as the strategy says
+        self.passed_by = False  # whether the host's loss is known to pass by the strategy
+        self._running = self._warned = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
         self.tokens = known_tokens(tokenizer, getattr(base_model(model), "config", None))
         self._key, self._progress = 0, 0.0
@@ -83,8 +88,49 @@ class NoiseSession:
 
     @property
     def active(self) -> bool:
-        """True where the strategy changes a loss: in train mode and with gradients, unless it adds nothing."""
-        return not self.strategy.clean and self.model.training and torch.is_grad_enabled()
+        """True where the strategy changes a loss: in train mode with gradients, and not inside of such a loss."""
+        training = not self.strategy.clean and self.model.training and torch.is_grad_enabled()
+        return training and not self._running
+
+    @property
+    def progress_mark(self) -> tuple[int, int]:
+        """Steps through the strategy, and calls of the model with gradients but without it, up to now."""
+        return self.steps, 0 if self.hooks is None else self.hooks.clean_calls
+
+    def passed_by_since(self, since: tuple[int, int]) -> bool:
+        """Return whether the model was called with gradients since a progress mark, and never under the strategy."""
+        steps, clean_calls = self.progress_mark
+        # Calls of a compiled model are not counted.
+        changes_every_step = not self.strategy.clean or (self.strategy.weights and self.strategy.weights.every_step)
+        uncounted = self.compiled or self.strategy.clean
+        return bool(changes_every_step) and steps == since[0] and (uncounted or clean_calls > since[1])
+
+    def check_went_through(self, since: tuple[int, int], where: str) -> None:
+        """Raise if the model was called with gradients, and never under the strategy.
+
+        Args:
+            since: the progress mark to compare with.
+            where: the function that was left since, for the message.
+
+        Raises:
+            NoiseError: if it was.
+        """
+        if self.passed_by_since(since):
+            raise NoiseError(
+                f"{where} must call compute_loss, in train mode, for the noise of {self.strategy.name} to reach the "
+                f"model, got a step in which {type(base_model(self.model)).__name__} was trained without it."
+            )
+
+    def warn_in_eval_mode(self) -> None:
+        """Warn, once, where the model would be trained in eval mode, in which nothing is added."""
+        idle = not self.model.training and torch.is_grad_enabled() and not self.strategy.clean
+        if idle and not self.steps and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{type(base_model(self.model)).__name__} is in eval mode, as from_pretrained leaves it, so "
+                f"{self.strategy.name} adds nothing: call .train() on it to train with noise.",
+                stacklevel=4,
+            )
 
     def on(self, model: nn.Module) -> NoiseSession:
         """Return a session of the same strategy and settings on another model; this one lets go of its own."""
@@ -98,7 +144,8 @@ class NoiseSession:
             reference=self.reference,
             compiled=self.compiled,
         )
-        session.stats, session.starts_run = self.stats, self.starts_run
+        for name in ("stats", "starts_run", "steps", "happened", "passed_by"):
+            setattr(session, name, getattr(self, name))
         return session
 
     def attach(self) -> None:
@@ -175,8 +222,14 @@ class NoiseSession:
 
     def run(self, step: Step) -> Tensor:
         """Return the loss of a step under the strategy, and record its statistics."""
-        loss = self.strategy.objective(step, self.noise)
+        self._running = True
+        try:
+            loss = self.strategy.objective(step, self.noise)
+        finally:
+            self._running = False
         self.stats.record(step)
+        self.steps += 1
+        self.happened = True
         return loss
 
     @contextmanager

@@ -257,5 +257,5 @@ def test_wrong_input_is_one_sentence(tmp_path, monkeypatch, capsys, text, argv, 
 
 
 def test_a_recipe_that_is_not_there(capsys):
-    assert main(["doctor", "quikstart"]) == 2 and "near: quickstart" in capsys.readouterr().err
-    assert main(["doctor"]) == 2 and "model_name_or_path must be" in capsys.readouterr().err
+    assert main(["doctor", "quikstart"]) == 2 and "did you mean quickstart" in capsys.readouterr().err
+    assert main(["doctor"]) == 2 and "doctor needs a recipe" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Length, repetition, diversity, overlap and calibration against counts by hand and independent code."""
 
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from neft_zoo.evaluation.options import Options
 from neft_zoo.evaluation.records import exchange, with_question
 from neft_zoo.evaluation.scorers import score_answers
 from neft_zoo.evaluation.text import diversity, lengths, log_diversity, repetition
+from neft_zoo.evaluation.words import letters_and_digits, words
 
 
 def test_repetition_by_hand():
@@ -26,7 +28,7 @@ def test_repetition_by_hand():
 
 def test_diversity_drops_what_is_too_short_and_counts_it():
     texts = ["a b a b a and more", "a b c d e", "short"]
-    found = diversity(texts, words=5, clip=10)
+    found = diversity(texts, at_words=5, clip=10)
     assert (found.used, found.too_short, found.at_words) == (2, 1, 5)
     assert found.repetition["2"] == pytest.approx((0.5 + 0) / 2)
     assert found.log_diversity == pytest.approx((-math.log(2 / 3) + 10) / 2)
@@ -54,6 +56,43 @@ def test_rouge_l_against_a_longest_common_subsequence():
         common = lcs(one, other)
         expected = 2 * common / (len(one) + len(other)) if common else 0  # F of precision c/|a| and recall c/|r|
         assert found == pytest.approx(expected)
+
+
+SCRIPTS = {
+    "Chinese": ("猫坐在垫子上。", "狗坐在垫子上。", 6),
+    "Japanese": ("カレーを食べる", "カレーを食べた", 7),
+    "Thai": ("แมวอยู่บนเสื่อ", "หมาอยู่บนเสื่อ", 10),
+    "Korean": ("고양이가 매트 위에 앉았다", "개가 매트 위에 앉았다", 4),
+    "Russian": ("Кот сидел на коврике.", "Пёс сидел на коврике.", 4),
+    "Arabic": ("جلست القطة على السجادة", "جلس الكلب على السجادة", 4),
+    "Hindi": ("बिल्ली चटाई पर बैठी", "कुत्ता चटाई पर बैठा", 4),
+    "French": ("Le chat était là", "Le chien était là", 4),
+    "mixed": ("用Python写 the code", "用Java写 the code", 5),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_texts_of_any_script_have_words(script):
+    text, other, count = SCRIPTS[script]
+    assert lengths([text]).words == count == len(letters_and_digits(text))
+    same, different, nothing = rouge_l([text, other, ""], [text] * 3)
+    assert same == pytest.approx(1) and 0 < different < 1 and nothing == 0
+    assert bleu([text], [text]) == [pytest.approx(1)] and bleu([other], [text])[0] < 1
+    assert diversity([f"{text} {text}"], at_words=2 * count).repetition["1"] >= 0.5
+
+
+def test_rouge_of_a_reference_without_words_is_missing_not_0():
+    found = overlap(["!!!", "a"], ["!!!", "a"])
+    assert found.rouge_l_values == [None, pytest.approx(1)] and found.rouge_l == pytest.approx(1)
+    decomposed = unicodedata.normalize("NFD", "naïve")
+    assert rouge_l([decomposed], ["naïve"]) == [pytest.approx(1)]
+
+
+def test_words_in_ascii_are_those_of_rouge_score_and_of_blanks():
+    tokenizers = pytest.importorskip("rouge_score.tokenizers")
+    text = "Don't do_it: 12,5 o'clock -- e.g. x86-64 (A/B)!"
+    assert letters_and_digits(text) == tokenizers.DefaultTokenizer().tokenize(text)
+    assert words(text) == text.split()
 
 
 def test_bleu_by_hand():

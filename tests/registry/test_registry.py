@@ -36,8 +36,8 @@ def test_every_argument_is_explained(name):
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
-        ("neft_unifrom", r"must name a strategy, got 'neft_unifrom'; did you mean neft_uniform"),
-        ("", "got ''; did you mean "),
+        ("neft_unifrom", r"must name a strategy \(neft-zoo list\), got 'neft_unifrom'; did you mean neft_uniform"),
+        ("", r"must name a strategy \(neft-zoo list\), got ''\.$"),
         ({"name": "neft_uniform", "alhpa": 3}, "takes alpha, length, space, got 'alhpa'; did you mean alpha"),
         ({"name": "none", "alpha": 3}, "none takes no arguments, got 'alpha'"),
         ({"name": "neft_uniform", "alpha": "lots"}, "alpha must be a number or a schedule, got 'lots'"),

@@ -7,6 +7,7 @@ import torch
 from conftest import QUICKSTART, same, weights
 from datasets import load_dataset
 from peft import LoraConfig
+from selection import quick
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from neft_zoo import NoiseError, SFTTrainer, registry
@@ -51,7 +52,7 @@ def learns(trainer):
     return all(map(math.isfinite, losses)) and trainer.evaluate()["eval_loss"] < before - 0.05
 
 
-@pytest.mark.parametrize("adapter", ["full", "lora"])
+@pytest.mark.parametrize("adapter", quick(["full", "lora"], "full"))
 @pytest.mark.parametrize("name", registry.builtin_names())
 def test_entry_learns(name, adapter, config, tokenizer, instructions):
     assert learns(trainer_of(name, adapter, config, tokenizer, instructions, steps=4))

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, L
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
 from neft_zoo.config import recipe
 from neft_zoo.noise.batch import EMBEDDING
-from neft_zoo.passes.sharding import whole
+from neft_zoo.passes.sharding import gathered
 from neft_zoo.training import mixin
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
@@ -133,7 +133,7 @@ def train(case, out):
     trainer.train()
     mixin.data_parallel_rank = original
     if trainer.is_deepspeed_enabled:
-        with whole(list(trainer.model.parameters())):
+        with gathered(list(trainer.model.parameters())):
             state = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
     else:
         state = trainer.accelerator.get_state_dict(trainer.model)

@@ -1,6 +1,5 @@
 """Every private or unstable name of another library that is relied on: it is there, and its loss is an error."""
 
-import argparse
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -253,16 +252,6 @@ def test_stock_noise_is_that_of_transformers(llama, monkeypatch):
     monkeypatch.delattr(neftune, "neftune_post_forward_hook")
     with pytest.raises(NoiseError, match="neftune_post_forward_hook"):
         internals.with_stock_noise(clean, 5.0)
-
-
-def test_the_options_of_a_parser():
-    parser = argparse.ArgumentParser()
-    action = parser.add_argument("--steps", "-s", type=int)
-    assert action in internals.options_of(parser)
-    assert internals.flags_of(parser)["--steps"] is internals.flags_of(parser)["-s"] is action
-    for read in (internals.options_of, internals.flags_of):
-        with pytest.raises(NoiseError, match=r"python must have object._\w+, .* got version 3\.\d+"):
-            read(object())
 
 
 def test_hooks_of_a_module():
