@@ -8,6 +8,7 @@ from pathlib import Path
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import check_output
 
 EXAMPLE = """
 neft-zoo generate runs/quickstart --config quickstart --limit 64
@@ -42,5 +43,6 @@ def run(options: argparse.Namespace) -> None:
 
     settings = Settings(options.batch_size, options.max_new_tokens, options.repetition_penalty, options.limit)
     output = options.output or folder / "model_outputs.json"
+    check_output("output", output)
     with quiet():
         print(write_outputs(options.model, options.config, output, options.prompts, options.generator, settings))

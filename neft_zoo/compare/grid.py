@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ from neft_zoo.compare.rows import (
     select,
 )
 from neft_zoo.config import recipe
+from neft_zoo.config.noise_flags import with_stock_noise
 from neft_zoo.evaluation.options import read_options
 from neft_zoo.noise.schedules import check_count
 
@@ -105,9 +106,11 @@ def make_grid(
     if evaluation is not None:
         read_options(evaluation)
     loaded = recipe.load(name)
-    own = loaded.values.get("noise") or "none"
-    chosen = select(strategies) if strategies else ([own] if isinstance(own, str) else [dict(own)])
-    names = [*(item if isinstance(item, str) else item["name"] for item in chosen), *(Path(c).stem for c in controls)]
+    values = with_stock_noise(loaded.values)
+    own = cast("str | Mapping[str, object]", values.get("noise") or "none")
+    chosen: Sequence[str | Mapping[str, object]] = select(strategies) if strategies else [own]
+    names = [item if isinstance(item, str) else str(item["name"]) for item in chosen]
+    names += [Path(control).stem for control in controls]
     read = [read_setting(text, names) for text in settings]
     rows = [row_of("none"), *rows_of(chosen, read)]
     fractions = {read_length(text) for text in lengths}
@@ -116,7 +119,7 @@ def make_grid(
     rows += length_rows(sorted(fractions, reverse=True))
     rows += [row for item in controls for row in control_rows(item, loaded, read)]
     unique = {row.key: row for row in rows}
-    config = {key: value for key, value in loaded.values.items() if key not in NOT_OURS}
+    config = {key: value for key, value in values.items() if key not in NOT_OURS}
     rows, numbers = list(unique.values()), list(range(seeds))
     margins = read_margins(loaded.margins)
     return Grid(Path(name).stem, config, rows, numbers, compute_matched, train_records, evaluation, margins)

@@ -346,7 +346,7 @@ def test_the_key_follows_contents_not_paths(tmp_path):
         ),
         (["--lengths", "1/2,2"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got '2'"),
         (["--lengths", "half"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got 'half'"),
-        (["--controls", "nothing_such"], "config must be a YAML file or a recipe's name"),
+        (["--controls", "nothing_such"], "config must be a YAML file or a name that neft-zoo recipes ls shows"),
         (["--seeds", "0"], "seeds must be a whole number >= 1, got 0"),
         (["--jobs", "0"], "jobs must be a whole number >= 1, got 0"),
         (["--train_records", "0"], "train_records must be a whole number >= 1, got 0"),
