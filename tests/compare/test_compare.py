@@ -296,7 +296,7 @@ def test_the_key_follows_contents_not_paths(tmp_path):
         (["--set", "neft_uniform.alpha="], "set must be strategy.argument=value,value"),
         (["--set", "neft_uniform.alpha=-1"], "alpha must be a finite number >= 0, got -1"),
         (["--controls", "lora_dropout"], "control 'lora_dropout' needs use_peft: true in the recipe"),
-        (["--controls", "nothing_such"], "config must be a YAML file or a recipe's name"),
+        (["--controls", "nothing_such"], "config must be a YAML file or a name that"),
         (["--seeds", "0"], "seeds must be a whole number >= 1, got 0"),
         (["--jobs", "0"], "jobs must be a whole number >= 1, got 0"),
         (["--train_records", "0"], "train_records must be a whole number >= 1, got 0"),
