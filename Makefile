@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM = false
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # pip takes the tested versions from constraints.txt; a plain `torch` could bring gigabytes of CUDA.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -38,6 +38,11 @@ test-all: $(VENV)/installed-all browser  ## run all tests, the slow ones too
 browser:  ## install Chromium for the tests of the site, where apt-get and root are there
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		apt-get install -y --no-install-recommends chromium; } || echo "no Chromium: the site's tests are skipped"
+
+SHAPED := noise registry objectives strategies/test_oracles.py $(patsubst %,passes/test_%.py,hooks rounding step divergences)
+
+test-shapes: setup  ## run the quick tests of the core and check the shapes in its annotations
+	PYTHONPATH=tests/support $(BIN)/python -m pytest -q -n 2 -p shapes $(SHAPED:%=tests/%)
 
 docs: setup  ## build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
@@ -123,7 +128,12 @@ bench-gpu: setup  ## the same on CUDA: the kernel, a step, the divergence
 wheel: setup  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
+release: setup  ## build, check and try out sdist and wheel, each in an empty environment; publishes nothing
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt twine check-wheel-contents
+	$(BIN)/python tools/release.py
+
 clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) $(OLDEST) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all test-oldest test-kernels browser docs docs-serve real-model matrix nightly mutants mistakes check compare-hook bench bench-gpu wheel clean
+.PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve real-model matrix nightly mutants \
+	mistakes check compare-hook bench bench-gpu wheel release clean

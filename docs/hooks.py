@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from builder import compare, entries, findings, formulas, loading, snippets
+from builder import compare, entries, findings, formulas, snippets
 from mkdocs.structure.files import File
 
 from neft_zoo import registry
+from neft_zoo.compare.loading import load
 
 
 def on_config(config: Any) -> Any:
     """Read the results, and put a page per strategy into the navigation, under the table of all."""
     folder = Path(config["extra"].get("results") or Path(config["docs_dir"]) / "results")
-    config["extra"]["experiments"], config["extra"]["notes"] = loading.load(folder)
+    config["extra"]["experiments"], config["extra"]["notes"] = load(folder)
     pages = [{name: f"strategies/{name}.md"} for name in registry.builtin_names()]
     section = {"Strategies": [{"All": "strategies.md"}, *pages]}
     config["nav"] = [section if "Strategies" in item else item for item in config["nav"]]

@@ -54,6 +54,54 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file of results that come one by one; it is on disk when this returns.
+
+    Raises:
+        NoiseError: if it cannot be written; the lines before it stay, so that the same command goes on from them.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        kept = "what is in it is kept, and the same command goes on from there"
+        raise NoiseError(f"{path} must be a file that can be written: {error.strerror}; {kept}.") from None
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it where they are missing, and return its path.
+
+    Raises:
+        NoiseError: if it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoiseError(f"{path} must be a folder that can be made: {error.strerror}.") from None
+    return path
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Raise unless files can be written in a folder, or in the folder that it would be made in; nothing is left.
+
+    Args:
+        option: the argument that named the path, for the message.
+        path: a folder, which need not exist.
+
+    Raises:
+        NoiseError: if they cannot, as on a read-only disk or where `path` is a file.
+    """
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise NoiseError(f"{option} must be a folder, got {path}.")
+    trial = existing / f".{os.getpid()}.trial"
+    try:
+        trial.write_text("trial")  # a full disk still makes empty files
+        trial.unlink()
+    except OSError as error:
+        raise NoiseError(f"{option} must be a folder that can be written to, got {path}: {error.strerror}.") from None
+
+
 def check_output(option: str, path: Path) -> None:
     """Raise unless a file can be written at `path`; called before anything is computed.
 

@@ -27,7 +27,7 @@ def test_every_recipe_with_model_data_and_licences_is_inside(wheel):
     files = {path.name for path in (recipe.folder() / "quickstart" / "model").iterdir()}
     shipped |= {f"neft_zoo/recipes/quickstart/model/{name}" for name in files}
     shipped |= {f"neft_zoo/recipes/quickstart/data/{name}" for name in ("train.jsonl", "test.jsonl", "README.md")}
-    assert shipped <= inside
+    assert shipped | {"neft_zoo/registry/papers.bib"} <= inside
     assert not any("openstax" in name or name.endswith("pretrain.py") for name in inside)
     assert wheel.stat().st_size < 20e6
 
@@ -44,6 +44,7 @@ def test_it_runs_outside_a_checkout(wheel, tmp_path):
         return done.stdout
 
     assert "strategies/symnoise" in cli("recipes", "ls")
+    assert "archivePrefix = {arXiv}" in cli("cite", "symnoise")
     settings = "--max_steps 1 --eval_strategy no --per_device_train_batch_size 2 --disable_tqdm true".split()
     cli("sft", "--config", "symnoise", "--output_dir", "out", "--use_cpu", "true", *settings)
     assert (tmp_path / "out" / "noise.json").exists() and (tmp_path / "out" / "model.safetensors").exists()

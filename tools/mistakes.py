@@ -35,7 +35,7 @@ GAUSSIAN = 'normal(batch.stream("what"), width).mul_(self.rms)'
 SHAKEN = "(draw(weight, key, target.name, randomness.normal) * size).to(weight.dtype)\n"
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
 KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
-TRAINING = "if self.strategy.clean or not model.training or not torch.is_grad_enabled():"
+TRAINING = "not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
 GUARD = "return delta / (self.length(delta, batch) + radius)"
 MEAN = "return total / self.graded.sum().clamp(min=1)"
 
@@ -65,9 +65,9 @@ MISTAKES = (
     (4, "noise on padding", FORMULA,
      ("noise/tokens", "return batch.real.float()", "return (batch.real | ~batch.real).float()")),
     (4, "noise on the padding of a packed row", "noise/test_batch.py::test_reads_what_trl_collates",
-     ("noise/batch", "real = real & ~(tail & (positions.shape[1] > 1))", "real = real")),
+     ("noise/layout", ".where(~tail, -1)", "")),
     (5, "noise in evaluation", "training/test_sft_trainer.py::test_evaluation_is_that_of_the_clean_model",
-     ("training/mixin", TRAINING, "if self.strategy.clean:"), ("passes/hooks", LIVE, "return self._pass is not None")),
+     ("training/session", f"training = {TRAINING}", "training = not self.strategy.clean"), ("passes/hooks", LIVE, "return self._pass is not None")),
     (5, "noise in generation: whenever the model is in train mode",
      "training/test_trainers.py::test_only_the_pass_that_trains_is_noisy[GRPO]",
      ("passes/hooks", LIVE, "return self.model.training"), ("passes/hooks", CLOSE, "            PREDRAWN.drawn = {}\n")),
@@ -75,8 +75,8 @@ MISTAKES = (
     (5, "noise after an exception", "passes/test_hooks.py::test_an_exception_closes_the_pass",
      ("passes/hooks", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass\n" + CLOSE.replace(" " * 12, " " * 8))),
     (5, "a hook left after an exception", "training/test_sft_trainer.py::test_an_exception_leaves_no_hook_and_a_second_run_works",
-     ("training/mixin", "            self._starting = False\n            self._detach()\n",
-      "            self._starting = False\n")),
+     ("training/mixin", "            self.session.starts_run = False\n            self.session.detach()\n",
+      "            self.session.starts_run = False\n")),
     (6, "a noise that cannot enter is ignored", f"{HERE}noise_that_cannot_enter_is_an_error_and_not_ignored",
      ("passes/step", "if done.batch is None or (noise is not None and not done.deltas):", "if done.batch is None:")),
     (6, "a model without a token embedding is accepted", "training/test_loop.py::test_models_and_batches_that_cannot_work",
@@ -97,7 +97,7 @@ MISTAKES = (
      ("passes/hooks", CLOSE, f"{CLOSE}            table -= extra\n")),
     (12, "losses compared with the noise on", "compare/test_compare.py::test_losses_are_measured_with_the_noise_off",
      ("compare/measures", "with torch.no_grad(), trainer.accelerator.autocast():",
-      "with trainer._attached().open(trainer._noise, trainer._read(batch)):")),
+      "with trainer.session.noisy_pass(batch, key=1):")),
     (12, "losses evaluated with the noise on",
      "evaluation/test_evaluation_model.py::test_scores_agree_with_numpy_and_the_trainer",
      ("evaluation/losses", "    found: dict[int, Scores] = {}\n",
@@ -121,8 +121,8 @@ MISTAKES = (
      "objectives/test_objectives.py::test_cutoff_keeps_the_original_loss[cutoff_token-0.0]",
      ("objectives/consistency", "enumerate((self.first, self.second))", "enumerate((0.0, self.second))")),
     (17, "zero_grad inside a trainer's step", f"{SPLIT}[freelb]",
-     ("passes/step", "            for leaf in leaves:\n",
-      "            self.tap.model.zero_grad()\n            for leaf in leaves:\n")),
+     ("passes/accumulation", "        parameters = parameters_of(part)\n",
+      "        parameters = parameters_of(part)\n        for each in parameters:\n            each.grad = None\n")),
     (17, "zero_grad inside a loop's step",
      "passes/test_step.py::test_gradients_of_an_earlier_micro_batch_are_kept[symnoise]",
      ("passes/step", "        self.passes.append(done)\n",

@@ -3,12 +3,6 @@
 # Module, line of code, changes, and why they are no gap. A survivor that is not listed here is one.
 EQUIVALENT = [
     (
-        "registry/entries",
-        """near = difflib.get_close_matches(shown(unknown[0]).strip("'"), list(found.parameters), n=1)""",
-        ["1 -> 2"],
-        "only the nearest name is shown, however many are near",
-    ),
-    (
         "passes/hooks",
         "KEPT_LOGITS = 2**22",
         ["2 -> 3", "22 -> 23", "Pow -> Mult"],

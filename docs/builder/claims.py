@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .outcomes import Experiment
+from neft_zoo.compare.experiment import Experiment
 
 Side = Literal["up", "down", "same"]
 

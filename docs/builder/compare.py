@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import html
-from typing import Any
+from markupsafe import Markup
 
+from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Column, Experiment, Row
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.plots import forest
 from neft_zoo.compare.statistics import MANY
 from neft_zoo.config.recipe import PLACEHOLDER
 
-from .figures import forest
-from .metrics import metric
-from .outcomes import POINTS, Experiment, Row
-from .tables import difference_text, number, run_links
+from .tables import difference_text, macros, run_links, typeset
 
-FAMILIES = ("single pass", "consistency", "adversarial", "weights", "control")
+FAMILIES = ("single pass", "consistency", "adversarial", "weights", "length", "control")
 OPTIONS = (
     ("model_name_or_path", "model"),
     ("dataset_name", "data"),
@@ -35,9 +34,11 @@ loss in every row alike; all other metrics are taken at the end. With one evalua
 differences there of a hundredth may be due to where evaluations lie. The gap is test loss less train loss: what was
 learned by heart. *Compute* is tokens times passes over those of `none`. At *equal steps* every row sees the data
 equally often; at *equal compute* a row of k passes trains for 1/k of the steps, which where training overfits is a
-regularizer by itself: there, look at the best point. **Bold**: better than `none`;
-*italics*: worse, both by p values corrected by Holm's method over the rows and both points of that metric. No mark
-means that no difference was shown, not that there is none. [How runs are compared](comparison.md).
+regularizer by itself: a row is compared with plain training for as many steps, where that was run.
+**Bold**: better than the baseline; *italics*: worse; the title of a cell says *practically the same* or *undecided*
+where it has no mark, and what could have been seen. Verdicts are corrected by Holm's method over the rows that answer
+one question: strategies at their defaults, the values of one strategy, lengths of plain training, controls.
+[How runs are compared](comparison.md).
 """
 NOT_RUN = "Not run: `docs/results` holds no finished comparison. `neft-zoo compare` makes one.\n"
 
@@ -45,10 +46,10 @@ NOT_RUN = "Not run: `docs/results` holds no finished comparison. `neft-zoo compa
 def page(experiments: list[Experiment], notes: list[str]) -> str:
     """Return the page in Markdown, its tables in HTML."""
     head = "---\nhide: [navigation, toc]\nsearch:\n  exclude: true\n---\n\n# Compare\n"
-    told = [f"* {note}" for note in notes]
+    remarks = [f"* {note}" for note in notes]
     if not experiments:
-        return "\n".join([head, NOT_RUN, *told]) + "\n"
-    runs = sum(len(row.runs) for each in experiments for row in each.rows)
+        return "\n".join([head, NOT_RUN, *remarks]) + "\n"
+    runs = sum(len(row.runs) for experiment in experiments for row in experiment.rows)
     plural = "" if len(experiments) == 1 else "s"
     intro = (
         f"Every run in this repository: {runs} in {len(experiments)} experiment{plural}, made by "
@@ -56,114 +57,68 @@ def page(experiments: list[Experiment], notes: list[str]) -> str:
         "versions, commit and history. [What the paper found](findings.md) is checked on a page of its own. "
         "`lat` ran at `layers=[2]`: its default is the fifth layer, and the model has four."
     )
-    sections = "\n\n".join(section(each) for each in experiments)
-    return "\n\n".join([head, intro, controls(experiments), sections, EXPLAINED, *told]) + "\n"
+    sections = "\n\n".join(section(experiment) for experiment in experiments)
+    return "\n\n".join([head, intro, controls(experiments), sections, EXPLAINED, *remarks]) + "\n"
 
 
-def controls(experiments: list[Experiment]) -> str:
+def controls(experiments: list[Experiment]) -> Markup:
     """Return what the script shows and fills; without it, it stays hidden."""
-    options = "".join(f'<option value="{each.key}">{html.escape(each.title)}</option>' for each in experiments)
-    present = {row.family for each in experiments for row in each.rows}
-    boxes = "".join(
-        f'<label><input type="checkbox" name="family" value="{name}" checked> {name}</label>'
-        for name in FAMILIES
-        if name in present
-    )
-    return (
-        '<div id="compare-controls" class="neft-controls" hidden>'
-        f'<label>Experiment <select id="compare-experiment">{options}</select></label>'
-        '<label>Filter rows <input id="compare-filter" type="search" placeholder="name or argument"></label>'
-        '<label>Metric <select id="compare-metric"></select></label>'
-        '<label>against <select id="compare-against"></select></label>'
-        f"<fieldset><legend>Kind</legend>{boxes}</fieldset>"
-        '<details><summary>Columns</summary><fieldset id="compare-columns"><legend>Shown columns</legend></fieldset>'
-        "</details></div>"
-        '<div id="compare-charts" class="plots" hidden><figure class="plot" id="compare-forest"></figure>'
-        '<figure class="plot" id="compare-scatter"></figure></div>'
-        '<p id="compare-count" role="status" hidden></p>'
-    )
+    present = {row.family for experiment in experiments for row in experiment.rows}
+    return macros("compare.html.j2").controls(experiments, [name for name in FAMILIES if name in present]).strip()
 
 
-def section(experiment: Experiment) -> str:
+def section(experiment: Experiment) -> Markup:
     """Return an experiment: setting, a figure that needs no script, and its table."""
-    setting = ", ".join(
-        f"{name} {_told(experiment.config[key])}" for key, name in OPTIONS if experiment.config.get(key) is not None
+    figures = [forest(experiment, (CHOSEN_BY, when)) for when in POINTS]
+    columns = experiment.columns
+    heads = [_head(column) for column in columns]
+    lines = [_line(row, columns) for row in experiment.rows]
+    return macros("compare.html.j2").section(experiment, setting(experiment), figures, heads, lines).strip()
+
+
+def setting(experiment: Experiment) -> str:
+    """Return devices, options and commits of an experiment in words."""
+    options = ", ".join(
+        f"{name} {_spell(experiment.config[key])}" for key, name in OPTIONS if experiment.config.get(key) is not None
     )
     records = [record for row in experiment.rows for _, record in row.runs]
-    devices = ", ".join(sorted({str(record.get("device")) for record in records}))
-    commits = ", ".join(sorted({str(record["commit"])[:7] for record in records if record.get("commit")}))
-    setting += f"; made at commit {commits}" if commits else ""
-    still = forest(experiment, "test_loss", "end") + forest(experiment, "test_loss", "best")
-    title = html.escape(experiment.title)
-    return (
-        f'<section class="experiment" id="{experiment.key}" data-title="{title}">\n<h2>{title}</h2>\n'
-        f"<p>{experiment.seeds} seeds, on {html.escape(devices)}; {html.escape(setting)}.</p>\n"
-        f'<div class="still plots">{still}</div>\n{grid(experiment)}\n</section>'
-    )
+    devices = ", ".join(sorted({str(record.device) for record in records}))
+    commits = ", ".join(sorted({record.commit[:7] for record in records if record.commit}))
+    return f"{devices}; {options}{f'; made at commit {commits}' if commits else ''}"
 
 
-def _told(value: Any) -> str:
+def _spell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value).removeprefix(f"{PLACEHOLDER}/")
 
 
-def grid(experiment: Experiment) -> str:
-    """Return the table: a row per strategy or control, a column per metric."""
-    columns = experiment.metrics
-    heads = "".join(_head(name, point) for name, point in columns)
-    body = "\n".join(_line(experiment, row, columns) for row in experiment.rows)
-    title = html.escape(experiment.title)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Results: {title}"><table class="results">'
-        f"<caption>{title}: mean, and difference to none with its 95 % interval</caption>"
-        f'<thead><tr><th scope="col" data-key="row">row</th>{heads}'
-        '<th scope="col" data-key="passes">passes</th><th scope="col" data-key="compute">compute</th>'
-        f'<th scope="col" data-key="runs">runs</th></tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
-    )
+def _head(column: Column) -> dict[str, object]:
+    name, when = column
+    place = f" {POINTS[when]}" if when == "best" or name == CHOSEN_BY else ""
+    return {"key": f"{name}.{when}", "kind": metric(name), "place": place}
 
 
-def _head(name: str, point: str) -> str:
-    kind = metric(name)
-    place = f" {POINTS[point]}" if point == "best" or name == "test_loss" else ""
-    arrow = {"lower": " ↓", "higher": " ↑", None: ""}[kind.better]
-    unit = f"<small>{kind.unit}</small>" if kind.unit else ""
-    told = f'data-label="{kind.label}{place}" data-unit="{kind.unit}"'
-    told += f' data-better="{kind.better or ""}" data-digits="{kind.digits}"'
-    more = "" if kind.first else " data-more"
-    return f'<th scope="col" data-key="{name}.{point}" {told}{more}>{kind.label}{place}{arrow} {unit}</th>'
+def _line(row: Row, columns: list[Column]) -> dict[str, object]:
+    cells = [_cell(row, column) for column in columns]
+    return {"row": row, "cells": cells, "compute": typeset(row.compute, 2), "links": run_links(row, "")}
 
 
-def _line(experiment: Experiment, row: Row, columns: list[tuple[str, str]]) -> str:
-    name = html.escape(row.label)
-    link = f'<a href="strategies/{row.entry}.html">{name}</a>' if row.entry else f"{name} <small>(control)</small>"
-    failed = f"<small>{row.failed} of {len(row.runs)} runs failed</small>" if row.failed else ""
-    cells = "".join(_cell(row, pair) for pair in columns)
-    rest = f'<td data-value="{row.passes}">{row.passes}</td>'
-    compute = "" if row.compute is None else f' data-value="{row.compute:.6g}" data-diff="{row.compute:.6g}"'
-    rest += f"<td{compute}>{number(row.compute, 2)}</td>"
-    rest += f'<td class="runs" data-value="{len(row.runs)}">{run_links(row, "")}</td>'
-    baseline = " data-baseline" if row is experiment.rows[0] else ""
-    return f'<tr data-family="{row.family}"{baseline}><th scope="row">{link}{failed}</th>{cells}{rest}</tr>'
-
-
-def _cell(row: Row, pair: tuple[str, str]) -> str:
-    found, kind = row.cells.get(pair), metric(pair[0])
-    if found is None:
-        return "<td>-</td>"
-    data, mark = f'data-value="{found.mean:.5g}"', ""
-    told = number(found.mean, kind.digits)
-    if found.difference is None or found.difference.mean is None:
-        return f'<td {data} data-diff="0">{told}</td>' if found.difference is None else f"<td {data}>{told}</td>"
-    each = found.difference
-    data += f' data-diff="{each.mean:.4g}"'
+def _cell(row: Row, column: Column) -> dict[str, object]:
+    """Return the numbers of a cell for the script, and its text for readers."""
+    cell, kind = row.cells.get(column), metric(column[0])
+    if cell is None or cell.mean is None:
+        return {"data": {}, "text": "-"}
+    data, text, each = {"value": f"{cell.mean:.5g}"}, typeset(cell.mean, kind.digits), cell.difference
+    if each is None:
+        return {"data": {**data, "diff": "0"}, "text": text}
+    if each.mean is None:
+        return {"data": data, "text": text}
+    data["diff"] = f"{each.mean:.4g}"
     if each.low is not None and each.high is not None:
-        data += f' data-low="{each.low:.4g}" data-high="{each.high:.4g}"'
-    if found.verdict.endswith("better"):
-        mark = "strong"
-    elif found.verdict.endswith("worse"):
-        mark = "em"
-    title = html.escape(f"{found.seeds} seeds; {found.verdict.replace(':', ',')}")
-    below = difference_text(found, kind)
-    told = f"<{mark}>{told}</{mark}>" if mark else told
-    return f'<td {data} title="{title}">{told}<small>{below}</small></td>'
+        data |= {"low": f"{each.low:.4g}", "high": f"{each.high:.4g}"}
+    word = cell.verdict.word if cell.verdict else "not tested"
+    mark = {"better": "strong", "worse": "em"}.get(word, "")
+    title = f"{cell.seeds} seeds; baseline {typeset(cell.baseline, kind.digits)}; "
+    title += cell.verdict.text(kind.digits) if cell.verdict else word
+    return {"data": data, "text": text, "title": title, "mark": mark, "below": difference_text(cell, kind)}

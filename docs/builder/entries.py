@@ -8,17 +8,18 @@ import re
 import yaml
 
 from neft_zoo import registry
+from neft_zoo.compare.experiment import POINTS, STEPS, Column, Experiment, Row
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.plots import forest
+from neft_zoo.compare.records import When
 from neft_zoo.config import recipe
 from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, spell
 
-from .figures import forest
-from .metrics import metric
-from .outcomes import POINTS, STEPS, Experiment, Row
-from .pictures import pictures, told
-from .tables import difference_text, number, run_links, table
+from .pictures import made_from, pictures
+from .tables import difference_text, judged_text, run_links, table, typeset
 
-SHOWN = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
+SHOWN: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
 SHOWN += (("test_words", "end"), ("test_repetition_2", "end"))
 LINKS = {"https://arxiv.org/abs/2310.05914": "[What is published about NEFTune, table by table](../paper.md)."}
 
@@ -32,7 +33,7 @@ def overview(experiments: list[Experiment]) -> str:
         facts = (strategy.family, str(strategy.objective.passes), strategy.site)
         row = largest.find(name) if largest else None
         cells = [_brief(row, point) if row else "not run" for point in POINTS]
-        lines.append((f"[{name}](strategies/{name}.md)", cell(entry.summary), *facts, *cells))
+        lines.append((f"[{name}](strategies/{name}.md)", escape_bar(entry.summary), *facts, *cells))
     intro = (
         "Passes are forward passes per batch, and as many backward; one is the cost of plain fine-tuning. "
         "[Choosing](choosing.md) says which to try, [Compare](compare.md) has all rows and metrics."
@@ -60,7 +61,7 @@ def page(name: str, experiments: list[Experiment]) -> str:
     parts = [f"# {name}", entry.summary, formula, where, "## The noise"]
     drawn = pictures(name)
     nothing = "Nothing is added to embeddings, layers, tokens or weights."
-    parts += [drawn, told(name)] if drawn else [nothing if name == "none" else f"{nothing} Dropout is redrawn."]
+    parts += [drawn, made_from(name)] if drawn else [nothing if name == "none" else f"{nothing} Dropout is redrawn."]
     parts += ["## Use", *example(entry), "In a recipe, with every argument:"]
     parts += [code("yaml", yaml.safe_dump({"noise": strategy.to_dict()}, sort_keys=False))]
     if entry.parameters:
@@ -79,14 +80,14 @@ def page(name: str, experiments: list[Experiment]) -> str:
 
 def split(text: str) -> tuple[str, str, str]:
     """Return the formula of a docstring's prose, the sentence that goes on from it, and the rest."""
-    found = re.search(r"\$\$.+?\$\$", text, re.DOTALL)
-    if found is None:
+    match = re.search(r"\$\$.+?\$\$", text, re.DOTALL)
+    if match is None:
         return "", "", text
-    rest = (text[: found.start()] + text[found.end() :]).strip()
+    rest = (text[: match.start()] + text[match.end() :]).strip()
     if not rest[:1].islower():
-        return found[0], "", rest
+        return match[0], "", rest
     sentence, stop, rest = rest.partition(". ")
-    return found[0], sentence + stop.strip(), rest
+    return match[0], sentence + stop.strip(), rest
 
 
 def arguments(entry: registry.Entry) -> str:
@@ -94,17 +95,19 @@ def arguments(entry: registry.Entry) -> str:
     hints, texts, lines = entry.hints(), argument_texts(entry), []
     for name, parameter in entry.parameters.items():
         default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
-        lines.append((f"`{name}`", cell(spell(hints[name])), cell(default), cell(texts.get(name, ""))))
+        lines.append(
+            (f"`{name}`", escape_bar(spell(hints[name])), escape_bar(default), escape_bar(texts.get(name, "")))
+        )
     return table(("argument", "type", "default", "meaning"), lines)
 
 
 def example(entry: registry.Entry) -> list[str]:
     """Return the example of the docstring, if there is one, as a block of code."""
     text = inspect.cleandoc(entry.build.__doc__ or "")
-    found = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
-    if found is None:
+    match = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
+    if match is None:
         return []
-    return [code("python", "from neft_zoo import SFTTrainer\n\n" + re.sub(r"\n\s*", "\n    ", found[1]))]
+    return [code("python", "from neft_zoo import SFTTrainer\n\n" + re.sub(r"\n\s*", "\n    ", match[1]))]
 
 
 def cost(name: str, experiments: list[Experiment]) -> str:
@@ -112,15 +115,16 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     strategy = registry.make(name)
     passes = strategy.objective.passes
     plural = "" if passes == 1 else "es"
-    told = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
+    lines = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
     for experiment in experiments:
         row = experiment.find(name)
         clock = next((key for key in ("cpu_s", "wall_s") if row and (key, "end") in row.cells), None)
         if row and name != "none" and clock and experiment.budget == STEPS:
-            ratio = row.cells[clock, "end"].mean / experiment.rows[0].cells[clock, "end"].mean
+            own, plain = (each.cells[clock, "end"].mean for each in (row, experiment.none))
             kind = "CPU time" if clock == "cpu_s" else "time"
-            told.append(f"{experiment.title}: {ratio:.2f} times the {kind} of `none` to train.")
-    return "\n".join(f"* {line}" for line in told)
+            if own and plain:
+                lines.append(f"{experiment.title}: {own / plain:.2f} times the {kind} of `none` to train.")
+    return "\n".join(f"* {line}" for line in lines)
 
 
 def measured(name: str, experiments: list[Experiment]) -> str:
@@ -131,29 +135,28 @@ def measured(name: str, experiments: list[Experiment]) -> str:
     for experiment in experiments:
         rows = [row for row in experiment.rows if row.entry == name]
         for point, place in POINTS.items():
-            said: dict[str, list[Row]] = {}
+            by_verdict: dict[str, list[Row]] = {}
             for row in rows:
-                found = row.cells.get(("test_loss", point))
-                if found and found.difference:
-                    said.setdefault(found.verdict, []).append(row)
-            for verdict, alike in said.items():
-                side = {"better": "For", "worse": "Against"}.get(verdict.split()[-1], "Neither")
-                words = verdict.replace(":", ",")
-                speaks[side].append(f"{experiment.title}, test loss {place}, {words}: {_listed(alike, point)}.")
+                cell = row.cells.get(("test_loss", point))
+                if cell and cell.verdict:
+                    by_verdict.setdefault(cell.verdict.word, []).append(row)
+            for word, alike in by_verdict.items():
+                side = {"better": "For", "worse": "Against"}.get(word, "Neither")
+                speaks[side].append(f"{experiment.title}, test loss {place}, {word}: {_listed(alike, point)}.")
         failed = [f"{row.failed} of {len(row.runs)} runs of `{row.label}` failed" for row in rows if row.failed]
         speaks["Against"] += [f"{experiment.title}: {each}." for each in failed]
     if not any(speaks.values()):
         return "Not run."
-    lists = [f"**{side}**\n\n" + "\n".join(f"* {line}" for line in told) for side, told in speaks.items() if told]
+    lists = [f"**{side}**\n\n" + "\n".join(f"* {line}" for line in each) for side, each in speaks.items() if each]
     return "\n\n".join(lists)
 
 
-def _listed(rows: list[Row], point: str) -> str:
+def _listed(rows: list[Row], point: When) -> str:
     """Return rows with their differences; where there are many, the table below has them."""
     if len(rows) > 3:
         return ", ".join(f"`{row.label}`" for row in rows)
-    told = [f"`{row.label}` {difference_text(row.cells['test_loss', point], metric('test_loss'))}" for row in rows]
-    return "; ".join(told)
+    kind = metric("test_loss")
+    return "; ".join(f"`{row.label}` {difference_text(row.cells['test_loss', point], kind)}" for row in rows)
 
 
 def results(name: str, experiments: list[Experiment]) -> str:
@@ -163,40 +166,43 @@ def results(name: str, experiments: list[Experiment]) -> str:
         rows = [row for row in experiment.rows if row.entry == name]
         if not rows:
             continue
-        none = experiment.rows[0]
-        columns = [pair for pair in SHOWN if pair in experiment.metrics]
+        none = experiment.none
+        columns = [column for column in SHOWN if column in experiment.columns]
         heads = ["row", *(f"{metric(m).label} {POINTS[p]}" for m, p in columns), "compute", "runs"]
         lines = []
         for row in [none, *(row for row in rows if row is not none)]:
             cells = [_cell(row, pair) for pair in columns]
-            lines.append((f"`{row.label}`", *cells, number(row.compute, 2), run_links(row, "../")))
+            lines.append((f"`{row.label}`", *cells, typeset(row.compute, 2), run_links(row, "../")))
         parts += [f"### {experiment.title}", table(heads, lines)]
-        parts += [forest(experiment, "test_loss", point, [row.label for row in rows]) for point in POINTS]
+        parts += [forest(experiment, ("test_loss", point), [row.label for row in rows]) for point in POINTS]
     where = "[Compare](../compare.md) has all rows and metrics, and says how to read the numbers."
     return "\n\n".join(part for part in [*parts, where] if part) if parts else "Not run."
 
 
-def _brief(row: Row, point: str) -> str:
+def _brief(row: Row, point: When) -> str:
     """Return the difference alone: means over different seeds cannot be compared."""
-    found = row.cells.get(("test_loss", point))
-    if found is None:
+    cell = row.cells.get(("test_loss", point))
+    if cell is None:
         return "-"
-    told = number(found.mean, 3) if found.difference is None else difference_text(found, metric("test_loss"))
-    return f"<small>{told}</small>"
+    if cell.difference is None:
+        return f"<small>{typeset(cell.mean, 3)}</small>"
+    return f"<small>{judged_text(cell, metric('test_loss'))}</small>"
 
 
-def _cell(row: Row, pair: tuple[str, str]) -> str:
-    found, kind = row.cells.get(pair), metric(pair[0])
-    if found is None:
+def _cell(row: Row, column: Column) -> str:
+    cell, kind = row.cells.get(column), metric(column[0])
+    if cell is None:
         return "-"
-    told = number(found.mean, kind.digits)
-    return told if found.difference is None else f"{told}<br><small>{difference_text(found, kind)}</small>"
+    mean = typeset(cell.mean, kind.digits)
+    if cell.difference is None:
+        return mean
+    return f"{mean} against {typeset(cell.baseline, kind.digits)}<br><small>{judged_text(cell, kind)}</small>"
 
 
 def code(language: str, text: str) -> str:
     return f"```{language}\n{text.strip()}\n```"
 
 
-def cell(text: str) -> str:
+def escape_bar(text: str) -> str:
     """Keep a bar from ending a table's cell."""
     return text.replace("|", r"\|")

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from markupsafe import Markup
+
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
+from neft_zoo.compare.formats import interval_text
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference
+from neft_zoo.compare.summary import difference
+from neft_zoo.compare.verdicts import Verdict
+from neft_zoo.compare.verdicts import judge as judge_question
 
 from . import sweep
 from .claims import CLAIMS, Claim
-from .metrics import metric
-from .outcomes import POINTS, STEPS, Experiment, Row, difference
-from .tables import number, table, whole
+from .tables import table, unbroken
 
-ALPHA = 5.0  # the paper's most frequent choice and the entry's default: decided before looking
+ALPHA = 5.0  # the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
-YES, NO, UNKNOWN, MISSING = "reproduced", "not reproduced", "not testable at this size", "not run"
+YES, NO, UNKNOWN, MISSING = "reproduced", "contradicted", "undecided", "not run"
 RULE = f"""
 ## The rule
 
-The difference is `neft_uniform` at alpha {ALPHA:g} less `none`, paired by seed, at equal steps; for the last finding,
-less `neft_gaussian` with `match_rms`, which has the same energy. Alpha {ALPHA:g} is the paper's most frequent choice;
-other values are listed, and do not count. A finding is
+The difference is `neft_uniform` at alpha {ALPHA:g} minus `none`, paired by seed, at equal steps; for the last finding,
+minus `neft_gaussian` with `match_rms`, which has the same energy. Alpha {ALPHA:g} is this package's default; the paper
+uses 5, 10 and 15, and 15 most often. Other values are listed, and do not count. Every difference gets the verdict of
+[Comparison](comparison.md), from its interval and the metric's margin, at the end of training *and* at each run's best
+point, both corrected together. A finding is
 
-* **{YES}** if the 95 % interval lies wholly on the paper's side of 0 at the end of training *and* at each run's best
-  point; for *the same*, wholly within the margin;
-* **{NO}** if it does not at one of them; for *the same*, if it lies wholly outside;
-* **{UNKNOWN}** with fewer than {SEEDS} pairs, where the metric was not measured, where plain training has nothing by
-  heart that could be unlearned, or, for *the same*, if the interval crosses the margin;
+* **{YES}** if the verdict is the paper's at both: the stated direction, or *practically the same*;
+* **{NO}** if it is another at one of them: the opposite direction, or *practically the same* where the paper has a
+  difference;
+* **{UNKNOWN}** otherwise, with the effect that these seeds would have shown; also with fewer than {SEEDS} pairs, where
+  the metric was not measured, and where plain training has nothing by heart that could be unlearned;
 * *{MISSING}* where one of the two was not trained on that data.
 
 What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
 So is the train loss: the best points of two runs lie at different epochs, and train loss falls with every epoch.
-Intervals are those of [Comparison](comparison.md), not corrected for the number of findings.
 """
 
 
@@ -41,7 +49,7 @@ class Judgement:
 
     status: str
     why: str
-    found: dict[str, Difference] = field(default_factory=dict)
+    differences: dict[When, Difference] = field(default_factory=dict)
 
 
 def page(experiments: list[Experiment]) -> str:
@@ -58,8 +66,8 @@ def page(experiments: list[Experiment]) -> str:
         shown = f"Here: {metric(claim.name).label}{f', {unit}' if unit else ''}.{margin}"
         parts += [f"## {claim.title}", f"In the paper: {claim.source}. {shown}"]
         parts += [sweep.figures(experiments)] if claim.gaussian else []
-        found = [detail(claim, each) for each in chosen(experiments)]
-        parts += [line for line in found if line] or ["Not run."]
+        details = [detail(claim, each) for each in chosen(experiments)]
+        parts += [line for line in details if line] or ["Not run."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -73,33 +81,33 @@ def summary(experiments: list[Experiment], intervals: bool = True) -> str:
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
     lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
-    return table(("finding", *(each.dataset for each in used)), lines)
+    return table(("finding", *(each.name for each in used)), lines)
 
 
-def _told(status: str) -> str:
+def _marked(status: str) -> Markup:
     kind = {YES: "yes", NO: "no"}.get(status, "unknown")
-    return f'<span class="outcome {kind}">{status}</span>'
+    return Markup('<span class="outcome {}">{}</span>').format(kind, status)
 
 
 def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
-    digits, found = metric(claim.name).digits, judgement.found if intervals else {}
-    lines = [f"{point} {_interval(each, digits)}" for point, each in found.items()]
-    return "<br>".join([_told(judgement.status), *(f"<small>{line}</small>" for line in lines)])
+    digits, shown = metric(claim.name).digits, judgement.differences if intervals else {}
+    lines = [f"{point} {_interval(each, digits)}" for point, each in shown.items()]
+    return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 
 def compared(claim: Claim, row: Row, experiment: Experiment) -> Row | None:
-    """Return what a row is compared with."""
+    """Return the row that a row is compared with."""
     if not claim.gaussian:
-        return experiment.rows[0]
+        return experiment.none
     return experiment.find("neft_gaussian", alpha=row.arguments["alpha"], match_rms=True)
 
 
-def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[str, Difference]:
+def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[When, Difference]:
     """Return the paired difference at every point that was measured."""
     other = compared(claim, row, experiment)
-    points = ("end",) if claim.end_only else POINTS
-    found = {} if other is None else {point: difference(row, other, claim.name, point) for point in points}
-    return {point: each for point, each in found.items() if each.mean is not None}
+    points: list[When] = ["end"] if claim.end_only else [*POINTS]
+    paired = {} if other is None else {point: difference(row, other, claim.name, point) for point in points}
+    return {point: each for point, each in paired.items() if each.mean is not None}
 
 
 def judge(claim: Claim, experiment: Experiment) -> Judgement:
@@ -109,60 +117,65 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
         return Judgement(MISSING, f"no run of neft_uniform at alpha {ALPHA:g}")
     if claim.gaussian and compared(claim, row, experiment) is None:
         return Judgement(MISSING, "no run of Gaussian noise of equal energy")
-    found = differences(claim, row, experiment)
-    if not found:
+    paired = differences(claim, row, experiment)
+    if not paired:
         return Judgement(UNKNOWN, f"{metric(claim.name).label} was not measured")
-    pairs = min(len(each.values) for each in found.values())
+    pairs = min(len(each.values) for each in paired.values())
     if pairs < SEEDS:
         return Judgement(UNKNOWN, f"{pairs} pairs of seeds, {SEEDS} are needed")
     if missing := claim.needs(experiment):
-        return Judgement(UNKNOWN, missing, found)
-    holds = {point: lies(claim, each) for point, each in found.items()}
-    told = "; ".join(f"{POINTS[point]} {_words(each)}" for point, each in holds.items())
-    told += "" if "best" in found else f"; {claim.end_only or 'measured at the end only'}"
-    if claim.side == "same" and None in holds.values():
-        return Judgement(UNKNOWN, told, found)
-    return Judgement(YES if all(holds.values()) else NO, told, found)
+        return Judgement(UNKNOWN, missing, paired)
+    verdicts = dict(zip(paired, verdicts_on(claim, [*paired.values()], experiment), strict=True))
+    digits = metric(claim.name).digits
+    why = "; ".join(f"{POINTS[point]} {each.text(digits)}" for point, each in verdicts.items())
+    why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
+    holds = [agrees(claim, each) for each in verdicts.values()]
+    status = NO if False in holds else UNKNOWN if None in holds else YES
+    return Judgement(status, why, paired)
 
 
-def lies(claim: Claim, found: Difference) -> bool | None:
-    """Return whether an interval lies where the paper has it; None if it is too wide to say."""
-    assert found.low is not None and found.high is not None
-    if claim.side == "up":
-        return found.low > 0
-    if claim.side == "down":
-        return found.high < 0
-    if -claim.margin <= found.low and found.high <= claim.margin:
-        return True
-    return False if found.low > claim.margin or found.high < -claim.margin else None
+def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:
+    """Return the verdicts on a claim's differences, which are one question."""
+    return judge_question(paired, claim.margin or experiment.margin(claim.name))
 
 
-def _words(holds: bool | None) -> str:
-    return {True: "yes", False: "no", None: "the interval is too wide"}[holds]
+def agrees(claim: Claim, verdict: Verdict) -> bool | None:
+    """Return whether a verdict is the paper's, None if it leaves that open."""
+    wanted = {"up": "higher", "down": "lower", "same": "practically the same"}[claim.side]
+    if verdict.word in ("lower", "higher", "practically the same"):
+        return verdict.word == wanted
+    # Two rows that are equal bit for bit are as good as the same.
+    return claim.side == "same" if verdict.word == "identical" else None
 
 
 def detail(claim: Claim, experiment: Experiment) -> str:
     """Return outcome and intervals of a claim in an experiment, for every alpha that was run."""
-    judgement, points = judge(claim, experiment), [p for p in POINTS if (claim.name, p) in experiment.metrics]
+    judgement, points = judge(claim, experiment), [p for p in POINTS if (claim.name, p) in experiment.columns]
     points = points[:1] if claim.end_only else points
     lines, digits = [], metric(claim.name).digits
     for row in experiment.rows:
         if row.entry != "neft_uniform":
             continue
-        other, found = compared(claim, row, experiment), differences(claim, row, experiment)
-        cells = [_interval(found.get(point), digits) for point in points]
-        if other is not None and found:
+        other, paired = compared(claim, row, experiment), differences(claim, row, experiment)
+        cells = [_interval(paired.get(point), digits) for point in points]
+        if other is not None and paired:
             lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
-    head = f"**{experiment.dataset}**: {_told(judgement.status)} ({judgement.why})."
+    head = f"**{experiment.name}**: {_marked(judgement.status)} ({judgement.why}{answers(claim, experiment)})."
     return "\n\n".join(
         [head, table(("row", "less", *(POINTS[point] for point in points)), lines)] if lines else [head]
     )
 
 
-def _interval(found: Difference | None, digits: int) -> str:
-    if found is None or found.mean is None:
+def _interval(paired: Difference | None, digits: int) -> str:
+    if paired is None or paired.mean is None:
         return "-"
-    if found.low is None:
-        return f"{number(found.mean, digits, sign=True)}, one seed"
-    mean, low, high = (number(value, digits, sign=True) for value in (found.mean, found.low, found.high))
-    return whole(f"{mean} [{low}, {high}]")
+    text = interval_text(paired, digits)
+    return text if paired.low is None else unbroken(text)
+
+
+def answers(claim: Claim, experiment: Experiment) -> str:
+    """Return how many answers a metric of generated text stands on and where they are cut, "" for another metric."""
+    options = experiment.config.get("evaluation")
+    if not isinstance(options, dict) or claim.name.endswith("_loss"):
+        return ""
+    return f"; {options.get('answers')} answers per run, of at most {options.get('max_new_tokens')} tokens"

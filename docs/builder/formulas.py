@@ -25,7 +25,7 @@ def render(markdown: str) -> str:
     parts = FENCE.split(markdown)
     for place in range(0, len(parts), 2):
         text = DISPLAYED.sub(
-            lambda found: f'\n\n<div class="formula" tabindex="0">{mathml(found[1], "block")}</div>\n\n', parts[place]
+            lambda match: f'\n\n<div class="formula" tabindex="0">{mathml(match[1], "block")}</div>\n\n', parts[place]
         )
-        parts[place] = INLINE.sub(lambda found: mathml(found[1]), text)
+        parts[place] = INLINE.sub(lambda match: mathml(match[1]), text)
     return "".join(parts)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from neft_zoo import registry
+from neft_zoo.compare.plots import FAINT, FIRST, INK, SECOND, THIRD, new, style, svg
 from neft_zoo.noise.schedules import value_at
 
-from .figures import FAINT, FIRST, INK, SECOND, THIRD, new, style, svg
 from .traces import LENGTHS, LOOKED_AT, PROGRESS, Trace, schedule, trace
 
 SIZE = (4.6, 2.7)
@@ -17,7 +17,7 @@ def pictures(name: str) -> str:
     """Return the figures of a strategy as HTML, "" for one that adds nothing."""
     made = trace(name)
     with style():
-        drawn = [_changing(name, *found) if (found := schedule(made.strategy)) else ""]
+        drawn = [_changing(name, *changing) if (changing := schedule(made.strategy)) else ""]
         if made.token is not None:
             drawn = [_histogram(name, made), _norms(name, made), *drawn]
         if made.edited:
@@ -28,8 +28,8 @@ def pictures(name: str) -> str:
     return f'<div class="plots">{"".join(drawn)}</div>' if drawn else ""
 
 
-def told(name: str) -> str:
-    """Return what the pictures were made from."""
+def made_from(name: str) -> str:
+    """Return a sentence on model and text behind the pictures."""
     made = trace(name)
     changed = [
         f"`{key}` {made.strategy.to_dict()[key]}"

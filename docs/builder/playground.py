@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from neft_zoo import registry
 from neft_zoo.noise.additive import AdditiveNoise
-from neft_zoo.noise.distributions import Rademacher, Uniform
 from neft_zoo.noise.scales import ByLength, Fixed, Relative
 from neft_zoo.noise.schedules import Schedule, value_at
 from neft_zoo.registry.strategy import Strategy
@@ -17,14 +17,14 @@ SCALES = {ByLength: ("length", "alpha"), Fixed: ("fixed", "size"), Relative: ("r
 
 def strategies() -> list[dict[str, Any]]:
     """Return every entry whose noise has a closed form, once more for each of its switches."""
-    found = []
+    entries = []
     for name in registry.builtin_names():
         switches = [key for key, value in registry.make(name).arguments.items() if isinstance(value, bool)]
         for changed in ({}, *({key: not registry.make(name).arguments[key]} for key in switches)):
-            if told := describe(registry.make(name, **changed)):
+            if described := describe(registry.make(name, **changed)):
                 label = " ".join([name, *(f"{key}: {str(value).lower()}" for key, value in changed.items())])
-                found.append({"label": label, "name": name, "changed": changed, **told})
-    return found
+                entries.append({"label": label, "name": name, "changed": changed, **described})
+    return entries
 
 
 def describe(strategy: Strategy) -> dict[str, Any] | None:
@@ -37,12 +37,11 @@ def describe(strategy: Strategy) -> dict[str, Any] | None:
     argument = next(key for key, value in strategy.arguments.items() if value == strength)
     if isinstance(strength, Schedule):
         strength = max(value_at(strength, step / 100) for step in range(101))
-    bound = noise.what.rms if isinstance(noise.what, Rademacher) else 1.0 if isinstance(noise.what, Uniform) else None
     what = type(noise.what).__name__.lower()
     return {
         "what": what,
         "rms": noise.what.rms,
-        "bound": bound,
+        "bound": None if math.isinf(noise.what.bound) else noise.what.bound,
         "scale": kind,
         "argument": argument,
         "default": strength,

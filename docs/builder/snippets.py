@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from markupsafe import escape
+
+from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
+from neft_zoo.compare.metrics import metric
+
 from . import findings, front, playground, strength, sweep, tallies
-from .metrics import metric
-from .outcomes import POINTS, STEPS, Experiment
-from .tables import difference_text, number, table, whole
+from .tables import difference_text, judged_text, table, typeset
 
 ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*]+)*) \}\}$", re.MULTILINE)
 NOT_RUN = "*Not run here.*"
@@ -20,48 +23,54 @@ def fill(markdown: str, experiments: list[Experiment]) -> str:
     Raises:
         KeyError: for something that nobody makes.
     """
-    return ASKED.sub(lambda found: SNIPPETS[found[1]](experiments, found[2].split()), markdown)
+    return ASKED.sub(lambda match: SNIPPETS[match[1]](experiments, match[2].split()), markdown)
 
 
 def measured(experiments: list[Experiment], names: list[str]) -> str:
     """Return what strategies or controls did to the test loss, at equal steps and at equal compute.
 
-    A name stands for the row of its default arguments, with `*` behind it for every row. Words behind `on` are data
-    sets; without them, all are shown.
+    A name stands for the row of its default arguments, with `*` behind it for every row; `lengths` for plain training
+    of other lengths. Words behind `on` are data sets; without them, all are shown.
     """
     lines = []
     names, where = (names[: names.index("on")], names[names.index("on") + 1 :]) if "on" in names else (names, [])
     for experiment in experiments:
-        if where and experiment.dataset.split("/")[-1] not in where:
+        if where and experiment.name.split("/")[-1] not in where:
             continue
         for row in experiment.rows:
-            name = row.entry or row.label
+            name = "lengths" if row.is_shorter else row.entry or row.label
             plain = row.entry is None or row is experiment.find(row.entry)
             if not row.cells or not (f"{name}*" in names or (name in names and plain)):
                 continue
             cells = [row.cells.get(("test_loss", point)) for point in POINTS]
-            told = ["-" if each is None else whole(difference_text(each, metric("test_loss"))) for each in cells]
-            link = f"[{row.label}](strategies/{row.entry}.md)" if row.entry else row.label
-            lines.append((experiment.title, link, *told, number(row.compute, 2)))
+            texts = ["-" if each is None else judged_text(each, metric("test_loss")) for each in cells]
+            label = escape(row.label)
+            link = f"[{label}](strategies/{row.entry}.md)" if row.entry else label
+            lines.append((experiment.title, link, *texts, typeset(row.compute, 2)))
     heads = ("experiment", "row", *(f"test loss {point}" for point in POINTS.values()), "compute")
     return table(heads, lines) if lines else NOT_RUN
 
 
 def headline(experiments: list[Experiment], names: list[str]) -> str:
     """Return what NEFTune did in each data set, in a sentence."""
-    told = []
+    sentences = []
     for experiment in experiments:
         row = experiment.find("neft_uniform", alpha=findings.ALPHA) if experiment.budget == STEPS else None
         cells = [] if row is None else [row.cells.get(("test_loss", point)) for point in POINTS]
         if cells and all(cells):
-            end, best = (difference_text(each, metric("test_loss")) for each in cells if each)
-            told.append(
-                f"* **{experiment.dataset}**: test loss {end} at the end of training, {best} at the best point."
+            end, best = (_sentence(each) for each in cells if each)
+            sentences.append(
+                f"* **{experiment.name}**: test loss {end} at the end of training, {best} at the best point."
             )
-    if not told:
+    if not sentences:
         return NOT_RUN
     lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals:"
-    return f"{lead}\n\n" + "\n".join(told)
+    return f"{lead}\n\n" + "\n".join(sentences)
+
+
+def _sentence(cell: Cell) -> str:
+    word = f" ({cell.verdict.word})" if cell.verdict else ""
+    return difference_text(cell, metric("test_loss")) + word
 
 
 SNIPPETS: dict[str, Callable[[list[Experiment], list[str]], str]] = {

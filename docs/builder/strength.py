@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from neft_zoo import registry
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
+from neft_zoo.compare.formats import interval_text
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference, paired
 
-from .metrics import metric
-from .outcomes import POINTS, STEPS, Experiment, Row
-from .tables import interval_text, number, table
+from .tables import table, typeset
 
 SWEEPS = Path(__file__).parents[1] / "strength"  # what neft-zoo alpha wrote, a file per strategy
 FEWEST = 3  # strengths that make a grid
@@ -21,8 +22,8 @@ FEWEST = 3  # strengths that make a grid
 def compared(experiments: list[Experiment], names: list[str], sweeps: Path = SWEEPS) -> str:
     """Return a table and a sentence for each strategy and experiment with a grid of alphas; "" without one."""
     plain = [each for each in experiments if each.budget == STEPS]
-    found = [_compared(each, name, sweeps / f"{name}.json") for name in names for each in plain]
-    return "\n\n".join(filter(None, found))
+    parts = [_compared(each, name, sweeps / f"{name}.json") for name in names for each in plain]
+    return "\n\n".join(filter(None, parts))
 
 
 def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
@@ -37,23 +38,23 @@ def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
         (
             f"**{alpha:g}**" if alpha == best else f"{alpha:g}",
             *(interval_text(each[alpha], digits) for each in (ends, bests)),
-            number(_cpu(row, seeds), 0),
+            typeset(_cpu(row, seeds), 0),
         )
         for alpha, row in grid.items()
     ]
-    heads = ("alpha", *(f"test loss less `none`, {told}" for told in POINTS.values()), "CPU seconds of training")
+    heads = ("alpha", *(f"test loss less `none`, {place}" for place in POINTS.values()), "CPU seconds of training")
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     spent = [_cpu(row, seeds) for row in grid.values()]
     cost = None if None in spent else sum(each for each in spent if each is not None)
-    told = _sentence(ends, best, cost, sweep)
-    return f"**`{name}`**, {experiment.dataset}, {count}:\n\n{table(heads, lines)}\n\n{told}"
+    sentence = _sentence(ends, best, cost, sweep)
+    return f"**`{name}`**, {experiment.name}, {count}:\n\n{table(heads, lines)}\n\n{sentence}"
 
 
 def alphas(experiment: Experiment, name: str) -> dict[float, Row]:
     """Return the rows of a strategy that differ in nothing but a constant alpha, by it."""
     rows = [row for row in experiment.rows if row.entry == name and ("test_loss", "end") in row.cells]
-    found = {row.arguments["alpha"]: row for row in rows if isinstance(row.arguments.get("alpha"), int | float)}
-    same = {a: row for a, row in found.items() if row.arguments == registry.make(name, alpha=a).to_dict()}
+    constant = {alpha: row for row in rows if isinstance(alpha := row.arguments.get("alpha"), int | float)}
+    same = {a: row for a, row in constant.items() if row.arguments == registry.make(name, alpha=a).to_dict()}
     return dict(sorted(same.items()))
 
 
@@ -62,7 +63,7 @@ def shared(rows: list[Row]) -> list[int]:
     return sorted(set.intersection(*({*row.values("test_loss", "end")} for row in rows)))
 
 
-def _gap(experiment: Experiment, row: Row, point: str, seeds: list[int]) -> Difference:
+def _gap(experiment: Experiment, row: Row, point: When, seeds: list[int]) -> Difference:
     ours, none = (each.values("test_loss", point) for each in (row, experiment.rows[0]))
     return paired([ours[seed] - none[seed] for seed in seeds])
 
@@ -75,19 +76,19 @@ def _cpu(row: Row, seeds: list[int]) -> float | None:
 def _sentence(ends: dict[float, Difference], best: float, cost: float | None, sweep: Path) -> str:
     """Return in words where the sweep's pick lies beside the best of the grid."""
     gain = ends[best].mean or 0.0
-    said = f"The best of the grid at the end of training is {best:g}." if gain < 0 else "No alpha of the grid gains."
-    spent = "" if cost is None else f" The grid took {number(cost, 0)} s of CPU time in training alone"
+    text = f"The best of the grid at the end of training is {best:g}." if gain < 0 else "No alpha of the grid gains."
+    spent = "" if cost is None else f" The grid took {typeset(cost, 0)} s of CPU time in training alone"
     if not sweep.exists():
-        return f"{said}{spent and spent + '.'} The sweep was not run here."
-    found: dict[str, Any] = json.loads(sweep.read_text(encoding="utf-8"))
-    low, pick, high = (found[edge] for edge in ("low", "pick", "high"))
+        return f"{text}{spent and spent + '.'} The sweep was not run here."
+    strengths: dict[str, float | None] = json.loads(sweep.read_text(encoding="utf-8"))
+    low, pick, high = (strengths[edge] for edge in ("low", "pick", "high"))
     if pick is None or low is None:
-        return f"{said} The sweep found no strength that costs enough to pick one."
+        return f"{text} The sweep found no strength that costs enough to pick one."
     ends_at = "upward" if high is None else f"to {high:.3g}"
-    said += f" The sweep picks {pick:.3g} and says to search from {low:.3g} {ends_at}: the best is "
-    said += "inside" if low <= best <= (high or math.inf) else "outside"
+    text += f" The sweep picks {pick:.3g} and says to search from {low:.3g} {ends_at}: the best is "
+    text += "inside" if low <= best <= (high or math.inf) else "outside"
     near = min(ends, key=lambda alpha: abs(math.log(alpha / pick)) if alpha else math.inf)
     if gain < 0:
         share = (ends[near].mean or 0.0) / gain
-        said += f", and {near:g}, the grid's nearest to the pick, has {share:.0%} of its gain"
-    return f"{said}.{spent + ', the' if spent else ' The'} sweep {number(found['cpu_s'], 0)} s."
+        text += f", and {near:g}, the grid's nearest to the pick, has {share:.0%} of its gain"
+    return f"{text}.{spent + ', the' if spent else ' The'} sweep {typeset(strengths['cpu_s'], 0)} s."

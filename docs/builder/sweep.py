@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from .figures import FIRST, INK, SECOND, THIRD, new, style, svg
-from .outcomes import POINTS, STEPS, Cell, Experiment
+from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
+from neft_zoo.compare.plots import FIRST, INK, SECOND, THIRD, new, style, svg
+from neft_zoo.compare.records import When
 
-LINES: tuple[tuple[str, str, dict[str, Any], str, str], ...] = (
+LINES: tuple[tuple[str, str, dict[str, bool], str, str], ...] = (
     ("uniform", "neft_uniform", {}, FIRST, "o-"),
     ("Gaussian", "neft_gaussian", {"match_rms": False}, SECOND, "s--"),
     ("Gaussian of equal energy", "neft_gaussian", {"match_rms": True}, THIRD, "^:"),
@@ -25,26 +25,26 @@ def figures(experiments: list[Experiment]) -> str:
 
 def alphas(experiment: Experiment) -> list[float]:
     """Return the values of alpha at which uniform noise was run, constant ones."""
-    found = [row.arguments.get("alpha") for row in experiment.rows if row.entry == "neft_uniform"]
-    return sorted({value for value in found if isinstance(value, int | float)})
+    values = [row.arguments.get("alpha") for row in experiment.rows if row.entry == "neft_uniform"]
+    return sorted({value for value in values if isinstance(value, int | float)})
 
 
-def points(experiment: Experiment, entry: str, changed: dict[str, Any], point: str) -> Iterator[tuple[float, Cell]]:
+def points(experiment: Experiment, entry: str, changed: dict[str, bool], point: When) -> Iterator[tuple[float, Cell]]:
     """Yield alpha and test loss of an entry."""
     for alpha in alphas(experiment):
         row = experiment.find(entry, alpha=alpha, **changed)
-        found = row.cells.get(("test_loss", point)) if row else None
-        if found and found.difference and found.difference.mean is not None:
-            yield alpha, found
+        cell = row.cells.get(("test_loss", point)) if row else None
+        if cell and cell.difference and cell.difference.mean is not None:
+            yield alpha, cell
 
 
 def whiskers(cell: Cell) -> tuple[float, float, float]:
     """Return a difference and how far its interval reaches below and above; not a number for one seed."""
-    found = cell.difference
-    assert found is not None and found.mean is not None
-    if found.low is None or found.high is None:
-        return found.mean, math.nan, math.nan
-    return found.mean, found.mean - found.low, found.high - found.mean
+    each = cell.difference
+    assert each is not None and each.mean is not None
+    if each.low is None or each.high is None:
+        return each.mean, math.nan, math.nan
+    return each.mean, each.mean - each.low, each.high - each.mean
 
 
 def drawn(experiment: Experiment) -> str:
@@ -53,17 +53,17 @@ def drawn(experiment: Experiment) -> str:
     return f'<div class="plots">{panels}</div>'
 
 
-def panel(experiment: Experiment, point: str) -> str:
+def panel(experiment: Experiment, point: When) -> str:
     """Return the difference to `none` by alpha, a line per distribution."""
     place, values = POINTS[point], alphas(experiment)
     with style():
         figure, axes = new(4.6, 2.9)
         axes.axhline(0, color=INK, linewidth=1)
         for turn, (name, entry, changed, colour, kind) in enumerate(LINES, start=-1):
-            if not (found := list(points(experiment, entry, changed, point))):
+            if not (cells := list(points(experiment, entry, changed, point))):
                 continue
-            middle, below, above = zip(*(whiskers(cell) for _, cell in found), strict=True)
-            beside = [alpha * 1.03**turn for alpha, _ in found]  # intervals must not hide each other
+            middle, below, above = zip(*(whiskers(cell) for _, cell in cells), strict=True)
+            beside = [alpha * 1.03**turn for alpha, _ in cells]  # intervals must not hide each other
             axes.errorbar(beside, middle, [below, above], fmt=kind, color=colour, label=name, markersize=4)
         axes.set_xscale("log")
         axes.set_xticks(values, [f"{value:g}" for value in values])
@@ -71,5 +71,5 @@ def panel(experiment: Experiment, point: str) -> str:
         axes.set_xlabel("alpha")
         axes.set_ylabel("test loss less none")
         figure.legend(loc="outside upper left", fontsize=8, ncols=len(LINES), columnspacing=1)
-        told = f"{experiment.title}, test loss {place}: difference to none by alpha, with 95 % intervals"
-        return svg(figure, told, f"{told}.")
+        caption = f"{experiment.title}, test loss {place}: difference to none by alpha, with 95 % intervals"
+        return svg(figure, caption, f"{caption}.")

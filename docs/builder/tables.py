@@ -1,23 +1,29 @@
-"""Small parts of tables: numbers, differences with their intervals, links to a row's runs."""
+"""Small parts of tables: differences with their intervals, links to a row's runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from neft_zoo.compare.statistics import Difference
+from jinja2.environment import TemplateModule
+from markupsafe import Markup
 
-from .metrics import Metric
-from .outcomes import Cell, Row
+from neft_zoo.compare.experiment import Cell, Row
+from neft_zoo.compare.formats import interval_text, number
+from neft_zoo.compare.html import environment
+from neft_zoo.compare.metrics import Metric
 
-MINUS = "−"
+TEMPLATES = environment(Path(__file__).parent / "templates")
 
 
-def number(value: float | None, digits: int, sign: bool = False) -> str:
-    """Return a number, a dash for a missing one; with a true minus sign, and none before a zero."""
-    if value is None:
-        return "-"
-    value = round(value, digits) + 0.0
-    return format(value, f"{'+' if sign else ''},.{digits}f").replace("-", MINUS)
+def macros(template: str) -> TemplateModule:
+    """Return the macros of a template of the site."""
+    return TEMPLATES.get_template(template).module
+
+
+def typeset(value: float | None, digits: int, sign: bool = False) -> str:
+    """Return a number as pages have it."""
+    return number(value, digits, sign, typeset=True)
 
 
 def difference_text(cell: Cell, kind: Metric) -> str:
@@ -25,28 +31,22 @@ def difference_text(cell: Cell, kind: Metric) -> str:
     return interval_text(cell.difference, kind.digits)
 
 
-def interval_text(found: Difference | None, digits: int) -> str:
-    """Return a mean difference with its interval in brackets."""
-    if found is None or found.mean is None:
-        return "no common seed"
-    told = number(found.mean, digits, sign=True)
-    if found.low is None or found.high is None:
-        return f"{told}, one seed"
-    return f"{told} [{number(found.low, digits, True)}, {number(found.high, digits, True)}]"
+def judged_text(cell: Cell, kind: Metric) -> Markup:
+    """Return a paired difference, its interval, and the verdict on it."""
+    text = unbroken(difference_text(cell, kind))
+    return text if cell.verdict is None else text + Markup("<br><small>{}</small>").format(cell.verdict.word)
 
 
-def whole(text: str) -> str:
+def unbroken(text: str) -> Markup:
     """Return a cell's text that is not broken over lines."""
-    return f'<span class="whole">{text}</span>'
+    return Markup('<span class="whole">{}</span>').format(text)
 
 
-def run_links(row: Row, up: str) -> str:
+def run_links(row: Row, up: str) -> Markup:
     """Return a link to the JSON of every run, by seed; `up` leads to the site's root."""
-    told = []
-    for path, record in row.runs:
-        seed = f"s{record['seed']}" + ("" if record["status"] == "ok" else " failed")
-        told.append(f'<a href="{up}{path.as_posix()}">{seed}</a>')
-    return whole(" ".join(told))
+    link = Markup('<a href="{}">s{}{}</a>')
+    links = [link.format(up + path.as_posix(), each.seed, "" if each.ok else " failed") for path, each in row.runs]
+    return unbroken(Markup(" ").join(links))
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

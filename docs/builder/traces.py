@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -13,16 +14,12 @@ from transformers.utils import logging
 
 from neft_zoo import registry
 from neft_zoo.config import recipe
-from neft_zoo.noise.additive import AdditiveNoise, AtLayers, TokenEdit
+from neft_zoo.noise.additive import AdditiveNoise, TokenEdit
 from neft_zoo.noise.batch import Batch
-from neft_zoo.noise.distributions import Rademacher, Uniform
 from neft_zoo.noise.schedules import Schedule
-from neft_zoo.passes.hooks import ModelHooks
-from neft_zoo.passes.preparation import prepare
-from neft_zoo.passes.special_tokens import known_tokens
-from neft_zoo.passes.step import Step
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.loop import attach, model_loss
+from neft_zoo.training.session import NoiseSession
 
 LENGTHS = (8, 16, 32, 32, 64, 128)  # two of a length, for the entry that mixes such documents
 LOOKED_AT, STEPS_AT_MOST = 2, 3  # the document whose token is shown; ascent steps, which cost a pass each
@@ -58,8 +55,8 @@ def model() -> Any:
 
 
 @cache
-def documents() -> tuple[dict[str, torch.Tensor], dict[str, Any], torch.Tensor]:
-    """Return a padded batch of real text, the tokenizer's special tokens, and how often each token occurs."""
+def documents() -> tuple[dict[str, torch.Tensor], Any, torch.Tensor]:
+    """Return a padded batch of real text, its tokenizer, and how often each token occurs."""
     folder = recipe.folder() / "quickstart"
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     with open(folder / "data/train.jsonl", encoding="utf-8") as file:
@@ -72,7 +69,7 @@ def documents() -> tuple[dict[str, torch.Tensor], dict[str, Any], torch.Tensor]:
         labels[row, length // 2 : length] = rows[row, length // 2 : length]
         start += length
     counts = torch.bincount(ids, minlength=len(tokenizer))
-    return {"input_ids": rows, "attention_mask": real, "labels": labels}, known_tokens(tokenizer), counts
+    return {"input_ids": rows, "attention_mask": real, "labels": labels}, tokenizer, counts
 
 
 def small(name: str) -> Strategy:
@@ -91,19 +88,18 @@ def trace(name: str) -> Trace:
     strategy = small(name)
     if strategy.weights is not None:
         return Trace(strategy, weights=_weights(strategy))
-    inputs, known, counts = documents()
-    batch = Batch.from_inputs(inputs, key=1, progress=PROGRESS, **known)
-    if isinstance(strategy.noise, TokenEdit):
-        return Trace(strategy, edited=_edited(strategy.noise.edit(batch), batch))
     if strategy.site == "dropout" or strategy.clean:
         return Trace(strategy)
-    layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
-    tap = ModelHooks(model(), layers=layers, hidden=strategy.objective.hidden)
-    step = Step(tap, batch, lambda ids: model_loss(model(), {**inputs, "input_ids": ids}))
+    inputs, tokenizer, counts = documents()
+    session = NoiseSession(model(), strategy, tokenizer=tokenizer, token_counts=counts)
     try:
-        strategy.objective(step, prepare(strategy.noise, model(), lambda: counts))
+        batch = session.batch(inputs, 1, PROGRESS)
+        if isinstance(strategy.noise, TokenEdit):
+            return Trace(strategy, edited=_edited(strategy.noise.edit(batch), batch))
+        step = session.step(inputs, lambda given: model_loss(model(), given), key=1, progress=PROGRESS)
+        session.run(step)
     finally:
-        tap.detach()
+        session.detach()
     noisy = next(done for done in reversed(step.passes) if done.deltas)
     delta = noisy.deltas[min(noisy.deltas)].detach().float()
     energies = delta.square().sum(-1)
@@ -122,12 +118,11 @@ def _bound(strategy: Strategy, delta: torch.Tensor, batch: Batch) -> float | Non
     noise = strategy.noise
     if strategy.family == "adversarial" or not isinstance(noise, AdditiveNoise):
         return None
-    if not isinstance(noise.what, Uniform | Rademacher):
+    if math.isinf(noise.what.bound):
         return None
     row = slice(LOOKED_AT, LOOKED_AT + 1)
     at = replace(batch, progress=PROGRESS)
-    size = float(noise.scale(torch.zeros_like(delta), at)[row].max())
-    return size * getattr(noise.what, "rms", 1.0) if isinstance(noise.what, Rademacher) else size
+    return noise.what.bound * float(noise.scale(torch.zeros_like(delta), at)[row].max())
 
 
 def _edited(ids: torch.Tensor, batch: Batch) -> tuple[str, ...]:

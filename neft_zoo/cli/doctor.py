@@ -1,28 +1,48 @@
-"""`neft-zoo doctor`."""
+"""`neft-zoo doctor`: measure what noise does on a recipe's batches."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from neft_zoo.cli.parser import Commands, add_command
+from neft_zoo.cli.trl_options import help_page, read_command_line
 from neft_zoo.console import quiet
-from neft_zoo.doctor.examine import examine
-from neft_zoo.doctor.report import advice, show, write
-from neft_zoo.errors import NoiseError
+from neft_zoo.files import check_output, write_json
+
+SUMMARY = "measure what noise does on a recipe's batches; trains nothing"
+EXAMPLE = """
+neft-zoo doctor quickstart
+neft-zoo doctor my.yaml --packing true --json doctor.json
+"""
 
 
-def run(argv: list[str]) -> None:
-    """Examine a recipe, print what was found, and write it where `--json` says."""
-    parser = argparse.ArgumentParser(prog="neft-zoo doctor", add_help=False, allow_abbrev=False)
-    parser.add_argument("--real_model", action="store_true")
-    parser.add_argument("--json", type=Path)
-    argv = ["--config", *argv] if argv and not argv[0].startswith("-") else argv
-    options, rest = parser.parse_known_args(argv)
-    if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
-        raise NoiseError(f"json must be a file in an existing folder, got {options.json}.")
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line's."""
+    command = add_command(commands, "doctor", run, SUMMARY, EXAMPLE, passes_on=True)
+    add_own(command)
+
+
+def add_own(command: argparse.ArgumentParser) -> None:
+    """Add the options that TRL does not have."""
+    group = command.add_argument_group("Doctor")
+    group.add_argument("--real_model", action="store_true", help="load the model itself, not a shrunk one")
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Examine a recipe, print the comparison, and write it where `--json` says."""
+    if options.help:
+        print(help_page("doctor", SUMMARY, EXAMPLE, add_own))
+        return
+    if options.json is not None:
+        check_output("json", options.json)
+    values, origin = read_command_line(options.flags, "doctor", ("real_model", "json"))
+    from neft_zoo.doctor.examine import examine
+    from neft_zoo.doctor.report import show
+
     with quiet():
-        report = examine(rest, options.real_model)
-    report["advice"] = advice(report)
+        report = examine(values, origin, options.real_model)
     show(report)
     if options.json is not None:
-        write(options.json, report)
+        write_json(options.json, report.to_dict())

@@ -1,46 +1,78 @@
-"""`neft-zoo evaluate`: its options, read without torch."""
+"""`neft-zoo evaluate`: measure a model with the noise off."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.options import PARTS, Options
+from neft_zoo.evaluation.options import PARTS, SIDE_EFFECTS, Options
+from neft_zoo.files import check_folder
+
+if TYPE_CHECKING:
+    from neft_zoo.evaluation.results import EvaluationReport
+
+EXAMPLE = """
+neft-zoo evaluate runs/quickstart --config quickstart
+neft-zoo evaluate runs/quickstart --config quickstart --parts losses
+"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options to a parser."""
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line's."""
     plain = Options()
-    parser.add_argument("model", help="folder of a model, a run or an adapter, or a name on the hub")
-    parser.add_argument("--config", required=True, help="recipe it was trained with: data, splits, tokenization")
-    parser.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
-    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure (%(default)s)")
-    parser.add_argument("--records", type=_count, default=plain.records, help="records a split, or all (%(default)s)")
-    parser.add_argument("--answers", type=_count, default=plain.answers, help="answers a split, or all (%(default)s)")
-    for name in ("max_new_tokens", "min_new_tokens", "repetition_penalty", "words", "noise", "seed"):
+    summary = "measure a model with the noise off: losses, answers, robustness"
+    command = add_command(commands, "evaluate", run, summary, EXAMPLE)
+    command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a name on the hub")
+    command.add_argument("--config", required=True, metavar="RECIPE", help="data, splits and tokenization")
+    group = command.add_argument_group("What is measured")
+    group.add_argument(
+        "--parts", default=",".join(PARTS), help=f"with commas (%(default)s); also {','.join(SIDE_EFFECTS)}"
+    )
+    group.add_argument(
+        "--records", type=_count, default=plain.records, metavar="INT", help="records a split, or all (%(default)s)"
+    )
+    group.add_argument(
+        "--answers", type=_count, default=plain.answers, metavar="INT", help="answers a split, or all (%(default)s)"
+    )
+    group.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
+    group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
+    group = command.add_argument_group("Side effects")
+    group.add_argument("--before", metavar="MODEL", help="before fine-tuning (the model that the recipe starts from)")
+    for name, text in SIDE_EFFECT_HELP.items():
+        default = getattr(plain, name)
+        group.add_argument(f"--{name}", type=_count, default=default, metavar="INT", help=text)
+    group = command.add_argument_group("Constants")
+    for name, text in HELP.items():
         default = getattr(plain, name)
         kind = int if default is None else type(default)
-        parser.add_argument(f"--{name}", type=kind, default=default, help=HELP[name])
-    parser.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
-    parser.add_argument("--task_folder", type=Path, help="folder of further tasks")
-    parser.add_argument("--no_plots", action="store_true", help="write the report only")
-    parser.set_defaults(run=run)
+        group.add_argument(f"--{name}", type=kind, default=default, metavar=METAVARS[kind], help=text)
+    group = command.add_argument_group("Output")
+    group.add_argument("--output", type=Path, help="folder for the report and the plots (MODEL/evaluation)")
+    group.add_argument("--no_plots", action="store_true", help="write the report only")
 
 
 def _count(text: str) -> int | None:
     return None if text == "all" else int(text)
 
 
+METAVARS = {int: "INT", float: "FLOAT", str: "NAME"}
 HELP = {
     "max_new_tokens": "longest answer in tokens (%(default)s)",
     "min_new_tokens": "shortest answer where the end is blocked (%(default)s)",
     "repetition_penalty": "of the answers; the NEFTune paper's is 1.2 (%(default)s)",
     "words": "word count of repetition and diversity (50, or nothing where all answers are shorter)",
     "noise": "strategy of the noise curve (%(default)s)",
-    "seed": "of replaced tokens and noise (%(default)s)",
+    "seed": "of replaced tokens, noise and changed prompts (%(default)s)",
+    "instruction_tokens": "longest answer to one of IFEval's prompts (%(default)s)",
+}
+SIDE_EFFECT_HELP = {
+    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
+    "safety_prompts": "prompts of XSTest, or all (all)",
+    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
 }
 
 
@@ -50,28 +82,33 @@ def run(chosen: argparse.Namespace) -> None:
         parts=tuple(part for part in chosen.parts.split(",") if part),
         records=chosen.records,
         answers=chosen.answers,
-        **{name: getattr(chosen, name) for name in HELP},
+        **{name: getattr(chosen, name) for name in (*HELP, *SIDE_EFFECT_HELP)},
     )
     output = chosen.output or Path(chosen.model).expanduser() / "evaluation"
     if chosen.output is None and not Path(chosen.model).expanduser().is_dir():
         raise NoiseError(f"model must be an existing folder, or --output be given, got {chosen.model!r}.")
-    from neft_zoo.evaluation.plots import draw, require
+    check_folder("output", output)
+    from neft_zoo.evaluation.plots import draw
     from neft_zoo.evaluation.report import save, show
     from neft_zoo.evaluation.run import evaluate
 
-    if not chosen.no_plots:
-        require()  # before anything is computed
     tasks = [task for task in chosen.tasks.split(",") if task]
     with quiet():
-        report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
+        report = evaluate(
+            chosen.model,
+            chosen.config,
+            options=options,
+            tasks=tasks,
+            task_folder=chosen.task_folder,
+            before=chosen.before,
+        )
     _check_words(report, chosen.words)
-    paths = [save(report, output), *([] if chosen.no_plots else draw(report, output))]
     show(report)
-    print(*paths, sep="\n")
+    print(*[save(report, output), *([] if chosen.no_plots else draw(report, output))], sep="\n")
 
 
-def _check_words(report: dict[str, Any], words: int | None) -> None:
+def _check_words(report: EvaluationReport, words: int | None) -> None:
     """Raise if a word count was asked for that no answer reached: the table would miss what it was given for."""
-    found = [split["diversity"]["used"] for split in (report["text"] or {}).values()]
-    if words is not None and found and not any(found):
+    used = [split.diversity.used for split in (report.text or {}).values()]
+    if words is not None and used and not any(used):
         raise NoiseError(f"words must be at most the words of the longest answer, got {words}: every one is shorter.")

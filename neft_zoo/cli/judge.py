@@ -1,54 +1,57 @@
-"""`neft-zoo generate` and `neft-zoo judge`: options; what they do is imported late."""
+"""`neft-zoo judge`: win rates of one model's outputs over another's."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neft_zoo.console import quiet
+from neft_zoo.cli.parser import Commands, add_command
+from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import check_folder, check_output, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
+
+if TYPE_CHECKING:
+    from neft_zoo.judging.length_control import Published
+    from neft_zoo.judging.pairs import Judgement
+    from neft_zoo.judging.winrate import JudgedBy
 
 REPORT = "judged.json"
 ANNOTATIONS = "annotations.json"
+EXAMPLE = """
+neft-zoo judge runs/noise runs/plain --model gpt-4o
+neft-zoo judge runs/noise runs/plain --human rate.html
+neft-zoo judge --annotations annotations.json
+"""
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands to the command line's."""
-    command = commands.add_parser("generate", help="answer prompts in batches, as AlpacaEval's model_outputs.json")
-    command.add_argument("model", help="folder of a model, a run or an adapter, or a name on the hub")
-    command.add_argument("--config", required=True, help="recipe it was trained with: how prompts are tokenized")
-    command.add_argument("--prompts", type=Path, help="AlpacaEval file or JSON lines (the recipe's test split)")
-    command.add_argument("--output", type=Path, help="file (MODEL/model_outputs.json)")
-    command.add_argument("--generator", default="", help="name of the model in the file (its folder's)")
-    command.add_argument("--batch_size", type=int, default=16, help="prompts a batch (%(default)s)")
-    command.add_argument("--max_new_tokens", type=int, default=1024, help="longest answer in tokens (%(default)s)")
-    command.add_argument("--repetition_penalty", type=float, default=1.2, help="1 is none (%(default)s)")
-    command.add_argument("--limit", type=int, help="answer only so many, from the start")
-    command.set_defaults(run=generate)
-
-    command = commands.add_parser(
-        "judge", help="win rates of one model's outputs over another's, also length-controlled"
-    )
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line's."""
+    summary = "win rates of one model's outputs over another's, also length-controlled"
+    command = add_command(commands, "judge", run, summary, EXAMPLE)
     command.add_argument("ours", type=Path, nargs="?", metavar="OURS", help="model_outputs.json, or its folder")
     command.add_argument("theirs", type=Path, nargs="?", metavar="THEIRS", help="the same of the other model")
-    command.add_argument("--judge", default="endpoint", help="endpoint, MODULE:NAME, or a rating page's export.json")
-    command.add_argument("--model", help="of the endpoint")
-    command.add_argument("--base_url", help="of an endpoint such as http://localhost:8000/v1 (OpenAI's)")
-    command.add_argument("--timeout", type=float, default=60.0, help="seconds a reply may take (%(default)s)")
-    command.add_argument("--retries", type=int, default=4, help="further attempts where one failed (%(default)s)")
-    command.add_argument("--workers", type=int, default=8, help="questions at a time (%(default)s)")
-    command.add_argument("--temperature", type=_number, default=0.0, help="of the judge, or none (%(default)s)")
-    command.add_argument("--max_tokens", type=_count, default=16, help="longest reply, or none (%(default)s)")
-    command.add_argument("--human", type=Path, metavar="PAGE", help="write a page for blind ratings instead")
-    command.add_argument("--annotations", type=Path, metavar="FILE", help="read AlpacaEval's annotations instead")
-    command.add_argument("--gamed", type=Path, metavar="FILE", help="AlpacaEval's df_gamed.csv: difficulties")
-    command.add_argument("--limit", type=int, help="judge only so many instructions, drawn by the seed")
-    command.add_argument("--seed", type=int, default=0, help="of the page's order, and of the limit")
-    command.add_argument("--output", type=Path, help=f"folder for {REPORT}, {ANNOTATIONS} and the cache (OURS/judged)")
-    command.set_defaults(run=judge)
+    group = command.add_argument_group("Judge")
+    group.add_argument("--judge", default="endpoint", help="endpoint, MODULE:NAME, or a rating page's export.json")
+    group.add_argument("--human", type=Path, metavar="PAGE", help="write a page for blind ratings instead")
+    group.add_argument("--annotations", type=Path, metavar="FILE", help="read AlpacaEval's annotations instead")
+    group = command.add_argument_group("Endpoint")
+    group.add_argument("--model", help="of the endpoint")
+    group.add_argument("--base_url", metavar="URL", help="such as http://localhost:8000/v1 (OpenAI's)")
+    group.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for a reply (%(default)s)")
+    group.add_argument("--retries", type=int, default=4, metavar="INT", help="after an attempt failed (%(default)s)")
+    group.add_argument("--workers", type=int, default=8, metavar="INT", help="questions at a time (%(default)s)")
+    group.add_argument("--temperature", type=_number, default=0.0, metavar="FLOAT", help="or none (%(default)s)")
+    group.add_argument(
+        "--max_tokens", type=_count, default=16, metavar="INT", help="longest reply, or none (%(default)s)"
+    )
+    group = command.add_argument_group("Pairs and output")
+    group.add_argument("--gamed", type=Path, metavar="FILE", help="AlpacaEval's df_gamed.csv: difficulties")
+    group.add_argument("--limit", type=int, metavar="INT", help="judge only so many instructions, drawn by the seed")
+    group.add_argument("--seed", type=int, default=0, metavar="INT", help="of the page's order, and of the limit")
+    group.add_argument("--output", type=Path, help=f"folder for {REPORT}, {ANNOTATIONS} and the cache (OURS/judged)")
 
 
 def _number(text: str) -> float | None:
@@ -59,24 +62,12 @@ def _count(text: str) -> int | None:
     return None if text == "none" else int(text)
 
 
-def generate(options: argparse.Namespace) -> None:
-    """Write a model's outputs and print their path."""
-    folder = Path(options.model).expanduser()
-    if options.output is None and not folder.is_dir():
-        raise NoiseError(f"model must be an existing folder, or --output be given, got {options.model!r}.")
-    from neft_zoo.judging.generating import Settings, write_outputs
-
-    settings = Settings(options.batch_size, options.max_new_tokens, options.repetition_penalty, options.limit)
-    output = options.output or folder / "model_outputs.json"
-    with quiet():
-        print(write_outputs(options.model, options.config, output, options.prompts, options.generator, settings))
-
-
-def judge(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Judge, or read what was judged; write report and annotations and print the table."""
     _check(options)
-    from neft_zoo.judging.length_control import read_published, require
+    from neft_zoo.judging.length_control import read_published
     from neft_zoo.judging.pairs import match, sample
+    from neft_zoo.judging.winrate import JudgedBy
 
     if options.annotations is not None:
         return _summarize_file(options)
@@ -85,17 +76,17 @@ def judge(options: argparse.Namespace) -> None:
     ours, theirs = read_outputs(options.ours), read_outputs(options.theirs)
     pairs = sample(match(ours, theirs), options.limit, options.seed)
     if options.human is not None:
+        check_output("human", options.human)
         from neft_zoo.judging.rating_page import write_page
 
         print(write_page(pairs, options.human, options.seed))
         return None
-    require()  # before anything is asked, or paid for
     published = None if options.gamed is None else read_published(options.gamed)
     near = options.ours if options.ours.is_dir() else options.ours.parent
     folder = options.output or near / "judged"
+    check_folder("output", folder)
     judgements, name, reasons = _ask(options, pairs, folder)
-    names = {"ours": ours.generator, "theirs": theirs.generator, "judge": name}
-    _finish(judgements, names, reasons, published, folder)
+    _finish(judgements, JudgedBy(ours.generator, theirs.generator, name, reasons), published, folder)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -112,10 +103,11 @@ def _summarize_file(options: argparse.Namespace) -> None:
     from neft_zoo.judging.length_control import read_published
     from neft_zoo.judging.winrate import read_annotations
 
-    judgements, ours, theirs, name = read_annotations(options.annotations)
+    if options.output is not None:
+        check_folder("output", options.output)
+    judgements, judged_by = read_annotations(options.annotations)
     published = None if options.gamed is None else read_published(options.gamed)
-    names = {"ours": ours, "theirs": theirs, "judge": name}
-    _finish(judgements, names, {}, published, options.output)
+    _finish(judgements, judged_by, published, options.output)
 
 
 def _ask(options: argparse.Namespace, pairs: Any, folder: Path) -> tuple[Any, str, dict[str, int]]:
@@ -144,21 +136,19 @@ def _ask(options: argparse.Namespace, pairs: Any, folder: Path) -> tuple[Any, st
 
 
 def _finish(
-    judgements: Any, names: dict[str, str], reasons: dict[str, int], published: Any, folder: Path | None
+    judgements: Sequence[Judgement], judged_by: JudgedBy, published: Published | None, folder: Path | None
 ) -> None:
-    """Write what was found, if there is a folder, and print it."""
-    from neft_zoo.evaluation.report import whole
+    """Print the report, and write it and the annotations if there is a folder."""
     from neft_zoo.judging.pairs import annotation
-    from neft_zoo.judging.winrate import summarize, table
+    from neft_zoo.judging.winrate import JudgeReport, summarize, table
 
-    report = {**names, "reasons": reasons, **summarize(judgements, published)}
-    if folder is not None:
-        records = [annotation(each, names["ours"], names["theirs"], names["judge"]) for each in judgements]
-        for file, content in ((ANNOTATIONS, records), (REPORT, report)):
-            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            whole(folder / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+    report = JudgeReport(**vars(summarize(judgements, published)), **vars(judged_by))
     width = max(len(label) for label, _ in table(report))
     for label, text in table(report):
-        print(f"{label:<{width}}  {text}")
+        print(printable(f"{label:<{width}}  {text}"))
     if folder is not None:
+        names = (judged_by.ours, judged_by.theirs, judged_by.judge)
+        make_folder(folder)
+        write_json(folder / ANNOTATIONS, [annotation(each, *names).to_dict() for each in judgements], indent=1)
+        write_json(folder / REPORT, report.to_dict(), indent=1)
         print(folder / REPORT)

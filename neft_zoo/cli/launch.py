@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
+import argparse
 import sys
 from importlib.resources import files
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import NoReturn
 
-from accelerate.commands.launch import launch_command, launch_command_parser
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-from neft_zoo.config.options import Parser, read
-from neft_zoo.errors import NoiseError
+from neft_zoo.cli.trl_options import read_command_line
+from neft_zoo.config.declared import config_options, launch_options
+from neft_zoo.errors import NoiseError, did_you_mean, one_line
 
 FLAG = "--accelerate_config"
 FOLDERS = ("trl.accelerate_configs", "neft_zoo.cli.accelerate_configs")
@@ -35,10 +33,9 @@ def find_config(name: str) -> Path:
     for path in (Path(name).expanduser(), *shipped):
         if path.is_file():
             return path
-    near = difflib.get_close_matches(name, config_names(), n=1)
-    hint = f"; did you mean {near[0]}?" if near else "."
-    names = ", ".join(config_names())
-    raise NoiseError(f"accelerate_config must be a YAML file or one of {names}, got {name!r}{hint}")
+    names = config_names()
+    near = did_you_mean(name, names)
+    raise NoiseError(f"accelerate_config must be a YAML file or one of {', '.join(names)}, got {name!r}{near}")
 
 
 def split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -49,18 +46,17 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         NoiseError: if an option lacks its value, or names no config.
     """
-    theirs = launch_command_parser()._option_string_actions
-    ours = Parser()._option_string_actions
+    theirs, ours = launch_options(), config_options()
     engine: list[str] = []
     rest: list[str] = []
     arguments = iter(argv)
     for argument in arguments:
         flag, has_value, value = argument.partition("=")
-        action = theirs.get(flag)
-        if flag != FLAG and (action is None or not flag.startswith("--") or flag in ours):
+        name = flag.removeprefix("--")
+        if flag != FLAG and (name == flag or name not in theirs or name in ours):
             rest.append(argument)
             continue
-        if action is not None and action.nargs == 0:
+        if flag != FLAG and not theirs[name]:
             engine.append(argument)
             continue
         value = value if has_value else next(arguments, "")
@@ -70,8 +66,20 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
     return engine, rest
 
 
+def names() -> list[str]:
+    """Return the names of the flags that start several processes."""
+    return [FLAG.removeprefix("--"), *launch_options()]
+
+
+def add_own(parser: argparse.ArgumentParser) -> None:
+    """Add the options that start several processes to the help of `sft`."""
+    group = parser.add_argument_group("Processes", "These, and all other options of accelerate launch.")
+    group.add_argument(FLAG, metavar="NAME", help=f"one of {', '.join(config_names())}, or a file")
+    group.add_argument("--num_processes", metavar="INT", help="how many, over all machines")
+
+
 def _refuse(message: str) -> NoReturn:
-    raise NoiseError(f"the options do not fit: {' '.join(message.split())[:500]}.")
+    raise NoiseError(f"the options do not fit: {one_line(message, 500)}.")
 
 
 def start(engine: list[str], rest: list[str]) -> int:
@@ -80,15 +88,17 @@ def start(engine: list[str], rest: list[str]) -> int:
     Raises:
         NoiseError: before a process is started, if an option is not accepted.
     """
-    reader, told = read(rest)
-    reader.parse_args(told)  # one message from here rather than one from every process
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    read_command_line(rest, "sft", names())  # one message from here rather than one from every process
     parser = launch_command_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args([*engine, "--module", "neft_zoo", "sft", *rest])
     try:
         launch_command(options)
     except ValueError as error:
-        raise NoiseError(f"accelerate does not accept the options: {' '.join(str(error).split())}") from None
+        raise NoiseError(f"accelerate does not accept the options: {one_line(error)}.") from None
     except (ChildFailedError, CalledProcessError):
         print("neft-zoo: error: a training process failed; its own message stands above.", file=sys.stderr)
         return 1

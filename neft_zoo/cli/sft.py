@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from neft_zoo.config.options import parse, trainer_arguments
-from neft_zoo.training.trainers import SFTTrainer
+import argparse
+from pathlib import Path
+
+from neft_zoo.cli import launch
+from neft_zoo.cli.parser import Commands, add_command
+from neft_zoo.cli.trl_options import help_page, read_command_line
+from neft_zoo.errors import as_sentence
+from neft_zoo.files import check_folder
+
+SUMMARY = "fine-tune with TRL: a recipe, any TRL option, and --noise"
+EXAMPLE = """
+neft-zoo sft quickstart --noise symnoise --noise.alpha 10
+neft-zoo sft engines/fsdp2 --accelerate_config fsdp2 --num_processes 8
+neft-zoo sft base --model_name_or_path MODEL --dataset_name DATA
+"""
 
 
-def run(argv: list[str]) -> None:
-    """Fine-tune as the command line says and save the model."""
-    arguments = parse(argv)
-    script, training, _, _ = arguments
-    trainer = SFTTrainer(**trainer_arguments(arguments))
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    trainer.save_model(training.output_dir)
-    trainer.accelerator.print(f"Model and noise.json saved to {training.output_dir}")
-    if training.push_to_hub:
-        trainer.push_to_hub(dataset_name=script.dataset_name)
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line's."""
+    add_command(commands, "sft", run, SUMMARY, EXAMPLE, passes_on=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fine-tune as the command line says and save the model; in several processes where it asks for them."""
+    if options.help:
+        print(help_page("sft", SUMMARY, EXAMPLE, launch.add_own))
+        return 0
+    engine, flags = launch.split(options.flags)
+    if engine:
+        return launch.start(engine, flags)
+    train(*read_command_line(flags, "sft", launch.names()))
+    return 0
+
+
+def train(values: dict[str, object], origin: dict[str, str]) -> None:
+    """Fine-tune with the options of a recipe."""
+    from neft_zoo.config.options import read_options, trainer_arguments
+    from neft_zoo.training.data_formats import check_kept
+    from neft_zoo.training.trainers import SFTTrainer
+
+    run = read_options(values, origin)
+    check_folder("output_dir", Path(str(run.training.output_dir)))
+    with as_sentence("the recipe must run with TRL"):
+        given = trainer_arguments(run)
+        trainer = SFTTrainer(**given)
+    check_kept(given["train_dataset"], trainer)
+    trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
+    trainer.save_model(run.training.output_dir)
+    trainer.accelerator.print(f"Model and noise.json saved to {run.training.output_dir}")
+    if run.training.push_to_hub:
+        trainer.push_to_hub(dataset_name=run.script.dataset_name)
     trainer.accelerator.end_training()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from neft_zoo.compare.metrics import HALVES
 from neft_zoo.evaluation import evaluate
+from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
+from neft_zoo.noise.batch import IGNORED
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 Measure = Callable[[Any], dict[str, float]]
 # What names of evaluation sets begin with: TRL calls the training set "train".
@@ -19,27 +26,44 @@ MEASURED_ON = "on_"
 
 
 def losses(trainer: Any) -> dict[str, float]:
-    """Return the mean loss of every evaluation set, in nats per graded token.
+    """Return the mean loss of every evaluation set, and of both halves of the test set, in nats per graded token.
 
     It is the plain cross-entropy whatever the trainer's own loss is: a control with soft targets or another grading
-    would otherwise be measured in other units. Tokens weigh alike, whatever batch they are in.
+    would otherwise be measured in other units. Tokens weigh alike, whatever batch they are in. Every other record of
+    the set, which is sorted by length, belongs to the half that checkpoints and lengths are chosen on.
     """
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for name in trainer.eval_dataset:
-        total, count = 0.0, 0
+        kind, totals, counts, records = name.removeprefix(MEASURED_ON), [0.0, 0.0, 0.0], [0, 0, 0], 0
         for batch in trainer.get_eval_dataloader(name):
             batch = trainer._prepare_inputs(batch)
             with torch.no_grad(), trainer.accelerator.autocast():
                 hidden = last_hidden(trainer.model, batch)
+                halves = _halves(batch["labels"], records)
                 for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
-                    each = functional.cross_entropy(logits, targets, reduction="none")
-                    total += each.double().sum().item()  # in float32 the sum would depend on its order and the batches
-                    count += len(targets)
-        found[f"{name.removeprefix(MEASURED_ON)}_loss"] = total / count if count else float("nan")
-    return found
+                    # In float32 the sum would depend on its order and the batches.
+                    per_token = functional.cross_entropy(logits, targets, reduction="none").double()
+                    half, halves = halves[: len(targets)], halves[len(targets) :]
+                    for place, part in enumerate((per_token, per_token[half == 0], per_token[half == 1])):
+                        totals[place] += part.sum().item()
+                        counts[place] += len(part)
+            records += len(batch["labels"])
+        # A set of one record has an empty half.
+        names = (f"{kind}_loss", *(HALVES if kind == "test" and all(counts) else ()))
+        means |= {
+            name: total / count if count else float("nan")
+            for name, total, count in zip(names, totals, counts, strict=False)
+        }
+    return means
 
 
-# A further metric is one more function from a trainer to named numbers.
+def _halves(labels: Int[Tensor, "B L"], before: int) -> Int[Tensor, " N"]:
+    """Return 0 or 1 for every graded token: the half that its record belongs to, `before` records into the set."""
+    graded = (labels[:, 1:] != IGNORED).sum(1)
+    return torch.arange(before, before + len(labels), device=labels.device).remainder(2).repeat_interleave(graded)
+
+
+# A further metric is one more function from a trainer to named numbers, and a row in `metrics.ROWS`.
 MEASURES: tuple[Measure, ...] = (losses,)
 
 
@@ -48,12 +72,14 @@ def measure(trainer: Any) -> dict[str, float]:
     training = trainer.model.training
     trainer.model.eval()
     try:
-        return {name: value for each in MEASURES for name, value in each(trainer).items()}
+        return {name: value for function in MEASURES for name, value in function(trainer).items()}
     finally:
         trainer.model.train(training)
 
 
-def final(trainer: Any, given: Mapping[str, Any], options: Mapping[str, Any], graded: bool | None) -> dict[str, Any]:
+def final(
+    trainer: Any, given: Mapping[str, Any], options: Mapping[str, object], graded: bool | None
+) -> dict[str, float | None]:
     """Return the numbers of `neft-zoo evaluate` for a trained model; what could not be measured is None.
 
     Args:
@@ -72,7 +98,7 @@ def final(trainer: Any, given: Mapping[str, Any], options: Mapping[str, Any], gr
         test=given["eval_dataset"][f"{MEASURED_ON}test"].to_list(),
         options=read_options(options),
     )
-    return dict(_numbers(report))
+    return dict(_numbers(report.to_dict())) | dict(effect_numbers(report))
 
 
 # Counts and constants of a report, and what the history has already.
@@ -82,24 +108,24 @@ NOT_METRICS = frozenset("options bins records answers skipped at_words used too_
 def _numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     """Yield the numbers of a report under the names that a comparison shows."""
     ends = (report["losses"] or {}).get("end") or {}
-    for split, found in ends.items():
-        yield from ((f"{split}_{name}", found[name]) for name in ("accuracy", "calibration_error"))
+    for split, numbers in ends.items():
+        yield from ((f"{split}_{name}", numbers[name]) for name in ("accuracy", "calibration_error"))
     for part in ("memorization", "text"):
-        for split, found in (report[part] or {}).items():
-            yield from _flat(split, found)
+        for split, numbers in (report[part] or {}).items():
+            yield from _flat(split, numbers)
     robust = report["robustness"] or {}
     for name, points in (robust.get("curves") or {}).items():
         for point in points:
-            size, *found = point.items()
-            yield from ((f"{name}_{size[1]:g}_{key}", value) for key, value in found)
+            size, *numbers = point.items()
+            yield from ((f"{name}_{size[1]:g}_{key}", value) for key, value in numbers)
     yield from ((f"template_{name}_loss", loss) for name, loss in (robust.get("templates") or {}).items())
-    for name, found in (robust.get("lengths") or {}).items():
+    for name, numbers in (robust.get("lengths") or {}).items():
         if name != "plain":
-            yield from _flat(name, found)
+            yield from _flat(name, numbers)
 
 
-def _flat(prefix: str, found: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    for name, value in found.items():
+def _flat(prefix: str, numbers: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    for name, value in numbers.items():
         if name in NOT_METRICS or isinstance(value, list):
             continue
         if isinstance(value, Mapping):

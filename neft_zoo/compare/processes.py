@@ -7,18 +7,18 @@ started while this one is still importing.
 from __future__ import annotations
 
 import multiprocessing
-from typing import Any
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 
 
-def context(cpu: bool) -> Any:
-    """Return how to start processes for runs on a CPU, or a GPU."""
+def context(cpu: bool) -> ForkServerContext | SpawnContext:
+    """Return the context that starts processes for runs on a CPU, or a GPU."""
     if not cpu or not FORKS:
         return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["neft_zoo.compare.worker"])
-    return found
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["neft_zoo.compare.worker"])
+    return forking
 
 
 def get_ready(cpu: bool) -> None:

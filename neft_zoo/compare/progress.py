@@ -5,24 +5,27 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from neft_zoo.compare import results, runner
+from neft_zoo.compare import runner
 from neft_zoo.compare.grid import Grid
-from neft_zoo.compare.summary import label
+from neft_zoo.compare.labels import label
+from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.worker import Task
-from neft_zoo.errors import NoiseError
+from neft_zoo.console import printable
+from neft_zoo.errors import require
 
 try:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 except ImportError:
-    raise NoiseError("compare needs rich: pip install 'neft-zoo[compare]'.") from None
+    require("rich.console", "compare", "compare")
+    raise
 
 
 def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -> None:
     """Do what is missing of all grids, here or on the Ray cluster at an address, showing how far it is.
 
     Raises:
-        NoiseError: for what is known to be wrong before the first run; a run that fails is told of and kept.
+        NoiseError: for what is known to be wrong before the first run; a run that fails is shown and kept.
     """
     run = runner.run
     if ray is not None:
@@ -31,22 +34,22 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -
         run = runs_on(ray)
     tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]
     todo = [task for task in tasks if not runner.done(task)]
-    labels = label([task.record for task in tasks])
+    labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"{len(tasks)} runs, {len(tasks) - len(todo)} of them done already.", markup=False)
-    started, passed, whole, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
+    started, done, total, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
         bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
 
-        def finished(task: Task, record: results.Record) -> None:
-            nonlocal passed, whole, failed
-            if record["status"] == "ok":
-                passed += _cost(task)
+        def finished(task: Task, record: RunRecord) -> None:
+            nonlocal done, total, failed
+            if record.ok:
+                done += _cost(task)
             else:  # it took next to no time, and says nothing of the others
-                whole, failed = whole - _cost(task), failed + 1
-            left = left_text(time.monotonic() - started, passed, whole)
-            console.print(f"{labels[record['row']]}, seed {record['seed']}: {told(record)}; {left}", markup=False)
+                total, failed = total - _cost(task), failed + 1
+            left = left_text(time.monotonic() - started, done, total)
+            console.print(f"{labels[record.row]}, seed {record.seed}: {outcome(record)}; {left}", markup=False)
             progress.update(bar, advance=1, left=left)
 
         run(todo, jobs, finished)
@@ -57,21 +60,20 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -
 
 def _cost(task: Task) -> float:
     """Return how long a run takes, relative to the others."""
-    return task.share * task.record["passes"]
+    return task.share * task.record.passes
 
 
-def told(record: results.Record) -> str:
+def outcome(record: RunRecord) -> str:
     """Return in words how a run ended."""
-    if record["status"] != "ok":
-        return f"failed: {record['error']}"
-    return (
-        f"test loss {record['end']['test_loss']:.4f}, best {record['best']['test_loss']:.4f}, {record['wall_s']:.0f} s"
-    )
+    if not record.ok:
+        return f"failed: {printable(record.error or 'no reason given')}"
+    end, best = (needed(record.at(when))["test_loss"] for when in ("end", "best"))
+    return f"test loss {end:.4f}, best {best:.4f}, {needed(record.wall_s):.0f} s"
 
 
-def left_text(spent: float, passed: float, whole: float) -> str:
+def left_text(spent: float, done: float, total: float) -> str:
     """Return in words the time that is left, if passes go on taking as long as they did."""
-    seconds = spent * (whole - passed) / passed if passed else 0.0
+    seconds = spent * (total - done) / done if done else 0.0
     if seconds < 60:
         return f"{seconds:.0f} s left"
     return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"

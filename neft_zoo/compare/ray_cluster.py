@@ -8,26 +8,27 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from neft_zoo.compare import results, runner
+from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.worker import Task
 from neft_zoo.config import recipe
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, one_line, require
 
 try:
     import ray
     from ray.exceptions import RayError
 except ImportError:
-    raise NoiseError("--ray needs ray: pip install 'neft-zoo[ray]'.") from None
+    require("ray", "--ray", "ray")
+    raise
 
 PATIENCE = 10  # seconds to wait for the cluster to answer
 RETRIES = 5  # of a run whose node or worker is lost; a run that fails by itself is not done again
-Finished = Callable[[Task, results.Record], None]
+Finished = Callable[[Task, RunRecord], None]
 
 
 def runs_on(address: str) -> Callable[[list[Task], int, Finished], None]:
-    """Return what `runner.run` is on this machine, for a cluster; connects at once.
+    """Connect to a cluster and return the function that stands for `runner.run` there.
 
     Args:
         address: `auto`, `host:port` or `ray://host:port`.
@@ -39,8 +40,8 @@ def runs_on(address: str) -> Callable[[list[Task], int, Finished], None]:
         _probe(address)  # Ray itself would try for many minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise NoiseError(f"ray must be the address of a running cluster, got {address!r}: {cause}") from None
+        cause = one_line(error, 200)
+        raise NoiseError(f"ray must be the address of a running cluster, got {address!r}: {cause}.") from None
     return _run
 
 
@@ -52,9 +53,10 @@ def _probe(address: str) -> None:
 
 
 def _run(todo: list[Task], jobs: int, finished: Finished) -> None:
-    """Do runs, as many at a time as the cluster has room for, write what comes back and tell of each."""
+    """Do runs, as many at a time as the cluster has room for, write each record and call `finished`."""
     gpu = ray.cluster_resources().get("GPU", 0) >= 1
-    remote: Any = ray.remote(num_cpus=1, num_gpus=int(gpu), max_retries=RETRIES)(_work)
+    # Ray declares no type for a function with options.
+    remote = ray.remote(num_cpus=1, num_gpus=int(gpu), max_retries=RETRIES)(_work)  # pyright: ignore
     waiting = {remote.remote(_portable(task, gpu)): task for task in todo}
     try:
         while waiting:
@@ -63,8 +65,8 @@ def _run(todo: list[Task], jobs: int, finished: Finished) -> None:
             try:
                 record = ray.get(done)
             except RayError as error:
-                cause = " ".join(str(error).split())[:300]
-                record = task.record | {"error": f"{type(error).__name__}: {cause}"}  # its status is failed so far
+                # Its status is failed so far.
+                record = replace(task.record, error=f"{type(error).__name__}: {one_line(error)}")
             results.write(task.path, record)
             finished(task, record)
     finally:
@@ -83,14 +85,14 @@ def _portable(task: Task, gpu: bool) -> Task:
     return replace(task, config=config, path=Path(task.path.name), threads=0 if gpu else 1)
 
 
-def _work(task: Task) -> results.Record:
+def _work(task: Task) -> RunRecord:
     """Do a run on a node, in a process of its own and a folder that goes with it, and return its record."""
-    if results.versions() != task.record["versions"]:
-        here, there = results.versions(), task.record["versions"]
+    here, there = results.versions(), task.record.versions
+    if here != there:
         differing = ", ".join(f"{name} {here[name]} and {there[name]}" for name in here if here[name] != there[name])
-        return task.record | {"error": f"all nodes must have the same versions, got {differing}."}
+        return replace(task.record, error=f"all nodes must have the same versions, got {differing}.")
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
-        record = task.record | {**results.surroundings(), "node": ray.util.get_node_ip_address()}
+        record = replace(task.record, **results.surroundings(), node=ray.util.get_node_ip_address())
         live = runner.start(replace(task, path=Path(folder) / task.path.name, record=record))
         try:
             return runner.finish(live)

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from neft_zoo.compare.results import read_folder
 from neft_zoo.compare.summary import summarize
 from neft_zoo.compare.tables import markdown, table
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import require
+from neft_zoo.files import check_output, write_text
 
 
-def write_report(folder: Path, form: str, output: Path | None) -> str | None:
+def write_report(folder: Path, form: Literal["md", "csv", "html"], output: Path | None) -> str | None:
     """Write a report, or return its text where no output is named; HTML goes into the folder then.
 
     Args:
         folder: of results of one recipe.
-        form: md, csv or html.
+        form: of the report.
         output: a file in an existing folder, None for standard output.
 
     Raises:
-        NoiseError: if the results cannot be read or compared, or the output's folder does not exist.
+        NoiseError: if the results cannot be read or compared, or the output cannot be written.
     """
-    summary = summarize(read_folder(folder))
+    if output is not None:
+        check_output("output", output)
+    experiment = summarize(read_folder(folder))
     if form == "html":
+        for package in ("matplotlib", "jinja2"):
+            require(package, "an HTML report", "compare")
         from neft_zoo.compare.html import html
 
-        text, output = html(summary), output or folder / "report.html"
+        text, output = html(experiment), output or folder / "report.html"
     else:
-        text = markdown(summary) if form == "md" else table(summary)
+        text = markdown(experiment) if form == "md" else table(experiment)
     if output is None:
         return text
-    if not output.parent.is_dir():
-        raise NoiseError(f"output must be in an existing folder, got {output}.")
-    partial = output.with_name(f"{output.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(output)
+    write_text(output, text)
     return None

@@ -5,38 +5,47 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from neft_zoo.compare import processes, results
-from neft_zoo.compare.grid import Grid, Row, digest, fingerprint
-from neft_zoo.compare.worker import Task, drawn_from, work
+from neft_zoo.compare.fingerprint import digest, fingerprint
+from neft_zoo.compare.grid import Grid
+from neft_zoo.compare.records import Measurement, RecipeId, RunRecord
+from neft_zoo.compare.rows import Row
+from neft_zoo.compare.worker import Task, check_count_of_records, work
 from neft_zoo.config.data import read_splits
-from neft_zoo.config.options import Arguments, parse
+from neft_zoo.config.measuring import OUTPUT, PROGRESS
+from neft_zoo.config.options import RunOptions, read_options
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
 
-Point = dict[str, Any]
-# What a comparison needs of every run, whatever the recipe says: nothing saved, nothing sent.
-FORCED = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 
 @dataclass
 class Live:
-    """A run in flight; `waits` holds what wakes the runner up."""
+    """A run in flight.
+
+    Attributes:
+        task: what it does.
+        process: that does it.
+        pipe: receives every evaluation.
+        points: the evaluations so far.
+    """
 
     task: Task
-    process: Any
-    told: Any
-    points: list[Point] = field(default_factory=list)
+    process: BaseProcess
+    pipe: connection.Connection
+    points: list[Measurement] = field(default_factory=list)
 
     @property
-    def waits(self) -> list[Any]:
-        return [self.process.sentinel] if self.told.closed else [self.process.sentinel, self.told]
+    def events(self) -> list[int | connection.Connection]:
+        """What `multiprocessing.connection.wait` is to wait for: the end of the process, or an evaluation."""
+        return [self.process.sentinel] if self.pipe.closed else [self.process.sentinel, self.pipe]
 
 
 def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
@@ -60,22 +69,34 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
     surroundings, versions = results.surroundings(), results.versions()
     made = []
     for row, seed in grid.runs():
-        share = 1 / row.passes if grid.compute_matched else 1.0
-        record: results.Record = {"format": results.FORMAT}
-        record["key"] = digest([recipe_hash, row.key, seed, share, versions])
-        record["recipe"] = {"name": grid.recipe, "hash": recipe_hash}
-        record |= {"noise": row.noise, "version": row.version, "control": row.control, "overrides": row.overrides}
-        record |= {"row": row.key, "seed": seed, "passes": row.passes, "share": share, "status": "failed"}
-        record |= {"config": settings, "history": [], "versions": versions, **surroundings}
+        share = float(row.length) / (row.passes if grid.compute_matched else 1)
+        record = RunRecord(
+            key=digest([recipe_hash, row.key, seed, share, versions]),
+            recipe=RecipeId(grid.recipe, recipe_hash),
+            noise=row.noise,
+            version=row.version,
+            control=row.control,
+            overrides=row.overrides,
+            row=row.key,
+            seed=seed,
+            passes=row.passes,
+            share=share,
+            status="failed",
+            config=settings,
+            history=[],
+            versions=versions,
+            margins=grid.margins or None,
+            **surroundings,
+        )
         path = results.path_of(folder, row.name, row.key, seed)
-        graded = grid.config.get("completion_only_loss")
         config, threads = _config(grid, row, seed), int(jobs > 1)
-        made.append(Task(record, config, path, share, graded, threads, grid.train_records, grid.evaluation))
+        made.append(Task(record, config, path, share, grid.graded, threads, grid.train_records, grid.evaluation))
     return made
 
 
-def _config(grid: Grid, row: Row, seed: int) -> dict[str, Any]:
-    config = {**grid.config, **row.overrides, **FORCED, "noise": row.noise, "seed": seed}
+def _config(grid: Grid, row: Row, seed: int) -> dict[str, object]:
+    config: dict[str, object] = {**grid.config, **row.overrides, **OUTPUT, **PROGRESS}
+    config |= {"noise": row.noise, "seed": seed}
     if config.get("eval_strategy", "no") in ("no", False):
         config["eval_strategy"] = "epoch"
     return config
@@ -97,51 +118,49 @@ def check_data(grid: Grid) -> None:
     Raises:
         NoiseError: if it is.
     """
-    script, training, _, mixture = _check(_config(grid, grid.rows[0], 0))
+    options = _check(_config(grid, grid.rows[0], 0))
     with quiet():
-        data = read_splits(script, training, mixture)
-    drawn_from(data[script.dataset_train_split], grid.train_records)
+        data = read_splits(options.script, options.training, options.mixture)
+    check_count_of_records(data[options.script.dataset_train_split], grid.train_records)
 
 
-def _check(config: dict[str, Any]) -> Arguments:
+def _check(config: dict[str, object]) -> RunOptions:
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sft shows them; here they would come once more for every control
-        file = Path(scratch) / "recipe.yaml"
-        file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        return parse(["--config", str(file), "--output_dir", scratch])
+        return read_options({**config, "output_dir": scratch})
 
 
 def done(task: Task) -> bool:
-    """Return whether a run has its result already; a failed one is tried again."""
+    """Return whether a run has its result; a failed one is tried again."""
     if not task.path.exists():
         return False
     record = results.read(task.path)
-    return record["key"] == task.record["key"] and record["status"] == "ok"
+    return record.key == task.record.key and record.ok
 
 
-def run(todo: list[Task], jobs: int, finished: Callable[[Task, results.Record], None]) -> None:
-    """Do runs, at most `jobs` at a time, and tell of each that ends.
+def run(todo: list[Task], jobs: int, finished: Callable[[Task, RunRecord], None]) -> None:
+    """Do runs, at most `jobs` at a time, and call `finished` for each that ends.
 
     Raises:
         NoiseError: if jobs is not positive.
     """
     if jobs < 1:
         raise NoiseError(f"jobs must be a whole number >= 1, got {jobs}.")
-    waiting, live = list(todo), []
+    waiting, live = list(todo), list[Live]()
     try:
         while waiting or live:
             while waiting and len(live) < jobs:
                 live.append(start(waiting.pop(0)))
-            connection.wait([item for each in live for item in each.waits])
-            for each in list(live):
-                for _ in points(each):
+            connection.wait([event for run in live for event in run.events])
+            for run in list(live):
+                for _ in points(run):
                     pass
-                if not each.process.is_alive():
-                    live.remove(each)
-                    finished(each.task, finish(each))
+                if not run.process.is_alive():
+                    live.remove(run)
+                    finished(run.task, finish(run))
     finally:
-        for each in live:
-            stop(each)
+        for run in live:
+            stop(run)
 
 
 def start(task: Task) -> Live:
@@ -155,23 +174,23 @@ def start(task: Task) -> Live:
     return Live(task, process, ours)
 
 
-def points(live: Live) -> Iterator[Point]:
-    """Return what a run has measured since the last call."""
+def points(live: Live) -> Iterator[Measurement]:
+    """Yield the evaluations of a run since the last call."""
     try:
-        while not live.told.closed and live.told.poll():
-            live.points.append(live.told.recv())
+        while not live.pipe.closed and live.pipe.poll():
+            live.points.append(live.pipe.recv())
             yield live.points[-1]
     except (EOFError, OSError):
-        live.told.close()
+        live.pipe.close()
 
 
-def finish(live: Live) -> results.Record:
+def finish(live: Live) -> RunRecord:
     """Return the record of a run that has ended; one that was killed could not write its own."""
     live.process.join()
     path = live.task.path
     if not path.exists():
         error = f"the process ended with exit status {live.process.exitcode} before the run did."
-        results.write(path, live.task.record | {"status": "failed", "error": error, "history": live.points})
+        results.write(path, replace(live.task.record, error=error, history=live.points))
     return results.read(path)
 
 

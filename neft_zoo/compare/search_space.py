@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 from trl.trainer.model_config import ModelConfig
 
 from neft_zoo import registry
-from neft_zoo.compare.grid import NOT_OURS, Row
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.compare.rows import NOT_OURS, Row
+from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.evaluation.strength_sweep import strength_of
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.sft_config import NoiseSFTConfig
+
+if TYPE_CHECKING:
+    from optuna import Trial
 
 OPTIONS = {
     field.name: field.type
@@ -46,19 +48,21 @@ class Dimension:
     high: float | None = None
     log: bool = False
     whole: bool = False
-    choices: tuple[Any, ...] = ()
+    choices: tuple[object, ...] = ()
 
     @property
-    def ends(self) -> tuple[Any, ...]:
+    def ends(self) -> tuple[object, ...]:
         """Values that must be accepted for the search to make sense."""
         return self.choices or (self.low, self.high)
 
-    def suggest(self, trial: Any) -> Any:
+    def suggest(self, trial: Trial) -> object:
         """Return the value that an Optuna trial is to try."""
         if self.choices:
-            return json.loads(trial.suggest_categorical(self.name, [json.dumps(each) for each in self.choices]))
-        suggest = trial.suggest_int if self.whole else trial.suggest_float
-        return suggest(self.name, self.low, self.high, log=self.log)
+            return json.loads(trial.suggest_categorical(self.name, [json.dumps(choice) for choice in self.choices]))
+        assert self.low is not None and self.high is not None, "without choices there are two ends"
+        if self.whole:
+            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
 
 
 def read_dimension(text: str, strategy: Strategy) -> Dimension:
@@ -70,8 +74,7 @@ def read_dimension(text: str, strategy: Strategy) -> Dimension:
     name, _, values = text.partition("=")
     hints = registry.entry(strategy.name).hints()
     if name not in strategy.arguments and name not in OPTIONS:
-        near = difflib.get_close_matches(name, [*strategy.arguments, *OPTIONS], n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(name, [*strategy.arguments, *OPTIONS])
         raise NoiseError(
             f"search must name an argument of {strategy.name} or a trainer option, got {shown(name)}{hint}"
         )
@@ -92,15 +95,15 @@ def read_dimension(text: str, strategy: Strategy) -> Dimension:
     return Dimension(name, *ends, log=scale == "log", whole=whole)
 
 
-def _choices(text: str, values: str) -> tuple[Any, ...]:
+def _choices(text: str, values: str) -> tuple[object, ...]:
     try:
-        found = yaml.safe_load(f"[{values}]")
-        json.dumps(found)
+        choices = yaml.safe_load(f"[{values}]")
+        json.dumps(choices)
     except (yaml.YAMLError, TypeError):
-        found = None
-    if not found:
+        choices = None
+    if not choices:
         raise _malformed(text)
-    return tuple(found)
+    return tuple(choices)
 
 
 def _malformed(text: str) -> NoiseError:
@@ -114,27 +117,30 @@ def make_space(texts: Sequence[str], strategy: Strategy) -> list[Dimension]:
         NoiseError: if one is not accepted, or comes twice, or there is no strength to take.
     """
     space = [read_dimension(text, strategy) for text in texts] or [_default(strategy)]
-    names = [each.name for each in space]
+    names = [dimension.name for dimension in space]
     if len(set(names)) < len(names):
         raise NoiseError(f"search must name everything once, got {', '.join(names)}.")
-    for each in space:
-        for value in each.ends:
-            row_of(strategy, {each.name: value})
+    for dimension in space:
+        for value in dimension.ends:
+            row_of(strategy, {dimension.name: value})
     return space
 
 
 def _default(strategy: Strategy) -> Dimension:
+    message = f"search must be given for {strategy.name}, whose strength is no single number."
     try:
         name = strength_of(strategy)
-        value = float(strategy.arguments[name])
-    except (NoiseError, TypeError):
-        raise NoiseError(f"search must be given for {strategy.name}, whose strength is no single number.") from None
+    except NoiseError:
+        raise NoiseError(message) from None
+    value = strategy.arguments[name]
+    if not isinstance(value, int | float):
+        raise NoiseError(message)
     if value <= 0:
         raise NoiseError(f"search must be given for {strategy.name} of {name} 0, got nothing.")
     return Dimension(name, value / DEFAULT_SPAN, value * DEFAULT_SPAN, log=True)
 
 
-def row_of(strategy: Strategy, values: dict[str, Any]) -> Row:
+def row_of(strategy: Strategy, values: Mapping[str, object]) -> Row:
     """Return the row of a comparison in which a strategy and the trainer have these values."""
     arguments = {name: value for name, value in values.items() if name in strategy.arguments}
     overrides = {name: value for name, value in values.items() if name not in strategy.arguments}

@@ -1,4 +1,4 @@
-"""Paired statistics: is a row different from `none`, and by how much?
+"""Paired statistics: how far is a row from its baseline, and could that be chance?
 
 Rows share data order and dropout at every seed, so what is looked at is the difference at each seed. Which interval
 and which test keep their promise depends on how many seeds there are:
@@ -9,8 +9,7 @@ and which test keep their promise depends on how many seeds there are:
 * 20 or more: the bias-corrected and accelerated bootstrap for the interval, random sign flips for the p value, which
   need no assumption of normality.
 
-The p values of all rows and metrics that are shown together are corrected by Holm's method: if no row differs from
-`none` in any metric, the chance of claiming a difference anywhere is at most 5 %. Intervals are not corrected.
+The p values of the rows that answer one question are corrected by Holm's method (see `verdicts`); intervals are not.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference to `none`.
+    """A paired difference to a baseline.
 
     Attributes:
         values: per seed, in the metric's unit.
@@ -54,27 +53,28 @@ def paired(values: Sequence[float], seed: int = 0) -> Difference:
         seed: of resampling, where there are enough seeds for it.
     """
     differences = np.asarray(values, dtype=float)
-    told = tuple(differences.tolist())
-    if not told:
+    measured = tuple(differences.tolist())
+    if not measured:
         return Difference(())
     mean = float(differences.mean())
-    if len(told) < 2:
-        return Difference(told, mean)
+    if len(measured) < 2:
+        return Difference(measured, mean)
     spread = float(differences.std(ddof=1))
     if spread <= 1e-12 * max(1e-300, float(np.abs(differences).max())):
         # Equal at every seed: t would be infinite. Sign flips are what is left.
-        return Difference(told, mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - len(told)))
-    if len(told) < MANY:
-        error = spread / math.sqrt(len(told))
-        half = float(special.stdtrit(len(told) - 1, 1 - LEVEL / 2)) * error
-        p = 2.0 * float(special.stdtr(len(told) - 1, -abs(mean) / error))
-        return Difference(told, mean, mean - half, mean + half, p)
+        return Difference(measured, mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - len(measured)))
+    if len(measured) < MANY:
+        error = spread / math.sqrt(len(measured))
+        half = float(special.stdtrit(len(measured) - 1, 1 - LEVEL / 2)) * error
+        p = 2.0 * float(special.stdtr(len(measured) - 1, -abs(mean) / error))
+        return Difference(measured, mean, mean - half, mean + half, p)
     random = np.random.default_rng(seed)
     interval = stats.bootstrap((differences,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=random)
-    flips = random.choice([-1.0, 1.0], size=(RESAMPLES, len(told)))
-    extreme = np.abs(flips @ differences / len(told)) >= abs(mean) * (1 - 1e-12)
+    flips = random.choice([-1.0, 1.0], size=(RESAMPLES, len(measured)))
+    extreme = np.abs(flips @ differences / len(measured)) >= abs(mean) * (1 - 1e-12)
     p = (1 + int(extreme.sum())) / (1 + RESAMPLES)
-    return Difference(told, mean, float(interval.confidence_interval.low), float(interval.confidence_interval.high), p)
+    low, high = (float(end) for end in interval.confidence_interval)
+    return Difference(measured, mean, low, high, p)
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
@@ -86,21 +86,3 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, p * (len(known) - rank)))
         corrected[index] = largest
     return corrected
-
-
-def verdict(difference: Difference, corrected: float | None, better: str | None = None) -> str:
-    """Return in words what a corrected p value allows to say.
-
-    Args:
-        difference: to `none`.
-        corrected: its corrected p value.
-        better: "lower" or "higher" where one of them is good, None where neither is.
-    """
-    if difference.mean is None:
-        return "not measured"
-    if corrected is None:
-        return "one seed only: nothing can be said"
-    if corrected > LEVEL:
-        return "no difference shown"
-    direction = "lower" if difference.mean < 0 else "higher"
-    return direction if better is None else f"{direction}: {'better' if direction == better else 'worse'}"

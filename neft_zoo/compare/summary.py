@@ -1,183 +1,178 @@
-"""What the results of a comparison say: a line per row and metric."""
+"""The pivot of a comparison: rows by metrics, each with its mean over seeds and its paired difference to `none`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from neft_zoo.compare.results import Record
-from neft_zoo.compare.statistics import Difference, holm, paired, verdict
+import numpy as np
+import pandas as pd
+
+from neft_zoo.compare.experiment import POINTS, Cell, Column, Experiment, Row, is_shown
+from neft_zoo.compare.labels import label, natural
+from neft_zoo.compare.metrics import metric, values
+from neft_zoo.compare.records import RunRecord, When
+from neft_zoo.compare.statistics import Difference, paired
+from neft_zoo.compare.verdicts import Verdict, judge
 from neft_zoo.errors import NoiseError
 
-# What is good; a metric that is not named here is neither. A higher training loss can be the aim.
-BETTER = {"test_loss": "lower", "test_accuracy": "higher", "test_calibration_error": "lower"}
-# Of a run's best evaluation only what it is best in is shown: the rest is not at its best there.
-BEST = "test_loss"
+NEARLY = 0.05  # steps of a baseline may differ by so much
 
 
-@dataclass(frozen=True)
-class Line:
-    """A row in a metric.
-
-    Attributes:
-        row: its label.
-        metric: name, with "end" or "best" behind it.
-        seeds: runs that ended well and have the metric.
-        asked: runs in all, failed ones too.
-        mean: over the seeds, None without one.
-        difference: paired, to `none`; None for `none` itself.
-        corrected: p value after Holm's correction over all lines.
-        verdict: in words.
-        passes: forward passes per batch.
-        compute: tokens times passes, relative to `none`.
-        time: training time, relative to `none`.
-    """
-
-    row: str
-    metric: str
-    seeds: int
-    asked: int
-    mean: float | None
-    difference: Difference | None
-    corrected: float | None
-    verdict: str
-    passes: int
-    compute: float | None
-    time: float | None
-
-    @property
-    def per_compute(self) -> float | None:
-        """The difference per unit of compute; `none` costs one."""
-        if self.difference is None or self.difference.mean is None or not self.compute:
-            return None
-        return self.difference.mean / self.compute
+def is_reported(name: str, when: When) -> bool:
+    """Return whether a report has a table for a metric at a point: what was measured, and no derived numbers."""
+    return is_shown(name, when) and metric(name).source in ("history", "evaluation")
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A comparison: its lines, the rows' runs, and what a reader must know besides."""
+def summarize(
+    runs: Mapping[Path, RunRecord], name: str = "", included: Callable[[str, When], bool] = is_reported
+) -> Experiment:
+    """Pivot the results of one recipe.
 
-    recipe: str
-    lines: list[Line]
-    runs: dict[str, list[Record]]
-    notes: list[str]
-
-    @property
-    def metrics(self) -> list[str]:
-        return list(dict.fromkeys(line.metric for line in self.lines))
-
-
-def summarize(records: list[Record]) -> Summary:
-    """Return what results say.
+    Args:
+        runs: record by file.
+        name: of the experiment; the recipe's by default.
+        included: whether a metric at a point is wanted.
 
     Raises:
         NoiseError: if `none`, which everything is compared with, is not among them.
     """
-    labels = label(records)
-    runs: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: (labels[record["row"]] != "none", labels[record["row"]])):
-        runs[labels[record["row"]]].append(record)
-    if "none" not in runs or not any(record["status"] == "ok" for record in runs["none"]):
+    rows = _rows(runs)
+    if not rows or rows[0].entry != "none" or not rows[0].records:
         raise NoiseError("results must hold runs of none, which everything is compared with; compare again.")
-    metrics = [("end", name) for name in _names(records)]
-    metrics.insert(next((i for i, (_, name) in enumerate(metrics) if name == BEST), -1) + 1, ("best", BEST))
-    drafts = [(row, when, name) for when, name in metrics for row in runs]
-    found = [None if row == "none" else paired(_differences(runs, row, when, name)) for row, when, name in drafts]
-    corrected = holm([each.p if each else None for each in found])
+    notes = _pair(rows)
+    first = rows[0].runs[0][1]
+    for column, frame in _frames(rows).items():
+        if included(*column):
+            _fill(column, frame, rows)
+    experiment = Experiment(
+        name or first.recipe.name, rows, first.config, [*_notes(rows), *notes], first.margins or {}
+    )
+    for each in {name for row in rows for name, _ in row.cells}:
+        _judge(each, rows, experiment.margin(each))
+    for row in rows:
+        row.compute = _ratio(row, rows[0], lambda record: record.passes * (record.tokens or 0))
+        row.time = _ratio(row, rows[0], lambda record: record.wall_s or 0.0)
+    return experiment
+
+
+def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
+    """Return the rows without cells: `none`, strategies, plain training of other lengths, controls."""
+    labels = label(runs.values())
+    grouped: dict[str, list[tuple[Path, RunRecord]]] = defaultdict(list)
+    for path, record in sorted(runs.items(), key=lambda run: run[1].seed):
+        grouped[record.row].append((path, record))
+    rows = []
+    for key, group in grouped.items():
+        first = group[0][1]
+        named = first.control or first.is_shorter
+        rows.append(Row(labels[key], None if named else str(first.noise["name"]), group))
+    order = {"none": 0, "lengths": 2, "controls": 3}
+    return sorted(rows, key=lambda row: (order.get(row.entry or row.question, 1), natural(row.label)))
+
+
+def _pair(rows: list[Row]) -> list[str]:
+    """Give every row its baseline: `none`, or at equal compute plain training for as many steps; return notes."""
+    none, *others = rows
+    plain = [none, *(row for row in others if row.is_shorter)]
+    for row in others:
+        row.baseline = none
+        if row.steps is None or row.is_shorter or row.runs[0][1].share == 1.0:
+            continue
+        # Steps are rounded, once for the share of a strategy and once for a length or its epochs.
+        gaps = {place: abs(each.steps - row.steps) for place, each in enumerate(plain) if each.steps is not None}
+        nearest = min(gaps, key=gaps.__getitem__)
+        row.is_matched = gaps[nearest] <= NEARLY * row.steps
+        row.baseline = plain[nearest] if row.is_matched else none
+    unmatched = [row.label for row in others if not row.is_matched]
+    if not unmatched:
+        return []
+    return [
+        f"No plain training for as many steps as {', '.join(unmatched)}: their differences are to none at its full "
+        "length, so that they say nothing of the noise. Compare with --compute-matched again to add it."
+    ]
+
+
+def _frames(rows: list[Row]) -> dict[Column, pd.DataFrame]:
+    """Return a frame for every metric and point: a line per row, a column per seed, NaN where nothing was measured."""
     lines = [
-        _line(runs, row, f"{name} {when}", _values(runs[row], when, name), difference, p, BETTER.get(name))
-        for (row, when, name), difference, p in zip(drafts, found, corrected, strict=True)
+        (index, record.seed, name, when, value)
+        for index, row in enumerate(rows)
+        for record in row.records
+        for when in POINTS
+        for name, value in values(record, when).items()
     ]
-    return Summary(records[0]["recipe"]["name"], lines, dict(runs), _notes(records, labels))
+    table = pd.DataFrame(lines, columns=["row", "seed", "metric", "when", "value"])
+    groups = table.groupby(["metric", "when"], sort=False)
+    return {
+        (str(name), when): group.pivot_table(index="row", columns="seed", values="value").reindex(range(len(rows)))
+        for (name, when), group in groups  # pyright: ignore[reportGeneralTypeIssues]
+    }
 
 
-def label(records: list[Record]) -> dict[str, str]:
-    """Return a short name per row: the strategy's, and the arguments in which rows of that name differ."""
-    rows = {record["row"]: record for record in records}
-    named: dict[str, dict[str, Record]] = defaultdict(dict)
-    for key, record in rows.items():
-        named[record["control"] or record["noise"]["name"]][key] = record
-    labels: dict[str, str] = {}
-    for name, group in named.items():
-        varying = [
-            argument
-            for argument in next(iter(group.values()))["noise"]
-            if len({str(record["noise"].get(argument)) for record in group.values()}) > 1
-        ]
-        for key, record in group.items():
-            told = "".join(f" {argument}={_spell(record['noise'].get(argument))}" for argument in varying)
-            version = f" version {record['version']}" if len({r["version"] for r in group.values()}) > 1 else ""
-            labels[key] = name + told + version
-    return labels
+def _fill(column: Column, frame: pd.DataFrame, rows: list[Row]) -> None:
+    """Give rows their cells of one metric, without verdicts."""
+    measured = frame.to_numpy(dtype=float)
+    places = {id(row): place for place, row in enumerate(rows)}
+    for row, own in zip(rows, measured, strict=True):
+        present = ~np.isnan(own)
+        if not present.any():
+            continue
+        cell = Cell(fmean(own[present].tolist()), int(present.sum()))
+        if row.baseline is not None:
+            theirs = measured[places[id(row.baseline)]]
+            shared = present & ~np.isnan(theirs)
+            baseline = fmean(theirs[shared].tolist()) if shared.any() else None
+            cell = replace(cell, baseline=baseline, difference=paired((own - theirs)[shared].tolist()))
+        row.cells[column] = cell
 
 
-def _spell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _judge(name: str, rows: list[Row], margin: float) -> None:
+    """Judge a metric: a question is a group of rows, at the end and at the best evaluation together."""
+    kind = metric(name)
+    if kind.source == "cost":
+        return
+    questions: dict[str, list[tuple[Row, Column]]] = defaultdict(list)
+    for row in rows[1:]:
+        columns: list[Column] = [(name, when) for when in POINTS]
+        questions[row.question] += [(row, column) for column in columns if column in row.cells]
+    for places in questions.values():
+        paired_alike = [row.cells[column].difference if row.is_matched else None for row, column in places]
+        verdicts = judge(paired_alike, margin, kind.better)
+        for (row, column), verdict in zip(places, verdicts, strict=True):
+            verdict = verdict if row.is_matched else Verdict("no baseline")
+            row.cells[column] = replace(row.cells[column], verdict=verdict)
 
 
-def _names(records: list[Record]) -> list[str]:
-    """Return all metrics of all runs; the test loss comes first."""
-    names = {name for record in records for name in _point(record, "end") if name not in ("step", "epoch")}
-    return sorted(names, key=lambda name: (name != BEST, name))
+def difference(row: Row, other: Row, name: str, when: When) -> Difference:
+    """Return the paired difference of two rows in a metric, row minus other."""
+    ours, theirs = row.values(name, when), other.values(name, when)
+    return paired([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
 
 
-def _point(record: Record, when: str) -> dict[str, float | None]:
-    """Return what was measured at the end, by the evaluation too, or at the best point."""
-    return {**(record.get(when) or {}), **((record.get("evaluation") or {}) if when == "end" else {})}
-
-
-def _values(runs: list[Record], when: str, name: str) -> dict[int, float]:
-    """Return a metric by seed; a run that failed, or did not measure it, is left out."""
-    points = {record["seed"]: _point(record, when) for record in runs if record["status"] == "ok"}
-    values = {seed: point.get(name) for seed, point in points.items()}
-    return {seed: value for seed, value in values.items() if value is not None}
-
-
-def _differences(runs: dict[str, list[Record]], row: str, when: str, name: str) -> list[float]:
-    ours, none = _values(runs[row], when, name), _values(runs["none"], when, name)
-    return [ours[seed] - none[seed] for seed in sorted(ours.keys() & none.keys())]
-
-
-def _line(
-    runs: dict[str, list[Record]],
-    row: str,
-    metric: str,
-    values: dict[int, float],
-    difference: Difference | None,
-    corrected: float | None,
-    better: str | None,
-) -> Line:
-    mean = fmean(values.values()) if values else None
-    told = "-" if difference is None else verdict(difference, corrected, better)
-    failed = sum(record["status"] != "ok" for record in runs[row])
-    told += f" ({failed} of {len(runs[row])} seeds failed)" if failed else ""
-    compute = _ratio(runs, row, lambda record: record["passes"] * record["tokens"])
-    time = _ratio(runs, row, lambda record: record["wall_s"])
-    passes = runs[row][0]["passes"]
-    return Line(row, metric, len(values), len(runs[row]), mean, difference, corrected, told, passes, compute, time)
-
-
-def _ratio(runs: dict[str, list[Record]], row: str, cost: Any) -> float | None:
+def _ratio(row: Row, none: Row, cost: Callable[[RunRecord], float]) -> float | None:
     """Return a cost relative to `none`, over the seeds that both have."""
-    ours, none = ({r["seed"]: cost(r) for r in runs[name] if r["status"] == "ok"} for name in (row, "none"))
-    both = ours.keys() & none.keys()
-    whole = sum(none[seed] for seed in both)
-    return sum(ours[seed] for seed in both) / whole if whole else None
+    ours, theirs = ({record.seed: cost(record) for record in each.records} for each in (row, none))
+    shared = ours.keys() & theirs.keys()
+    total = sum(theirs[seed] for seed in shared)
+    return sum(ours[seed] for seed in shared) / total if total else None
 
 
-def _notes(records: list[Record], labels: dict[str, str]) -> list[str]:
+def _notes(rows: list[Row]) -> list[str]:
     notes = [
-        f"{labels[record['row']]}, seed {record['seed']}, failed: {record.get('error') or 'no reason given'}"
-        for record in records
-        if record["status"] != "ok"
+        f"{row.label}, seed {record.seed}, failed: {record.error or 'no reason given'}"
+        for row in rows
+        for _, record in row.runs
+        if not record.ok
     ]
-    for what in ("versions", "device", "share"):
-        values = {str(record.get(what)) for record in records if record["status"] == "ok"}
-        if what == "share":
-            if values != {"1.0"}:
-                notes.append("Compute-matched: a strategy of k passes trained for 1/k of the steps.")
-        elif len(values) > 1:
-            notes.append(f"Runs differ in {what}: {'; '.join(sorted(values))}. Compare again for a fair table.")
+    ended = [record for row in rows for record in row.records]
+    if any(record.share != 1.0 and not record.is_shorter for record in ended):
+        notes.append("Compute-matched: a strategy of k passes trained for 1/k of the steps.")
+    for what in ("versions", "device", "margins"):
+        differing = {str(getattr(record, what)) for record in ended}
+        if len(differing) > 1:
+            notes.append(f"Runs differ in {what}: {'; '.join(sorted(differing))}. Compare again for a fair table.")
     return notes

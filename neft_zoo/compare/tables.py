@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import io
 
-from neft_zoo.compare.statistics import MANY
-from neft_zoo.compare.summary import Line, Summary
+from neft_zoo.compare.experiment import Cell, Column, Experiment, Row
+from neft_zoo.compare.formats import csv_text, markdown_text, number, p_value
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.records import When
+from neft_zoo.compare.reference import Reference, find_reference
+from neft_zoo.compare.statistics import MANY, Difference
+from neft_zoo.compare.verdicts import Verdict
 
-HEADINGS = {
+HEADINGS: dict[When, str] = {
     "end": "at the end of training",
     "best": "at each run's evaluation with the lowest test loss",
 }
-
-
 COLUMNS = (
     "row",
     "seeds",
     "mean",
+    "baseline",
     "difference",
     "95 % interval",
     "p",
@@ -27,75 +31,132 @@ COLUMNS = (
     "time",
     "per compute",
 )
-
-
 EXPLAINED = (
-    "Losses are in nats per graded token, with the noise off. *Difference*: mean over the seeds of row minus `none`, "
-    f"paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from there; not corrected. *p*: corrected "
-    "by Holm's method over all rows and metrics of this report, and so is the *verdict*, at 5 %: an interval may "
-    "leave 0 out where the verdict, which answers for all of them at once, shows no difference. *Compute*: tokens "
-    "times passes, and *time*: training without evaluation, both relative to `none`. *Per compute*: difference / "
-    "compute. The best evaluation is chosen by the test loss itself, in every row alike."
+    "Losses are in nats per graded token, with the noise off. *Baseline*: mean of `none` over the seeds of the row; "
+    "where a strategy of k passes trains for 1/k of the steps, of plain training for as many. *Difference*: mean over "
+    f"the seeds of row minus baseline, paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from "
+    "there; over seeds, not over test records, and not corrected. *p*: corrected by Holm's method over the rows that "
+    "answer one question (strategies at their defaults, the values of one strategy, lengths of plain training, "
+    "controls) in one metric, and so is the *verdict*: *better* or *worse* if the difference is not 0, *practically "
+    "the same* if it is smaller than the metric's margin, else *undecided*, with the effect that these seeds would "
+    "have shown four times in five. *Compute*: tokens times passes, and *time*: training without evaluation, both "
+    "relative to `none`. *Per compute*: difference / compute. The best evaluation is chosen by the test loss itself, "
+    "in every row alike."
 )
+REFERENCE = "Against the best plain run of any length"
+REFERENCE_COLUMNS = ("row", "seeds", "difference", "95 % interval", "p", "verdict")
+DIGITS = 4
 
 
-def markdown(summary: Summary) -> str:
+def markdown(experiment: Experiment) -> str:
     """Return the report in Markdown."""
-    parts = [f"# {summary.recipe}: strategies against `none`"]
-    for metric in summary.metrics:
-        parts.append(f"## {heading(metric)}")
-        rows = [cells(line) for line in summary.lines if line.metric == metric]
+    parts = [f"# {markdown_text(experiment.name)}: strategies against `none`"]
+    for column in experiment.columns:
+        parts.append(f"## {markdown_text(heading(column))}")
+        rows = [tuple(map(markdown_text, cells(row, column))) for row in experiment.rows]
         lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-        parts.append("\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines))
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    if (reference := find_reference(experiment)) is not None:
+        lines = [REFERENCE_COLUMNS, ("---",) * len(REFERENCE_COLUMNS), *reference_rows(reference)]
+        parts += [f"## {REFERENCE}", markdown_text(reference_sentence(reference))]
+        parts.append("\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines))
     parts.append(EXPLAINED)
-    if summary.notes:
-        parts.append("\n".join(f"* {note}" for note in summary.notes))
+    if experiment.notes:
+        parts.append("\n".join(f"* {markdown_text(note)}" for note in experiment.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def heading(metric: str) -> str:
-    """Return a metric in words."""
-    name, _, when = metric.rpartition(" ")
-    return f"{name.replace('_', ' ').capitalize()} {HEADINGS[when]}"
+def reference_sentence(reference: Reference) -> str:
+    """Return what the best plain run of any length is, and how it was chosen."""
+    how = "chosen on one half of the test records and measured on the other"
+    if not reference.halves:
+        how = "chosen and measured on the same test records, hence a little too good"
+    return f"{reference.row.label}: test loss {number(reference.mean, DIGITS)} at the end of training, {how}."
 
 
-def cells(line: Line) -> tuple[str, ...]:
+def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
+    """Return the cells of the rows that are compared with the best plain run."""
+    return [
+        (
+            row.label,
+            str(len(each.values)),
+            number(each.mean, DIGITS, sign=True),
+            interval_cell(each),
+            p_value(verdict.p),
+            verdict.text(DIGITS),
+        )
+        for row, each, verdict in reference.rows
+    ]
+
+
+def interval_cell(each: Difference) -> str:
+    """Return the interval of a difference, a dash without one."""
+    if each.low is None or each.high is None:
+        return "-"
+    return f"{number(each.low, DIGITS, sign=True)} to {number(each.high, DIGITS, sign=True)}"
+
+
+def heading(column: Column) -> str:
+    """Return a metric and a point in words."""
+    label = metric(column[0]).label
+    return f"{label[:1].upper()}{label[1:]} {HEADINGS[column[1]]}"
+
+
+def cell_of(row: Row, column: Column) -> Cell:
+    """Return the cell of a row, an empty one where no run measured the metric."""
+    if column in row.cells:
+        return row.cells[column]
+    if row.baseline is None:
+        return Cell(None, 0)
+    return Cell(None, 0, None, Difference(()), Verdict("not measured"))
+
+
+def verdict_of(row: Row, cell: Cell) -> str:
+    """Return a verdict, with the runs that failed."""
+    text = "-" if cell.verdict is None else cell.verdict.text(DIGITS)
+    return f"{text} ({row.failed} of {len(row.runs)} seeds failed)" if row.failed else text
+
+
+def per_compute(row: Row, cell: Cell) -> float | None:
+    """Return the difference per unit of compute; `none` costs one."""
+    if cell.difference is None or cell.difference.mean is None or not row.compute:
+        return None
+    return cell.difference.mean / row.compute
+
+
+def cells(row: Row, column: Column) -> tuple[str, ...]:
     """Return the cells of a table's line; what is missing is a dash."""
-    difference = line.difference
-    seeds = str(line.seeds) if line.seeds == line.asked else f"{line.seeds} of {line.asked}"
-    low, high = (difference.low, difference.high) if difference else (None, None)
-    interval = "-" if low is None or high is None else f"{number(low, '+.4f')} to {number(high, '+.4f')}"
+    cell = cell_of(row, column)
+    difference = cell.difference or Difference(())
     return (
-        line.row,
-        seeds,
-        number(line.mean, ".4f"),
-        number(difference.mean if difference else None, "+.4f"),
-        interval,
-        "-" if line.corrected is None else f"{line.corrected:.3f}" if line.corrected >= 0.001 else "< 0.001",
-        line.verdict,
-        str(line.passes),
-        number(line.compute, ".2f"),
-        number(line.time, ".2f"),
-        number(line.per_compute, "+.4f"),
+        row.label,
+        str(cell.seeds) if cell.seeds == len(row.runs) else f"{cell.seeds} of {len(row.runs)}",
+        number(cell.mean, DIGITS),
+        number(cell.baseline, DIGITS),
+        number(difference.mean, DIGITS, sign=True),
+        interval_cell(difference),
+        p_value(cell.verdict and cell.verdict.p),
+        verdict_of(row, cell),
+        str(row.passes),
+        number(row.compute, 2),
+        number(row.time, 2),
+        number(per_compute(row, cell), DIGITS, sign=True),
     )
 
 
-def number(value: float | None, form: str) -> str:
-    """Return a number in a form, without a minus before a zero; a dash for a missing one."""
-    text = "-" if value is None else format(value, form)
-    return text.replace("-", "+") if value is not None and float(text) == 0 else text
-
-
-def table(summary: Summary) -> str:
+def table(experiment: Experiment) -> str:
     """Return the report as CSV, a line per row and metric, numbers in full; what is missing is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = "recipe row metric when seeds asked mean difference low high p corrected_p verdict passes compute time"
-    writer.writerow([*names.split(), "per_compute"])
-    for line in summary.lines:
-        name, _, when = line.metric.rpartition(" ")
-        found = line.difference
-        numbers = [found.mean, found.low, found.high, found.p] if found else [None] * 4
-        told = [line.corrected, line.verdict, line.passes, line.compute, line.time, line.per_compute]
-        writer.writerow([summary.recipe, line.row, name, when, line.seeds, line.asked, line.mean, *numbers, *told])
+    names = "recipe row metric when seeds asked mean baseline difference low high p corrected_p verdict"
+    writer.writerow([*names.split(), "passes", "compute", "time", "per_compute"])
+    for column in experiment.columns:
+        for row in experiment.rows:
+            cell = cell_of(row, column)
+            paired = cell.difference
+            numbers = [paired.mean, paired.low, paired.high, paired.p] if paired else [None] * 4
+            texts = [csv_text(text) for text in (experiment.name, row.label, *column)]
+            costs = [row.passes, row.compute, row.time, per_compute(row, cell)]
+            judged = [cell.verdict and cell.verdict.p, csv_text(verdict_of(row, cell))]
+            writer.writerow([*texts, cell.seeds, len(row.runs), cell.mean, cell.baseline, *numbers, *judged, *costs])
     return file.getvalue()

@@ -10,20 +10,26 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Sized
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import transformers
-import yaml
 
 from neft_zoo.compare import results
 from neft_zoo.compare.measures import MEASURED_ON, final, measure
-from neft_zoo.config.options import parse, trainer_arguments
-from neft_zoo.errors import NoiseError
+from neft_zoo.compare.records import Measurement, RunRecord
+from neft_zoo.config.options import read_options, trainer_arguments
+from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.training.data_formats import check_kept
+from neft_zoo.training.hf_internals import name_of_dataset
 from neft_zoo.training.trainers import SFTTrainer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 TRAIN_SUBSET = 96  # training records whose clean loss is measured; the same ones in every run
 RESOURCE = importlib.util.find_spec("resource") is not None
@@ -44,34 +50,34 @@ class Task:
         evaluation: options of the evaluation at the end; None for none.
     """
 
-    record: results.Record
-    config: dict[str, Any]
+    record: RunRecord
+    config: dict[str, object]
     path: Path
     share: float = 1.0
     graded: bool | None = None
     threads: int = 0
     train_records: int | None = None
-    evaluation: dict[str, Any] | None = None
+    evaluation: dict[str, object] | None = None
 
 
 class MeasuredTrainer(SFTTrainer):
     """Our trainer, with evaluation replaced by the measures, and its steps counted."""
 
     graded: ClassVar[bool | None] = None
-    told: ClassVar[Any] = None
+    pipe: ClassVar[connection.Connection | None] = None
 
-    def __init__(self, *args: Any, record: results.Record, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, record: RunRecord, **kwargs: Any) -> None:
         self.record, self.tokens, self.measuring, self.measuring_cpu = record, 0, 0.0, 0.0
         super().__init__(*args, **kwargs)
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:  # type: ignore[override]
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Grade evaluation sets as the recipe does, should a control grade otherwise, and sort them by length."""
-        if not rest[-1].startswith(MEASURED_ON):
-            return super()._prepare_dataset(dataset, processing_class, args, *rest)
+        if not name_of_dataset(self, (dataset, *args), kwargs).startswith(MEASURED_ON):
+            return super()._prepare_dataset(dataset, *args, **kwargs)
         own, columns = self.completion_only_loss, set(dataset.column_names or ())
         self.completion_only_loss = {"prompt", "completion"} <= columns if self.graded is None else self.graded
         try:
-            prepared: Any = super()._prepare_dataset(dataset, processing_class, args, *rest)
+            prepared: Any = super()._prepare_dataset(dataset, *args, **kwargs)
         finally:
             self.completion_only_loss = own
         lengths = [len(ids) for ids in prepared["input_ids"]]
@@ -89,25 +95,25 @@ class MeasuredTrainer(SFTTrainer):
             NoiseError: if it is not finite.
         """
         started, worked, step = time.perf_counter(), time.process_time(), self.state.global_step
-        last = self.record["history"][-1:]
-        if last and last[0]["step"] == step:
+        last = self.record.history[-1:]
+        if last and last[0].step == step:
             return {}  # the last step can be due twice: as a step, and as the end
-        found = measure(self)
-        finite = {name: value if math.isfinite(value) else None for name, value in found.items()}
-        point = {"step": step, "epoch": round(self.state.epoch or 0.0, 4), **finite}
-        self.record["history"].append(point)
-        for name, value in found.items():
+        metrics = measure(self)
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        point = Measurement(step, round(self.state.epoch or 0.0, 4), finite)
+        self.record.history.append(point)
+        for name, value in metrics.items():
             if name.endswith("_loss") and not math.isfinite(value):
                 raise NoiseError(f"{name} must be finite, got {value} at step {step}.")
-        if self.told is not None:
-            self.told.send(point)
+        if self.pipe is not None:
+            self.pipe.send(point)
         self.measuring += time.perf_counter() - started
         self.measuring_cpu += time.process_time() - worked
-        return {f"eval_{name}": value for name, value in found.items()}
+        return {f"eval_{name}": value for name, value in metrics.items()}
 
 
-def work(task: Task, told: Any = None) -> None:
-    """Do a run and write its record, whatever happens; `told` is sent every measured point."""
+def work(task: Task, pipe: connection.Connection | None = None) -> None:
+    """Do a run and write its record, whatever happens; every evaluation is sent through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = task.path.with_suffix(".log")
     with open(log, "w", encoding="utf-8") as file:
@@ -115,63 +121,60 @@ def work(task: Task, told: Any = None) -> None:
         os.dup2(file.fileno(), 2)
     record = task.record
     try:
-        _train(task, told)
-        record["status"] = "ok"
+        _train(task, pipe)
+        record.status = "ok"
     except NoiseError as error:
-        record |= {"status": "failed", "error": str(error)}
+        record.error = str(error)
     except Exception as error:
         traceback.print_exc()
-        sentence = " ".join(str(error).split())
-        record |= {"status": "failed", "error": f"{type(error).__name__}: {sentence}", "log": log.name}
-    record["peak_memory_mb"] = _peak_memory()
+        record.error, record.log = f"{type(error).__name__}: {one_line(error)}", log.name
+    record.peak_memory_mb = _peak_memory()
     sys.stdout.flush()
     results.write(task.path, record)
-    if "log" not in record:
+    if record.log is None:
         log.unlink(missing_ok=True)
 
 
-def _train(task: Task, told: Any) -> None:
+def _train(task: Task, pipe: connection.Connection | None) -> None:
     record = task.record
     if task.threads:
         torch.set_num_threads(task.threads)
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch:
-        config = Path(scratch) / "run.yaml"
-        config.write_text(yaml.safe_dump(task.config), encoding="utf-8")
-        arguments = parse(["--config", str(config), "--output_dir", f"{scratch}/out"])
-        given = trainer_arguments(arguments)
+        given = trainer_arguments(read_options({**task.config, "output_dir": f"{scratch}/out"}))
         given["train_dataset"] = _drawn(given["train_dataset"], task)
         given["eval_dataset"] = measured_sets(given)
-        MeasuredTrainer.graded, MeasuredTrainer.told = task.graded, told
+        MeasuredTrainer.graded, MeasuredTrainer.pipe = task.graded, pipe
         trainer = MeasuredTrainer(**given, record=record)
-        record["steps"] = trainer.args.max_steps = _steps(trainer, task.share)
-        record["device"] = _device(trainer.args.device)
+        check_kept(given["train_dataset"], trainer)
+        record.steps = trainer.args.max_steps = _steps(trainer, task.share)
+        record.device = _device(trainer.args.device)
         transformers.set_seed(trainer.args.seed)
         started, worked = time.perf_counter(), time.process_time()
         trainer.train()
-        record["cpu_s"] = round(time.process_time() - worked - trainer.measuring_cpu, 3)
-        record["wall_s"] = round(time.perf_counter() - started - trainer.measuring, 3)
-        if not record["history"] or record["history"][-1]["step"] != trainer.state.global_step:
+        record.cpu_s = round(time.process_time() - worked - trainer.measuring_cpu, 3)
+        record.wall_s = round(time.perf_counter() - started - trainer.measuring, 3)
+        if not record.history or record.history[-1].step != trainer.state.global_step:
             trainer.evaluate()
-        record["measuring_s"] = round(trainer.measuring, 3)
+        record.measuring_s = round(trainer.measuring, 3)
         log = trainer.state.log_history
-        record["training_loss"] = [[line["step"], line["loss"]] for line in log if "loss" in line]
-        record["tokens"] = trainer.tokens
-        record["end"] = record["history"][-1]
-        record["best"] = min(record["history"], key=lambda point: point["test_loss"])
+        record.training_loss = [[line["step"], line["loss"]] for line in log if "loss" in line]
+        record.tokens = trainer.tokens
+        record.end = record.history[-1]
+        record.best = min(record.history, key=lambda point: point["test_loss"])
         if task.evaluation is not None:
-            record["evaluation"] = final(trainer, given, task.evaluation, task.graded)
+            record.evaluation = final(trainer, given, task.evaluation, task.graded)
 
 
-def _drawn(records: Any, task: Task) -> Any:
+def _drawn(records: Dataset, task: Task) -> Dataset:
     """Return the records that the seed draws, the same ones for every row."""
-    drawn_from(records, task.train_records)
+    check_count_of_records(records, task.train_records)
     if task.train_records is None:
         return records
-    return records.shuffle(seed=task.record["seed"]).select(range(task.train_records))
+    return records.shuffle(seed=task.record.seed).select(range(task.train_records))
 
 
-def drawn_from(records: Any, count: int | None) -> None:
-    """Raise unless so many records can be drawn.
+def check_count_of_records(records: Sized, count: int | None) -> None:
+    """Raise if fewer records are there than are to be drawn.
 
     Raises:
         NoiseError: if there are fewer.
@@ -180,7 +183,7 @@ def drawn_from(records: Any, count: int | None) -> None:
         raise NoiseError(f"train_records must be at most the {len(records)} that there are, got {count}.")
 
 
-def measured_sets(given: dict[str, Any]) -> dict[str, Any]:
+def measured_sets(given: dict[str, Any]) -> dict[str, Dataset]:
     """Return the sets to measure on: the test split, and training records spread evenly over the data."""
     train = given["train_dataset"]
     count = min(TRAIN_SUBSET, len(train))
@@ -191,12 +194,12 @@ def measured_sets(given: dict[str, Any]) -> dict[str, Any]:
 def _steps(trainer: MeasuredTrainer, share: float) -> int:
     """Return how many optimizer steps to train: the recipe's, or a fraction of them, at least one."""
     args = trainer.args
-    whole = args.max_steps
-    if whole <= 0:
+    steps = args.max_steps
+    if steps <= 0:
         batches = len(trainer.get_train_dataloader())
         per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
-        whole = math.ceil(per_epoch * args.num_train_epochs)
-    return max(1, round(whole * share))
+        steps = math.ceil(per_epoch * args.num_train_epochs)
+    return max(1, round(steps * share))
 
 
 def _device(device: torch.device) -> str:

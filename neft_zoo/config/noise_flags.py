@@ -1,10 +1,13 @@
-"""The flags of `neft-zoo sft` that TRL's parser does not know."""
+"""The noise of a recipe or a command line, and the flags that TRL's parser does not know."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from neft_zoo.config import recipe
+from neft_zoo.config.ranges import check_ranges
 from neft_zoo.errors import NoiseError, shown
 
 
@@ -21,12 +24,15 @@ def take_config(argv: list[str]) -> tuple[list[str], str | None]:
 
 
 def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
-    """Take `--noise NAME` and `--noise.argument VALUE` out of a command line and put them into the recipe's block.
+    """Take the noise out of a command line: return what is left, and the recipe's noise with the flags applied.
 
-    `--noise NAME` replaces the block; a dotted flag changes one argument of it.
+    `--noise NAME` replaces the recipe's noise; `--noise.argument VALUE` changes one argument of it.
+
+    Raises:
+        NoiseError: if a flag has no value, or an argument no strategy.
     """
     rest: list[str] = []
-    dotted: dict[str, str] = {}
+    dotted: dict[str, object] = {}
     arguments = iter(argv)
     for argument in arguments:
         flag, has_value, value = argument.partition("=")
@@ -43,7 +49,7 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
             dotted[flag.removeprefix("--noise.")] = _from_yaml(flag, value)
     if not dotted:
         return rest, None if noise is False else noise
-    block = {"name": noise} if isinstance(noise, str) else noise or {}
+    block: dict[str, object] = {"name": noise} if isinstance(noise, str) else noise or {}
     if not isinstance(block, dict):
         raise NoiseError(f"--noise must be a name or a mapping with a name, got {shown(block)}.")
     block = dict(block)
@@ -54,7 +60,50 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
     return rest, block
 
 
-def _from_yaml(flag: str, text: str) -> Any:
+def read_noise(text: str | None) -> str | dict[str, object] | None:
+    """Return the noise that a command's `--noise` names: a name, or a mapping in YAML.
+
+    Raises:
+        NoiseError: if it is neither.
+    """
+    if text is None or text.isidentifier():
+        return text
+    try:
+        value = recipe.read_yaml(text)[1]
+    except ValueError:
+        value = None
+    if not isinstance(value, str | dict):
+        raise NoiseError(f"noise must be a name or a mapping with a name, got {shown(text)}.")
+    return value
+
+
+def with_stock_noise(values: Mapping[str, object]) -> dict[str, object]:
+    """Return options in which transformers' own noise is a strategy of the zoo, which a checkpoint records."""
+    options = dict(values)
+    alpha = options.get("neftune_noise_alpha")
+    if alpha is None or options.get("noise") not in (None, False):
+        return options
+    alpha = _number(alpha)
+    check_ranges({"neftune_noise_alpha": alpha})
+    del options["neftune_noise_alpha"]
+    options["noise"] = {"name": "neft_uniform", "alpha": alpha}
+    warnings.warn(
+        f"neftune_noise_alpha: {shown(alpha)} is run as noise: {{name: neft_uniform, alpha: {shown(alpha)}}}, which "
+        "counts the tokens of a document where transformers counts padding as well.",
+        stacklevel=3,
+    )
+    return options
+
+
+def _number(value: object) -> object:
+    """Return the number in a text, which YAML makes of `1e1`."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _from_yaml(flag: str, text: str) -> object:
     try:
         value = recipe.read_yaml(text)[1]
     except ValueError:
@@ -62,10 +111,12 @@ def _from_yaml(flag: str, text: str) -> Any:
     return text if value is None else value
 
 
-def _put(block: dict[str, Any], keys: list[str], value: Any) -> None:
+def _put(block: dict[str, object], keys: list[str], value: object) -> None:
     """Set a nested value: `alpha.schedule` goes into the mapping `alpha`."""
-    for key in keys[:-1]:
-        if not isinstance(block.get(key), dict):
-            block[key] = {}
-        block = block[key]
-    block[keys[-1]] = value
+    key, *inner = keys
+    if inner:
+        known = block.get(key)
+        nested = dict(known) if isinstance(known, dict) else {}
+        _put(nested, inner, value)
+        value = nested
+    block[key] = value

@@ -1,88 +1,140 @@
-"""Reading a recipe and command-line options into TRL's configs."""
+"""`RunOptions`: the configs that TRL makes a run from, read from a recipe's options."""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, TrlParser
+import torch
+from trl.scripts.utils import DatasetMixtureConfig, TrlParser
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config import recipe
-from neft_zoo.config.data import BUILDERS, as_prompts, read_splits
-from neft_zoo.config.noise_flags import take_config, take_noise
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.config.data import BUILDERS, DataArguments, read_splits
+from neft_zoo.config.names import check_keys
+from neft_zoo.config.noise_flags import with_stock_noise
+from neft_zoo.config.ranges import check_ranges
+from neft_zoo.errors import NoiseError, one_line, shown
 from neft_zoo.registry.entries import make
+from neft_zoo.training.data_formats import as_prompts
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
-Arguments = tuple[ScriptArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig]
+CONFIGS = (DataArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
+NAMES = frozenset(option.name for config in CONFIGS for option in fields(config) if option.init)
+ABSENT = object()  # argparse.SUPPRESS would be set as a text by set_defaults
+NO_ORIGIN: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of one run, as TRL's scripts hold them.
+
+    Attributes:
+        script: name and splits of the dataset.
+        training: the trainer's arguments, `noise` among them.
+        model: model, quantization and adapter.
+        mixture: several datasets in place of one.
+    """
+
+    script: DataArguments
+    training: NoiseSFTConfig
+    model: ModelConfig
+    mixture: DatasetMixtureConfig
 
 
 class Parser(TrlParser):
-    """TRL's own parser, over our config; it raises where argparse would print its usage and exit."""
+    """TRL's own parser over our config, which raises where argparse would print its usage and exit."""
 
     def __init__(self) -> None:
-        types: Any = (ScriptArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
-        super().__init__(types, prog="neft-zoo sft", allow_abbrev=False)  # `--noi` would pass `--noise` by
+        configs: Any = CONFIGS
+        super().__init__(configs, prog="neft-zoo sft", allow_abbrev=False)  # `--noi` would pass `--noise` by
 
     def error(self, message: str) -> NoReturn:
-        raise NoiseError(f"the options do not fit: {' '.join(message.split())[:500]}.")
+        raise NoiseError(f"the options do not fit: {one_line(message, 500)}.")
 
 
-def parse(argv: list[str]) -> Arguments:
-    """Read a recipe and the command line; the command line wins.
+def load_options(name: str, **overrides: object) -> RunOptions:
+    """Return the options of a recipe.
+
+    Args:
+        name: a recipe's name or file.
+        **overrides: options that win over the recipe's.
+
+    Raises:
+        NoiseError: if the recipe, or an option in it, is not accepted.
+    """
+    loaded = recipe.load(name)
+    return read_options({**loaded.values, **overrides}, loaded.origin)
+
+
+def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_ORIGIN) -> RunOptions:
+    """Return the options that a mapping holds; those it does not hold have TRL's defaults.
+
+    A text is converted as on the command line, since YAML reads `1e-3` as one. `env` sets variables of this process.
+
+    Args:
+        values: options by name, `noise` as `registry.make` takes it.
+        origin: file and line of each option, for messages.
 
     Raises:
         NoiseError: if an option or its value is not accepted, or a local path does not exist.
     """
-    reader, argv = read(argv)
+    options = with_precision(with_stock_noise(values))
+    _set_environment(options.pop("env", None) or {})
+    check_keys(options, NAMES, origin)
+    noise: Any = options.get("noise")
+    if noise is not None and noise is not False:  # YAML reads `noise: off` as False
+        make(noise)  # before TRL's parser, which would not say what is wrong with it
+    _check_numbers(options, origin)
+    reader = Parser()
+    reader.set_defaults(**options)
     try:
-        arguments: Any = reader.parse_args_into_dataclasses(args=argv)
+        configs: Any = reader.parse_args_into_dataclasses(args=[], look_for_args_file=False)
     except NoiseError:
         raise
     except Exception as error:  # the checks of four libraries' configs raise what they like
-        raise NoiseError(f"the options do not fit: {' '.join(repr(error).split())[:500]}") from None
-    _check_paths(arguments)
-    return arguments
+        raise NoiseError(f"the options do not fit: {one_line(repr(error), 500)}") from None
+    run = RunOptions(*configs)
+    check_ranges({name: value for config in configs for name, value in vars(config).items()})
+    _check_paths(run)
+    return run
 
 
-def read(argv: list[str]) -> tuple[TrlParser, list[str]]:
-    """Return a parser whose defaults are the recipe's, and the command line that is left for it.
+def with_precision(values: Mapping[str, object]) -> dict[str, object]:
+    """Return options that run on this machine: without an accelerator, those of a CPU unless `use_cpu` is given."""
+    return dict(values) if torch.accelerator.is_available() else {"use_cpu": True, **values}
+
+
+def parse_flags(argv: Sequence[str]) -> dict[str, object]:
+    """Return the options that a command line gives, with the types of TRL's configs.
 
     Raises:
-        NoiseError: if the recipe or the noise is not accepted.
+        NoiseError: if an option or its value is not accepted.
     """
-    argv, name = take_config(argv)
     reader = Parser()
-    found = recipe.load(name) if name is not None else recipe.Recipe({}, {})
-    _set_environment(found.values.pop("env", None) or {})
-    found.check_keys({action.dest for action in reader._actions} - {"help"})
-    _check_numbers(found, reader)
-    argv, noise = take_noise(argv, found.values.pop("noise", None))
-    if noise is not None:
-        make(noise)  # before TRL's parser, which would not say what is wrong with it
-        argv += ["--noise", noise if isinstance(noise, str) else json.dumps(noise)]
-    reader.set_defaults_with_config(**found.values)
-    return reader, argv
+    reader.set_defaults(**dict.fromkeys(NAMES, ABSENT))
+    return {name: value for name, value in vars(reader.parse_args(list(argv))).items() if value is not ABSENT}
 
 
-def trainer_arguments(arguments: Arguments) -> dict[str, Any]:
+def trainer_arguments(options: RunOptions) -> dict[str, Any]:
     """Return what the trainer is made from; the data is loaded here.
 
     Raises:
         NoiseError: if the data lacks a split that is needed.
     """
-    script, training, model, mixture = arguments
+    script, training, model = options.script, options.training, options.model
     training.model_init_kwargs = init_kwargs(training, model)
-    data = as_prompts(read_splits(script, training, mixture))
+    data = read_splits(script, training, options.mixture)
     return dict(
         model=str(model.model_name_or_path),
         args=training,
-        train_dataset=data[script.dataset_train_split],
-        eval_dataset=data[script.dataset_test_split] if training.eval_strategy != "no" else None,
+        train_dataset=as_prompts(data[script.dataset_train_split]),
+        eval_dataset=as_prompts(data[script.dataset_test_split]) if training.eval_strategy != "no" else None,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )
@@ -99,15 +151,21 @@ def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _check_numbers(found: recipe.Recipe, reader: Parser) -> None:
-    """Raise if a recipe has a list or a mapping for a number: argparse reads texts only and takes it as it is."""
-    for action in reader._actions:
-        value = found.values.get(action.dest)
-        if action.type in (int, float) and action.nargs is None and not isinstance(value, int | float | str | None):
-            raise NoiseError(f"{found.origin[action.dest]}: {action.dest} must be a number, got {shown(value)}.")
+def _check_numbers(options: Mapping[str, object], origin: Mapping[str, str]) -> None:
+    """Raise if there is a list or a mapping for a number: argparse converts texts only and takes it as it is."""
+    for name, kinds in _kinds().items():
+        value = options.get(name)
+        if kinds & {int, float} and not kinds & {str, list} and not isinstance(value, int | float | str | None):
+            raise NoiseError(f"{origin.get(name, 'the recipe')}: {name} must be a number, got {shown(value)}.")
 
 
-def _set_environment(variables: Any) -> None:
+def _kinds() -> dict[str, set[object]]:
+    """Return the types that each option accepts."""
+    hints = {name: hint for config in CONFIGS for name, hint in get_type_hints(config).items() if name in NAMES}
+    return {name: {hint, *(get_origin(kind) or kind for kind in get_args(hint))} for name, hint in hints.items()}
+
+
+def _set_environment(variables: object) -> None:
     if not isinstance(variables, dict):
         raise NoiseError(f"env must be a mapping of variables, got {shown(variables)}.")
     for variable, value in variables.items():
@@ -117,18 +175,18 @@ def _set_environment(variables: Any) -> None:
             raise NoiseError(f"env must be a mapping of variables, got {shown({variable: value})}.") from None
 
 
-def _check_paths(arguments: Arguments) -> None:
+def _check_paths(options: RunOptions) -> None:
     """Raise if a path on this machine does not exist: the hub would be asked for it, minutes later."""
-    script, training, model, mixture = arguments
-    if not model.model_name_or_path or not isinstance(model.model_name_or_path, str):
+    name, script, training = options.model.model_name_or_path, options.script, options.training
+    if not name or not isinstance(name, str):
         raise NoiseError(
             "model_name_or_path must be a model's folder or its name on the hub, got "
-            f"{shown(model.model_name_or_path) if model.model_name_or_path else 'nothing'}."
+            f"{shown(name) if name else 'nothing'}."
         )
-    if not mixture.datasets and not script.dataset_name:
+    if not options.mixture.datasets and not script.dataset_name:
         raise NoiseError("dataset_name must be a dataset's folder, file or name on the hub, got nothing.")
-    paths = {"model_name_or_path": model.model_name_or_path}
-    if not mixture.datasets:
+    paths = {"model_name_or_path": name}
+    if not options.mixture.datasets:
         paths["dataset_name"] = str(script.dataset_name)
     for option, value in paths.items():
         local = value.startswith((".", "/", "~")) or value.count("/") > 1 or Path(value).suffix in BUILDERS

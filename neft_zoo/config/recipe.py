@@ -1,17 +1,16 @@
-"""A recipe: a TRL config in YAML, plus `noise:` and `extends:`."""
+"""A recipe: a TRL config in YAML, plus `noise:`, `extends:` and `margins:`."""
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
 
 PLACEHOLDER = "{recipes}"
 SHORT = ("strategies/", "controls/")
@@ -25,22 +24,12 @@ class Recipe:
     Attributes:
         values: the options.
         origin: file and line of each option, for messages.
+        margins: differences that make none in practice, by metric; for comparisons, and no option of a run.
     """
 
     values: dict[str, Any]
     origin: dict[str, str]
-
-    def check_keys(self, accepted: Collection[str]) -> None:
-        """Raise if an option is not one of `accepted`, naming its file and line.
-
-        Raises:
-            NoiseError: for the first unknown option.
-        """
-        for key in self.values:
-            if key not in accepted:
-                near = difflib.get_close_matches(key, accepted, n=1)
-                hint = f"; did you mean {near[0]}?" if near else "."
-                raise NoiseError(f"{self.origin[key]}: unknown option {shown(key)}{hint}")
+    margins: object = None
 
 
 def folder() -> Path:
@@ -72,11 +61,9 @@ def find(name: str, extended_by: Path | None = None) -> Path:
         # A copy of `quickstart` may be called quickstart.yaml and extend the shipped one.
         if exists(path) and path != extended_by:
             return path
-    short = [found.rpartition("/")[2] for found in names() if found.startswith(SHORT)]
-    near = difflib.get_close_matches(name[:80], [*names(), *short], n=3, cutoff=0.5) or [
-        "neft-zoo recipes ls lists them"
-    ]
-    raise NoiseError(f"config must be a YAML file or a recipe's name, got {shown(name)}; near: {', '.join(near)}.")
+    short = [shipped.rpartition("/")[2] for shipped in names() if shipped.startswith(SHORT)]
+    near = did_you_mean(name, [*names(), *short])
+    raise NoiseError(f"config must be a YAML file or a name that neft-zoo recipes ls shows, got {shown(name)}{near}")
 
 
 def load(name: str) -> Recipe:
@@ -100,7 +87,8 @@ def load(name: str) -> Recipe:
         values = {**mine, **values}
         origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
         path = None if parent is None else find(parent, extended_by=path)
-    return Recipe({key: _fill(value) for key, value in values.items()}, origin)
+    margins = values.pop("margins", None)
+    return Recipe({key: _fill(value) for key, value in values.items()}, origin, margins)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -108,7 +96,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         node, values = read_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise NoiseError(f"{path} must be YAML: {' '.join(str(error).split())[:300]}.") from None
+        raise NoiseError(f"{path} must be YAML: {one_line(error)}.") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise NoiseError(f"{path} must be a mapping of options, got {type(values).__name__}.")
     assert isinstance(node, yaml.MappingNode)
@@ -120,7 +108,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return values, lines
 
 
-def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+def read_yaml(text: str) -> tuple[yaml.Node | None, object]:
     """Return the nodes and the value of a YAML text, read by PyYAML's safe loader.
 
     Raises:
@@ -157,7 +145,7 @@ def exists(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
         return False
 
 
-def _fill(value: Any) -> Any:
+def _fill(value: object) -> object:
     """Put the folder of the shipped recipes where a recipe says `{recipes}`."""
     if isinstance(value, str):
         return value.replace(PLACEHOLDER, str(folder()))

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
+from torch import Tensor, nn
 from transformers import AutoConfig, set_seed
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config.data import as_prompts, read_splits
-from neft_zoo.config.options import init_kwargs, parse
-from neft_zoo.doctor import small_model as shrink
+from neft_zoo.config.measuring import (
+    COMPILATION,
+    EVALUATION,
+    NOISE,
+    OUTPUT,
+    PROGRESS,
+    RECOMPUTATION,
+    WORKERS,
+    replaced,
+)
+from neft_zoo.config.options import RunOptions, init_kwargs, read_options
 from neft_zoo.doctor.measurements import BATCHES, HALF_WAY, Source, compare
-from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import AtLayers, TokenEdit
+from neft_zoo.doctor.report import DoctorReport
+from neft_zoo.doctor.small_model import embeddings, shrunk
+from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.schedules import value_at
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.sft_config import NoiseSFTConfig
 from neft_zoo.training.trainers import SFTTrainer
 
@@ -32,32 +46,37 @@ ALPHA = 5.0
 PACKED_RECORDS = 1024
 
 
-def examine(argv: list[str], real_model: bool = False) -> dict[str, Any]:
-    """Return what both sides add to a few batches of a recipe, as JSON's types.
+def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model: bool = False) -> DoctorReport:
+    """Return what both kinds of noise add to a few batches of a recipe.
+
+    Args:
+        values: the recipe's options by name.
+        origin: file and line of each option, for messages.
+        real_model: whether the model itself is loaded in place of a shrunk one.
 
     Raises:
         NoiseError: if the recipe cannot be read or run, or its noise is not one that is added to the embeddings.
     """
-    if not torch.accelerator.is_available() and not any(each.startswith("--use_cpu") for each in argv):
-        argv = [*argv, "--use_cpu", "true"]
-    script, training, model, mixture = parse(argv)
-    strategy, alpha = compared(training)
+    options = read_options(values, origin)
+    training, model = options.training, options.model
+    strategy, alpha = strategy_and_alpha(training)
     hint = ""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trainer, source = _trainer(script, training, model, mixture, strategy, folder, real_model)
+            trainer, source = _trainer(options, folder, real_model)
             hint = "" if real_model else "; --real_model takes the model itself instead of a shrunk one"
-            found = compare(trainer, alpha, source)
+            compared = compare(trainer, strategy, alpha, source)
     except NoiseError:
         raise
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        said = " ".join(str(error).split()).rstrip(".")
-        raise NoiseError(f"the recipe must run with TRL: {said}{hint}.") from None
-    about = {"model": model.model_name_or_path, "real_model": real_model}
-    return {**about, "noise": strategy.to_dict(), "alpha": alpha, **found}
+    except Exception as error:  # four libraries raise what they like
+        raise NoiseError(f"the recipe must run with TRL: {one_line(error)}{hint}.") from None
+    name = str(model.model_name_or_path)
+    return DoctorReport(
+        name, real_model, strategy.to_dict(), alpha, compared.layout, compared.weights, compared.measured
+    )
 
 
-def compared(training: NoiseSFTConfig) -> tuple[Strategy, float]:
+def strategy_and_alpha(training: NoiseSFTConfig) -> tuple[Strategy, float]:
     """Return the strategy that stock noise is compared with, and the alpha of both.
 
     Raises:
@@ -88,59 +107,59 @@ def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
         records = [data[index] for index in order[:count].tolist()]
     else:
         records = list(islice(data, count))
-    splits: Any = {"train": Dataset.from_list(records)}
-    return as_prompts(DatasetDict(splits))["train"]
+    prompts: Any = as_prompts(Dataset.from_list(records))
+    return prompts
 
 
 def _trainer(
-    script: Any, training: Any, model: Any, mixture: Any, strategy: Strategy, folder: str, real_model: bool
-) -> tuple[SFTTrainer, Any]:
-    """Return the recipe's trainer, on a shrunk model and few records, and what gives embeddings of the real width."""
+    options: RunOptions, folder: str, real_model: bool
+) -> tuple[SFTTrainer, Callable[[NoiseSession, Batch], Source]]:
+    """Return the recipe's trainer, on a shrunk model and few records, and a source of embeddings of the real width."""
+    script, training, model = options.script, options.training, options.model
     name, kept = str(model.model_name_or_path), init_kwargs(training, model)
     config = AutoConfig.from_pretrained(name, revision=kept["revision"], trust_remote_code=kept["trust_remote_code"])
     dtype = kept["dtype"]
     dtype = getattr(config, "dtype", None) if dtype == "auto" else dtype
     dtype = getattr(torch, str(dtype or "float32").removeprefix("torch."))
-    data = sample(read_splits(script, training, mixture)[script.dataset_train_split], training)
+    data = sample(read_splits(script, training, options.mixture)[script.dataset_train_split], training)
     set_seed(training.seed)
     trainer = SFTTrainer(
-        model=name if real_model else shrink.shrunk(config, dtype),
+        model=name if real_model else shrunk(config, dtype),
         args=_harmless(training, folder, kept if real_model else None),
         train_dataset=data,
         quantization_config=get_quantization_config(model) if real_model else None,
         peft_config=get_peft_config(model),
-        noise=strategy,
     )
     if real_model:
-        return trainer, partial(_real_source, trainer)
-    return trainer, partial(
-        _wide_source, trainer, lambda ids: shrink.embeddings(config, dtype, name, kept["revision"], ids)
-    )
+        return trainer, _real_source
+    return trainer, partial(_wide_source, lambda ids: embeddings(config, dtype, name, kept["revision"], ids))
 
 
 def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None) -> NoiseSFTConfig:
     """Return the options that decide over batches and noise; nothing is saved, reported, compiled or evaluated."""
-    off = dict.fromkeys(("push_to_hub", "torch_compile", "use_liger_kernel"), False)
-    off |= dict.fromkeys(("activation_checkpointing", "gradient_checkpointing", "activation_offloading"), False)
-    none = dict.fromkeys(("neftune_noise_alpha", "noise", "dataset_num_proc", "resume_from_checkpoint"))
-    quiet = {"report_to": [], "eval_strategy": "no", "load_best_model_at_end": False, "dataloader_num_workers": 0}
-    changed = off | none | quiet | {"output_dir": folder, "model_init_kwargs": kept, "disable_tqdm": True}
-    for field, value in changed.items():
-        setattr(training, field, value)
-    return training
+    own = {"output_dir": folder, "model_init_kwargs": kept}
+    return replaced(training, OUTPUT, PROGRESS, EVALUATION, NOISE, RECOMPUTATION, COMPILATION, WORKERS, own)
 
 
-def _real_source(trainer: SFTTrainer, batch: Batch) -> Source:
+def _real_source(session: NoiseSession, batch: Batch) -> Source:
     """Return the embeddings of the trainer's own model."""
     with torch.no_grad():
-        return Source(find_embedding(trainer._bare())(batch.input_ids), batch, trainer._noise, "real weights")
+        embeds = find_embedding(session.model)(batch.input_ids)
+    return Source(embeds, batch, _noise(session.noise), "real weights")
 
 
-def _wide_source(trainer: SFTTrainer, embeddings: Any, batch: Batch) -> Source:
+def _wide_source(
+    embeddings: Callable[[Tensor], tuple[Tensor, nn.Module, bool]], session: NoiseSession, batch: Batch
+) -> Source:
     """Return the embeddings of the real model, of which only the batch's tokens are loaded."""
     ids, rows = batch.input_ids.cpu().unique(return_inverse=True)
     table, model, real = embeddings(ids)
-    noise = prepare(trainer.strategy.noise, model, lambda: trainer._count_tokens().cpu()[ids])
+    noise = prepare(session.strategy.noise, model, lambda: session.counts().cpu()[ids])
     device = batch.input_ids.device
     batch = replace(batch, input_ids=rows.to(device))
-    return Source(table[rows].to(device), batch, noise, "real weights" if real else "random weights")
+    return Source(table[rows].to(device), batch, _noise(noise), "real weights" if real else "random weights")
+
+
+def _noise(noise: Noise | TokenEdit | None) -> Noise:
+    assert noise is not None and not isinstance(noise, TokenEdit)  # as `strategy_and_alpha` has seen
+    return noise

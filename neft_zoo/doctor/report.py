@@ -1,124 +1,191 @@
-"""Doctor's report: table, advice and JSON."""
+"""DoctorReport: the numbers, the table and the advice of `neft-zoo doctor`."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from neft_zoo.doctor.measurements import HOOK, OURS, SIDES
+from neft_zoo.console import show_table
 
+HOOK, OURS = KINDS = ("neftune_noise_alpha", "neft-zoo")
 FAINT = 30  # dB between embeddings and noise, above which noise does little
 
 
-Report = dict[str, Any]
+@dataclass(frozen=True)
+class Measures:
+    """What one kind of noise adds.
+
+    Attributes:
+        ratio_min, ratio_median, ratio_max: rms on a document over the paper's.
+        padding_share: of the noise's energy, in [0, 1].
+        no_grad_ratio: as `ratio_median`, in a pass without gradients in train mode.
+        decoded_ratio: rms on a decoded token over the paper's on the prompt.
+        rank_correlation: of the noise on two data-parallel ranks.
+        lost: share of the coordinates that rounding leaves as they were; None without noise, as are the next two.
+        rounded_ratio: rms after rounding over rms before.
+        snr_db: 20 log10 of embedding rms over noise rms.
+    """
+
+    ratio_min: float
+    ratio_median: float
+    ratio_max: float
+    padding_share: float
+    no_grad_ratio: float
+    decoded_ratio: float
+    rank_correlation: float
+    lost: float | None = None
+    rounded_ratio: float | None = None
+    snr_db: float | None = None
 
 
-def rows(report: Report) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table: what, both sides, advice."""
+@dataclass(frozen=True)
+class Layout:
+    """What the batches look like.
 
-    def row(what: str, form: str, *keys: str, say: str = "") -> tuple[str, str, str, str]:
+    Attributes:
+        batches: how many were measured.
+        rows, width: shape of the first one.
+        documents: in the first one.
+        real_tokens: share of the positions of all, in [0, 1].
+        packing: TRL's packing strategy, None without packing.
+        images: whether there are some.
+        dtype: of the embeddings.
+    """
+
+    batches: int
+    rows: int
+    width: int
+    documents: int
+    real_tokens: float
+    packing: str | None
+    images: bool
+    dtype: str
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """What stock noise and a strategy add to a recipe's batches.
+
+    Attributes:
+        model: name or folder.
+        real_model: whether it was run itself, and not a shrunk one.
+        noise: the strategy, as `make` reads it.
+        alpha: of both kinds.
+        layout: of the batches.
+        weights: "real weights" or "random weights", of the embeddings at the real width.
+        measured: by the kind of noise, `HOOK` and `OURS`.
+    """
+
+    model: str
+    real_model: bool
+    noise: dict[str, Any]
+    alpha: float
+    layout: Layout
+    weights: str
+    measured: dict[str, Measures]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report with its advice in JSON's types; the layout's fields stand beside the others."""
+        values = asdict(self)
+        layout = values.pop("layout")
+        first = {name: values.pop(name) for name in ("model", "real_model", "noise", "alpha")}
+        return {**first, **layout, **values, "advice": self.advice}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DoctorReport:
+        """Return the report that `to_dict` made these values of."""
+        own = {field.name: values[field.name] for field in fields(cls) if field.name not in ("layout", "measured")}
+        layout = Layout(**{field.name: values[field.name] for field in fields(Layout)})
+        measured = {kind: Measures(**numbers) for kind, numbers in values["measured"].items()}
+        return cls(**own, layout=layout, measured=measured)
+
+    @property
+    def advice(self) -> list[str]:
+        """One to three sentences."""
+        hook, ours, layout = self.measured[HOOK], self.measured[OURS], self.layout
+        sentences = []
+        if layout.packing == "wrapped":
+            sentences.append(
+                "packing_strategy wrapped keeps no borders of documents, so a row counts as one: choose bfd."
+            )
+        elif hook.ratio_min > 0.95:
+            sentences.append(
+                "Documents here have neither padding nor neighbours in their row: the hook adds the paper's noise."
+            )
+        else:
+            sentences.append(
+                f"The hook scales by {self.counted_length()}, so a document gets {hook.ratio_median:.2f} of the "
+                f"paper's noise here, and another share in another batch; neft_uniform counts the document's own "
+                "tokens."
+            )
+        if ours.snr_db is not None and ours.snr_db > FAINT and self.noise["name"] != "token_relative":
+            sentences.append(
+                f"Embeddings are {ours.snr_db:.0f} dB above the noise, as in models that scale them (Gemma) or on "
+                "long documents: token_relative sets the noise in proportion to them."
+            )
+        if hook.lost is not None and hook.lost > 0.05:
+            sentences.append(
+                f"Rounding to {layout.dtype} leaves {hook.lost:.0%} of the hook's coordinates as they were; "
+                "float32 weights under autocast lose none."
+            )
+        if len(sentences) < 3:
+            sentences.append("Sampling or scoring in train mode meets the hook's noise, and never this package's.")
+        return sentences
+
+    def counted_length(self) -> str:
+        """Return what the hook takes for the length of a document."""
+        if self.layout.documents > self.layout.rows:
+            return f"a row of {self.layout.documents} documents"
+        if self.layout.images:
+            return "images and padding as text"
+        return "padding as text" if self.layout.real_tokens < 1 else "the whole row"
+
+
+def rows(report: DoctorReport) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table: what is measured, both kinds, remark."""
+
+    def row(what: str, form: str, *names: str, remark: str = "") -> tuple[str, str, str, str]:
         cells = []
-        for name in SIDES:
-            values = [report["measured"][name][key] for key in keys]
+        for kind in KINDS:
+            values = [getattr(report.measured[kind], name) for name in names]
             cells.append("-" if None in values else " / ".join(form.format(value) for value in values))
-        return what, cells[0], cells[1], say
+        return what, cells[0], cells[1], remark
 
-    hook = report["measured"][HOOK]
-    wide = f"at the model's {report['weights']}" if report["weights"] == "real weights" else "random weights: a guess"
-    amount = "as in the paper" if 0.95 < hook["ratio_min"] else f"the hook counts {_counted(report)}"
-    amount = "by row: wrapped keeps no borders" if report["packing"] == "wrapped" else amount
-    nobody = "padding and images" if report["images"] else "padding"
-    lost = "float32 loses nothing" if report["dtype"] == "float32" else f"{report['dtype']}, {wide}"
+    layout = report.layout
+    wide = f"at the model's {report.weights}" if report.weights == "real weights" else "random weights: a guess"
+    faithful = report.measured[HOOK].ratio_min > 0.95
+    amount = "as in the paper" if faithful else f"the hook counts {report.counted_length()}"
+    amount = "by row: wrapped keeps no borders" if layout.packing == "wrapped" else amount
+    nobody = "padding and images" if layout.images else "padding"
+    lost = "float32 loses nothing" if layout.dtype == "float32" else f"{layout.dtype}, {wide}"
     return [
-        row("noise per document (min / median / max)", "{:.3f}", "ratio_min", "ratio_median", "ratio_max", say=amount),
-        row(f"share of the noise on {nobody}", "{:.1%}", "padding_share", say="no effect on the loss"),
-        row("pass without gradients, train mode", "{:.3f}", "no_grad_ratio", say="hits references: DPO, KTO, GRPO"),
-        row("decoded token, train mode", "{:.3f}", "decoded_ratio", say="hits GRPO, RLOO, sampling callbacks"),
-        row("correlation between two ranks", "{:.2f}", "rank_correlation", say="1: every device draws alike"),
-        row("coordinates lost to rounding", "{:.1%}", "lost", say=lost),
+        row("noise per document (min / median / max)", "{:.3f}", *_RATIOS, remark=amount),
+        row(f"share of the noise on {nobody}", "{:.1%}", "padding_share", remark="no effect on the loss"),
+        row("pass without gradients, train mode", "{:.3f}", "no_grad_ratio", remark="hits references: DPO, KTO, GRPO"),
+        row("decoded token, train mode", "{:.3f}", "decoded_ratio", remark="hits GRPO, RLOO, sampling callbacks"),
+        row("correlation between two ranks", "{:.2f}", "rank_correlation", remark="1: every device draws alike"),
+        row("coordinates lost to rounding", "{:.1%}", "lost", remark=lost),
         row("rms after over before rounding", "{:.3f}", "rounded_ratio"),
-        row("signal-to-noise ratio", "{:.1f} dB", "snr_db", say=wide),
+        row("signal-to-noise ratio", "{:.1f} dB", "snr_db", remark=wide),
     ]
 
 
-def advice(report: Report) -> list[str]:
-    """Return one to three sentences."""
-    hook, ours = report["measured"][HOOK], report["measured"][OURS]
-    found = []
-    if report["packing"] == "wrapped":
-        found.append("packing_strategy wrapped keeps no borders of documents, so a row counts as one: choose bfd.")
-    elif hook["ratio_min"] > 0.95:
-        found.append(
-            "Documents here have neither padding nor neighbours in their row: the hook adds the paper's noise."
-        )
-    else:
-        found.append(
-            f"The hook scales by {_counted(report)}, so a document gets {hook['ratio_median']:.2f} of the paper's "
-            f"noise here, and another share in another batch; neft_uniform counts the document's own tokens."
-        )
-    snr = ours["snr_db"]
-    if snr is not None and snr > FAINT and report["noise"]["name"] != "token_relative":
-        found.append(
-            f"Embeddings are {snr:.0f} dB above the noise, as in models that scale them (Gemma) or on long documents: "
-            "token_relative sets the noise in proportion to them."
-        )
-    if hook["lost"] is not None and hook["lost"] > 0.05:
-        found.append(
-            f"Rounding to {report['dtype']} leaves {hook['lost']:.0%} of the hook's coordinates as they were; "
-            "float32 weights under autocast lose none."
-        )
-    if len(found) < 3:
-        found.append("Sampling or scoring in train mode meets the hook's noise, and never this package's.")
-    return found
+_RATIOS = ("ratio_min", "ratio_median", "ratio_max")
 
 
-def show(report: Report) -> None:
-    """Print table and advice, as plain aligned text where rich is not installed."""
-    model = report["model"] if report["real_model"] else f"a shrunk {report['model']}"
-    packing = f", packing {report['packing']}" if report["packing"] else ""
-    counted = "" if report["packing"] == "wrapped" else f"{report['documents']} documents in "
+def show(report: DoctorReport) -> None:
+    """Print table and advice."""
+    layout = report.layout
+    model = report.model if report.real_model else f"a shrunk {report.model}"
+    packing = f", packing {layout.packing}" if layout.packing else ""
+    documents = "" if layout.packing == "wrapped" else f"{layout.documents} documents in "
     about = (
-        f"{report['batches']} batches on {model}; the first: {counted}{report['rows']} x {report['width']} "
-        f"tokens{packing}; {report['dtype']}.\n"
+        f"{layout.batches} batches on {model}; the first: {documents}{layout.rows} x {layout.width} "
+        f"tokens{packing}; {layout.dtype}.\n"
         "Noise is given as its rms over the paper's, alpha / sqrt(3 n D): "
-        f"alpha {report['alpha']:g}, n tokens in the document, width D."
+        f"alpha {report.alpha:g}, n tokens in the document, width D."
     )
     print(about, end="\n\n")
-    table = [("what", HOOK, report["noise"]["name"], "advice"), *rows(report)]
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for line in table:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    else:
-        drawn = Table(*table[0])
-        for line in table[1:]:
-            drawn.add_row(*line)
-        Console().print(drawn)
-    print("", *report["advice"], sep="\n")
-
-
-def write(path: Path, report: Report) -> None:
-    """Write the numbers, whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, delete=False, encoding="utf-8") as file:
-        try:
-            json.dump(report, file, indent=2, allow_nan=False)
-            file.write("\n")
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
-
-
-def _counted(report: Report) -> str:
-    """Return what the hook takes for the length of a document."""
-    if report["documents"] > report["rows"]:
-        return f"a row of {report['documents']} documents"
-    if report["images"]:
-        return "images and padding as text"
-    return "padding as text" if report["real_tokens"] < 1 else "the whole row"
+    show_table([("what", HOOK, report.noise["name"], "advice"), *rows(report)])
+    print("", *report.advice, sep="\n")

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
-from transformers.utils.hub import cached_file
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.passes.anatomy import find_embedding
 
 SMALL = {"intermediate_size": 64, "moe_intermediate_size": 64, "num_key_value_heads": 1}
@@ -68,7 +68,7 @@ def _build(config: Any, sizes: dict[str, Any]) -> Any:
         kind = type(config).__name__
         raise NoiseError(
             f"model_name_or_path must be a model that can be shrunk, got a {kind} that cannot "
-            f"({' '.join(str(error).split())}); --real_model takes the model itself."
+            f"({one_line(error)}); --real_model takes the model itself."
         ) from None
 
 
@@ -77,19 +77,25 @@ def _stored_rows(name: str, revision: str, key: str, ids: Tensor) -> Tensor | No
     from safetensors import safe_open
 
     for file in ("model.safetensors", "model.safetensors.index.json"):
-        quiet = dict.fromkeys(("missing_entries", "connection_errors", "gated_repo"), False)
-        flags: Any = {f"_raise_exceptions_for_{what}": value for what, value in quiet.items()}
-        path = cached_file(name, file, revision=revision, local_files_only=True, **flags)
+        path = _local_file(name, file, revision)
         if path is None:
             continue
         wanted = key.split(".")[-2:]  # what stands before may differ between versions of a class
         if file.endswith(".json"):
-            places = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"]
+            places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
             shard = next((places[stored] for stored in places if stored.split(".")[-2:] == wanted), None)
-            path = shard and cached_file(name, shard, revision=revision, local_files_only=True, **flags)
+            path = shard and _local_file(name, shard, revision)
             if path is None:
                 return None
         with safe_open(path, framework="pt") as weights:
-            found = next((stored for stored in weights.keys() if stored.split(".")[-2:] == wanted), None)
-            return None if found is None else weights.get_tensor(found)[ids]
+            stored = next((stored for stored in weights.keys() if stored.split(".")[-2:] == wanted), None)
+            return None if stored is None else weights.get_tensor(stored)[ids]
     return None
+
+
+def _local_file(name: str, file: str, revision: str) -> Path | None:
+    """Return a file of a local folder or of the hub's cache, None if it is not there."""
+    if Path(name).is_dir():
+        return Path(name) / file if (Path(name) / file).exists() else None
+    cached = try_to_load_from_cache(name, file, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None

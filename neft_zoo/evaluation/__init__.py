@@ -1,23 +1,30 @@
 """Evaluation with the noise off: losses, answers, memorization, text, robustness and benchmark tasks.
 
-`evaluate` runs all of it on a model and a recipe; each module works by itself as well.
+`evaluate` returns an `EvaluationReport` of a model; every measure's module works by itself as well.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Loaded when first used, so that the command line can be read without torch.
-_HOME = {"evaluate": "run", "Options": "options", "Subject": "subject", "prepare": "subject"}
+_HOME = {
+    "evaluate": "run",
+    "EvaluationReport": "results",
+    "Options": "options",
+    "Subject": "subject",
+    "prepare": "subject",
+}
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
     from neft_zoo.evaluation.options import Options as Options
+    from neft_zoo.evaluation.results import EvaluationReport as EvaluationReport
     from neft_zoo.evaluation.run import evaluate as evaluate
     from neft_zoo.evaluation.subject import Subject as Subject
     from neft_zoo.evaluation.subject import prepare as prepare
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'neft_zoo.evaluation' has no attribute {name!r}")
     return getattr(importlib.import_module(f"neft_zoo.evaluation.{_HOME[name]}"), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,14 +13,18 @@ from transformers import GenerationConfig
 
 from neft_zoo.errors import NoiseError
 
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote.
+    """One generated answer.
 
     Attributes:
         tokens: ids, without the token that ends the answer.
-        text: the same as text, without special tokens.
+        text: the tokens as text, without special tokens.
         ended: False if the answer was cut at the greatest length.
     """
 
@@ -31,8 +35,8 @@ class Answer:
 
 @torch.no_grad()
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int = 128,
@@ -41,13 +45,13 @@ def generate(
     batch_size: int = 8,
     progress: bool = False,
 ) -> list[Answer]:
-    """Answer every prompt greedily and return the answers in the prompts' order.
+    """Return the greedy answer to every prompt.
 
     Prompts are sorted by length and padded on the left, so that an answer is what the prompt alone would give, up to
     the rounding of batched arithmetic.
 
     Args:
-        model: a causal language model; it is put into eval mode.
+        model: a causal language model of transformers or PEFT; it is put into eval mode.
         tokenizer: the model's.
         prompts: token ids, at least one each.
         max_new_tokens: longest answer, in tokens.
@@ -62,7 +66,7 @@ def generate(
     if not all(prompts):
         empty = [len(prompt) for prompt in prompts].index(0)
         raise NoiseError(f"a prompt must have at least one token, got none in prompt {empty}.")
-    ends = _ends(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config = GenerationConfig(
         do_sample=False,
@@ -75,24 +79,25 @@ def generate(
     )
     answers: dict[int, Answer] = {}
     model.eval()
-    for chosen in tqdm(by_length(prompts, batch_size), desc="answers", disable=None if progress else True):
-        ids, mask = (each.to(model.device) for each in pad_left([prompts[i] for i in chosen]))
-        written = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
-        answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(chosen, written.tolist(), strict=True)}
+    for indices in tqdm(by_length(prompts, batch_size), desc="answers", disable=None if progress else True):
+        ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[i] for i in indices]))
+        generated = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
+        tokens = generated[:, ids.shape[1] :].tolist()
+        answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}
     return [answers[i] for i in range(len(prompts))]
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Return the numbers of the prompts of each batch: the longest first, those of similar length together."""
+    """Return the prompts' indices by batch, the longest prompts first: those of a batch are of similar length."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return ids and attention mask (B, L) of prompts that end in the same column.
+def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
+    """Return ids and attention mask of prompts that end in the same column.
 
-    The gap is filled with the prompt's own first token: a repetition penalty looks at every id of a row, masked or
-    not, and would hold a padding token against the answer, which is often the token that ends it.
+    The gap is filled with the prompt's own first token, not with the padding token: that is often the token that ends
+    an answer, and a repetition penalty lowers every id of a row, masked or not.
     """
     width = max(map(len, prompts))
     ids = [[prompt[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts]
@@ -100,17 +105,21 @@ def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _ends(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end an answer: the tokenizer's, and those of the model's generation config."""
-    config = getattr(model.generation_config, "eos_token_id", None)
-    found = [tokenizer.eos_token_id, *(config if isinstance(config, list) else [config])]
-    ends = list(dict.fromkeys(token for token in found if token is not None))
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that end an answer: the tokenizer's, and those of the model's generation config.
+
+    Raises:
+        NoiseError: if there is none.
+    """
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    candidates = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    ends = list(dict.fromkeys(token for token in candidates if token is not None))
     if not ends:
         raise NoiseError("the tokenizer must have a token that ends an answer (eos_token), got none.")
     return ends
 
 
-def _answer(tokenizer: Any, tokens: list[int], ends: list[int]) -> Answer:
+def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: list[int]) -> Answer:
     stop = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = tokenizer.decode(tokens[:stop], skip_special_tokens=True)
-    return Answer(tuple(tokens[:stop]), text, stop < len(tokens))
+    return Answer(tuple(tokens[:stop]), str(text), stop < len(tokens))

@@ -1,4 +1,4 @@
-"""From a folder and a recipe to a model, its tokenizer and the records of both splits."""
+"""Loading a model, its tokenizer and the records of both splits from a folder and a recipe."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import get_quantization_config
 
-from neft_zoo.config.data import read_data
-from neft_zoo.config.options import Arguments, init_kwargs, parse
-from neft_zoo.errors import NoiseError
+from neft_zoo.config.data import read_checked
+from neft_zoo.config.options import RunOptions, init_kwargs, load_options
+from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.evaluation.records import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
-class Best:
+class BestCheckpoint:
     """The checkpoint of a run with the lowest held-out loss in its log.
 
     Attributes:
@@ -32,7 +36,7 @@ class Best:
     logged_loss: float
 
 
-def read_recipe(model: str, config: str) -> Arguments:
+def read_recipe(model: str, config: str) -> RunOptions:
     """Read a recipe for a model other than the one it starts from.
 
     Raises:
@@ -43,60 +47,57 @@ def read_recipe(model: str, config: str) -> Arguments:
         raise NoiseError(f"model must be a folder with config.json or adapter_config.json, got {model!r}.")
     if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
         raise NoiseError(f"model must be an existing folder or a name on the hub, got {model!r}.")
-    return parse(["--config", config, "--model_name_or_path", str(folder) if folder.is_dir() else model])
+    return load_options(config, model_name_or_path=str(folder) if folder.is_dir() else model)
 
 
-def load_model(name: str, arguments: Arguments) -> tuple[Any, Any]:
-    """Load a model, or an adapter on its base model, and the tokenizer.
+def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a model, or an adapter on its base model, and the tokenizer.
 
     Raises:
         NoiseError: if it cannot be loaded.
     """
-    _, training, model, _ = arguments
+    training, model = options.training, options.model
     settings = {**init_kwargs(training, model), "quantization_config": get_quantization_config(model)}
     settings = {key: value for key, value in settings.items() if value is not None}
     try:
         if (Path(name) / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
 
-            loaded: Any = AutoPeftModelForCausalLM.from_pretrained(name, **settings)
+            loaded = AutoPeftModelForCausalLM.from_pretrained(name, **settings)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(name, **settings)
         return loaded, AutoTokenizer.from_pretrained(name, trust_remote_code=training.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise NoiseError(f"model {name!r} cannot be loaded: {' '.join(str(error).split())}") from None
+    except Exception as error:  # remote code and readers of weights raise what they like
+        raise NoiseError(f"model {name!r} cannot be loaded: {one_line(error)}.") from None
 
 
 def load_splits(
-    arguments: Arguments, limit: int | None, wanted: Sequence[str] = ("train", "test")
-) -> dict[str, list[dict[str, Any]]]:
+    options: RunOptions, limit: int | None, wanted: Sequence[str] = ("train", "test")
+) -> dict[str, list[Record]]:
     """Return the first records of the recipe's training and test split, as `train` and `test`.
 
     Raises:
         NoiseError: if a split is missing or a file cannot be read.
     """
-    script, _, _, mixture = arguments
-    data = read_data(script, mixture)
+    script = options.script
     names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
     names = {name: names[name] for name in wanted}
-    for split in names.values():
-        if split not in data:
-            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
+    data = read_checked(script, options.training, options.mixture, list(names.values()))
     return {name: list(itertools.islice(data[split], limit)) for name, split in names.items()}
 
 
-def best_checkpoint(folder: Path) -> Best | None:
-    """Return a run's checkpoint of the lowest held-out loss; None unless several are there and the loss is logged."""
+def best_checkpoint(folder: Path) -> BestCheckpoint | None:
+    """Return a run's checkpoint of the lowest held-out loss; None unless it kept several and logged the loss."""
     states = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: _step(path.parent))
     if len(states) < 2:
         return None
     log = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
     losses = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
-    found = [(losses[_step(path.parent)], path.parent) for path in states if _step(path.parent) in losses]
-    if not found:
+    candidates = [(losses[_step(path.parent)], path.parent) for path in states if _step(path.parent) in losses]
+    if not candidates:
         return None
-    loss, checkpoint = min(found)
-    return Best(checkpoint, _step(checkpoint), loss)
+    loss, checkpoint = min(candidates)
+    return BestCheckpoint(checkpoint, _step(checkpoint), loss)
 
 
 def _step(checkpoint: Path) -> int:

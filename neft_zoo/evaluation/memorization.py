@@ -1,98 +1,83 @@
-"""How much of its training data a model has by heart."""
+"""Memorization: overlap of answers with references, and extraction of references from the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import require
+from neft_zoo.evaluation.answer_results import Extraction, Overlap
 from neft_zoo.evaluation.losses import score
-from neft_zoo.evaluation.records import exchange, prompt_tokens
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.evaluation.text import mean
-from neft_zoo.noise.batch import IGNORED
+from neft_zoo.evaluation.words import letters_and_digits, separated
 
 PREFIX = SUFFIX = 50
 
 
-def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Return the ROUGE-L F-measure of each answer, in [0, 1], of lower-case words without stemming (rouge_score)."""
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise NoiseError("ROUGE-L needs rouge-score: pip install 'neft-zoo[eval]'.") from None
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+class AnyScript:
+    """A tokenizer for rouge_score: its own keeps a to z and 0 to 9 only, so that equal Chinese texts would score 0."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return lower-case words of any script, without punctuation."""
+        return letters_and_digits(text)
+
+
+def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
+    """Return the ROUGE-L F-measure of each answer, in [0, 1], of lower-case words without stemming (rouge_score).
+
+    It is None where the reference has no word, such as one of punctuation only.
+    """
+    scorer = require("rouge_score.rouge_scorer", "ROUGE-L", "eval").RougeScorer(["rougeL"], tokenizer=AnyScript())
     pairs = zip(references, answers, strict=True)
-    return [scorer.score(reference, answer)["rougeL"].fmeasure for reference, answer in pairs]
+    return [
+        scorer.score(reference, answer)["rougeL"].fmeasure if letters_and_digits(reference) else None
+        for reference, answer in pairs
+    ]
 
 
 def bleu(answers: Sequence[str], references: Sequence[str]) -> list[float]:
     """Return the sentence BLEU of each answer, in [0, 1]: up to 4-grams, tokenizer 13a, exponential smoothing.
 
-    The order is lowered for answers of fewer than 4 tokens, as sacrebleu advises for single sentences.
+    The order is lowered for answers of fewer than 4 tokens, as sacrebleu advises for single sentences. In scripts
+    without blanks every character is a token, as in sacrebleu's tokenizer for Chinese.
     """
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError:
-        raise NoiseError("BLEU needs sacrebleu: pip install 'neft-zoo[eval]'.") from None
-    scorer = BLEU(effective_order=True, smooth_method="exp", tokenize="13a")
-    pairs = zip(answers, references, strict=True)
+    bleu_module = require("sacrebleu.metrics.bleu", "BLEU", "eval")
+    scorer = bleu_module.BLEU(effective_order=True, smooth_method="exp", tokenize="13a")
+    pairs = zip(map(separated, answers), map(separated, references), strict=True)
     return [scorer.sentence_score(answer, [reference]).score / 100 for answer, reference in pairs]
 
 
-def overlap(answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
-    """Return ROUGE-L and BLEU of answers against references: mean, and every value."""
-    rouge, sentence = rouge_l(answers, references), bleu(answers, references)
-    return {
-        "rouge_l": mean(rouge),
-        "bleu": mean(sentence),
-        "rouge_l_values": rouge,
-        "bleu_values": sentence,
-    }
+def overlap(answers: Sequence[str], references: Sequence[str]) -> Overlap:
+    """Return ROUGE-L and BLEU of answers against references."""
+    rouge, sentence_bleu = rouge_l(answers, references), bleu(answers, references)
+    return Overlap(mean(rouge), mean(sentence_bleu), rouge, sentence_bleu)
 
 
-def extraction(subject: Subject, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return which share of references a model writes word for word.
+def extraction(subject: Subject, rows: Sequence[Row]) -> Extraction:
+    """Return the shares of references that a model writes word for word.
 
     Greedy decoding writes a text if and only if each of its tokens is the likeliest after those before it, which one
     forward pass tells, for references of any length and without a repetition penalty.
 
-    `exact` is the share of records whose whole reference follows from the prompt, up to the end of the answer, or of
+    `exact` is the share of records whose entire reference follows from the prompt, up to the end of the answer, or of
     the training row where that was cut. `prefix` is the share whose next tokens, up to 50, follow from the prompt and
     the first 50 tokens of the reference; of a reference shorter than 100 tokens, its first half is given and the rest
     is asked for.
-
-    Returns:
-        `exact`, `prefix` (shares, None where no record counts), and how many `records` count; `skipped` ones have no
-        prompt, or a reference of fewer than 2 tokens.
     """
-    asked = [changed for row in rows if (changed := _graded_reference(subject, row)) is not None]
-    scores = score(subject, asked, what="extraction") if asked else []
-    known = [each.correct for each in scores]
-    return {
-        "exact": mean([float(correct.all()) for correct in known]),
-        "prefix": mean([float(follows(correct)) for correct in known]),
-        "records": len(known),
-        "skipped": len(rows) - len(known),
-    }
+    references = [graded for row in rows if (graded := subject.graded_reference(row)) is not None]
+    scores = score(subject, references, what="extraction") if references else []
+    correct = [record.correct for record in scores]
+    return Extraction(
+        exact=mean([float(tokens.all()) for tokens in correct]),
+        prefix=mean([float(follows(tokens)) for tokens in correct]),
+        records=len(correct),
+        skipped=len(rows) - len(correct),
+    )
 
 
 def follows(correct: np.ndarray) -> bool:
     """Return whether up to 50 tokens after the prefix are right; the prefix is 50 tokens, or half of the reference."""
     begin = min(PREFIX, len(correct) // 2)
     return bool(correct[begin : begin + SUFFIX].all())
-
-
-def _graded_reference(subject: Subject, row: Row) -> Row | None:
-    """Return the row with all of its reference graded, whatever the loss grades; None if it has none."""
-    if exchange(row.record) is None:
-        return None
-    prompt = prompt_tokens(subject.tokenizer, row.record, subject.template)
-    pairs = zip(prompt, row.input_ids, strict=False)
-    begin = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(prompt), len(row.input_ids)))
-    reference = row.input_ids[begin:]
-    if begin == 0 or len(reference) < 2:
-        return None
-    return Row(row.input_ids, [IGNORED] * begin + reference, row.record)

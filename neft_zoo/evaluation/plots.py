@@ -4,32 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.report import whole
+from neft_zoo.errors import require
+from neft_zoo.evaluation.results import EvaluationReport, NoisePoint, ReplacementPoint
+from neft_zoo.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {"train": "#c2410c", "test": "#777777"}
 
 
-def draw(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw what the report holds and return the files: losses, ROUGE-L and curves of robustness.
+def draw(report: EvaluationReport, folder: Path) -> list[Path]:
+    """Draw losses, ROUGE-L and curves of robustness, and return the files.
 
     Raises:
-        NoiseError: if matplotlib is missing.
+        NoiseError: if matplotlib is missing, or a file cannot be written.
     """
     paths = []
-    for point, name in (("end", "losses.png"), ("best", "losses_best.png")):
-        losses = (report["losses"] or {}).get(point)
+    for losses, name in (
+        (report.losses and report.losses.end, "losses.png"),
+        (report.losses and report.losses.best, "losses_best.png"),
+    ):
         if losses:
-            values = {split: losses[split]["record_losses"] for split in COLOURS}
-            paths.append(histogram(values, "loss of a record (nats per graded token)", folder / name))
-    found = {split: ((report["memorization"] or {}).get(split) or {}).get("rouge_l_values") for split in COLOURS}
-    present = {split: values for split, values in found.items() if values}
-    if present:
-        paths.append(histogram(present, "ROUGE-L of the greedy answer", folder / "rouge_l.png", (0, 1)))
-    for name, points in ((report["robustness"] or {}).get("curves") or {}).items():
-        paths.append(curve(points, folder / f"{name}.png"))
+            record_losses = {split: getattr(losses, split).record_losses for split in COLOURS}
+            paths.append(histogram(record_losses, "loss of a record (nats per graded token)", folder / name))
+    rouge = {
+        split: [value for value in found.rouge_l_values if value is not None]
+        for split, found in (report.memorization or {}).items()
+    }
+    rouge = {split: rouge[split] for split in COLOURS if rouge.get(split)}
+    if rouge:
+        paths.append(histogram(rouge, "ROUGE-L of the greedy answer", folder / "rouge_l.png", (0, 1)))
+    if report.robustness:
+        curves = report.robustness.curves
+        if curves.replaced_tokens:
+            paths.append(replacement_curve(curves.replaced_tokens, folder / "replaced_tokens.png"))
+        if curves.noise:
+            paths.append(noise_curve(curves.noise, folder / "noise.png"))
     return paths
 
 
@@ -37,50 +51,67 @@ def histogram(
     values: Mapping[str, Sequence[float]], label: str, path: Path, limits: tuple[float, float] | None = None
 ) -> Path:
     """Draw the shares of records over 30 bins that all splits have in common."""
-    figure, axes = _axes()
-    everything = [value for each in values.values() for value in each]
+    figure, axes = new_figure()
+    everything = [value for split_values in values.values() for value in split_values]
     low, high = limits or (min(everything), max(everything))
     high = high if high > low else low + 1
     edges = [low + (high - low) * i / 30 for i in range(31)]
-    for split, each in values.items():
-        share = [1 / len(each)] * len(each)
-        axes.hist(
-            each, bins=edges, weights=share, alpha=0.55, color=COLOURS.get(split), label=f"{split} ({len(each)})"
-        )
+    for split, split_values in values.items():
+        weights, name = [1 / len(split_values)] * len(split_values), f"{split} ({len(split_values)})"
+        axes.hist(split_values, bins=edges, weights=weights, alpha=0.55, color=COLOURS.get(split), label=name)
     axes.set(xlabel=label, ylabel="share of records")
     axes.legend(frameon=False)
-    return whole(path, lambda partial: figure.savefig(partial, dpi=150))
+    return save_figure(figure, path)
 
 
-def curve(points: Sequence[Mapping[str, float]], path: Path) -> Path:
-    """Draw the loss over the first key of the points, and the share of flips where they have it."""
-    figure, axes = _axes()
-    key = next(iter(points[0]))
-    x = [point[key] for point in points]
-    axes.plot(x, [point["loss"] for point in points], marker="o", color=COLOURS["train"], label="loss")
-    axes.set(xlabel=key, ylabel="test loss (nats per graded token)")
-    if "flipped" in points[0]:
-        right = axes.twinx()
-        right.plot(x, [point["flipped"] for point in points], marker="s", linestyle="--", color=COLOURS["test"])
-        right.set(ylabel="share of positions that flip (dashed)", ylim=(0, None))
-    return whole(path, lambda partial: figure.savefig(partial, dpi=150))
+def replacement_curve(points: Sequence[ReplacementPoint], path: Path) -> Path:
+    """Draw the test loss over the share of replaced tokens."""
+    figure, axes = new_figure()
+    axes.plot([p.rate for p in points], [p.loss for p in points], marker="o", color=COLOURS["train"], label="loss")
+    axes.set(xlabel="rate", ylabel="test loss (nats per graded token)")
+    return save_figure(figure, path)
 
 
-def _axes() -> tuple[Any, Any]:
-    figure: Any = require()(figsize=(6.4, 4), layout="constrained")  # no pyplot: nothing global, no display
+def noise_curve(points: Sequence[NoisePoint], path: Path) -> Path:
+    """Draw the test loss and the share of flipped positions over alpha."""
+    figure, axes = new_figure()
+    alphas = [point.alpha for point in points]
+    axes.plot(alphas, [point.loss for point in points], marker="o", color=COLOURS["train"], label="loss")
+    axes.set(xlabel="alpha", ylabel="test loss (nats per graded token)")
+    right = axes.twinx()
+    right.plot(alphas, [point.flipped for point in points], marker="s", linestyle="--", color=COLOURS["test"])
+    right.set(ylabel="share of positions that flip (dashed)", ylim=(0, None))
+    return save_figure(figure, path)
+
+
+def new_figure() -> tuple[Figure, Axes]:
+    """Return a figure and its axes.
+
+    Raises:
+        NoiseError: if matplotlib is missing.
+    """
+    # Not pyplot, which keeps every figure alive and chooses a backend for a display.
+    figure: Figure = require_matplotlib()(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)
     return figure, axes
 
 
-def require() -> Any:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all, and return the path.
+
+    Raises:
+        NoiseError: if it cannot be written.
+    """
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
+    return path
+
+
+def require_matplotlib() -> type[Figure]:
     """Return matplotlib's figure class.
 
     Raises:
         NoiseError: if matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NoiseError("plots need matplotlib: pip install 'neft-zoo[plot]', or pass --no_plots.") from None
-    return Figure
+    return require("matplotlib.figure", "a plot (--no_plots draws none)", "plot").Figure

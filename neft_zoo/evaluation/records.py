@@ -1,12 +1,19 @@
-"""What a record asks and what it expects, in every format that TRL trains on and that has a prompt."""
+"""Prompts and reference answers of records, in every format of TRL's that has a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from neft_zoo.config.data import alpaca_record, is_instruction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A row of a dataset: its columns depend on the format, and libraries that read it say no more of them.
 Record: TypeAlias = Mapping[str, Any]
-Prompt: TypeAlias = "str | list[dict[str, Any]]"
+ALPACA_END = alpaca_record({"instruction": "", "output": ""})["prompt"][-len("### Response:\n") :]
+Prompt: TypeAlias = "str | list[dict[str, str]]"
 
 
 def exchange(record: Record) -> tuple[Prompt, str] | None:
@@ -22,26 +29,46 @@ def exchange(record: Record) -> tuple[Prompt, str] | None:
     return (messages[: turns[-1]], messages[turns[-1]]["content"]) if turns else None
 
 
-def prompt_tokens(tokenizer: Any, record: Record, template: str | None = None) -> list[int]:
-    """Return the prompt as training tokenized it: through the chat template, ready for the answer.
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Record, template: str | None = None) -> list[int]:
+    """Return the prompt's ids as in training: through the chat template, up to where the answer begins.
 
     Args:
         tokenizer: the model's.
         record: one that has a prompt.
         template: the trainer's chat template, where it is not the tokenizer's own.
     """
-    found = exchange(record)
-    assert found is not None
-    if isinstance(found[0], str):
-        return list(tokenizer(found[0])["input_ids"])
+    prompt_and_reference = exchange(record)
+    assert prompt_and_reference is not None
+    prompt, _ = prompt_and_reference
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
     settings = {"tools": record.get("tools"), **(record.get("chat_template_kwargs") or {})}
-    rendered = tokenizer.apply_chat_template(
-        found[0], add_generation_prompt=True, tokenize=True, return_dict=True, chat_template=template, **settings
+    rendered: Any = tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, chat_template=template, **settings
     )
     return list(rendered["input_ids"])
 
 
-def with_question(record: Record, change: Callable[[str], str]) -> dict[str, Any]:
+def shaped_like(example: Record, question: str, answer: str = "") -> Record:
+    """Return a question and its answer in the format of another record.
+
+    Args:
+        example: a training record, which shows the format of questions: Alpaca's template, a conversation or text.
+        question: as one text.
+        answer: its reference.
+    """
+    prompt_and_reference = exchange(example)
+    prompt = None if prompt_and_reference is None else prompt_and_reference[0]
+    instruction = {"instruction": question, "input": "", "output": answer}
+    if is_instruction(example) or isinstance(prompt, str) and prompt.endswith(ALPACA_END):
+        return alpaca_record(instruction)
+    if prompt is None or isinstance(prompt, str):
+        return {"prompt": question, "completion": answer}
+    turns = {"prompt": ("user", question), "completion": ("assistant", answer)}
+    return {key: [{"role": role, "content": text}] for key, (role, text) in turns.items()}
+
+
+def with_question(record: Record, change: Callable[[str], str]) -> Record:
     """Return the record with its question changed: the last user's turn, the instruction, or the prompt's text."""
     record = dict(record)
     for key in ("instruction", "prompt", "messages"):

@@ -1,120 +1,109 @@
-"""The report: one JSON file, a short table, and what both call things."""
+"""`evaluation.json`, and the table of a report."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from neft_zoo.console import show_table
+from neft_zoo.evaluation.answer_results import AnswerText, Memorization
+from neft_zoo.evaluation.effect_rows import effect_rows
 from neft_zoo.evaluation.options import WORDS
+from neft_zoo.evaluation.results import EvaluationReport, Losses, LossSummary, Robustness
 from neft_zoo.evaluation.text import GRAMS
+from neft_zoo.files import make_folder, write_json
 
 FILE = "evaluation.json"
+HEADINGS = ("noise off", "train", "test")
+R = TypeVar("R")
+Row = tuple[str, str, str]
 
 
-def save(report: Mapping[str, Any], folder: Path) -> Path:
-    """Write the report whole or not at all and return its path; a number that is not finite is refused."""
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    return whole(folder / FILE, lambda path: path.write_text(text, encoding="utf-8"))
+def save(report: EvaluationReport, folder: Path) -> Path:
+    """Write `evaluation.json` into a folder, which is made, and return its path.
 
-
-def whole(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Write a file beside its place and rename it, so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    Raises:
+        NoiseError: if it cannot be written.
+        ValueError: for a number that is not finite.
+    """
+    path = make_folder(folder) / FILE
+    write_json(path, report.to_dict(), indent=1)
     return path
 
 
-def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return metric, training records and test records, as text; what is missing is a dash."""
-    losses: Any = report["losses"] or {"end": None, "best": None}
-    table = [_row(label, losses["end"], key) for label, key in LOSSES]
-    if losses["best"] is not None:
-        table.append(_row(f"loss at step {losses['best']['step']}, the best", losses["best"], "loss"))
-    table += [_row(label, report["memorization"], key) for label, key in MEMORIZATION]
-    table += [_row(label, report["text"], *keys) for label, *keys in TEXT]
-    words, clip = report["options"]["words"] or WORDS, report["options"]["clip"]
-    table.append(
-        _row(f"log-diversity of {words} words, at most {clip:g}", report["text"], "diversity", "log_diversity")
-    )
-    table += _robust_rows(report["robustness"] or {})
-    for name, found in (report["scores"] or {}).items():
-        table.append((name, "-", _text(found["mean"])))
-    for task, metrics in (report["tasks"] or {}).items():
-        table += [(f"{task}, {name}", "-", _text(value)) for name, value in metrics.items() if "stderr" not in name]
+def show(report: EvaluationReport) -> None:
+    """Print the table of a report."""
+    show_table([HEADINGS, *rows(report)], numbers=(1, 2))
+
+
+def rows(report: EvaluationReport) -> list[Row]:
+    """Return metric, value on training records and value on test records, as text; a dash where there is none."""
+    words, clip = report.options.words or WORDS, report.options.clip
+    text = {
+        **TEXT,
+        f"log-diversity of {words} words, at most {clip:g}": lambda split: split.diversity.log_diversity,
+    }
+    table = _loss_rows(report.losses)
+    table += [_row(label, report.memorization, value) for label, value in MEMORIZATION.items()]
+    table += [_row(label, report.text, value) for label, value in text.items()]
+    table += [] if report.robustness is None else _robustness_rows(report.robustness)
+    table += [(name, "-", _format(score.mean)) for name, score in (report.scores or {}).items()]
+    for task, metrics in (report.tasks or {}).items():
+        table += [(f"{task}, {name}", "-", _format(value)) for name, value in metrics.items() if "stderr" not in name]
+    return table + [(label, "-", text) for label, text in effect_rows(report)]
+
+
+def _loss_rows(losses: Losses | None) -> list[Row]:
+    table = [_row(label, None if losses is None else vars(losses.end), value) for label, value in LOSSES.items()]
+    if losses is not None and losses.best is not None:
+        label = f"loss at step {losses.best.step}, the best"
+        table.append((label, _format(losses.best.train.loss), _format(losses.best.test.loss)))
     return table
 
 
-def _robust_rows(robust: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the far end of each curve, where flips start, other prompts, and the length controls."""
+def _robustness_rows(robustness: Robustness) -> list[Row]:
+    """Return the far end of each curve, the least alpha that flips tokens, changed prompts and length controls."""
     table = []
-    for name, points in (robust.get("curves") or {}).items():
-        worst = points[-1]
-        key = next(iter(worst))
-        table.append((f"loss, {name} {worst[key]:g}", "-", _text(worst["loss"])))
-    if "noise" in (robust.get("curves") or {}):
-        start = robust["flips_from"]
-        table.append(("noise flips tokens from alpha", "-", "-" if start is None else f"{start:g}"))
-    for name, loss in (robust.get("templates") or {}).items():
-        table.append((f"loss, template {name}", "-", _text(loss)))
-    for name, found in (robust.get("lengths") or {}).items():
+    if robustness.curves.replaced_tokens:
+        point = robustness.curves.replaced_tokens[-1]
+        table.append((f"loss, replaced_tokens {point.rate:g}", "-", _format(point.loss)))
+    if robustness.curves.noise:
+        noisy, least = robustness.curves.noise[-1], robustness.flips_from
+        table.append((f"loss, noise {noisy.alpha:g}", "-", _format(noisy.loss)))
+        table.append(("noise flips tokens from alpha", "-", "-" if least is None else f"{least:g}"))
+    table += [(f"loss, template {name}", "-", _format(loss)) for name, loss in robustness.templates.items()]
+    for name, answers in robustness.lengths.items():
         if name != "plain":  # the answers of the rows above
-            table.append((f"answer, characters, {name.replace('_', ' ')}", "-", _text(found["lengths"]["characters"])))
+            label = f"answer, characters, {name.replace('_', ' ')}"
+            table.append((label, "-", _format(answers.lengths.characters)))
     return table
 
 
-LOSSES = (
-    ("loss, nats per token", "loss"),
-    ("perplexity", "perplexity"),
-    ("calibration error", "calibration_error"),
-)
-MEMORIZATION = (
-    ("ROUGE-L", "rouge_l"),
-    ("BLEU", "bleu"),
-    ("extracted from the prompt", "exact"),
-    ("extracted from 50 tokens", "prefix"),
-)
-TEXT = (
-    *((f"answer, {unit}", "lengths", unit) for unit in ("characters", "words", "tokens")),
-    ("answers that never end", "unended"),
-    *((f"{n}-gram repetition", "diversity", "repetition", str(n)) for n in GRAMS),
-)
+LOSSES: Mapping[str, Callable[[LossSummary], float | None]] = {
+    "loss, nats per token": lambda split: split.loss,
+    "perplexity": lambda split: split.perplexity,
+    "calibration error": lambda split: split.calibration_error,
+}
+MEMORIZATION: Mapping[str, Callable[[Memorization], float | None]] = {
+    "ROUGE-L": lambda split: split.rouge_l,
+    "BLEU": lambda split: split.bleu,
+    "extracted from the prompt": lambda split: split.exact,
+    "extracted from 50 tokens": lambda split: split.prefix,
+}
+TEXT: Mapping[str, Callable[[AnswerText], float | None]] = {
+    "answer, characters": lambda split: split.lengths.characters,
+    "answer, words": lambda split: split.lengths.words,
+    "answer, tokens": lambda split: split.lengths.tokens,
+    "answers that never end": lambda split: split.unended,
+    **{f"{n}-gram repetition": lambda split, n=n: split.diversity.repetition[str(n)] for n in GRAMS},
+}
 
 
-def show(report: Mapping[str, Any]) -> None:
-    """Print the table."""
-    cells = [("noise off", "train", "test"), *rows(report)]
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        width = max(len(row[0]) for row in cells)
-        print("\n".join(f"{row[0]:<{width}}  {row[1]:>9}  {row[2]:>9}" for row in cells))
-        return
-    table = Table()
-    for column, cell in enumerate(cells[0]):
-        table.add_column(cell, justify="right" if column else "left")
-    for row in cells[1:]:
-        table.add_row(*row)
-    Console().print(table)
+def _row(label: str, splits: Mapping[str, R] | None, value: Callable[[R], float | None]) -> Row:
+    train, test = (_format(value(splits[name])) if splits and name in splits else "-" for name in ("train", "test"))
+    return label, train, test
 
 
-def _row(label: str, splits: Mapping[str, Any] | None, *keys: str) -> tuple[str, str, str]:
-    return label, *(_text(_find(splits, split, *keys)) for split in ("train", "test"))  # type: ignore[return-value]
-
-
-def _find(found: Any, *keys: str) -> Any:
-    for key in keys:
-        found = None if found is None else found.get(key)
-    return found
-
-
-def _text(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""What becomes of the loss when something is changed: tokens, embeddings, the prompt, the length of the answer."""
+"""Loss and flips under replaced tokens and embedding noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.losses import noise_session, score, summary
+from neft_zoo.evaluation.results import Flips, NoisePoint, ReplacementPoint
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.noise import randomness
 from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
@@ -18,7 +19,6 @@ from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.noise.schedules import check_number
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare
-from neft_zoo.passes.special_tokens import known_tokens
 from neft_zoo.registry.entries import entry, make
 
 if TYPE_CHECKING:
@@ -48,20 +48,23 @@ class ReplaceTokens:
         return batch.input_ids.where(~chosen, batch.input_ids.new_tensor(self.others)[place])
 
 
-def replacement_curve(subject: Subject, rows: Sequence[Row], rates: Sequence[float], seed: int = 0) -> list[dict]:
-    """Return the loss (nats per graded token) for each share of input tokens that are replaced at random."""
-    special = set(known_tokens(subject.tokenizer)["special_ids"])
-    others = tuple(i for i in range(len(subject.tokenizer)) if i not in special)
+def replacement_curve(
+    subject: Subject, rows: Sequence[Row], rates: Sequence[float], seed: int = 0
+) -> list[ReplacementPoint]:
+    """Return the loss for each share of input tokens that are replaced at random."""
+    tokens = noise_session(subject, None).tokens
+    reserved = {*tokens["special_ids"], *tokens["media_ids"]}  # a placeholder without an image would fail
+    others = tuple(i for i in range(len(subject.tokenizer)) if i not in reserved)
     curve = []
     for rate in rates:
         scores = score(subject, rows, ReplaceTokens(rate, others), seed, f"replace {rate:g}")
-        curve.append({"rate": rate, "loss": summary(scores)["loss"]})
+        curve.append(ReplacementPoint(rate, summary(scores).loss))
     return curve
 
 
 def noise_curve(
     subject: Subject, rows: Sequence[Row], name: str, alphas: Sequence[float], seed: int = 0
-) -> list[dict[str, Any]]:
+) -> list[NoisePoint]:
     """Return loss and flips for each size of an embedding noise.
 
     Args:
@@ -71,9 +74,6 @@ def noise_curve(
         alphas: its sizes.
         seed: of the noise.
 
-    Returns:
-        Per size `alpha` the `loss` (nats per graded token) and the shares that `flips` returns.
-
     Raises:
         NoiseError: if the strategy has no `alpha`, or is no noise on the embeddings.
     """
@@ -81,8 +81,8 @@ def noise_curve(
     curve = []
     for alpha in alphas:
         noise: Any = prepare(make({"name": name, "alpha": alpha}).noise, subject.model, None)
-        loss = summary(score(subject, rows, noise, seed, f"alpha {alpha:g}"))["loss"]
-        curve.append({"alpha": alpha, "loss": loss, **flips(subject, rows, noise, seed)})
+        loss = summary(score(subject, rows, noise, seed, f"alpha {alpha:g}")).loss
+        curve.append(NoisePoint(alpha, loss, **vars(flips(subject, rows, noise, seed))))
     return curve
 
 
@@ -99,19 +99,17 @@ def check_noise(name: str) -> None:
 
 
 @torch.no_grad()
-def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) -> dict[str, float]:
+def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) -> Flips:
     """Return how often another row of the embedding table is nearer to the noisy embedding than the token's own.
 
-    Returns:
-        `flipped`, the share of positions, and `flipped_tokens`, the share of the distinct tokens among them that flip
-        anywhere; both in [0, 1]. Rows that equal the token's own do not count as others.
+    Rows that equal the token's own do not count as others.
     """
     embedding = find_embedding(subject.model)
     weight: Any = embedding.weight
     table = embedding(torch.arange(len(weight), device=weight.device)).float()  # some models scale the output
-    flipped, tokens = [], []
+    flipped, tokens, session = [], [], noise_session(subject, None)
     for _, inputs in subject.batches(rows):
-        batch = Batch.from_inputs(inputs, key=step_key(seed, 0, 0), **known_tokens(subject.tokenizer))
+        batch = session.batch(inputs, step_key(seed, 0, 0))
         embeds = embedding(batch.input_ids)
         noisy = (embeds.float() + noise(embeds, batch))[batch.real]
         ids = batch.input_ids[batch.real]
@@ -120,7 +118,7 @@ def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) ->
         tokens.append(ids)
     moved, ids = torch.cat(flipped), torch.cat(tokens)
     share = len(ids[moved].unique()) / len(ids.unique())
-    return {"flipped": moved.double().mean().item(), "flipped_tokens": share}
+    return Flips(flipped=moved.double().mean().item(), flipped_tokens=share)
 
 
 def _other_is_nearer(table: Float[Tensor, "V D"], points: Float[Tensor, "N D"], own: Int[Tensor, " N"]) -> Tensor:

@@ -1,46 +1,63 @@
-"""`evaluate`: everything that is measured of one model, in one call."""
+"""`evaluate`: all measures of one model, in one call."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import neft_zoo
+from neft_zoo.config import recipe
+from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.answers import Answers, answer, describe, length_controls, memorized
+from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
 from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, read_recipe
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.memorization import overlap
 from neft_zoo.evaluation.options import PLACE, Options
 from neft_zoo.evaluation.records import Record, with_question
 from neft_zoo.evaluation.report import save
+from neft_zoo.evaluation.results import BestLosses, Curves, EvaluationReport, Losses, Robustness, SplitLosses
 from neft_zoo.evaluation.robustness import check_noise, noise_curve, replacement_curve
 from neft_zoo.evaluation.scorers import Scorer, score_answers
+from neft_zoo.evaluation.side_effects import side_effects
 from neft_zoo.evaluation.subject import Subject, prepare
 from neft_zoo.evaluation.tasks import find_tasks, run_tasks
 from neft_zoo.training.provenance import FILE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl.trainer.sft_config import SFTConfig
 
 TEMPLATE = "test, template "
 LONGER = "test, longer"
 
 
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A model that was loaded from a folder, from which its other checkpoints can be loaded."""
+
+    folder: Path
+    arguments: RunOptions
+
+
 def evaluate(
-    model: Any,
-    config: Any,
+    model: PreTrainedModel | str | Path,
+    config: SFTConfig | str | Path,
     *,
-    tokenizer: Any = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     train: Sequence[Record] | None = None,
     test: Sequence[Record] | None = None,
     options: Options | None = None,
     scorers: Mapping[str, Scorer] | None = None,
     tasks: Sequence[str] = (),
     task_folder: str | Path | None = None,
+    before: PreTrainedModel | str | Path | None = None,
     output: str | Path | None = None,
-) -> dict[str, Any]:
-    """Measure a model with the noise off and return a report of plain numbers, lists and mappings.
+) -> EvaluationReport:
+    """Return the measures of a model with the noise off.
 
     Args:
         model: a folder or a name on the hub, with `config` a recipe; or a model, with `config` a trainer's arguments.
@@ -49,128 +66,140 @@ def evaluate(
         tokenizer: of a model that is passed itself.
         train, test: records of a model that is passed itself, in a format of TRL's; with a recipe, instead of its own.
         options: how much is measured and with which constants.
-        scorers: by name, what scores the answers to the test prompts.
+        scorers: by name, functions that score the answers to the test prompts.
         tasks: of lm-evaluation-harness.
         task_folder: further tasks for it.
+        before: the model before fine-tuning, or its folder or name, which forgetting is measured against; by default
+            the base of an adapter, and else the model that the recipe starts from.
         output: folder for `evaluation.json`; None writes nothing.
-
-    Returns:
-        `losses`, `memorization`, `text`, `robustness`, `scores` and `tasks`, None where not measured, and what was
-        measured: `model`, `noise`, `neft_zoo`, `options`.
 
     Raises:
         NoiseError: if a path, a split, an option or a scorer's result is not accepted.
 
     Example:
         >>> report = evaluate("runs/quickstart", "quickstart")  # doctest: +SKIP
-        >>> report["losses"]["end"]["test"]["loss"]  # doctest: +SKIP
+        >>> report.losses.end.test.loss  # doctest: +SKIP
     """
     options = options or Options()
-    if "memorization" in options.parts:
-        overlap([], [])  # a library that is missing is said before anything is computed
-    if "robustness" in options.parts:
-        check_noise(options.noise)
     folder = None if task_folder is None else Path(task_folder)
-    if tasks:
-        find_tasks(tasks, folder)
+    _check(options, tasks, folder)
     given = {name: records for name, records in (("train", train), ("test", test)) if records is not None}
-    reload = None
+    run, settings, name, splits = None, config, type(model).__name__, given
     if isinstance(model, str | Path):
-        arguments = read_recipe(str(model), str(config))
+        name, arguments = str(Path(model).expanduser()), read_recipe(str(model), str(config))
+        run, settings = Run(Path(name), arguments), arguments.training
         splits = given if len(given) == 2 else load_splits(arguments, options.records) | given
-        name, settings = str(Path(model).expanduser()), arguments[1]
         model, tokenizer = load_model(name, arguments)
-        reload = (name, arguments)
-    elif len(given) < 2 or tokenizer is None:
+    if len(splits) < 2 or tokenizer is None:
         raise NoiseError("train, test and tokenizer must be given with a model that is passed itself.")
-    else:
-        splits, name, settings = given, type(model).__name__, config
-    subject = prepare(model, tokenizer, settings, _with_variants(splits, options))
-    report = _measure(subject, options, scorers or {}, reload)
+    subject = prepare(model, tokenizer, settings, _with_variants(splits, options))  # type: ignore[arg-type]
+    report = EvaluationReport(name, _noise_of(name), neft_zoo.__version__, options)
+    test = splits["test"][: options.records]
+    report = side_effects(report, subject, test, _loader(before, run, str(config)))
+    report = _measured(report, subject, scorers or {}, run)
     if tasks:
         limit, size = options.records, subject.batch_size
-        report["tasks"] = run_tasks(subject.model, tokenizer, tasks, folder=folder, limit=limit, batch_size=size)
-    about = {"model": name, "noise": _noise_of(name), "neft_zoo": neft_zoo.__version__}
-    report = {**about, "options": dataclasses.asdict(options), **report}
+        metrics = run_tasks(subject.model, tokenizer, tasks, folder=folder, limit=limit, batch_size=size)
+        report = replace(report, tasks=metrics)
     if output is not None:
         save(report, Path(output))
     return report
 
 
+def _loader(
+    before: PreTrainedModel | str | Path | None, run: Run | None, config: str
+) -> Callable[[], PreTrainedModel] | None:
+    """Return a function that returns the model before fine-tuning; None where it is not known."""
+    if before is not None and not isinstance(before, str | Path):
+        return lambda: before
+    if run is None:
+        return None
+    name = str(before or recipe.load(config).values["model_name_or_path"])
+    return lambda: load_model(str(Path(name).expanduser()), run.arguments)[0]
+
+
+def _check(options: Options, tasks: Sequence[str], folder: Path | None) -> None:
+    """Raise for a missing library, a wrong noise or an unknown task before anything is computed."""
+    if "memorization" in options.parts:
+        overlap([], [])
+    if "robustness" in options.parts:
+        check_noise(options.noise)
+    if tasks:
+        find_tasks(tasks, folder)
+
+
 def _with_variants(splits: Mapping[str, Sequence[Record]], options: Options) -> dict[str, list[Record]]:
-    """Cut the splits to their first records and add the test records under other prompts."""
-    cut = {name: list(splits[name])[: options.records] for name in ("train", "test")}
+    """Return the first records of both splits, and the test records under other prompts."""
+    variants = {name: list(splits[name])[: options.records] for name in ("train", "test")}
     if "robustness" not in options.parts:
-        return cut
+        return variants
+    test = variants["test"]
     for name, template in options.templates.items():
-        cut[TEMPLATE + name] = [
-            with_question(record, lambda text, around=template: around.replace(PLACE, text)) for record in cut["test"]
+        variants[TEMPLATE + name] = [
+            with_question(record, lambda text, template=template: template.replace(PLACE, text)) for record in test
         ]
-    asked = cut["test"][: options.answers]
-    cut[LONGER] = [with_question(record, lambda text: f"{text} {options.longer}") for record in asked]
-    return cut
+    variants[LONGER] = [
+        with_question(record, lambda text: f"{text} {options.longer}") for record in test[: options.answers]
+    ]
+    return variants
 
 
-def _measure(
-    subject: Subject, options: Options, scorers: Mapping[str, Scorer], reload: tuple[str, Any] | None
-) -> dict[str, Any]:
-    parts, answers = options.parts, Answers({})
-    if scorers or {"memorization", "text", "robustness"} & {*parts}:
-        wanted = ("train", "test") if {"memorization", "text"} & {*parts} else ("test",)
-        answers = Answers({split: answer(subject, split, options) for split in wanted})
-    tests = answers.texts("test")
-    return {
-        "losses": _losses(subject, options, reload) if "losses" in parts else None,
-        "memorization": memorized(subject, answers, options) if "memorization" in parts else None,
-        "text": describe(answers, options) if "text" in parts else None,
-        "robustness": _robustness(subject, answers, options) if "robustness" in parts else None,
-        "scores": score_answers(scorers, tests) if scorers and tests else None,
-        "tasks": None,
-    }
+def _measured(
+    report: EvaluationReport, subject: Subject, scorers: Mapping[str, Scorer], run: Run | None
+) -> EvaluationReport:
+    """Return the report with the measures that its options ask for."""
+    options, answers = report.options, {}
+    parts = {*options.parts}
+    if scorers or {"memorization", "text", "robustness"} & parts:
+        splits = ("train", "test") if {"memorization", "text"} & parts else ("test",)
+        answers = {split: answer(subject, split, options) for split in splits}
+    texts = answers["test"].texts if answers else []
+    return replace(
+        report,
+        losses=_losses(subject, options, run) if "losses" in parts else None,
+        memorization=memorization(subject, answers, options) if "memorization" in parts else None,
+        text=answer_texts(answers, options) if "text" in parts else None,
+        robustness=_robustness(subject, answers["test"], options) if "robustness" in parts else None,
+        scores=score_answers(scorers, texts) if scorers and texts else None,
+    )
 
 
-def _losses(subject: Subject, options: Options, reload: tuple[str, Any] | None) -> dict[str, Any]:
-    """Return the losses of both splits, at the end and at the best checkpoint, if the run kept one."""
-
-    def both(subject: Subject) -> dict[str, Any]:
-        return {
-            split: summary(score(subject, subject.rows[split], what=f"{split} loss"), options.bins)
-            for split in ("train", "test")
-        }
-
-    best = None if reload is None else best_checkpoint(Path(reload[0]))
-    found: dict[str, Any] = {"end": both(subject), "best": None}
-    if reload is not None and best is not None:
-        other, _ = load_model(str(best.folder), reload[1])
-        found["best"] = {
-            "checkpoint": str(best.folder),
-            "step": best.step,
-            "logged_loss": best.logged_loss,
-            **both(subject.with_model(other)),
-        }
-    return found
+def _losses(subject: Subject, options: Options, run: Run | None) -> Losses:
+    """Return the losses of both splits at the end, and at the best checkpoint if the run kept several."""
+    end = _split_losses(subject, options)
+    best = None if run is None else best_checkpoint(run.folder)
+    if run is None or best is None:
+        return Losses(end)
+    model, _ = load_model(str(best.folder), run.arguments)
+    losses = _split_losses(subject.with_model(model), options)
+    return Losses(end, BestLosses(str(best.folder), best.step, best.logged_loss, losses.train, losses.test))
 
 
-def _robustness(subject: Subject, answers: Answers, options: Options) -> dict[str, Any]:
+def _split_losses(subject: Subject, options: Options) -> SplitLosses:
+    train, test = (
+        summary(score(subject, subject.rows[split], what=f"{split} loss"), options.bins) for split in ("train", "test")
+    )
+    return SplitLosses(train, test)
+
+
+def _robustness(subject: Subject, answers: AnsweredSplit, options: Options) -> Robustness:
     rows, seed = subject.rows["test"], options.seed
-    curves = {
-        "replaced_tokens": replacement_curve(subject, rows, options.rates, seed),
-        "noise": noise_curve(subject, rows, options.noise, options.alphas, seed),
-    }
-    return {
-        "curves": {name: points for name, points in curves.items() if points},
-        "noise": options.noise,
-        "flips_from": next((point["alpha"] for point in curves["noise"] if point["flipped"]), None),
-        "templates": {
-            name: summary(score(subject, subject.rows[TEMPLATE + name], what=f"template {name}"))["loss"]
+    replaced = replacement_curve(subject, rows, options.rates, seed)
+    noisy = noise_curve(subject, rows, options.noise, options.alphas, seed)
+    return Robustness(
+        curves=Curves(replaced, noisy),
+        noise=options.noise,
+        flips_from=next((point.alpha for point in noisy if point.flipped), None),
+        templates={
+            name: summary(score(subject, subject.rows[TEMPLATE + name], what=f"template {name}")).loss
             for name in options.templates
         },
-        "lengths": length_controls(subject, answers, LONGER, options),
-    }
+        lengths=length_controls(subject, answers, LONGER, options),
+    )
 
 
 def _noise_of(name: str) -> dict[str, Any] | None:
-    """Return what `noise.json` says of the noise a model was trained with; None if there is none."""
+    """Return the content of a model folder's `noise.json`, the noise it was trained with; None if there is none."""
     path = Path(name) / FILE
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""How strong should noise be? A sweep of its strength on a model that has taken its first steps."""
+"""A sweep of noise strength on a model that has taken its first steps."""
 
 from __future__ import annotations
 
@@ -6,47 +6,40 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 import neft_zoo
 from neft_zoo.config import recipe
-from neft_zoo.config.options import parse, trainer_arguments
-from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.config.measuring import EVALUATION, NOISE, OUTPUT, PROGRESS
+from neft_zoo.config.options import load_options, trainer_arguments
+from neft_zoo.errors import NoiseError, as_sentence
+from neft_zoo.evaluation.losses import noise_session, score, summary
+from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.subject import Row, Subject, prepare
+from neft_zoo.evaluation.sweep_report import SweepPoint, SweepReport, advice, at_excess
 from neft_zoo.noise.additive import AtLayers, TokenEdit
 from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.noise.data_dependent import Setup, Unprepared
 from neft_zoo.noise.schedules import Scalar, check_count
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare as prepare_noise
-from neft_zoo.passes.special_tokens import known_tokens
 from neft_zoo.registry.entries import entry, make
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.data_formats import check_kept
 from neft_zoo.training.token_counts import count_tokens
 from neft_zoo.training.trainers import SFTTrainer
 
 # Shares of the clean loss that the noise may cost: where it begins to matter, a first choice, and where it harms.
 SHARES = {"low": 0.01, "pick": 0.05, "high": 0.2}
 LOUDEST, FAINTEST = -10.0, 30.0  # signal-to-noise ratios of the sweep, in decibels
-QUIET = {
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "logging_strategy": "no",
-    "report_to": "none",
-    "push_to_hub": "false",
-    "load_best_model_at_end": "false",
-    "disable_tqdm": "true",
-    "noise": "none",
-}
 
 
-def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 96, points: int = 13) -> dict[str, Any]:
-    """Train for a few steps without noise, then measure the loss under noise of growing strength.
+def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 96, points: int = 13) -> SweepReport:
+    """Return a sweep of noise strength, on a model that a few steps without noise have trained.
 
     Args:
         config: a recipe's name or file.
@@ -54,10 +47,6 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
         steps: optimizer steps of the recipe before the sweep, 0 for the model as it is.
         records: training records that are measured, spread evenly over the data.
         points: strengths, evenly spaced in decibels of the signal-to-noise ratio.
-
-    Returns:
-        `points` with `strength`, `snr_db`, `loss` and `excess` over `clean_loss` (nats per graded token), and `low`,
-        `pick` and `high`: the strengths at which the excess is a share of the clean loss, None where none reaches it.
 
     Raises:
         NoiseError: if the recipe or an argument is not accepted, or the strategy has no strength to sweep.
@@ -68,24 +57,44 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
     strategy = make(noise if noise is not None else "neft_uniform" if own in (None, "none") else own)
     argument, started, worked = strength_of(strategy), time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
-        flags = [part for name, value in QUIET.items() for part in (f"--{name}", value)]
-        arguments = parse(["--config", config, "--output_dir", folder, *flags])
-        given = trainer_arguments(arguments)
+        off = {**OUTPUT, **PROGRESS, **EVALUATION, **NOISE, "logging_strategy": "no"}
+        options = load_options(config, **off, output_dir=folder)
+        given = trainer_arguments(options)
         data = given["train_dataset"]
         if not hasattr(data, "select"):
             raise NoiseError("dataset_streaming must be false for neft-zoo alpha, got true.")
-        set_seed(arguments[1].seed)
-        trainer = SFTTrainer(**given)
+        set_seed(options.training.seed)
+        with as_sentence("the recipe must run with TRL"):
+            trainer = SFTTrainer(**given)
+        check_kept(data, trainer)
         if steps:
             trainer.add_callback(_StopAfter(steps))
             trainer.train()
         taken = min(records, len(data))
         chosen = [data[index * len(data) // taken] for index in range(taken)]
-        subject = prepare(trainer.model, trainer.processing_class, arguments[1], {"train": chosen})
-        found = sweep(subject, subject.rows["train"], strategy, argument, points, trainer.train_dataset)
-    about = {"recipe": config, "noise": strategy.to_dict(), "argument": argument, "steps": trainer.state.global_step}
-    took = {"seconds": round(time.perf_counter() - started, 1), "cpu_s": round(time.process_time() - worked, 1)}
-    return {**about, **found, **took, "neft_zoo": neft_zoo.__version__}
+        model: Any = trainer.model
+        tokenizer: Any = trainer.processing_class
+        subject = prepare(model, tokenizer, options.training, {"train": chosen})
+        clean, measured = sweep(subject, subject.rows["train"], strategy, argument, points, trainer.train_dataset)
+    low, pick, high = (at_excess(measured, share * clean.loss) for share in SHARES.values())
+    report = SweepReport(
+        recipe=config,
+        noise=strategy.to_dict(),
+        argument=argument,
+        steps=trainer.state.global_step,
+        records=clean.records,
+        tokens=clean.tokens,
+        clean_loss=clean.loss,
+        low=low,
+        pick=pick,
+        high=high,
+        shares=SHARES,
+        points=measured,
+        seconds=round(time.perf_counter() - started, 1),
+        cpu_s=round(time.process_time() - worked, 1),
+        neft_zoo=neft_zoo.__version__,
+    )
+    return replace(report, advice=advice(report))
 
 
 def strength_of(strategy: Strategy) -> str:
@@ -132,8 +141,8 @@ def with_strength(strategy: Strategy, argument: str, value: float) -> Strategy:
 
 def sweep(
     subject: Subject, rows: Sequence[Row], strategy: Strategy, argument: str, points: int, training: Any
-) -> dict[str, Any]:
-    """Return clean loss, points and range; all strengths get the same draw, each scaled.
+) -> tuple[LossSummary, list[SweepPoint]]:
+    """Return losses without noise and by strength; all strengths get the same draw, each scaled.
 
     Args:
         subject: the model.
@@ -150,24 +159,22 @@ def sweep(
         return prepare_noise(noise, subject.model, lambda: count_tokens(training, len(table.weight)))
 
     unit = snr_db(subject, rows, noise_at(1.0))
-    loss = summary(score(subject, rows, what="clean"))
-    clean, measured = loss["loss"], []
+    clean, measured = summary(score(subject, rows, what="clean")), []
     for index in range(points):
         ratio = FAINTEST + (LOUDEST - FAINTEST) * index / (points - 1)
         value = 10 ** ((unit - ratio) / 20)
-        noisy = summary(score(subject, rows, noise_at(value), what=f"{argument} {value:.3g}"))["loss"]
-        measured.append({"strength": value, "snr_db": ratio, "loss": noisy, "excess": noisy - clean})
-    edges = {name: at_excess(measured, share * clean) for name, share in SHARES.items()}
-    counts = {"records": loss["records"], "tokens": loss["tokens"]}
-    return {**counts, "clean_loss": clean, **edges, "shares": SHARES, "points": measured}
+        noisy = summary(score(subject, rows, noise_at(value), what=f"{argument} {value:.3g}")).loss
+        measured.append(SweepPoint(value, ratio, noisy, noisy - clean.loss))
+    return clean, measured
 
 
 @torch.no_grad()
 def snr_db(subject: Subject, rows: Sequence[Row], noise: Any) -> float:
     """Return 20 log10 of embedding rms over noise rms, in decibels, over the real tokens of all rows."""
     embedding, signal, added = find_embedding(subject.model), 0.0, 0.0
+    session = noise_session(subject, None)
     for _, inputs in subject.batches(rows):
-        batch = Batch.from_inputs(inputs, key=step_key(0, 0, 0), **known_tokens(subject.tokenizer))
+        batch = session.batch(inputs, step_key(0, 0, 0))
         embeds = embedding(batch.input_ids).float()
         signal += embeds[batch.real].double().square().sum().item()
         added += noise(embeds, batch)[batch.real].double().square().sum().item()
@@ -176,64 +183,13 @@ def snr_db(subject: Subject, rows: Sequence[Row], noise: Any) -> float:
     return 10 * math.log10(signal / added)
 
 
-def at_excess(points: Sequence[dict[str, float]], excess: float) -> float | None:
-    """Return the strength at which the loss rises by `excess` nats, None if no point does.
-
-    Between two points the square of the strength is interpolated: small noise costs in proportion to its energy.
-    """
-    before = {"strength": 0.0, "excess": 0.0}
-    for point in points:
-        if point["excess"] >= excess:
-            part = (excess - before["excess"]) / (point["excess"] - before["excess"])
-            return math.sqrt((1 - part) * before["strength"] ** 2 + part * point["strength"] ** 2)
-        before = point
-    return None
-
-
 class _StopAfter(TrainerCallback):
-    """Ends training after some steps of a schedule that is meant for more."""
+    """Ends training early, at the learning rates of the recipe's own schedule."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         control.should_training_stop |= state.global_step >= self.steps
-
-
-def advice(report: dict[str, Any]) -> str:
-    """Return the recommendation and its reason."""
-    name, shares = report["argument"], report["shares"]
-    low, pick, high = (None if report[key] is None else f"{report[key]:.2g}" for key in SHARES)
-    if low is None or pick is None:
-        return (
-            f"No {name} up to {report['points'][-1]['strength']:.3g} costs the model {shares['pick']:.0%} of its loss."
-        )
-    upper = f"up to {high}" if high else "upward"
-    return (
-        f"Start with {name} {pick}; search from {low} {upper}, the upper half if many epochs overfit. Below {low} "
-        f"noise costs under {shares['low']:.0%} of the clean loss and changes little; at {pick} it costs "
-        f"{shares['pick']:.0%}" + (f", beyond {high} over {shares['high']:.0%}." if high else ".")
-    )
-
-
-def draw(report: dict[str, Any], path: Path) -> Path:
-    """Draw clean loss, noisy loss and signal-to-noise ratio over the strength."""
-    from neft_zoo.evaluation.plots import COLOURS, require
-    from neft_zoo.evaluation.report import whole
-
-    figure: Any = require()(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
-    strengths = [point["strength"] for point in report["points"]]
-    losses = [point["loss"] for point in report["points"]]
-    axes.axhline(report["clean_loss"], color="black", linewidth=1, label="clean loss")
-    axes.plot(strengths, losses, marker="o", color=COLOURS["train"], label="noisy loss")
-    if report["low"] is not None:
-        axes.axvspan(report["low"], report["high"] or strengths[-1], color=COLOURS["train"], alpha=0.12)
-    if report["pick"] is not None:
-        axes.axvline(report["pick"], color=COLOURS["train"], linestyle=":", label=f"pick, {report['pick']:.2g}")
-    axes.set(xscale="log", xlabel=report["argument"], ylabel="loss (nats per graded token)")
-    right = axes.twinx()
-    right.plot(strengths, [point["snr_db"] for point in report["points"]], linestyle="--", color=COLOURS["test"])
-    right.set(ylabel="signal-to-noise ratio (dB, dashed)")
-    axes.legend(frameon=False, loc="upper left")
-    return whole(path, lambda partial: figure.savefig(partial, dpi=150))

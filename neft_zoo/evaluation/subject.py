@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
+from torch import Tensor
 
 from neft_zoo.config.data import alpaca_record, is_instruction
-from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.records import Record
+from neft_zoo.config.measuring import EVALUATION, LAYOUT, NOISE, OUTPUT, RECOMPUTATION, replaced
+from neft_zoo.errors import NoiseError, as_sentence
+from neft_zoo.evaluation.records import Record, exchange, prompt_tokens
+from neft_zoo.noise.batch import IGNORED
 from neft_zoo.training.trainers import SFTTrainer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl.trainer.sft_config import SFTConfig
+
 # One record is one row whatever the recipe packs, in the order it came, and nothing is written or logged.
-CLEAN = {
-    "packing": False,
-    "eval_packing": False,
-    "padding_free": False,
-    "shuffle_dataset": False,
-    "gradient_checkpointing": False,
-    "noise": None,
-    "neftune_noise_alpha": None,
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "load_best_model_at_end": False,
-    "push_to_hub": False,
-    "report_to": [],
-}
+CLEAN = {**LAYOUT, **RECOMPUTATION, **NOISE, **EVALUATION, **OUTPUT}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +34,18 @@ class Row:
         input_ids: token ids, cut as the trainer cuts them.
         labels: the same, -100 where the loss does not grade.
         record: the record it was made of.
+        index: number of the record in its split.
     """
 
     input_ids: list[int]
     labels: list[int]
     record: Record
+    index: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is evaluated.
+    """A model under evaluation and its tokenized records.
 
     Attributes:
         model: in eval mode and on its device.
@@ -60,8 +55,8 @@ class Subject:
         batch_size: records a forward pass.
     """
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     rows: Mapping[str, list[Row]]
     trainer: SFTTrainer
     batch_size: int
@@ -72,31 +67,61 @@ class Subject:
         return self.trainer.chat_template
 
     @property
+    def settings(self) -> SFTConfig:
+        """The trainer's arguments."""
+        return self.trainer.args  # type: ignore[return-value]
+
+    @property
     def progress(self) -> bool:
         """Whether progress bars are wanted."""
         return not self.trainer.args.disable_tqdm
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Yield the rows' numbers and the model's inputs, rows of similar length together."""
+    def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Yield row indices and model inputs by batch, rows of similar length together."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
         for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            examples = [{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in chosen]
+            indices = order[start : start + self.batch_size]
+            examples = [{"input_ids": rows[i].input_ids, "labels": rows[i].labels} for i in indices]
             collated: Any = self.trainer.data_collator(examples)
-            yield chosen, {name: value.to(self.model.device) for name, value in collated.items()}
+            yield indices, {name: value.to(self.model.device) for name, value in collated.items()}
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[None]:
         """Return the context of mixed precision that the trainer's own evaluation would use."""
         return self.trainer.accelerator.autocast()
 
-    def with_model(self, model: Any) -> Subject:
+    def with_model(self, model: PreTrainedModel) -> Subject:
         """Return the same records for another checkpoint of the model."""
-        moved = model if model.device == self.model.device else model.to(self.model.device)
+        # A quantized model refuses `to`, even where it is already there.
+        moved = model if model.device == self.model.device else model.to(self.model.device)  # type: ignore[arg-type]
         return replace(self, model=moved.eval())
 
+    def tokenized(self, name: str, records: Sequence[Record]) -> list[Row]:
+        """Return further records as the trainer tokenizes them; where they have an answer, it alone is graded."""
+        settings = replaced(self.settings, {"completion_only_loss": None, "assistant_only_loss": False})
+        return prepare(self.model, self.tokenizer, settings, {name: records}).rows[name]
 
-def prepare(model: Any, tokenizer: Any, args: Any, splits: Mapping[str, Sequence[Record]]) -> Subject:
-    """Tokenize records through TRL's trainer, under the settings that the model was trained with.
+    def graded_reference(self, row: Row) -> Row | None:
+        """Return a row with all of its reference graded, whatever the loss grades; None if it has none."""
+        if exchange(row.record) is None:
+            return None
+        prompt = prompt_tokens(self.tokenizer, row.record, self.template)
+        # Not all templates put the same tokens before an answer when generating as when training: they part somewhere.
+        pairs = zip(prompt, row.input_ids, strict=False)
+        shorter = min(len(prompt), len(row.input_ids))
+        begin = next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
+        reference = row.input_ids[begin:]
+        if begin == 0 or len(reference) < 2:
+            return None
+        return replace(row, labels=[IGNORED] * begin + reference)
+
+
+def prepare(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: SFTConfig,
+    splits: Mapping[str, Sequence[Record]],
+) -> Subject:
+    """Return a model and its records, tokenized by TRL's trainer under the settings that the model was trained with.
 
     Args:
         model: a transformers or PEFT model.
@@ -110,33 +135,35 @@ def prepare(model: Any, tokenizer: Any, args: Any, splits: Mapping[str, Sequence
     for name, records in splits.items():
         if not records:
             raise NoiseError(f"split {name!r} must hold at least one record, got none.")
-    shown = {name: [_converted(record) for record in records] for name, records in splits.items()}
+    converted = {name: [_converted(record) for record in records] for name, records in splits.items()}
     first, *others = [
-        Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)]) for records in shown.values()
+        Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)])
+        for records in converted.values()
     ]
-    settings = copy.copy(args)
-    for name, value in CLEAN.items():
-        setattr(settings, name, value)
-    names = list(shown)
+    settings = replaced(args, CLEAN)
+    names = list(converted)
     with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder
         settings.output_dir = folder
         evaluated = dict(zip(names[1:], others, strict=True))
-        trainer = SFTTrainer(
-            model, args=settings, train_dataset=first, eval_dataset=evaluated or None, processing_class=tokenizer
-        )
+        with as_sentence("the records must be prepared by TRL"):
+            trainer = SFTTrainer(
+                model, args=settings, train_dataset=first, eval_dataset=evaluated or None, processing_class=tokenizer
+            )
     tokenized: Any = {names[0]: trainer.train_dataset, **(trainer.eval_dataset if others else {})}  # type: ignore
-    rows = {name: _rows(name, tokenized[name], shown[name]) for name in names}
-    assert trainer.model is not None
-    return Subject(trainer.model.eval(), tokenizer, rows, trainer, settings.per_device_eval_batch_size)
+    rows = {name: _rows(name, tokenized[name], converted[name]) for name in names}
+    trained: Any = trainer.model  # with an adapter, if the arguments ask for one
+    return Subject(trained.eval(), tokenizer, rows, trainer, settings.per_device_eval_batch_size)
 
 
 def _converted(record: Record) -> Record:
     return alpaca_record(dict(record)) if is_instruction(record) else record
 
 
-def _rows(name: str, tokenized: Any, records: Sequence[Record]) -> list[Row]:
-    found = [Row(list(row["input_ids"]), list(row["labels"]), records[row["_record"]]) for row in tokenized]
-    rows = [row for row in found if any(label >= 0 for label in row.labels[1:])]
+def _rows(name: str, tokenized: Dataset, records: Sequence[Record]) -> list[Row]:
+    dataset: Any = tokenized  # its rows are typed as lists too, which a row number never gives
+    indexed = [(row["_record"], row) for row in dataset]
+    rows = [Row(list(row["input_ids"]), list(row["labels"]), records[index], index) for index, row in indexed]
+    rows = [row for row in rows if any(label >= 0 for label in row.labels[1:])]
     if not rows:
         raise NoiseError(f"split {name!r} must have a record with a graded token within max_length, got none.")
     return rows

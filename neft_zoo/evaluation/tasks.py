@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, did_you_mean, require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HARNESS = "lm-evaluation-harness"
+
+
+class TaskManager(Protocol):
+    """The part of the harness's list of tasks that is used here."""
+
+    all_tasks: Sequence[str]
 
 
 def run_tasks(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     names: Sequence[str],
     *,
     folder: Path | None = None,
     limit: int | None = None,
     batch_size: int = 8,
 ) -> dict[str, dict[str, float]]:
-    """Return the harness's metrics of each task.
+    """Return the harness's metrics by task.
 
     Args:
         model: a transformers or PEFT model.
@@ -33,49 +45,42 @@ def run_tasks(
         NoiseError: if the harness is missing, the folder is, or a task is not known to it.
     """
     manager = find_tasks(names, folder)
-    run, wrap, _ = harness()
-    wrapped = wrap(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    found = run(model=wrapped, tasks=list(names), task_manager=manager, limit=limit)
-    return {task: _numbers(metrics) for task, metrics in (found or {})["results"].items()}
+    wrapped = harness("lm_eval.models.huggingface").HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    evaluated = harness("lm_eval").simple_evaluate(model=wrapped, tasks=list(names), task_manager=manager, limit=limit)
+    return {task: _numbers(metrics) for task, metrics in evaluated["results"].items()}
 
 
-def find_tasks(names: Sequence[str], folder: Path | None = None) -> Any:
-    """Return the harness's list of tasks, with those of a folder, if all names are on it.
+def find_tasks(names: Sequence[str], folder: Path | None = None) -> TaskManager:
+    """Return the harness's list of tasks, with those of a folder.
 
     Raises:
         NoiseError: if the harness is missing, the folder is, or a task is not known to it.
     """
     if folder is not None and not folder.is_dir():
         raise NoiseError(f"task_folder must be an existing folder, got {str(folder)!r}.")
-    manager = _manager(folder)
+    manager = _task_manager(folder)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
-        raise NoiseError(f"tasks must be known to lm-evaluation-harness or lie in task_folder, got {unknown[0]!r}.")
+        near = did_you_mean(unknown[0], manager.all_tasks)
+        raise NoiseError(f"tasks must be known to {HARNESS} or lie in task_folder, got {unknown[0]!r}{near}")
     return manager
 
 
-@lru_cache(1)
-def _manager(folder: Path | None) -> Any:
-    """Return the list; reading its thousands of files takes seconds."""
-    return harness()[2](include_path=None if folder is None else str(folder))
+@lru_cache(1)  # reading its thousands of files takes seconds
+def _task_manager(folder: Path | None) -> TaskManager:
+    return harness("lm_eval.tasks").TaskManager(include_path=None if folder is None else str(folder))
 
 
-def harness() -> tuple[Any, Any, Any]:
-    """Return what is used of the harness: its call, its model class and its list of tasks.
+def harness(module: str) -> ModuleType:
+    """Return a module of the harness.
 
     Raises:
-        NoiseError: if it is not installed.
+        NoiseError: if the harness is not installed.
     """
-    try:
-        from lm_eval import simple_evaluate  # type: ignore[import-not-found]
-        from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
-        from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
-    except ImportError:
-        raise NoiseError("tasks need lm-evaluation-harness: pip install 'neft-zoo[eval]'.") from None
-    return simple_evaluate, HFLM, TaskManager
+    return require(module, "a benchmark task", "eval")
 
 
-def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    """Keep the numbers; the harness mixes names, and N/A for what it did not compute, among them."""
-    kept = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-    return {name.removesuffix(",none"): float(value) for name, value in kept.items()}
+def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
+    """Return the numbers among a task's metrics: the harness puts names, and N/A for what it left out, there too."""
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    return {name.removesuffix(",none"): value for name, value in numbers.items()}

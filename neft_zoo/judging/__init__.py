@@ -1,5 +1,5 @@
-"""Which of two models answers better: outputs in AlpacaEval's format, judges, win rates.
+"""Pairwise comparison of two models' answers: outputs in AlpacaEval's format, judges, win rates.
 
-`generating` writes a model's outputs; `matches` pairs two files of them; `endpoint`, `judges` and `human` judge pairs;
-`winrate` and `glm` make the numbers.
+`generating` writes a model's outputs; `pairs` matches two files of them; `endpoint`, `judges` and `rating_page` judge
+pairs; `winrate` and `length_control` compute win rates.
 """

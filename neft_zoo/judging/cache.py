@@ -1,16 +1,18 @@
-"""Verdicts on disk, so that nothing is asked, or paid for, twice."""
+"""A cache of verdicts on disk, so that no question is asked, or paid for, twice."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from neft_zoo.files import append_line, make_folder
+
 
 class Cache:
-    """Verdicts by key, one JSON line each; a line that a killed run left half-written does not count.
+    """Verdicts by question, one JSON line each; a line that a killed run left half-written does not count.
 
     Args:
-        path: the file; it is made with the first verdict. None keeps nothing.
+        path: the file, made with the first verdict; None keeps verdicts in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -20,28 +22,23 @@ class Cache:
             text = path.read_text(encoding="utf-8", errors="replace")
             self.verdicts = dict(filter(None, map(_verdict, text.splitlines())))
             if not text.endswith("\n"):
-                _append(path, "")  # what is added next must not continue a broken line
+                append_line(path, "")  # the next verdict must not continue a broken line
 
     def get(self, key: str) -> float | None:
-        """Return the verdict of a question, None if there is none yet."""
+        """Return the verdict of the question with this key; None if there is none yet."""
         return self.verdicts.get(key)
 
     def add(self, key: str, verdict: float) -> None:
-        """Keep a verdict, on disk before this returns."""
+        """Store a verdict; it is on disk when this returns."""
         self.verdicts[key] = verdict
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _append(self.path, json.dumps({"key": key, "verdict": verdict}))
-
-
-def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+            make_folder(self.path.parent)
+            append_line(self.path, json.dumps({"key": key, "verdict": verdict}))
 
 
 def _verdict(line: str) -> tuple[str, float] | None:
     try:
-        found = json.loads(line)
-        return (found["key"], float(found["verdict"])) if found["verdict"] in (0, 0.5, 1) else None
+        record = json.loads(line)
+        return (record["key"], float(record["verdict"])) if record["verdict"] in (0, 0.5, 1) else None
     except (ValueError, KeyError, TypeError):
         return None

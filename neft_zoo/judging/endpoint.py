@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError, one_line, require, shown
 from neft_zoo.judging.judges import Answer
 from neft_zoo.judging.pairs import Question
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 KEY = "OPENAI_API_KEY"
 SYSTEM = (
@@ -28,9 +31,16 @@ VERDICT = re.compile(r"\W*(?:(?:final\s+)?(?:answer|verdict)\W*)?(?:is\W+)?(A|B|
 MEANING = {"a": 0.0, "b": 1.0, "t": 0.5, "tie": 0.5}
 
 
+class Sampling(TypedDict, total=False):
+    """Settings of a reply; a key that is missing is left to the endpoint."""
+
+    temperature: float
+    max_tokens: int
+
+
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the judge is and how it is asked.
+    """A judge behind an endpoint, and the settings of its replies.
 
     The API key comes from the environment variable `OPENAI_API_KEY` and goes nowhere but to the endpoint.
 
@@ -55,29 +65,26 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """Everything that verdicts depend on, for the cache; no key, and no password of the address."""
-        place = urlsplit(self.base_url or "")
-        host = f"{place.hostname}:{place.port}{place.path}" if self.base_url else "openai"
+        """The settings that verdicts depend on, for the cache; without the key and the address's password."""
+        url = urlsplit(self.base_url or "")
+        host = f"{url.hostname}:{url.port}{url.path}" if self.base_url else "openai"
         return repr((host, self.model, self.temperature, self.max_tokens, SYSTEM, USER))
 
     def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Ask the first question alone, which shows whether the endpoint is there, then the rest side by side."""
+        """Yield verdicts: of the first question alone, which finds out an unreachable endpoint, then side by side."""
         client = self._client()
         pool = ThreadPoolExecutor(self.workers)
         try:
             if questions:
                 yield (0, *self._verdict(client, questions[0], first=True))
-            waiting = {pool.submit(self._verdict, client, each): i for i, each in enumerate(questions) if i}
-            for done in as_completed(waiting):
-                yield (waiting[done], *done.result())
+            pending = {pool.submit(self._verdict, client, question): i for i, question in enumerate(questions) if i}
+            for future in as_completed(pending):
+                yield (pending[future], *future.result())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _client(self) -> Any:
-        try:
-            import openai
-        except ImportError:
-            raise NoiseError("an endpoint as the judge needs openai: pip install 'neft-zoo[judge]'.") from None
+    def _client(self) -> OpenAI:
+        openai = require("openai", "an endpoint as the judge", "judge")
         if self.base_url is not None and urlsplit(self.base_url).scheme not in ("http", "https"):
             raise NoiseError(f"base_url must start with http:// or https://, got {self.base_url!r}.")
         key = os.environ.get(KEY)
@@ -87,24 +94,32 @@ class Endpoint:
             api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
         )
 
-    def _verdict(self, client: Any, question: Question, first: bool = False) -> tuple[float | None, str]:
-        """Ask until there is a verdict; return it, or None and what went wrong last."""
+    def _verdict(self, client: OpenAI, question: Question, first: bool = False) -> tuple[float | None, str]:
+        """Return the first verdict among all attempts, or None and the reason of the last failure."""
         import openai
 
         reason = ""
         for attempt in range(self.retries + 1):
             try:
-                verdict, reason = read_reply(self._reply(client, question, again=attempt > 0))
+                text, is_cut = self._reply(client, question, again=attempt > 0)
+                verdict, reason = read_reply(text)
                 if verdict is not None:
                     return verdict, ""
+                if is_cut:
+                    reason = f"a reply without a verdict, cut at max_tokens {self.max_tokens}: raise --max_tokens"
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                raise NoiseError(f"the endpoint refused: {_safe(error)}.") from None
+                raise NoiseError(f"the endpoint refused: {self._safe(error)}.") from None
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                # Settings that an endpoint does not take fail at the first question, one that is too long at its own.
+                reason = f"status {error.status_code}: {self._safe(error)}"
+                if first:
+                    raise NoiseError(f"the endpoint must accept the question, got {reason}.") from None
+                return None, reason
             except openai.APIConnectionError as error:  # timeouts too; the client has asked again already
                 reason = "no reply in time" if isinstance(error, openai.APITimeoutError) else "no connection"
                 if first:
-                    raise NoiseError(
-                        f"the endpoint must be reachable, got {reason} at {self._place(client)}."
-                    ) from None
+                    address = self._address(client)
+                    raise NoiseError(f"the endpoint must be reachable, got {reason} at {address}.") from None
                 return None, reason
             except openai.APIStatusError as error:
                 return None, f"status {error.status_code}"
@@ -112,36 +127,42 @@ class Endpoint:
                 reason = "a reply that is damaged or cut off"
         return None, reason
 
-    def _reply(self, client: Any, question: Question, again: bool) -> str:
-        values = {"instruction": question.instruction, "first": question.first, "second": question.second}
-        user = re.sub(r"\{(\w+)\}", lambda found: values[found[1]], USER)
-        settings: dict[str, Any] = {}
+    def _reply(self, client: OpenAI, question: Question, again: bool) -> tuple[str, bool]:
+        """Return the reply, and whether it was cut at the greatest length."""
+        # In one pass: an answer that holds "{second}" stays as it is.
+        user = re.sub(r"\{(\w+)\}", lambda field: getattr(question, field[1]), USER)
+        settings = Sampling()
         if self.temperature is not None:
             settings["temperature"] = 1.0 if again else self.temperature
         if self.max_tokens is not None:
             settings["max_tokens"] = self.max_tokens
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
-        response = client.chat.completions.create(model=self.model, messages=messages, **settings)
-        return response.choices[0].message.content or ""
-
-    def _place(self, client: Any) -> str:
-        place = urlsplit(str(client.base_url))
-        return (
-            f"{place.scheme}://{place.hostname}:{place.port}" if place.port else f"{place.scheme}://{place.hostname}"
+        response = client.chat.completions.create(
+            model=self.model,
+            messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}],
+            **settings,
         )
+        choice = response.choices[0]
+        return choice.message.content or "", choice.finish_reason == "length"
+
+    def _safe(self, error: Exception) -> str:
+        """Return an error's message on one line, without key and password, should the endpoint have sent them back."""
+        body = getattr(error, "body", None)
+        message = body.get("message") if isinstance(body, dict) else None
+        text = str(message or error)
+        for secret in (os.environ.get(KEY), urlsplit(self.base_url or "").password):
+            text = text.replace(secret, "***") if secret else text
+        return one_line(text)
+
+    def _address(self, client: OpenAI) -> str:
+        """Return scheme, host and port, without a password."""
+        url = urlsplit(str(client.base_url))
+        return f"{url.scheme}://{url.hostname}:{url.port}" if url.port else f"{url.scheme}://{url.hostname}"
 
 
 def read_reply(text: str) -> tuple[float | None, str]:
-    """Return the verdict on the reply's last line, or None and what is wrong with it."""
+    """Return the verdict on the reply's last line, or None and the reason why there is none."""
     lines = [line for line in text.splitlines() if line.strip()]
-    found = VERDICT.fullmatch(lines[-1].strip()) if lines else None
-    if found is None:
+    verdict = VERDICT.fullmatch(lines[-1].strip()) if lines else None
+    if verdict is None:
         return None, f"a reply other than A, B or T, such as {shown(text[:60])}"
-    return MEANING[found[1].lower()], ""
-
-
-def _safe(error: Exception) -> str:
-    """Return an error's text on one line, without the key, should the endpoint have sent it back."""
-    text = " ".join(str(error).split())[:300].rstrip(".")
-    key = os.environ.get(KEY)
-    return text.replace(key, "***") if key else text
+    return MEANING[verdict[1].lower()], ""

@@ -14,24 +14,24 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.generation import by_length, generate
 from neft_zoo.evaluation.loading import load_model, load_splits, read_recipe
 from neft_zoo.evaluation.records import prompt_tokens
-from neft_zoo.evaluation.report import whole
 from neft_zoo.evaluation.subject import Subject, prepare
+from neft_zoo.files import append_line, check_folder, make_folder, write_json, write_text
 from neft_zoo.judging.prompts import Prompt, from_file, from_split
 from neft_zoo.noise.schedules import check_count, check_number
 
-EXAMPLES = 8  # training records that show the format
+EXAMPLES = 8  # training records that the format is read from
 FILES = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "generation_config.json", "tokenizer*")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How answers are generated; always greedily.
+    """Settings of greedy generation.
 
     Args:
         batch_size: prompts a batch.
         max_new_tokens: longest answer, in tokens.
         repetition_penalty: above 1, tokens that have occurred become less likely; the NEFTune paper's is 1.2.
-        limit: answer only so many prompts, from the start; None for all.
+        limit: number of prompts, from the start; None for all.
 
     Raises:
         NoiseError: if a value is not accepted.
@@ -58,7 +58,7 @@ def write_outputs(
     generator: str = "",
     settings: Settings | None = None,
 ) -> Path:
-    """Answer prompts and write them as AlpacaEval's `model_outputs.json`.
+    """Write the answers to prompts as AlpacaEval's `model_outputs.json`, and return its path.
 
     Args:
         model: folder of a model, a run or an adapter, or a name on the hub.
@@ -74,74 +74,72 @@ def write_outputs(
     settings = settings or Settings()
     if output.exists():
         raise NoiseError(f"output must not exist yet, got {output}.")
+    check_folder("output", output.parent)
     arguments = read_recipe(model, config)
     splits = load_splits(
         arguments, None if prompts is None else EXAMPLES, ("train", "test")[: 2 if prompts is None else 1]
     )
     if prompts is None:
-        asked = from_split(splits["test"], Path(config).stem)
+        questions = from_split(splits["test"], Path(config).stem)
     else:
-        asked = from_file(prompts, splits["train"][0])
-    asked = asked[: settings.limit]
+        questions = from_file(prompts, splits["train"][0])
+    questions = questions[: settings.limit]
     name = str(Path(model).expanduser())
     loaded, tokenizer = load_model(name, arguments)
-    subject = prepare(loaded, tokenizer, arguments[1], {"train": splits["train"][:EXAMPLES]})
-    texts = _answer(subject, asked, settings, output, fingerprint(name, asked, settings))
+    subject = prepare(loaded, tokenizer, arguments.training, {"train": splits["train"][:EXAMPLES]})
+    texts = _answer(subject, questions, settings, output, fingerprint(name, questions, settings))
     generator = generator or Path(name).resolve().name
     records = [
-        {"instruction": each.instruction, "output": text, "generator": generator, **each.about}
-        for each, text in zip(asked, texts, strict=True)
+        {"instruction": question.instruction, "output": text, "generator": generator, **question.about}
+        for question, text in zip(questions, texts, strict=True)
     ]
-    text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
-    whole(output, lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(output, records, indent=1)
     partial(output).unlink(missing_ok=True)
     return output
 
 
-def _answer(subject: Subject, asked: Sequence[Prompt], settings: Settings, output: Path, mark: str) -> list[str]:
-    """Answer in batches that are the same in every run, each kept on disk as it comes."""
-    tokens = [prompt_tokens(subject.tokenizer, each.record, subject.template) for each in asked]
+def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, output: Path, mark: str) -> list[str]:
+    """Return the answers; batches are the same in every run, and each is on disk as soon as it is answered."""
+    tokens = [prompt_tokens(subject.tokenizer, prompt.record, subject.template) for prompt in prompts]
+    make_folder(output.parent)
     texts = _resume(partial(output), mark)
-    with (
-        partial(output).open("a", encoding="utf-8") as file,
-        tqdm(total=len(asked), initial=len(texts), desc="answers", disable=None if subject.progress else True) as bar,
-        subject.autocast(),
-    ):
-        for chosen in by_length(tokens, settings.batch_size):
-            if chosen[0] in texts:
+    disable = None if subject.progress else True
+    with tqdm(total=len(prompts), initial=len(texts), desc="answers", disable=disable) as bar, subject.autocast():
+        for indices in by_length(tokens, settings.batch_size):
+            if indices[0] in texts:
                 continue
             answers = generate(
                 subject.model,
                 subject.tokenizer,
-                [tokens[i] for i in chosen],
+                [tokens[i] for i in indices],
                 max_new_tokens=settings.max_new_tokens,
                 repetition_penalty=settings.repetition_penalty,
-                batch_size=len(chosen),
+                batch_size=len(indices),
             )
-            found = {i: answer.text for i, answer in zip(chosen, answers, strict=True)}
-            file.write(json.dumps(list(found.items())) + "\n")
-            file.flush()
-            texts |= found
-            bar.update(len(chosen))
-    return [texts[i] for i in range(len(asked))]
+            batch_texts = {i: answer.text for i, answer in zip(indices, answers, strict=True)}
+            append_line(partial(output), json.dumps(list(batch_texts.items())))
+            texts |= batch_texts
+            bar.update(len(indices))
+    return [texts[i] for i in range(len(prompts))]
 
 
 def _resume(path: Path, mark: str) -> dict[int, str]:
-    """Return the answers that an earlier run with the same mark left, and leave a file with those in whole lines."""
+    """Return the answers that an earlier run with the same mark left, and cut its file to complete lines."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines[1:] if line.endswith("]\n")] if lines[:1] == [mark + "\n"] else []
-    whole(path, lambda place: place.write_text("".join([mark + "\n", *kept]), encoding="utf-8"))
+    write_text(path, "".join([mark + "\n", *kept]))
     return {i: text for line in kept for i, text in json.loads(line)}
 
 
 def partial(output: Path) -> Path:
-    """Return where the answers of an unfinished run are."""
+    """Return the path of an unfinished run's answers."""
     return output.with_name(f".{output.name}.partial")
 
 
-def fingerprint(model: str, asked: Sequence[Prompt], settings: Settings) -> str:
-    """Return a hash of what answers depend on: the model's files, the prompts and the settings."""
+def fingerprint(model: str, prompts: Sequence[Prompt], settings: Settings) -> str:
+    """Return a hash of the model's files, the prompts and the settings, which answers depend on."""
     files = sorted({path for pattern in FILES for path in Path(model).glob(pattern)})
     weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    told = [model, weights, [(each.instruction, dict(each.record)) for each in asked], asdict(settings)]
-    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
+    asked = [(prompt.instruction, dict(prompt.record)) for prompt in prompts]
+    content = [model, weights, asked, asdict(settings)]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Reading the JSON files that others write: outputs, annotations, prompts, ratings."""
+"""Reading JSON files of other programs: outputs, annotations, prompts, ratings."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError, one_line, shown
 
 OUTPUTS = "model_outputs.json"
+JsonRecord: TypeAlias = dict[str, Any]  # keys and values as another program wrote them
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one model answered.
+    """The answers of one model.
 
     Attributes:
         generator: name of the model.
-        answers: output by instruction, in the file's order.
+        answers: answer by instruction, in the file's order.
     """
 
     generator: str
     answers: Mapping[str, str]
 
 
-def read_json(path: Path) -> Any:
-    """Return a JSON file's content.
+def read_json(path: Path) -> object:
+    """Return the content of a JSON file.
 
     Raises:
         NoiseError: if there is no such file or it is not whole.
@@ -38,29 +39,33 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise NoiseError(f"{path} must be a file that can be read: {error.strerror}.") from None
     except ValueError as error:
-        raise NoiseError(f"{path} must be JSON, but it is damaged or cut off: {error}.") from None
+        raise NoiseError(f"{path} must be JSON, but it is damaged or cut off: {one_line(error)}.") from None
 
 
-def read_records(path: Path, *texts: str) -> list[dict[str, Any]]:
-    """Return the records of a JSON list, or of a JSON lines file, each with the given texts.
+def read_records(path: Path, *texts: str) -> list[JsonRecord]:
+    """Return the records of a JSON list, or of a JSON lines file.
+
+    Args:
+        path: the file.
+        texts: keys that must hold text in every record.
 
     Raises:
         NoiseError: if the file cannot be read, is empty, or a record lacks one of the texts.
     """
-    found = _lines(path) if path.suffix == ".jsonl" else read_json(path)
-    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
-        raise NoiseError(f"{path} must be a list of records, got {shown(found)}.")
-    if not found:
+    records: Any = _read_lines(path) if path.suffix == ".jsonl" else read_json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise NoiseError(f"{path} must be a list of records, got {shown(records)}.")
+    if not records:
         raise NoiseError(f"{path} must hold at least one record, got none.")
-    for i, record in enumerate(found):
+    for i, record in enumerate(records):
         for name in texts:
             if not isinstance(record.get(name), str):
                 raise NoiseError(f"record {i} of {path} must have a text {name!r}, got {shown(record.get(name))}.")
-    return found
+    return records
 
 
 def read_outputs(path: Path) -> Outputs:
-    """Read AlpacaEval's `model_outputs.json`, or the one in a folder.
+    """Return the outputs in AlpacaEval's `model_outputs.json`, or in the one of a folder.
 
     Raises:
         NoiseError: if it cannot be read, is empty, answers an instruction twice or has several generators.
@@ -75,27 +80,31 @@ def read_outputs(path: Path) -> Outputs:
 
 
 def check_unique(path: Path, instructions: Iterable[str]) -> None:
-    """Raise if an instruction is there twice: nobody could say which answer belongs to it."""
-    twice = [text for text, count in Counter(instructions).items() if count > 1]
-    if twice:
-        raise NoiseError(f"{path} must hold every instruction once, got {shown(twice[0])} and {len(twice) - 1} others"
-                         " several times.")  # fmt: skip
+    """Raise if an instruction stands twice in a file: its answer would not be unique.
+
+    Raises:
+        NoiseError: if one does.
+    """
+    repeated = [text for text, count in Counter(instructions).items() if count > 1]
+    if repeated:
+        others = f"{shown(repeated[0])} and {len(repeated) - 1} others several times"
+        raise NoiseError(f"{path} must hold every instruction once, got {others}.")
 
 
 def excerpt(texts: Sequence[str]) -> str:
-    """Return how many texts there are and what the first one is."""
+    """Return the number of texts and the first one, for a message."""
     return f"{len(texts)}, such as {shown(texts[0])}"
 
 
-def _lines(path: Path) -> list[Any]:
+def _read_lines(path: Path) -> list[object]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise NoiseError(f"{path} must be a file that can be read: {error}.") from None
-    found = []
+        raise NoiseError(f"{path} must be a file that can be read: {one_line(error)}.") from None
+    records = []
     for number, line in enumerate(lines, 1):
         try:
-            found += [json.loads(line)] if line.strip() else []
+            records += [json.loads(line)] if line.strip() else []
         except ValueError:
             raise NoiseError(f"{path} must be JSON lines, but line {number} is damaged or cut off.") from None
-    return found
+    return records

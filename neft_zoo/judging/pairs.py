@@ -1,4 +1,4 @@
-"""Pairs of answers, the questions that a judge is asked about them, and what came of it."""
+"""Pairs of answers, the questions about them, and their judgements."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.serialization import Serializable
 from neft_zoo.judging.json_files import Outputs, excerpt
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which of two answers is better? A judge says 0 for the first, 1 for the second, 0.5 for neither."""
+    """The question which of two answers is better: 0 is the first, 1 the second, 0.5 a tie."""
 
     instruction: str
     first: str
     second: str
 
     def key(self, judge: str = "") -> str:
-        """Return a hash of all that a verdict depends on: judge, instruction, both answers, their order."""
+        """Return a hash of judge, instruction and both answers in their order, which a verdict depends on."""
         text = json.dumps([judge, self.instruction, self.first, self.second])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The answers of our model and of the other one to an instruction."""
+    """Our model's answer and the other model's to one instruction."""
 
     instruction: str
     ours: str
@@ -45,10 +45,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge said of a pair.
+    """A judge's preference in a pair.
 
     Attributes:
-        pair: what was judged.
+        pair: the judged answers.
         preference: 1 if ours won, 0 if theirs did, between for ties and split decisions; None if it is missing.
         orders: the same by order, ours first and theirs first; None where there is no verdict or was no question.
     """
@@ -59,7 +59,7 @@ class Judgement:
 
 
 def match(ours: Outputs, theirs: Outputs) -> list[Pair]:
-    """Pair the answers to the same instructions, in our file's order.
+    """Return the pairs of answers to the same instructions, in our file's order.
 
     Raises:
         NoiseError: if one of them answered other instructions.
@@ -74,23 +74,52 @@ def match(ours: Outputs, theirs: Outputs) -> list[Pair]:
 
 
 def sample(pairs: Sequence[Pair], limit: int | None, seed: int) -> list[Pair]:
-    """Return so many pairs at random, in their order; all of them for None."""
+    """Return `limit` random pairs in their order; all of them for None."""
     if limit is None or limit >= len(pairs):
         return list(pairs)
     chosen = sorted(random.Random(seed).sample(range(len(pairs)), limit))
     return [pairs[i] for i in chosen]
 
 
-def annotation(judgement: Judgement, ours: str, theirs: str, judge: str) -> dict[str, Any]:
-    """Return a record in AlpacaEval's format, where 2 means that `output_2`, ours, is better and null is missing."""
-    pair, preference = judgement.pair, judgement.preference
-    return {
-        "instruction": pair.instruction,
-        "output_1": pair.theirs,
-        "generator_1": theirs,
-        "output_2": pair.ours,
-        "generator_2": ours,
-        "annotator": judge,
-        "preference": None if preference is None else 1 + preference,
-        "orders": [None if each is None else 1 + each for each in judgement.orders],
-    }
+@dataclass(frozen=True)
+class Annotation(Serializable):
+    """A judgement in AlpacaEval's format, in which 2 prefers `output_2`, ours.
+
+    Attributes:
+        instruction: that was answered.
+        output_1: their answer.
+        generator_1: their model.
+        output_2: our answer.
+        generator_2: our model.
+        annotator: the judge.
+        preference: from 1, theirs, to 2, ours; None if it is missing.
+        orders: the preference with ours first and with theirs first.
+    """
+
+    instruction: str
+    output_1: str
+    generator_1: str
+    output_2: str
+    generator_2: str
+    annotator: str
+    preference: float | None
+    orders: tuple[float | None, float | None]
+
+
+def annotation(judgement: Judgement, ours: str, theirs: str, judge: str) -> Annotation:
+    """Return a judgement in AlpacaEval's format."""
+    pair, (ours_first, theirs_first) = judgement.pair, judgement.orders
+    return Annotation(
+        instruction=pair.instruction,
+        output_1=pair.theirs,
+        generator_1=theirs,
+        output_2=pair.ours,
+        generator_2=ours,
+        annotator=judge,
+        preference=_from_1_to_2(judgement.preference),
+        orders=(_from_1_to_2(ours_first), _from_1_to_2(theirs_first)),
+    )
+
+
+def _from_1_to_2(preference: float | None) -> float | None:
+    return None if preference is None else 1 + preference

@@ -1,47 +1,116 @@
-"""From judgements, or an annotation file of AlpacaEval's, to win rates."""
+"""Win rates from judgements, or from an annotation file of AlpacaEval's."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.evaluation.intervals import wilson
+from neft_zoo.evaluation.serialization import Serializable
 from neft_zoo.judging.json_files import read_records
-from neft_zoo.judging.length_control import Published, Z, length_controlled
+from neft_zoo.judging.length_control import Published, length_controlled
 from neft_zoo.judging.pairs import Judgement, Pair
 
 
-def read_annotations(path: Path) -> tuple[list[Judgement], str, str, str]:
-    """Read an annotation file of AlpacaEval's, where `output_2` is ours.
+@dataclass(frozen=True)
+class JudgedBy(Serializable):
+    """Models and judge of a comparison.
 
-    Returns:
-        A judgement per record, and the names of `generator_2`, `generator_1` and the annotator.
+    Attributes:
+        ours: name of our model.
+        theirs: name of the other model.
+        judge: name of the judge.
+        reasons: count of each reason for a missing verdict.
+    """
+
+    ours: str
+    theirs: str
+    judge: str
+    reasons: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class MeanCharacters(Serializable):
+    """Mean length of both models' answers."""
+
+    ours: float
+    theirs: float
+
+
+@dataclass(frozen=True)
+class WinRates(Serializable):
+    """Counts, and win rates of ours in percent with their 95 % intervals.
+
+    Attributes:
+        instructions: number of pairs.
+        judged: pairs with a preference.
+        missing: pairs without.
+        wins: pairs in which ours is preferred.
+        ties: pairs without a preference for either.
+        losses: pairs in which theirs is preferred.
+        win_rate: mean preference; ties count half, missing judgements not at all.
+        win_rate_interval: Wilson's interval.
+        standard_error: of the win rate; None for one judgement.
+        length_controlled: win rate without a difference in length; None where the data gives none.
+        length_controlled_interval: its interval, by profile likelihood.
+        length_controlled_note: why there is none.
+        difficulty: whether the instructions' published difficulties were used.
+        characters: mean length of the answers.
+        consistent: share of pairs with the same verdict in both orders, in percent; None without orders.
+        first_preferred: share of verdicts for the first answer, ties half, in percent; None without orders.
+    """
+
+    instructions: int
+    judged: int
+    missing: int
+    wins: int
+    ties: int
+    losses: int
+    win_rate: float
+    win_rate_interval: Sequence[float]
+    standard_error: float | None
+    length_controlled: float | None
+    length_controlled_interval: Sequence[float] | None
+    length_controlled_note: str | None
+    difficulty: bool
+    characters: MeanCharacters
+    consistent: float | None
+    first_preferred: float | None
+
+
+# Fields of base classes come in reverse order: the names stand first in the file.
+@dataclass(frozen=True)
+class JudgeReport(WinRates, JudgedBy):
+    """A comparison of two models; `judged.json` has its fields as keys."""
+
+
+def read_annotations(path: Path) -> tuple[list[Judgement], JudgedBy]:
+    """Return the judgements of an annotation file of AlpacaEval's, where `output_2` is ours.
 
     Raises:
         NoiseError: if it cannot be read, is empty, or holds several models or a preference that is not accepted.
     """
     records = read_records(path, "instruction", "output_1", "output_2")
-    names = []
+    names = {}
     for key in ("generator_2", "generator_1", "annotator"):
-        found = {str(record.get(key, "unknown")) for record in records}
-        if len(found) > 1:
-            raise NoiseError(f"{path} must hold one {key}, got {', '.join(sorted(found))}.")
-        names.append(found.pop())
-    judgements = [
-        Judgement(
-            Pair(record["instruction"], record["output_2"], record["output_1"]),
-            _preference(path, record.get("preference")),
-            tuple(_preference(path, each) for each in record.get("orders") or (None, None)),  # type: ignore[arg-type]
-        )
-        for record in records
-    ]
-    return judgements, names[0], names[1], names[2]
+        values = {str(record.get(key, "unknown")) for record in records}
+        if len(values) > 1:
+            raise NoiseError(f"{path} must hold one {key}, got {', '.join(sorted(values))}.")
+        names[key] = values.pop()
+    judgements = []
+    for record in records:
+        pair = Pair(record["instruction"], ours=record["output_2"], theirs=record["output_1"])
+        ours_first, theirs_first = record.get("orders") or (None, None)
+        orders = (_preference(path, ours_first), _preference(path, theirs_first))
+        judgements.append(Judgement(pair, _preference(path, record.get("preference")), orders))
+    return judgements, JudgedBy(names["generator_2"], names["generator_1"], names["annotator"], {})
 
 
-def _preference(path: Path, value: Any) -> float | None:
+def _preference(path: Path, value: object) -> float | None:
     """Return a preference of 1 to 2 as 0 to 1; 0 was AlpacaEval's draw, null or NaN is missing."""
     if value is None or isinstance(value, float) and math.isnan(value):
         return None
@@ -50,75 +119,72 @@ def _preference(path: Path, value: Any) -> float | None:
     return 0.5 if value == 0 else min(value - 1, 1.0)
 
 
-def summarize(judgements: Sequence[Judgement], published: Published | None = None) -> dict[str, Any]:
-    """Return counts, win rates with 95 % intervals, lengths, and how much the judge minds the order.
+def summarize(judgements: Sequence[Judgement], published: Published | None = None) -> WinRates:
+    """Return counts and win rates.
 
-    Rates are in percent and ours; ties count half, missing judgements not at all.
+    Args:
+        judgements: of all pairs.
+        published: difficulties of AlpacaEval's instructions, for the length-controlled win rate.
 
     Raises:
-        NoiseError: if no judgement is there.
+        NoiseError: if all judgements are missing.
     """
-    values = [each.preference for each in judgements if each.preference is not None]
+    preferences = [judgement.preference for judgement in judgements]
+    values = [value for value in preferences if value is not None]
     if not values:
         raise NoiseError(f"at least one judgement must be there, but all {len(judgements)} are missing.")
-    ours = [len(each.pair.ours) for each in judgements]
-    theirs = [len(each.pair.theirs) for each in judgements]
-    controlled = length_controlled([each.preference for each in judgements], ours, theirs, published)
-    return {
-        "instructions": len(judgements),
-        "judged": len(values),
-        "missing": len(judgements) - len(values),
-        "wins": sum(value > 0.5 for value in values),
-        "ties": sum(value == 0.5 for value in values),
-        "losses": sum(value < 0.5 for value in values),
-        "win_rate": 100 * statistics.fmean(values),
-        "win_rate_interval": wilson(statistics.fmean(values), len(values)),
-        "standard_error": 100 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
-        "length_controlled": None if controlled is None else controlled[0],
-        "length_controlled_interval": None if controlled is None else list(controlled[1:]),
-        "difficulty": published is not None,
-        "characters": {"ours": statistics.fmean(ours), "theirs": statistics.fmean(theirs)},
-        **position(judgements),
-    }
+    ours = [len(judgement.pair.ours) for judgement in judgements]
+    theirs = [len(judgement.pair.theirs) for judgement in judgements]
+    controlled = length_controlled(preferences, ours, theirs, published)
+    consistent, first_preferred = position_bias(judgements)
+    return WinRates(
+        instructions=len(judgements),
+        judged=len(values),
+        missing=len(judgements) - len(values),
+        wins=sum(value > 0.5 for value in values),
+        ties=sum(value == 0.5 for value in values),
+        losses=sum(value < 0.5 for value in values),
+        win_rate=100 * statistics.fmean(values),
+        win_rate_interval=[100 * end for end in wilson(statistics.fmean(values), len(values))],
+        standard_error=100 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
+        length_controlled=controlled.rate,
+        length_controlled_interval=controlled.interval,
+        length_controlled_note=controlled.note,
+        difficulty=published is not None,
+        characters=MeanCharacters(statistics.fmean(ours), statistics.fmean(theirs)),
+        consistent=consistent,
+        first_preferred=first_preferred,
+    )
 
 
-def position(judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """Return how often both orders gave the same verdict and how often the first answer won, ties half, in percent."""
-    both = [each.orders for each in judgements if None not in each.orders]
-    if not both:
-        return {"consistent": None, "first_preferred": None}
-    agreed = statistics.fmean(a == b for a, b in both)
-    first = statistics.fmean((a + 1 - b) / 2 for a, b in both)  # type: ignore[operator]
-    return {"consistent": 100 * agreed, "first_preferred": 100 * first}
+def position_bias(judgements: Sequence[Judgement]) -> tuple[float | None, float | None]:
+    """Return the percentage of pairs with the same verdict in both orders, and of verdicts for the first answer."""
+    orders = [(a, b) for a, b in (judgement.orders for judgement in judgements) if a is not None and b is not None]
+    if not orders:
+        return None, None
+    consistent = statistics.fmean(ours_first == theirs_first for ours_first, theirs_first in orders)
+    first = statistics.fmean((ours_first + 1 - theirs_first) / 2 for ours_first, theirs_first in orders)
+    return 100 * consistent, 100 * first
 
 
-def wilson(mean: float, count: int) -> list[float]:
-    """Return Wilson's 95 % interval in percent for a mean of values in [0, 1]; with ties among them it is too wide.
-
-    Unlike mean and standard error it stays inside 0 to 100 and has a width where all verdicts agree.
-    """
-    shrink = 1 + Z**2 / count
-    center = (mean + Z**2 / (2 * count)) / shrink
-    half = Z / shrink * math.sqrt(max(mean * (1 - mean), 0.0) / count + Z**2 / (4 * count**2))
-    return [100 * (center - half), 100 * (center + half)]
-
-
-def table(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what a report says, as pairs of text."""
+def table(report: JudgeReport) -> list[tuple[str, str]]:
+    """Return the rows of a report: a label and its value as text."""
+    controlled = _rate(report.length_controlled, report.length_controlled_interval)
+    controlled = controlled if report.length_controlled_note is None else f"none: {report.length_controlled_note}"
     rows = [
-        ("ours", report["ours"]),
-        ("theirs", report["theirs"]),
-        ("judge", report["judge"]),
-        ("instructions judged", f"{report['judged']} of {report['instructions']}"),
-        *[(f"missing: {reason}", str(count)) for reason, count in report["reasons"].items()],
-        ("wins, ties, losses", f"{report['wins']}, {report['ties']}, {report['losses']}"),
-        ("win rate, %", _rate(report["win_rate"], report["win_rate_interval"])),
-        ("length-controlled, %", _rate(report["length_controlled"], report["length_controlled_interval"])),
-        ("characters", "{ours:.0f} to {theirs:.0f}".format(**report["characters"])),
+        ("ours", report.ours),
+        ("theirs", report.theirs),
+        ("judge", report.judge),
+        ("instructions judged", f"{report.judged} of {report.instructions}"),
+        *[(f"missing: {reason}", str(count)) for reason, count in report.reasons.items()],
+        ("wins, ties, losses", f"{report.wins}, {report.ties}, {report.losses}"),
+        ("win rate, %", _rate(report.win_rate, report.win_rate_interval)),
+        ("length-controlled, %", controlled),
+        ("characters", f"{report.characters.ours:.0f} to {report.characters.theirs:.0f}"),
     ]
-    if report["consistent"] is not None:
-        rows.append(("same verdict in both orders, %", f"{report['consistent']:.1f}"))
-        rows.append(("first answer preferred, %", f"{report['first_preferred']:.1f}"))
+    if report.consistent is not None and report.first_preferred is not None:
+        rows.append(("same verdict in both orders, %", f"{report.consistent:.1f}"))
+        rows.append(("first answer preferred, %", f"{report.first_preferred:.1f}"))
     return rows
 
 

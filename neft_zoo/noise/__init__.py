@@ -4,6 +4,7 @@ from neft_zoo.noise.additive import AdditiveNoise as AdditiveNoise
 from neft_zoo.noise.additive import AtLayers as AtLayers
 from neft_zoo.noise.additive import Layers as Layers
 from neft_zoo.noise.additive import Noise as Noise
+from neft_zoo.noise.additive import NoiseTraits as NoiseTraits
 from neft_zoo.noise.additive import TokenEdit as TokenEdit
 from neft_zoo.noise.cutoff import ElementDropout as ElementDropout
 from neft_zoo.noise.cutoff import FeatureCut as FeatureCut
@@ -16,6 +17,7 @@ from neft_zoo.noise.data_dependent import Projected as Projected
 from neft_zoo.noise.data_dependent import Setup as Setup
 from neft_zoo.noise.data_dependent import Unprepared as Unprepared
 from neft_zoo.noise.distributions import Distribution as Distribution
+from neft_zoo.noise.distributions import DistributionTraits as DistributionTraits
 from neft_zoo.noise.distributions import Gaussian as Gaussian
 from neft_zoo.noise.distributions import Laplace as Laplace
 from neft_zoo.noise.distributions import Rademacher as Rademacher

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.noise.distributions import Distribution, DistributionTraits
 from neft_zoo.noise.tokens import Tokens, Where
 
 if TYPE_CHECKING:
@@ -13,26 +14,65 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from neft_zoo.noise.batch import Batch
-    from neft_zoo.noise.distributions import Distribution
     from neft_zoo.noise.scales import Scale
 
 # Which decoder layers, counted from 0; negative numbers count from the end.
 Layers: TypeAlias = tuple[int, ...] | Literal["all"]
 
 
+@runtime_checkable
 class Noise(Protocol):
-    """Returns delta, not the perturbed embedding: mask, bound, sign and logging are then the same for every entry.
+    """A function from embeddings and their batch to delta, the tensor that is added.
 
-    Delta is float32 also for a bf16 model (it is rounded once, where it is added), and 0 on padding. A noise that
-    states `pointwise = True` may be asked for any part of the batch: what it adds at a position depends on no other.
-    One that is made of the embeddings and passes gradients to them states `passes_gradients = True` as well.
+    Delta and not the perturbed embedding, so that mask, bound, sign and logging are the same for every entry. It is
+    float32 also for a bf16 model (it is rounded once, where it is added), and 0 on padding. A class that can be drawn
+    block by block, or is made of the embeddings, inherits from `NoiseTraits`.
     """
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]: ...
 
 
+@runtime_checkable
+class BlockDraw(Protocol):
+    """A function that draws a noise on a stretch of the flattened positions, given their embeddings."""
+
+    def __call__(self, rows: Float[Tensor, "N D"], part: slice, /) -> Float[Tensor, "N D"]: ...
+
+
+@runtime_checkable
+class BlockDrawWithBackward(Protocol):
+    """A `BlockDraw` whose delta depends on the embeddings of other positions as well."""
+
+    def __call__(self, rows: Float[Tensor, "N D"], part: slice, /) -> Float[Tensor, "N D"]: ...
+
+    def back(self, grads: Float[Tensor, "T D"], part: slice) -> Float[Tensor, "N D"]:
+        """Return the gradient at a stretch of the embeddings, given the gradients at all of delta."""
+        ...
+
+
+class NoiseTraits:
+    """What a noise is unless its class says otherwise; a plain function has these defaults.
+
+    Attributes:
+        pointwise: whether delta at a position depends on that position alone.
+        passes_gradients: whether delta is a function of the embeddings through which gradients flow.
+        mixes_documents: whether a document's delta depends on the other documents of the batch.
+    """
+
+    pointwise: ClassVar[bool] = False
+    passes_gradients: ClassVar[bool] = False
+    mixes_documents: ClassVar[bool] = False
+
+    def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        raise NotImplementedError
+
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
+        """Return a function that draws a stretch of the positions, None if all must be drawn at once."""
+        return (lambda rows, part: self(rows[None], batch.part(part))[0]) if self.pointwise else None
+
+
 @dataclass(frozen=True)
-class AdditiveNoise:
+class AdditiveNoise(NoiseTraits):
     """delta = where * scale * what."""
 
     what: Distribution
@@ -45,6 +85,12 @@ class AdditiveNoise:
     def size(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
         """Return where * scale."""
         return self.where(batch)[..., None] * self.scale(embeds, batch)
+
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
+        if type(self) is not AdditiveNoise or not isinstance(self.what, DistributionTraits):
+            return None  # a subclass may draw otherwise
+        size, draw = self.size(embeds, batch).reshape(-1, 1), self.what.in_parts(batch, embeds.shape[-1])
+        return None if draw is None or size.requires_grad else lambda rows, part: draw(part).mul_(size[part])
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import randomness
+from neft_zoo.noise.additive import NoiseTraits
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ ALMOST_ONE = 0.999999
 
 
 @dataclass(frozen=True)
-class ElementDropout:
+class ElementDropout(NoiseTraits):
     """Sets coordinates to 0 with probability p and scales the others by 1 / (1 - p)."""
 
     p: Scalar
@@ -37,7 +38,7 @@ class ElementDropout:
 
 
 @dataclass(frozen=True)
-class TokenCut:
+class TokenCut(NoiseTraits):
     """Sets whole tokens to 0 with probability p, never a document's first token nor a special one."""
 
     p: Scalar
@@ -118,4 +119,6 @@ class HideTokens:
             return batch.gather(batch.input_ids, place.clamp(max=batch.lengths - 1) * batch.real, batch.document)
         if batch.fill_id is None:
             raise NoiseError("by='mask' needs a tokenizer with a mask or a padding token, got none; use by='random'.")
-        return batch.input_ids.new_tensor(batch.fill_id)
+        import torch  # late: `neft-zoo list` works without it
+
+        return torch.full_like(batch.input_ids, batch.fill_id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import randomness
-from neft_zoo.noise.additive import Noise
+from neft_zoo.noise.additive import BlockDraw, Noise, NoiseTraits
 from neft_zoo.noise.schedules import Scalar, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Unprepared(Protocol):
 
 
 @dataclass(frozen=True)
-class MetricLaplace:
+class MetricLaplace(NoiseTraits):
     """l * v per token: v uniform on the sphere, l ~ Gamma(D, 1/eta), so that the mean norm is D / eta."""
 
     eta: Scalar
@@ -57,7 +57,7 @@ class MetricLaplace:
 
 
 @dataclass(frozen=True)
-class ByFrequency:
+class ByFrequency(NoiseTraits):
     """rho * w(token) * z: rarer tokens get more, w = count**-exponent, of mean 1 over the training tokens."""
 
     rho: Scalar
@@ -95,7 +95,7 @@ class ByFrequency:
 
 
 @dataclass(frozen=True)
-class Projected:
+class Projected(NoiseTraits):
     """Another noise, projected off or onto the k principal directions of the embedding table."""
 
     noise: Noise
@@ -122,6 +122,12 @@ class Projected:
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         delta = self.noise(embeds, batch)
         return self.project(delta.flatten(0, 1)).view_as(delta)
+
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
+        draw = self.noise.in_parts(embeds, batch) if isinstance(self.noise, NoiseTraits) else None
+        if type(self) is not Projected or draw is None:
+            return None  # a subclass may draw otherwise
+        return lambda rows, part: self.project(draw(rows, part))
 
     def project(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         """Return what is left of a noise, token by token."""

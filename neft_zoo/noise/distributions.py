@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from neft_zoo.noise import randomness
 from neft_zoo.noise.schedules import check_number
@@ -19,22 +19,47 @@ if TYPE_CHECKING:
 UNIFORM_RMS = 1 / math.sqrt(3)
 
 
+@runtime_checkable
 class Distribution(Protocol):
-    """Draws zero-mean float32 numbers; `rms` is their root mean square (dimensionless).
-
-    One that also states `pointwise = True` may be asked for any part of the batch: what it draws at a position depends
-    on no other. One that must look at all positions first may offer `in_parts`, as `Sphere` does. What a distribution
-    returns may be written to.
-    """
+    """Zero-mean float32 numbers, one per position and feature; the tensor that is returned may be written to."""
 
     @property
-    def rms(self) -> float: ...
+    def rms(self) -> float:
+        """The root mean square of the numbers (dimensionless)."""
+        ...
+
+    @property
+    def bound(self) -> float:
+        """The largest absolute value of a number (dimensionless); infinite where there is none."""
+        ...
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]: ...
 
 
+class DistributionTraits:
+    """What a distribution is unless its class says otherwise.
+
+    Attributes:
+        pointwise: whether the numbers at a position depend on that position alone, so that any stretch of a batch can
+            be drawn without the rest.
+    """
+
+    pointwise: ClassVar[bool] = False
+
+    @property
+    def bound(self) -> float:
+        return math.inf
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        raise NotImplementedError
+
+    def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]] | None:
+        """Return a function that draws a stretch of the positions, None if all must be drawn at once."""
+        return (lambda part: self(batch.part(part), width)[0]) if self.pointwise else None
+
+
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(DistributionTraits):
     """U(-1, 1): rms 1/sqrt(3), bounded by 1."""
 
     pointwise: ClassVar[bool] = True
@@ -43,12 +68,16 @@ class Uniform:
     def rms(self) -> float:
         return UNIFORM_RMS
 
+    @property
+    def bound(self) -> float:
+        return 1.0
+
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
         return randomness.uniform(batch.stream("what"), width)
 
 
 @dataclass(frozen=True)
-class SharedByToken:
+class SharedByToken(DistributionTraits):
     """U(-1, 1), the same numbers for equal tokens of an optimizer step."""
 
     pointwise: ClassVar[bool] = True
@@ -57,13 +86,17 @@ class SharedByToken:
     def rms(self) -> float:
         return UNIFORM_RMS
 
+    @property
+    def bound(self) -> float:
+        return 1.0
+
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
         keys = randomness.mix(batch.input_ids.long() * randomness.GOLDEN ^ batch.key)
         return randomness.uniform(randomness.stream(keys, "what"), width)
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(DistributionTraits):
     """N(0, rms^2)."""
 
     rms: float = 1.0
@@ -78,7 +111,7 @@ class Gaussian:
 
 
 @dataclass(frozen=True)
-class Rademacher:
+class Rademacher(DistributionTraits):
     """-rms or +rms with equal probability: the largest energy a bound allows."""
 
     rms: float = 1.0
@@ -88,12 +121,16 @@ class Rademacher:
     def __post_init__(self) -> None:
         check_number("rms", self.rms)
 
+    @property
+    def bound(self) -> float:
+        return self.rms
+
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
         return randomness.signs(batch.stream("what"), width).mul_(self.rms)
 
 
 @dataclass(frozen=True)
-class Laplace:
+class Laplace(DistributionTraits):
     """Two-sided exponential with the stated rms: the density's scale is rms/sqrt(2)."""
 
     rms: float = 1.0
@@ -108,7 +145,7 @@ class Laplace:
 
 
 @dataclass(frozen=True)
-class Sphere:
+class Sphere(DistributionTraits):
     """A uniformly random direction per document: over its n real tokens the norm is exactly rms * sqrt(n * D)."""
 
     rms: float = UNIFORM_RMS
@@ -121,7 +158,7 @@ class Sphere:
         return draw(slice(None)).view(*batch.input_ids.shape, width)
 
     def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]]:
-        """Return what draws a stretch of the positions.
+        """Return a function that draws a stretch of the positions.
 
         A document's square norm is shared out first, by the Dirichlet distribution that the squares of a direction's
         parts have; each token's part is then a direction of its own, whose norm is seen as it is drawn.

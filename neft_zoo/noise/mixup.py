@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import NoiseTraits
 from neft_zoo.noise.randomness import key_of
 from neft_zoo.noise.schedules import check_number
 
@@ -42,7 +43,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class EmbedMix:
+class EmbedMix(NoiseTraits):
     """l * e_i + (1 - l) * e_j with l ~ Beta(a, a), l = max(l, 1 - l), one l per optimizer step.
 
     Document i's partner j is the next one of the same length in the batch, in a ring; a document without one keeps
@@ -67,7 +68,7 @@ class EmbedMix:
         return (partner - embeds.float()) * ((1 - self.share(batch)) * batch.real[..., None])
 
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Mixture:
-        """Return what draws a stretch of the positions."""
+        """Return the mixture as a function that draws a stretch of the positions."""
         position = batch.position * batch.real
         partner, mixed = (batch.places(position, _following(batch, by)).flatten() for by in (1, -1))
         size = (1 - self.share(batch)) * batch.real.float().view(-1, 1)

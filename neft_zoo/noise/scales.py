@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
@@ -19,6 +19,7 @@ Length: TypeAlias = Literal["document", "padded"]
 Space: TypeAlias = Literal["scaled", "raw"]
 
 
+@runtime_checkable
 class Scale(Protocol):
     """Returns float32 sizes (in the embedding's own unit), one per position."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from neft_zoo.errors import NoiseError, shown
 
@@ -84,7 +84,7 @@ def value_at(value: Scalar, progress: float) -> float:
     return value(progress) if isinstance(value, Schedule) else value
 
 
-def parse_scalar(name: str, value: Any) -> Scalar:
+def parse_scalar(name: str, value: object) -> Scalar:
     """Read a number, or a mapping such as `{"schedule": "linear", "start": 10, "end": 0}`.
 
     Raises:
@@ -97,10 +97,10 @@ def parse_scalar(name: str, value: Any) -> Scalar:
     return parse_number(name, value, "a number or a schedule")
 
 
-def parse_number(name: str, value: Any, accepted: str = "a number") -> float:
+def parse_number(name: str, value: object, accepted: str = "a number") -> float:
     """Read a finite number; YAML hands over `5e0` as a string, so strings that spell a number count."""
     try:
-        number = math.nan if isinstance(value, bool | bytes) else float(value)
+        number = math.nan if isinstance(value, bool | bytes) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
@@ -108,7 +108,7 @@ def parse_number(name: str, value: Any, accepted: str = "a number") -> float:
     return number
 
 
-def _parse_schedule(name: str, mapping: dict[str, Any]) -> Schedule:
+def _parse_schedule(name: str, mapping: dict[str, object]) -> Schedule:
     kind = mapping.pop("schedule", None)
     if not isinstance(kind, str) or kind not in SCHEDULES:
         raise NoiseError(f"{name}: schedule must be one of {', '.join(SCHEDULES)}, got {shown(kind)}.")
@@ -123,7 +123,7 @@ def _parse_schedule(name: str, mapping: dict[str, Any]) -> Schedule:
         raise NoiseError(f"{name}: schedule {kind} needs {', '.join(accepted)}, got {sorted(mapping)}.") from None
 
 
-def schedule_to_dict(value: Schedule) -> dict[str, Any]:
+def schedule_to_dict(value: Schedule) -> dict[str, object]:
     """Return the mapping that `parse_scalar` reads back.
 
     Raises:

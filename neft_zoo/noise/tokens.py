@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neft_zoo.errors import NoiseError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["real", "prompt", "completion"]
 
 
+@runtime_checkable
 class Where(Protocol):
     """Returns a float32 weight per position: 0 for no noise, and always 0 on padding."""
 

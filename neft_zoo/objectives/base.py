@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neft_zoo.noise.additive import Noise, TokenEdit
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Family: TypeAlias = Literal["single pass", "consistency", "adversarial"]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """Turns passes into the loss of a step; it never sees the trainer behind `step`.
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neft_zoo.noise.additive import AdditiveNoise
-from neft_zoo.noise.data_dependent import Projected
+from neft_zoo.noise.additive import AdditiveNoise, BlockDrawWithBackward, NoiseTraits
 from neft_zoo.noise.randomness import blocks, dither, features
+from neft_zoo.passes.rounding import DROPPED_MANTISSA_BITS, round_sum
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-    from neft_zoo.noise.additive import Noise
+    from neft_zoo.noise.additive import BlockDraw, Noise
     from neft_zoo.noise.batch import Batch
-    from neft_zoo.noise.distributions import Distribution
-from neft_zoo.passes.rounding import DROPPED_MANTISSA_BITS, round_sum
-
-# What draws the noise on a stretch of the positions, given their embeddings.
-Draw: TypeAlias = "Callable[[Float[Tensor, 'N D'], slice], Float[Tensor, 'N D']]"
 
 
 class _Sum(torch.autograd.Function):
@@ -29,11 +23,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, total: Tensor, *summands: Tensor) -> Tensor:
-        ctx.dtypes = [each.dtype for each in summands]
+        ctx.dtypes = [summand.dtype for summand in summands]
         return total.view_as(total)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return None, *(grads[0].to(dtype) for dtype in ctx.dtypes)
 
 
@@ -41,24 +35,26 @@ class _SumOfItself(torch.autograd.Function):
     """Passes gradients to embeddings that a noise was made of: the noise is drawn again, block by block."""
 
     @staticmethod
-    def forward(ctx: Any, total: Tensor, embeds: Tensor, draw: Draw) -> Tensor:
+    def forward(ctx: Any, total: Tensor, embeds: Tensor, draw: BlockDraw) -> Tensor:
         ctx.save_for_backward(embeds)
         ctx.draw = draw
         return total.view_as(total)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (embeds,) = ctx.saved_tensors
-        width, whole = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
-        flat, into, out = embeds.reshape(-1, width), grads[0].reshape(-1, width), whole.view(-1, width)
-        back = getattr(ctx.draw, "back", None)  # where other embeddings are in what was added
+        width, grad_embeds = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
+        flat, into, out = embeds.reshape(-1, width), grads[0].reshape(-1, width), grad_embeds.view(-1, width)
         for block in blocks(len(flat), width, embeds.device.type):
-            through = _back(ctx.draw, flat[block], into[block], block) if back is None else back(into, block)
+            if isinstance(ctx.draw, BlockDrawWithBackward):
+                through = ctx.draw.back(into, block)
+            else:
+                through = _gradient_through(ctx.draw, flat[block], into[block], block)
             torch.add(into[block], through.to(into.dtype), out=out[block])
-        return None, whole, None
+        return None, grad_embeds, None
 
 
-def _back(draw: Draw, rows: Tensor, grads: Tensor, block: slice) -> Tensor:
+def _gradient_through(draw: BlockDraw, rows: Tensor, grads: Tensor, block: slice) -> Tensor:
     """Return the gradient that reaches embeddings through what was made of them."""
     with torch.enable_grad():
         part = rows.detach().requires_grad_()
@@ -101,10 +97,11 @@ def add_drawn(
 
     None where the noise must be drawn as a whole, as its positions depend on each other.
     """
-    found = _fused(noise, embeds, batch)
-    if found is not None:
-        return _Sum.apply(found[0], embeds), found[1]
-    draw, passing = _parts(noise, embeds, batch), getattr(noise, "passes_gradients", False)
+    fused = _fused(noise, embeds, batch)
+    if fused is not None:
+        return _Sum.apply(fused[0], embeds), fused[1]
+    draw = noise.in_parts(embeds, batch) if isinstance(noise, NoiseTraits) else None
+    passing = isinstance(noise, NoiseTraits) and noise.passes_gradients
     if draw is None or (passing and torch.compiler.is_compiling()):
         return None
     with torch.no_grad():
@@ -133,25 +130,3 @@ def _fused(noise: Noise, embeds: Tensor, batch: Batch) -> tuple[Tensor, Tensor] 
         return None
     size = noise.size(embeds, batch)
     return None if size.requires_grad else kernels.add(embeds, noise.what, size, batch)
-
-
-def _parts(noise: Noise, embeds: Tensor, batch: Batch) -> Draw | None:
-    """Return what draws the noise on a stretch of the positions, None if it cannot be drawn so."""
-    if type(noise) is Projected:
-        inner = _parts(noise.noise, embeds, batch)
-        return None if inner is None else lambda rows, part: noise.project(inner(rows, part))
-    if type(noise) is AdditiveNoise:  # a subclass may draw otherwise
-        size, draw = noise.size(embeds, batch).reshape(-1, 1), _drawn(noise.what, batch, embeds.shape[-1])
-        return None if draw is None or size.requires_grad else lambda rows, part: draw(part).mul_(size[part])
-    in_parts = getattr(noise, "in_parts", None)
-    if in_parts is not None:
-        return in_parts(embeds, batch)
-    return (lambda rows, part: noise(rows[None], batch.part(part))[0]) if getattr(noise, "pointwise", False) else None
-
-
-def _drawn(what: Distribution, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]] | None:
-    """Return what draws a distribution on a stretch of the positions, None if it cannot be drawn so."""
-    if getattr(what, "pointwise", False):
-        return lambda part: what(batch.part(part), width)[0]
-    in_parts = getattr(what, "in_parts", None)
-    return None if in_parts is None else in_parts(batch, width)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.passes.torch_internals import checkpoint_functions
 
 
 def base_model(model: nn.Module) -> Any:
@@ -80,10 +82,12 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
 
     base = base_model(model)
     lists = [m for m in (find_decoder(model) or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
-    # FSDP's own activation checkpointing wraps each layer.
-    bare = [[getattr(layer, "_checkpoint_wrapped_module", layer) for layer in m] for m in lists]
-    decoders = (all(isinstance(layer, GradientCheckpointingLayer) for layer in inner) for inner in bare)
-    layers = next((m for m, found in zip(lists, decoders, strict=True) if found), None)
+
+    def is_layer(module: nn.Module) -> bool:
+        # FSDP's own activation checkpointing puts each layer into a wrapper.
+        return any(isinstance(inner, GradientCheckpointingLayer) for inner in (module, *module.children()))
+
+    layers = next((m for m in lists if all(map(is_layer, m))), None)
     if layers is None:
         raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")
     return list(layers)
@@ -91,5 +95,5 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
 
 def checkpoints_reentrantly(model: nn.Module) -> bool:
     """Return whether gradient checkpointing is on in the form that allows one backward pass only."""
-    functions = (vars(m).get("_gradient_checkpointing_func") for m in model.modules())
-    return any(getattr(function, "keywords", {}).get("use_reentrant") for function in functions)
+    functions = checkpoint_functions(model)
+    return any(isinstance(function, partial) and function.keywords.get("use_reentrant") for function in functions)

@@ -20,113 +20,132 @@ if TYPE_CHECKING:
 # Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
 POSITIONS_AT_A_TIME = 128
 
-# Makes a number per position of the logits of every side, and of what else is known of the positions.
-Part: TypeAlias = Callable[..., Tensor]
+# A number per position, made of the logits of one or several passes and of further tensors of these positions.
+LogitsFunction: TypeAlias = Callable[..., Tensor]
 
 
-def sum_in_chunks(part: Part, head: LanguageHead, sides: list[Tensor], *known: Tensor, trains: bool = True) -> Tensor:
-    """Return the sum over positions of what `part` makes of the logits of hidden states.
+def sum_in_chunks(
+    function: LogitsFunction, head: LanguageHead, hidden: list[Tensor], *aligned: Tensor, trains: bool = True
+) -> Float[Tensor, ""]:
+    """Return the sum over positions of a function of logits.
 
     Args:
-        part: a function of the logits of a chunk, one tensor per side, and of what is known of it.
+        function: takes the logits of a chunk of the positions, one tensor per pass, and the chunk of `aligned`.
         head: projects hidden states (N, D) to logits.
-        sides: hidden states of the same positions.
-        known: more tensors with one row per position, which get no gradient.
+        hidden: the hidden states of each pass (N, D).
+        aligned: further tensors with one row per position (N, ...), which get no gradient.
         trains: the head gets gradients, where its weights want some.
     """
     if head.is_one_product():
         weight, bias = head.project.weight, head.project.bias
         if not trains:
             weight, bias = weight.detach(), None if bias is None else bias.detach()
-        return _Sum.apply(part, head.finish, known, weight, bias, *sides)
-    count = len(sides)
+        return _SumWithGradients.apply(function, head.finish, aligned, weight, bias, *hidden)
+    passes = len(hidden)
 
-    def projected(*chunk: Tensor) -> Tensor:
-        return part(*map(head, chunk[:count]), *chunk[count:]).sum()
+    def of_chunk(*chunk: Tensor) -> Tensor:
+        return function(*map(head, chunk[:passes]), *chunk[passes:]).sum()
 
-    chunks = zip(*(each.split(POSITIONS_AT_A_TIME) for each in (*sides, *known)), strict=True)
-    parts = [checkpoint(projected, *chunk, use_reentrant=False) for chunk in chunks]
-    return sum(parts, start=sides[0].new_zeros((), dtype=torch.float32))
+    chunks = zip(*(tensor.split(POSITIONS_AT_A_TIME) for tensor in (*hidden, *aligned)), strict=True)
+    sums = [checkpoint(of_chunk, *chunk, use_reentrant=False) for chunk in chunks]
+    return sum(sums, start=hidden[0].new_zeros((), dtype=torch.float32))
 
 
-class _Sum(torch.autograd.Function):
-    """The sum, whose gradients are made along with it: no logits are kept, and none are computed twice."""
+class _SumWithGradients(torch.autograd.Function):
+    """The sum, whose gradients are computed along with it: no logits are kept, and none are computed twice."""
 
     @staticmethod
     def forward(
-        ctx: Any, part: Part, finish: Callable, known: tuple, weight: Tensor, bias: Tensor | None, *sides: Tensor
+        ctx: Any,
+        function: LogitsFunction,
+        finish: Callable[[Tensor], Tensor],
+        aligned: tuple[Tensor, ...],
+        weight: Tensor,
+        bias: Tensor | None,
+        *hidden: Tensor,
     ) -> Tensor:
         wanted = ctx.needs_input_grad[3:]
         grads = [
-            torch.zeros_like(each) if want and each is not None else None
-            for each, want in zip((weight, bias, *sides), wanted, strict=True)
+            torch.zeros_like(tensor) if needed and tensor is not None else None
+            for tensor, needed in zip((weight, bias, *hidden), wanted, strict=True)
         ]
         total = torch.zeros((), device=weight.device)
-        for first in range(0, len(sides[0]), POSITIONS_AT_A_TIME):
-            place = slice(first, first + POSITIONS_AT_A_TIME)
-            raw = [linear(side[place], weight, bias).requires_grad_(any(wanted)) for side in sides]
+        for first in range(0, len(hidden[0]), POSITIONS_AT_A_TIME):
+            chunk = slice(first, first + POSITIONS_AT_A_TIME)
+            projected = [linear(states[chunk], weight, bias).requires_grad_(any(wanted)) for states in hidden]
             with torch.enable_grad():
-                value = part(*map(finish, raw), *(each[place] for each in known)).sum()
+                value = function(*map(finish, projected), *(tensor[chunk] for tensor in aligned)).sum()
             total += value.detach()
             if any(wanted):
-                slopes = torch.autograd.grad(value, raw, allow_unused=True)
-                for side, slope, grad in zip(sides, slopes, grads[2:], strict=True):
-                    _add_gradients(slope, side[place], weight, grads[:2], None if grad is None else grad[place])
+                of_logits = torch.autograd.grad(value, projected, allow_unused=True)
+                for states, of_projected, of_states in zip(hidden, of_logits, grads[2:], strict=True):
+                    rows = None if of_states is None else of_states[chunk]
+                    _add_gradients(of_projected, states[chunk], weight, grads[:2], rows)
         ctx.save_for_backward(*grads)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> Any:
-        return None, None, None, *(None if each is None else each * outer[0].to(each) for each in ctx.saved_tensors)
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        grads = (None if grad is None else grad * outer[0].to(grad) for grad in ctx.saved_tensors)
+        return None, None, None, *grads
 
 
 def _add_gradients(
-    slope: Tensor | None, rows: Tensor, weight: Tensor, of_head: list[Tensor | None], of_rows: Tensor | None
+    of_projected: Tensor | None,
+    states: Tensor,
+    weight: Tensor,
+    of_head: list[Tensor | None],
+    of_states: Tensor | None,
 ) -> None:
-    """Add what the gradient at a chunk's raw logits (N, V) means for weight, bias and hidden states."""
-    if slope is None:  # a side that is held constant
+    """Add the gradients of weight, bias and hidden states that follow from that of a chunk's projection (N, V)."""
+    if of_projected is None:  # a pass whose logits are held constant
         return
     of_weight, of_bias = of_head
-    if of_rows is not None:
-        of_rows.copy_(slope @ weight.to(slope.dtype))
-    if of_weight is not None and of_weight.dtype == slope.dtype:
-        of_weight.addmm_(slope.T, rows.to(slope.dtype))
+    if of_states is not None:
+        of_states.copy_(of_projected @ weight.to(of_projected.dtype))
+    if of_weight is not None and of_weight.dtype == of_projected.dtype:
+        of_weight.addmm_(of_projected.T, states.to(of_projected.dtype))
     elif of_weight is not None:
-        of_weight.add_(slope.T @ rows.to(slope.dtype))
+        of_weight.add_(of_projected.T @ states.to(of_projected.dtype))
     if of_bias is not None:
-        of_bias.add_(slope.sum(0))
+        of_bias.add_(of_projected.sum(0))
 
 
 def cross_entropy(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Return the negative log-likelihood of the targets, 0 where there is none."""
+    """Return the negative log-likelihood of the targets, 0 where the target is -100."""
     return nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 def of_divergence(
     name: Divergence, constant: bool, first: Float[Tensor, "N V"], second: Float[Tensor, "N V"]
 ) -> Float[Tensor, " N"]:
-    """Return the divergence, through which no gradient flows into a constant first side."""
+    """Return the divergence of two passes' logits; no gradient flows into a constant first pass."""
     return divergence(name, first.detach() if constant else first, second)
 
 
 @dataclass(frozen=True)
 class JointLoss:
-    """Own losses of passes, and what else a part makes of the same logits.
+    """The cross-entropies of passes plus another function of the same logits.
 
     Attributes:
-        part: what else.
-        sides: how many passes there are.
-        losses: by the number of the pass, the factor of its loss.
-        weight: the factor of what the part makes.
+        function: the other function.
+        passes: how many passes there are.
+        losses: by the number of the pass, the factor of its cross-entropy.
+        weight: the factor of the other function.
     """
 
-    part: Part
-    sides: int
+    function: LogitsFunction
+    passes: int
     losses: Mapping[int, float | Tensor]
     weight: float | Tensor
 
     def __call__(self, *chunk: Tensor) -> Float[Tensor, " N"]:
-        """Take the logits of every side, the targets, which positions the part counts, and what else it is told."""
-        logits, (targets, counted, *known) = chunk[: self.sides], chunk[self.sides :]
+        """Return the sum at every position of a chunk.
+
+        Args:
+            chunk: the logits of every pass; the targets; at which positions the other function counts; and what else
+                it takes.
+        """
+        logits, (targets, counted, *aligned) = chunk[: self.passes], chunk[self.passes :]
         own = [share * cross_entropy(logits[number], targets) for number, share in self.losses.items()]
-        return sum(own, start=self.weight * self.part(*logits, *known) * counted)
+        return sum(own, start=self.weight * self.function(*logits, *aligned) * counted)

@@ -11,7 +11,7 @@ from neft_zoo.noise.batch import EMBEDDING
 from neft_zoo.passes.adding import add_by_keys, add_rounded
 from neft_zoo.passes.anatomy import embed_scale
 from neft_zoo.passes.rounding import DROPPED_MANTISSA_BITS
-from neft_zoo.passes.sharding import is_whole
+from neft_zoo.passes.sharding import is_unsharded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> dict[int, Dr
 
     Noise that passes gradients to the embeddings (dropout, mixing) passes them to this lookup of them.
     """
-    if not is_whole(getattr(embedding, "weight", None)):
+    if not is_unsharded(getattr(embedding, "weight", None)):
         return {}
     embeds = embedding(batch.input_ids)
     delta = noise(embeds, replace(batch, factor=embed_scale(embedding)))

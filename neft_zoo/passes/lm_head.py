@@ -9,6 +9,7 @@ from torch import nn
 from neft_zoo.errors import NoiseError
 from neft_zoo.passes.anatomy import base_model, find_head
 from neft_zoo.passes.sharding import gathers_late, is_local
+from neft_zoo.passes.torch_internals import has_hooks
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -32,10 +33,10 @@ class LanguageHead:
         caps = (getattr(config, name, None) for name in SOFT_CAPS)
         self.cap = next((cap for cap in caps if cap is not None), None)
 
-    def __call__(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+    def __call__(self, hidden: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape V"]:
         return self.finish(self.project(hidden))
 
-    def finish(self, projected: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+    def finish(self, projected: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape V"]:
         """Return the logits, given the projection."""
         logits = projected.float() * self.scale
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
@@ -43,7 +44,7 @@ class LanguageHead:
     def is_one_product(self) -> bool:
         """Return whether the projection is a product with a weight that this process holds, and nobody looks on."""
         head = self.project
-        watched = head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head)
+        watched = has_hooks(head) or "forward" in vars(head)
         return type(head) is nn.Linear and not watched and not self.split and is_local(head.weight)
 
 

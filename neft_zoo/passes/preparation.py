@@ -25,10 +25,10 @@ def prepare(
     if not isinstance(noise, Unprepared):
         return noise
     from neft_zoo.passes.anatomy import find_embedding  # late: `neft-zoo list` works without torch
-    from neft_zoo.passes.sharding import is_whole, loaded, whole
+    from neft_zoo.passes.sharding import broadcast_from_rank_0, gathered, is_unsharded
 
     weight: Any = find_embedding(model).weight
-    with whole([weight]):
-        if not is_whole(weight):
+    with gathered([weight]):
+        if not is_unsharded(weight):
             raise NoiseError(f"{type(noise).__name__} needs the whole embedding table before it is sharded.")
-        return noise.prepare(Setup(loaded(weight.detach()), count_tokens))
+        return noise.prepare(Setup(broadcast_from_rank_0(weight.detach()), count_tokens))

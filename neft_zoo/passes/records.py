@@ -1,4 +1,4 @@
-"""What forward passes leave behind, and noise that is known already."""
+"""Records of forward passes, and noise with fixed deltas."""
 
 from __future__ import annotations
 
@@ -14,40 +14,47 @@ if TYPE_CHECKING:
 
 
 class Deltas(Mapping[int, "Tensor"]):
-    """What was added at each site; noise that was never there as a whole is drawn again if it is asked for."""
+    """The delta that was added at each site; one that was added block by block is drawn again when it is read."""
 
     def __init__(self) -> None:
-        self._known: dict[int, Tensor | Callable[[], Tensor]] = {}
+        self._deltas: dict[int, Tensor | Callable[[], Tensor]] = {}
 
     def __setitem__(self, site: int, delta: Tensor | Callable[[], Tensor]) -> None:
-        self._known[site] = delta
+        self._deltas[site] = delta
 
     def __getitem__(self, site: int) -> Tensor:
-        delta = self._known[site]
+        delta = self._deltas[site]
         if callable(delta):
-            delta = self._known[site] = delta()
+            delta = self._deltas[site] = delta()
         return delta
 
+    def variable(self, site: int) -> Tensor | None:
+        """Return the delta of a site where it is a variable that gradients are taken at, None elsewhere."""
+        delta = self._deltas.get(site)
+        return None if delta is None or callable(delta) or not delta.requires_grad else delta
+
     def __iter__(self) -> Iterator[int]:
-        return iter(self._known)
+        return iter(self._deltas)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._deltas)
 
 
 @dataclass
 class Pass:
-    """What one forward pass left behind.
+    """The record of one forward pass.
 
     Attributes:
         loss: the trainer's own loss.
-        deltas: what was added at each site (`EMBEDDING`, or a layer's number).
-        norms: L2 norm of what was added at each position, where it was measured on the way.
-        embeds: what it was added to.
-        hidden: last hidden state, where the objective asked for it.
-        logits: what the model made of it, if that is not much.
-        inputs: the input of every decoder layer, where the objective asked for it.
-        batch: what was read.
+        deltas: the noise that was added at each site (`EMBEDDING`, or a layer's number).
+        norms: L2 norm of the noise at every position (B, L), by site, where it was measured while it was added.
+        embeds: the tensor that it was added to, by site.
+        hidden: last hidden states, where the objective compares them.
+        logits: the model's logits, where they are few.
+        inputs: the input of every decoder layer, by its number, where layers are hooked.
+        batch: the batch of the model's call.
+        calls: how often the model was called with gradients, where calls are read.
+        unmatched: shapes of embeddings that were another batch's.
     """
 
     loss: Any = None
@@ -58,11 +65,13 @@ class Pass:
     hidden: Float[Tensor, "B L D"] | None = None
     logits: Float[Tensor, "B L V"] | None = None
     inputs: dict[int, Tensor] = field(default_factory=dict)
+    calls: int = 0
+    unmatched: list[tuple[int, ...]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class FixedNoise:
-    """A noise that is known already: a delta per site."""
+    """A noise whose deltas are given, by site, with a sign that they are multiplied by."""
 
     deltas: Mapping[int, Tensor]
     sign: float = 1.0

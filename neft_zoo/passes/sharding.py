@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def is_whole(weight: Any) -> bool:
+def is_unsharded(weight: Any) -> bool:
     """Return whether a weight is on this process as a whole: not sharded (FSDP2) nor gathered later (ZeRO-3)."""
     return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"
 
 
 def is_local(weight: Any) -> bool:
     """Return whether a weight is all on this process and stays there, so that its gradient can be made by hand."""
-    return is_whole(weight) and getattr(weight, "is_leaf", False) and not hasattr(weight, "ds_id")
+    return is_unsharded(weight) and getattr(weight, "is_leaf", False) and not hasattr(weight, "ds_id")
 
 
 def gathers_late(model: nn.Module) -> bool:
@@ -28,7 +28,7 @@ def gathers_late(model: nn.Module) -> bool:
     return any(hasattr(unit, "set_reshard_after_backward") for unit in (find_head(model), model))
 
 
-def whole(weights: Sequence[Any], changed: bool = False) -> AbstractContextManager[Any]:
+def gathered(weights: Sequence[Any], changed: bool = False) -> AbstractContextManager[Any]:
     """Return a context in which every process holds these weights as a whole, where ZeRO-3 has split them.
 
     Args:
@@ -43,7 +43,7 @@ def whole(weights: Sequence[Any], changed: bool = False) -> AbstractContextManag
     return deepspeed.zero.GatheredParameters(split, modifier_rank=0 if changed else None)
 
 
-def loaded(table: Tensor) -> Tensor:
+def broadcast_from_rank_0(table: Tensor) -> Tensor:
     """Return a weight as rank 0 has loaded it: FSDP may leave the others empty until it splits the model."""
     import torch
     from accelerate import PartialState

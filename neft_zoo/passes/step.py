@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import IGNORED, Batch
-from neft_zoo.passes.chunked_logits import JointLoss, Part, cross_entropy, of_divergence, sum_in_chunks
+from neft_zoo.passes.accumulation import Accumulation, KeptGraphs
+from neft_zoo.passes.anatomy import base_model, find_embedding
+from neft_zoo.passes.chunked_logits import JointLoss, LogitsFunction, cross_entropy, of_divergence, sum_in_chunks
 from neft_zoo.passes.divergences import Divergence
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.random_state import RandomState
 from neft_zoo.passes.records import FixedNoise, Pass
 
 if TYPE_CHECKING:
@@ -33,9 +35,7 @@ class Step:
         compute: the trainer's own loss of one pass, on these token ids where the batch is known.
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
         nll: the trainer's loss is `token_weight` times the labels' negative log-likelihood and nothing else.
-        backward: backpropagates a part of the loss at once. Without it (a loop of one's own) the part's graph is kept
-            and added to the loss that is returned; one that gave a gradient at the noise is then walked twice.
-        gradient: `torch.autograd.grad`, or what an engine needs in its place.
+        accumulation: how a part of the loss is differentiated before the other passes are run.
     """
 
     tap: ModelHooks
@@ -43,28 +43,39 @@ class Step:
     compute: Callable[[Tensor | None], Any]
     token_weight: Tensor | float | None = None
     nll: bool = False
-    backward: Callable[[Tensor], None] | None = None
-    gradient: Callable[..., tuple[Tensor, ...]] = torch.autograd.grad
+    accumulation: Accumulation = field(default_factory=KeptGraphs)
     passes: list[Pass] = field(default_factory=list)
     _kept: list[Tensor] = field(default_factory=list)
-    _dropout: list[Tensor] = field(default_factory=list)
+    _random_state: RandomState | None = None
 
     def run(self, noise: Noise | TokenEdit | None, redraw_dropout: bool = False) -> Pass:
-        """Run one forward pass; all passes of a step share their dropout masks unless told otherwise."""
+        """Run one forward pass and return its record.
+
+        All passes of a step share their dropout masks, unless `redraw_dropout` is true.
+        """
         if not redraw_dropout:
             self._same_dropout()
         ids = None if self.known is None else self.known.input_ids
         if isinstance(noise, TokenEdit):
             ids, noise = noise.edit(self.batch), None
-        with self.tap.open(noise, self.known) as done:
+        with self.tap.open(noise, self.known, ids) as done:
             done.loss = self.compute(ids)
         if done.batch is None or (noise is not None and not done.deltas):
-            raise NoiseError(
-                f"the loss must call the model with input_ids, which noise enters by, got none from "
-                f"{type(self.tap.model).__name__}."
-            )
+            raise NoiseError(self._reason(done))
         self.passes.append(done)
         return done
+
+    def _reason(self, done: Pass) -> str:
+        """Return why the noise of a pass found no way into the model."""
+        name = type(base_model(self.tap.model)).__name__
+        if find_embedding(self.tap.model) is not self.tap.embeddings[0]:
+            return f"the token embedding of {name} must stay as it was when the noise was attached, got another one."
+        if done.unmatched and done.batch is not None:
+            return (
+                f"the loss must call {name} with token ids of the batch's shape {tuple(done.batch.input_ids.shape)}, "
+                f"which noise enters by, got {done.unmatched[0]}."
+            )
+        return f"the loss must call the model with input_ids, which noise enters by, got none from {name}."
 
     @property
     def batch(self) -> Batch:
@@ -75,32 +86,27 @@ class Step:
 
     def fixed(self, deltas: Mapping[int, Tensor], like: Noise | TokenEdit | None, sign: float = 1.0) -> Noise:
         """Return the noise that adds these deltas, at the sites of `like`."""
-        given = FixedNoise(deltas, sign)
-        return replace(like, noise=given) if isinstance(like, AtLayers) else given
+        fixed = FixedNoise(deltas, sign)
+        return replace(like, noise=fixed) if isinstance(like, AtLayers) else fixed
 
     def gradients(self, value: Tensor, deltas: Mapping[int, Tensor], share: float = 0.0) -> dict[int, Tensor]:
         """Return the gradient of `value` at each delta, and count `share * value` to the loss of the step."""
         leaves = list(deltas.values())
-        if share and self.backward is not None:
-            for leaf in leaves:
-                leaf.grad = None
-            self.count(share * value)
-            found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / share for leaf in leaves]
+        if share:
+            gradients = [gradient / share for gradient in self.count(share * value, leaves)]
         else:
-            found = list(self.gradient(value, leaves, retain_graph=bool(share)))
-            if share:
-                self.count(share * value)
-        return dict(zip(deltas, found, strict=True))
+            gradients = self.accumulation.gradient(value, leaves)
+        return dict(zip(deltas, gradients, strict=True))
 
-    def count(self, part: Tensor) -> None:
-        """Count a part of the step's loss, and free what its passes hold where it can be backpropagated at once."""
-        if self.backward is not None:
-            self.backward(part)
-        self._kept.append(part if self.backward is None else part.detach())
+    def count(self, part: Tensor, leaves: Sequence[Tensor] = ()) -> Sequence[Tensor]:
+        """Count a part of the step's loss, and return its gradient at leaves."""
+        kept, gradients = self.accumulation.part(part, leaves)
+        self._kept.append(kept)
+        return gradients
 
     def total(self, loss: Tensor) -> Tensor:
-        """Return the loss of the step with the parts that were counted before."""
-        return sum(self._kept, start=loss)
+        """Return the loss of the step: the last part plus those that were counted before."""
+        return self.accumulation.total(sum(self._kept, start=loss))
 
     def divergence(
         self, name: Divergence, first: Pass, second: Pass, constant: bool = False, trains: bool = True
@@ -117,7 +123,7 @@ class Step:
             constant: no gradient flows into the first side, nor into the LM head through it.
             trains: the LM head gets gradients; without, only what comes before it.
         """
-        return self._compared(partial(of_divergence, name, constant), [first, second], self.graded, trains=trains)
+        return self._over_logits(partial(of_divergence, name, constant), [first, second], self.graded, trains=trains)
 
     def with_divergence(
         self,
@@ -135,19 +141,29 @@ class Step:
             weight: of the divergence.
             name, first, second, constant: as in `divergence`.
         """
-        return self._together(losses, weight, partial(of_divergence, name, constant), [first, second], self.graded)
+        return self._joint_loss(losses, weight, partial(of_divergence, name, constant), [first, second], self.graded)
 
     def with_labels(self, share: float | Tensor, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
         """Return `share` times a pass's own loss plus the rest of 1 times its loss against other labels."""
         targets = labels[:, 1:]
-        return self._together({0: share}, 1 - share, cross_entropy, [done], targets != IGNORED, targets)
+        return self._joint_loss({0: share}, 1 - share, cross_entropy, [done], targets != IGNORED, targets)
 
     @property
     def graded(self) -> Tensor:
         """True where the next token is a target of the loss."""
         if self.batch.graded is None:
-            raise NoiseError("an objective that compares predictions needs labels in the batch, got none.")
+            raise NoiseError(
+                f"an objective that compares predictions needs labels in the batch, got none{self._where}."
+            )
         return self.batch.graded[:, 1:]
+
+    @property
+    def _where(self) -> str:
+        """Say that the loss called the model on other token ids than the batch's, if it did."""
+        if self.known is None or self.batch is self.known:
+            return ""
+        called, given = (tuple(batch.input_ids.shape) for batch in (self.batch, self.known))
+        return f" in the call with input_ids of shape {called} that the loss makes of the batch's {given}"
 
     def per_token(self, total: Tensor) -> Tensor:
         """Divide a sum over graded tokens as the trainer divides its own loss."""
@@ -155,40 +171,40 @@ class Step:
             return total / self.graded.sum().clamp(min=1)
         return total * self.token_weight
 
-    def _compared(
-        self, part: Part, passes: list[Pass], places: Tensor, *known: Tensor, trains: bool = True
+    def _over_logits(
+        self, function: LogitsFunction, passes: list[Pass], places: Tensor, *aligned: Tensor, trains: bool = True
     ) -> Float[Tensor, ""]:
-        """Return what `part` makes of the logits that passes have at these places, on the trainer's loss scale."""
-        head, known = LanguageHead(self.tap.model), tuple(each[places] for each in known)
+        """Return a function of the passes' logits summed over these places, on the trainer's loss scale."""
+        head, aligned = LanguageHead(self.tap.model), tuple(tensor[places] for tensor in aligned)
         kept = [done.logits[:, :-1][places].float() for done in passes if done.logits is not None]
         if len(kept) == len(passes):
-            return self.per_token(part(*kept, *known).sum())
-        return self.per_token(sum_in_chunks(part, head, self._hidden(passes, places), *known, trains=trains))
+            return self.per_token(function(*kept, *aligned).sum())
+        return self.per_token(sum_in_chunks(function, head, self._hidden(passes, places), *aligned, trains=trains))
 
-    def _together(
+    def _joint_loss(
         self,
         losses: Mapping[int, float | Tensor],
         weight: float | Tensor,
-        part: Part,
+        function: LogitsFunction,
         passes: list[Pass],
         places: Tensor,
-        *known: Tensor,
+        *aligned: Tensor,
     ) -> Float[Tensor, ""]:
-        """Return the losses of passes, by their number, plus `weight` times what `part` makes of their logits.
+        """Return the passes' losses, by their number, plus `weight` times a function of their logits.
 
-        Where it is known what the losses are, everything is made of the same logits. The LM head is half of a small
-        model's work: for a loss and a divergence apart, its products are made nearly twice as often.
+        Where the trainer's loss is a cross-entropy, everything is computed from the same logits. The LM head is half
+        of a small model's work: with loss and divergence apart, its products are computed nearly twice as often.
         """
         head, labels = LanguageHead(self.tap.model), self.batch.labels
-        unknown = not self.nll or self.token_weight is None or any(done.logits is not None for done in passes)
-        if unknown or labels is None or not head.is_one_product():
+        opaque = not self.nll or self.token_weight is None or any(done.logits is not None for done in passes)
+        if opaque or labels is None or not head.is_one_product():
             own = [share * passes[number].loss for number, share in losses.items()]
-            return sum(own, start=weight * self._compared(part, passes, places, *known))
+            return sum(own, start=weight * self._over_logits(function, passes, places, *aligned))
         targets = labels[:, 1:]
         where = places | (targets != IGNORED)
-        joint = JointLoss(part, len(passes), losses, weight)
-        known = tuple(each[where] for each in (targets, places, *known))
-        return self.per_token(sum_in_chunks(joint, head, self._hidden(passes, where), *known))
+        joint = JointLoss(function, len(passes), losses, weight)
+        aligned = tuple(tensor[where] for tensor in (targets, places, *aligned))
+        return self.per_token(sum_in_chunks(joint, head, self._hidden(passes, where), *aligned))
 
     def _hidden(self, passes: list[Pass], places: Tensor) -> list[Tensor]:
         """Return the last hidden states that passes have at these places."""
@@ -199,12 +215,7 @@ class Step:
 
     def _same_dropout(self) -> None:
         """Let every pass start from the random state that the first one started from."""
-        device = next(self.tap.model.parameters()).device
-        if not self._dropout:
-            self._dropout.append(torch.get_rng_state())
-            if device.type == "cuda":
-                self._dropout.append(torch.cuda.get_rng_state(device))
-            return
-        torch.set_rng_state(self._dropout[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(self._dropout[1], device)
+        if self._random_state is None:
+            self._random_state = RandomState(self.tap.model)
+        else:
+            self._random_state.restore()

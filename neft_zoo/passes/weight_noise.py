@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import randomness
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+@runtime_checkable
 class WeightNoise(Protocol):
     """What is done to the weights of a model.
 
@@ -54,10 +55,10 @@ class OnceRelative:
             raise NoiseError("model must have trainable matrices to add noise to, got none.")
 
     def begin(self, model: nn.Module, key: int) -> None:
-        from neft_zoo.passes.sharding import whole
+        from neft_zoo.passes.sharding import gathered
 
         for name, weight in self._matrices(model):
-            with whole([weight], changed=True):
+            with gathered([weight], changed=True):
                 drawn = draw(weight, key, name, randomness.uniform)
                 weight.data += (drawn * (self.strength / 2 * weight.data.float().std())).to(weight.dtype)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from typing import Any, Literal
+from typing import Literal
 
 from neft_zoo.noise.additive import Layers
 from neft_zoo.noise.schedules import Scalar
@@ -21,7 +21,7 @@ def prose(entry: Entry) -> str:
 
 def readable(text: str) -> str:
     """Return the text with its displayed formulas as a terminal can show them, each on a line of its own."""
-    return re.sub(r"\$\$(.+?)\$\$", lambda found: f"    {_plain(found[1])}", text, flags=re.DOTALL)
+    return re.sub(r"\$\$(.+?)\$\$", lambda formula: f"    {_plain(formula[1])}", text, flags=re.DOTALL)
 
 
 def _plain(formula: str) -> str:
@@ -48,7 +48,7 @@ def argument_texts(entry: Entry) -> dict[str, str]:
     return texts
 
 
-def spell(hint: Any) -> str:
+def spell(hint: object) -> str:
     """Return a type as a user would say it."""
     if hint == Scalar:
         return "number or schedule"
@@ -56,4 +56,7 @@ def spell(hint: Any) -> str:
         return " or ".join(map(repr, typing.get_args(hint)))
     if hint == Layers:
         return "'all' or a list of layer numbers"
-    return {float: "number", int: "whole number", bool: "true or false", str: "text"}.get(hint, str(hint))
+    return _SPELLED.get(hint, str(hint))
+
+
+_SPELLED: dict[object, str] = {float: "number", int: "whole number", bool: "true or false", str: "text"}

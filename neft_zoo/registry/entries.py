@@ -6,7 +6,6 @@ entry's schema, the docstring its page.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -15,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.noise.additive import Layers
 from neft_zoo.noise.schedules import Scalar, parse_number, parse_scalar
 from neft_zoo.registry.strategy import Strategy
@@ -29,7 +28,7 @@ FOLDER = Path(__file__).parents[1] / "strategies"
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a zoo entry beyond what its signature and docstring say."""
+    """A registered function with its paper and version."""
 
     build: Callable[..., Strategy]
     paper: str | None
@@ -47,7 +46,7 @@ class Entry:
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.build).parameters
 
-    def hints(self) -> dict[str, Any]:
+    def hints(self) -> dict[str, object]:
         """Return the type of every argument."""
         return typing.get_type_hints(self.build)
 
@@ -64,9 +63,9 @@ def register(*, paper: str | None, version: int) -> Callable[[Callable[..., Stra
     """
 
     def decorate(build: Callable[..., Strategy]) -> Callable[..., Strategy]:
-        known = _entries.get(build.__name__)
-        if known is not None and known.build.__module__ != build.__module__:
-            raise NoiseError(f"strategy {build.__name__!r} is registered already, by {known.build.__module__}.")
+        earlier = _entries.get(build.__name__)
+        if earlier is not None and earlier.build.__module__ != build.__module__:
+            raise NoiseError(f"strategy {build.__name__!r} is registered already, by {earlier.build.__module__}.")
         _entries[build.__name__] = Entry(build, paper, version)
         return build
 
@@ -95,12 +94,12 @@ def entry(name: str) -> Entry:
         elif name in _third_party():
             _load(_third_party()[name])
         else:
-            near = difflib.get_close_matches(name[:80], names(), n=3, cutoff=0.5) or names()
-            raise NoiseError(f"noise must name a strategy, got {shown(name)}; did you mean {', '.join(near)}?")
+            hint = did_you_mean(name, names())
+            raise NoiseError(f"noise must name a strategy (neft-zoo list), got {shown(name)}{hint}")
     return _entries[name]
 
 
-def make(noise: str | Mapping[str, Any] | Strategy, /, **arguments: Any) -> Strategy:
+def make(noise: str | Mapping[str, object] | Strategy, /, **arguments: object) -> Strategy:
     """Return the strategy that `noise=` stands for.
 
     Args:
@@ -126,32 +125,31 @@ def make(noise: str | Mapping[str, Any] | Strategy, /, **arguments: Any) -> Stra
         name = noise
     if not isinstance(name, str):
         raise NoiseError(f"noise must be a name, a mapping with a name, or a Strategy, got {shown(noise)}.")
-    found = entry(name)
-    values = _read_arguments(found, arguments)
+    registered = entry(name)
+    values = _read_arguments(registered, arguments)
     try:
-        strategy = found.build(**values)
+        strategy = registered.build(**values)
     except NoiseError as error:
         raise NoiseError(f"{name}: {error}") from None
-    return replace(strategy, name=name, arguments=values, version=found.version)
+    return replace(strategy, name=name, arguments=values, version=registered.version)
 
 
-def _read_arguments(found: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_arguments(registered: Entry, given: Mapping[str, object]) -> dict[str, object]:
     """Return all arguments of an entry in their declared types, defaults included."""
-    unknown = [key for key in given if key not in found.parameters]
+    unknown = [key for key in given if key not in registered.parameters]
     if unknown:
-        accepted = ", ".join(found.parameters) or "no arguments"
-        near = difflib.get_close_matches(shown(unknown[0]).strip("'"), list(found.parameters), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise NoiseError(f"{found.name} takes {accepted}, got {shown(unknown[0])}{hint}")
-    hints, values = found.hints(), {}
-    for name, parameter in found.parameters.items():
+        accepted = ", ".join(registered.parameters) or "no arguments"
+        hint = did_you_mean(str(unknown[0]), registered.parameters)
+        raise NoiseError(f"{registered.name} takes {accepted}, got {shown(unknown[0])}{hint}")
+    hints, values = registered.hints(), {}
+    for name, parameter in registered.parameters.items():
         if name not in given and parameter.default is parameter.empty:
-            raise NoiseError(f"{found.name} needs the argument {name}.")
-        values[name] = _read(f"{found.name}: {name}", given.get(name, parameter.default), hints[name])
+            raise NoiseError(f"{registered.name} needs the argument {name}.")
+        values[name] = _read(f"{registered.name}: {name}", given.get(name, parameter.default), hints[name])
     return values
 
 
-def _read(name: str, value: Any, hint: Any) -> Any:
+def _read(name: str, value: object, hint: object) -> object:
     """Return `value` as the annotation `hint` has it, or raise."""
     if hint == Scalar:
         return parse_scalar(name, value)
@@ -164,12 +162,12 @@ def _read(name: str, value: Any, hint: Any) -> Any:
         if not any(value == choice and type(value) is type(choice) for choice in accepted):
             raise NoiseError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {shown(value)}.")
         return value
-    if type(value) is not hint or (hint is int and value.bit_length() > 63):
+    if type(value) is not hint or (isinstance(value, int) and value.bit_length() > 63):
         raise NoiseError(f"{name} must be {_ARTICLES.get(hint, hint)}, got {shown(value)}.")
     return value
 
 
-_ARTICLES = {bool: "true or false", int: "a whole number", str: "a string"}
+_ARTICLES: dict[object, str] = {bool: "true or false", int: "a whole number", str: "a string"}
 
 
 def _third_party() -> dict[str, EntryPoint]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
+from neft_zoo.noise.additive import AtLayers, Layers, Noise, TokenEdit
 from neft_zoo.noise.schedules import Schedule, schedule_to_dict
 from neft_zoo.objectives.base import Objective
 from neft_zoo.objectives.simple import SinglePass
@@ -33,7 +32,7 @@ class Strategy:
     objective: Objective = SinglePass()
     weights: WeightNoise | None = None
     name: str = "custom"
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    arguments: Mapping[str, object] = field(default_factory=dict, hash=False)
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -43,6 +42,11 @@ class Strategy:
     def clean(self) -> bool:
         """True if a step is the trainer's own and nothing else."""
         return self.noise is None and self.objective == SinglePass()
+
+    @property
+    def layers(self) -> Layers | bool:
+        """Decoder layers whose inputs must be hooked: those that noise enters, or all that the objective compares."""
+        return self.noise.layers if isinstance(self.noise, AtLayers) else self.objective.inputs
 
     @property
     def site(self) -> str:
@@ -58,7 +62,7 @@ class Strategy:
         """How it works: single pass, consistency, adversarial or weights."""
         return "weights" if self.weights else self.objective.family
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return what `make` reads back: the name and the arguments, in JSON's types.
 
         Raises:
@@ -70,7 +74,7 @@ class Strategy:
 _SITES = {"single pass": "-", "adversarial": "embeddings", "consistency": "dropout"}
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: object) -> object:
     if isinstance(value, Schedule):
         return schedule_to_dict(value)
     return list(value) if isinstance(value, tuple) else value

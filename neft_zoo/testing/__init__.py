@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import require
 from neft_zoo.noise.additive import AtLayers
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
@@ -37,18 +37,17 @@ def check_strategy(strategy: Strategy | str, *, max_examples: int = 30) -> None:
     Example:
         >>> check_strategy("neft_uniform", max_examples=2)
     """
-    try:
-        from hypothesis import HealthCheck, Phase, given, settings
-    except ImportError:
-        raise NoiseError("check_strategy needs hypothesis: install neft-zoo[testing].") from None
-    made = make(strategy)
+    require("hypothesis", "check_strategy", "testing")
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    checked = make(strategy)
     for check in STRATEGY_CHECKS:
-        _named(check, made, lambda check=check: check(made))
-    if made.noise is None:
+        _named(check, checked, lambda check=check: check(checked))
+    if checked.noise is None:
         return
-    if isinstance(made.noise, AtLayers):
-        made = replace(made, noise=made.noise.noise)
-    quiet = settings(
+    if isinstance(checked.noise, AtLayers):
+        checked = replace(checked, noise=checked.noise.noise)
+    profile = settings(
         max_examples=max_examples,
         deadline=None,
         database=None,
@@ -57,7 +56,7 @@ def check_strategy(strategy: Strategy | str, *, max_examples: int = 30) -> None:
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     for check in BATCH_CHECKS:
-        quiet(given(cases(needs_labels(made), widths(made)))(_on_cases(check, made)))()
+        profile(given(cases(needs_labels(checked), widths(checked)))(_on_cases(check, checked)))()
 
 
 def _on_cases(check: Callable[[Strategy, Case], None], strategy: Strategy) -> Callable[[Case], None]:

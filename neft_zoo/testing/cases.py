@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ class Case:
         """Return what a collator would hand to the model; the second half of every document is graded."""
         labels = [[*[IGNORED] * (len(d) // 2), *d[len(d) // 2 :]] for d in self.documents]
         inputs = _padded if self.layout in ("right", "left") else _flat
-        made = inputs(self.layout, [list(d) for d in self.documents], labels)
-        return made if self.labelled else {name: value for name, value in made.items() if name != "labels"}
+        collated = inputs(self.layout, [list(d) for d in self.documents], labels)
+        return collated if self.labelled else {name: value for name, value in collated.items() if name != "labels"}
 
     def batch(self) -> Batch:
         return Batch.from_inputs(self.inputs(), key=self.key, progress=self.progress, fill_id=0)
@@ -65,6 +65,8 @@ def needs_labels(strategy: Strategy) -> bool:
 
 def widths(strategy: Strategy) -> range:
     """Return the model widths to try: small ones, unless the noise asks for more."""
+    if isinstance(strategy.noise, TokenEdit):  # it looks at no embedding
+        return range(2, 32)
     try:
         ready(strategy, torch.randn(VOCABULARY, 2))
     except NoiseError:
@@ -74,10 +76,11 @@ def widths(strategy: Strategy) -> range:
 
 def ready(strategy: Strategy, table: Float[Tensor, "V D"]) -> Noise:
     """Return the noise prepared for an embedding table and for counts in which every token occurs."""
-    made: Any = strategy.noise
-    if isinstance(made, Unprepared):
-        return made.prepare(Setup(table, lambda: torch.arange(1, len(table) + 1)))
-    return made
+    noise = strategy.noise
+    assert noise is not None and not isinstance(noise, TokenEdit)
+    if isinstance(noise, Unprepared):
+        return noise.prepare(Setup(table, lambda: torch.arange(1, len(table) + 1)))
+    return noise
 
 
 def delta_of(strategy: Strategy, case: Case) -> tuple[Batch, Float[Tensor, "B L D"]]:

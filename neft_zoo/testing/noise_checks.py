@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
 
-from neft_zoo.noise import distributions, schedules
-from neft_zoo.noise.additive import AdditiveNoise
-from neft_zoo.noise.scales import ByLength
+from neft_zoo.noise import schedules
+from neft_zoo.noise.additive import AdditiveNoise, NoiseTraits
+from neft_zoo.noise.scales import ByLength, Scale
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.testing.cases import Case, delta_of
 
@@ -36,12 +36,11 @@ def _delta_is_within_its_bound(strategy: Strategy, case: Case) -> None:
     if not isinstance(strategy.noise, AdditiveNoise) or not isinstance(strategy.noise.scale, ByLength):
         return
     what, scale = strategy.noise.what, strategy.noise.scale
-    if not isinstance(what, distributions.Uniform | distributions.Rademacher):
+    if math.isinf(what.bound):
         return
     alpha = schedules.value_at(scale.alpha, case.progress)
-    top = 1.0 if isinstance(what, distributions.Uniform) else what.rms
     lengths = _lengths(case) if scale.length == "document" else torch.full_like(batch.lengths, delta.shape[1])
-    bound = top * alpha / (lengths * case.width).sqrt()
+    bound = what.bound * alpha / (lengths * case.width).sqrt()
     noisy = batch.real & (strategy.noise.where(batch) != 0)
     ratio = (delta.abs().amax(-1) / bound)[noisy]
     assert (ratio <= 1 + 1e-6).all(), f"{ratio.max().item():.4f} of the bound"
@@ -74,9 +73,9 @@ def _same_key_same_delta_and_another_key_another(strategy: Strategy, case: Case)
 
 
 def _a_document_gets_the_same_noise_alone_and_among_others(strategy: Strategy, case: Case) -> None:
-    if isinstance(strategy.noise, AdditiveNoise) and getattr(strategy.noise.scale, "length", "") == "padded":
+    if isinstance(strategy.noise, AdditiveNoise) and _counts_padding(strategy.noise.scale):
         return  # the width of the batch is what this one asks for
-    if getattr(strategy.noise, "mixes_documents", False):
+    if isinstance(strategy.noise, NoiseTraits) and strategy.noise.mixes_documents:
         return
     kept = case.documents[: len(case.documents) - _trailing_singles(case)]
     batch, delta = delta_of(strategy, case)
@@ -87,6 +86,10 @@ def _a_document_gets_the_same_noise_alone_and_among_others(strategy: Strategy, c
         alone = delta_of(strategy, replace(case, documents=(document,), layout="right"))[1][0]
         near = torch.allclose(noise_of[number], alone, rtol=1e-4, atol=min(1e-6, alone.abs().max().item() / 100))
         assert near, f"document {number} of {case.layout} differs from the document alone"
+
+
+def _counts_padding(scale: Scale) -> bool:
+    return isinstance(scale, ByLength) and scale.length == "padded"
 
 
 def _trailing_singles(case: Case) -> int:
@@ -110,10 +113,11 @@ def _strength_zero_is_no_noise_and_double_is_double(strategy: Strategy, case: Ca
 def _numbers(strategy: Strategy, factor: float) -> Strategy:
     """Return the strategy with the numbers of its scale multiplied."""
     assert isinstance(strategy.noise, AdditiveNoise)
-    scale: Any = strategy.noise.scale
-    name = next(iter(scale.__dataclass_fields__))
-    value = getattr(scale, name)
-    return replace(strategy, noise=replace(strategy.noise, scale=replace(scale, **{name: _Times(value, factor)})))
+    scale = strategy.noise.scale
+    assert is_dataclass(scale) and not isinstance(scale, type)
+    name = fields(scale)[0].name
+    times = _Times(getattr(scale, name), factor)
+    return replace(strategy, noise=replace(strategy.noise, scale=replace(scale, **{name: times})))
 
 
 @dataclass(frozen=True)

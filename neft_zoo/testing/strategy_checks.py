@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import yaml
@@ -16,14 +17,14 @@ from neft_zoo.noise import data_dependent as geometry
 from neft_zoo.noise import distributions, scales, schedules, tokens
 from neft_zoo.noise import mixup as mixing
 from neft_zoo.noise.additive import AdditiveNoise
-from neft_zoo.noise.batch import IGNORED, Batch
+from neft_zoo.noise.batch import EMBEDDING, IGNORED, Batch
 from neft_zoo.objectives import adversarial as ascent
 from neft_zoo.objectives import norm_ball as ball
 from neft_zoo.passes import weight_noise as weights
-from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
-from neft_zoo.testing.cases import VOCABULARY, ready, widths
+from neft_zoo.testing.cases import VOCABULARY, widths
+from neft_zoo.training.session import NoiseSession
 
 # What a strategy's repr may be made of.
 PARTS = (ascent, ball, cuts, distributions, geometry, mixing, noise, objectives)
@@ -68,7 +69,7 @@ def _repr_json_and_yaml_give_the_strategy_back(strategy: Strategy) -> None:
 
 
 class _Model(nn.Module):
-    """An embedding and a head, enough for a tap."""
+    """An embedding and a head, enough for hooks."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -81,35 +82,40 @@ class _Model(nn.Module):
         return self.head(self.embed(ids))
 
 
+def _session(model: nn.Module, strategy: Strategy) -> NoiseSession:
+    """Return a session of the strategy's noise alone: a comparison of predictions would need a backbone."""
+    alone = replace(strategy, objective=objectives.SinglePass())
+    return NoiseSession(model, alone, token_counts=torch.arange(1, VOCABULARY + 1))
+
+
 def _the_model_is_clean_outside_a_training_pass(strategy: Strategy) -> None:
     if strategy.noise is None or isinstance(strategy.noise, noise.AtLayers | noise.TokenEdit):
         return
     torch.manual_seed(0)
     model = _Model(widths(strategy).stop)
-    prepared = ready(strategy, model.embed.weight.detach())
     ids = torch.arange(1, 13).view(2, 6)
     batch = Batch.from_inputs({"input_ids": ids, "labels": torch.where(torch.arange(6) < 3, IGNORED, ids)}, key=3)
     clean, looked_up = model(ids), []
     model.embed.register_forward_hook(lambda module, args, output: looked_up.append(output))
-    tap = ModelHooks(model)
-    with tap.open(prepared, batch) as done:
+    session = _session(model, strategy)
+    with session.open(batch) as noisy:
         model(ids)
-    assert done.deltas, "nothing was added in an open pass"
+    assert noisy.deltas, "nothing was added in an open pass"
     state = torch.get_rng_state()
     for mode in (model.train, model.eval):
         mode()
         assert torch.equal(model(ids), clean), "the model is not clean outside an open pass"
         assert model.embed(ids) is looked_up[-1], "another tensor came out of the embedding"
-    with tap.open(prepared, batch), torch.no_grad():
+    with session.open(batch), torch.no_grad():
         assert torch.equal(model(ids), clean), "the model is not clean without gradients"
     try:
-        with tap.open(prepared, batch):
+        with session.open(batch):
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
     assert torch.equal(model(ids), clean), "the model is not clean after an exception"
     assert torch.equal(state, torch.get_rng_state()), "evaluation drew random numbers"
-    tap.detach()
+    session.detach()
 
 
 def _noise_keeps_its_energy_in_bf16(strategy: Strategy) -> None:
@@ -120,12 +126,12 @@ def _noise_keeps_its_energy_in_bf16(strategy: Strategy) -> None:
     nn.init.normal_(model.embed.weight)
     ids = torch.randint(VOCABULARY, (64, 15), generator=torch.Generator().manual_seed(0))
     batch = Batch.from_inputs({"input_ids": ids, "labels": torch.where(torch.arange(15) < 8, IGNORED, ids)}, key=3)
-    tap = ModelHooks(model)
-    with tap.open(strategy.noise, batch) as done:
+    session = _session(model, strategy)
+    with session.open(batch) as record:
         noisy = model.embed(ids)
-    tap.detach()
+    session.detach()
     assert noisy.dtype == torch.bfloat16, f"the embedding became {noisy.dtype}"
-    delta = done.deltas[-1]
+    delta = record.deltas[EMBEDDING]
     added = noisy.float() - model.embed(ids).float()
     # A coordinate moves by whole steps of bf16, up to 2^-6 for numbers below 4, so the sum of squares scatters.
     kept, meant = added.square().sum(), delta.square().sum()

@@ -1,26 +1,46 @@
-"""What transformers, TRL and accelerate do around a loss: ranks, accumulation, counters, and what cannot work."""
+"""The private and unstable names of trainers and their libraries that the package relies on, one function a name.
+
+Each stands under a comment with its reason, the versions in which it was seen and where it is defined, and is read
+through `read`, which raises once a new version has dropped it. Names of torch's modules: `passes.torch_internals`.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from typing import Any
+import argparse
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from accelerate.utils import DistributedType, DynamoBackend
-from torch import Tensor
+from packaging.version import Version
+from torch import Tensor, nn
 
-from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import TokenEdit
-from neft_zoo.registry.strategy import Strategy
+from neft_zoo.passes.accumulation import Accumulation, EngineBackward, Gradient, StoredGradients
+from neft_zoo.passes.torch_internals import read
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.amp.grad_scaler import GradScaler
+    from torch.utils.hooks import RemovableHandle
+    from transformers import Trainer
+    from trl.trainer.sft_trainer import SFTTrainer
 
 # TRL's names for the labels' negative log-likelihood; it had two ways to compute it once.
 NLL = ("nll", "chunked_nll")
+SFT = "trl.trainer.sft_trainer"
+# Trainers that are known to have TRL's counters; one of trl.experimental may have others.
+COUNTING = {f"trl.trainer.{name}_trainer" for name in ("sft", "dpo", "kto", "reward", "grpo", "rloo")}
 
 
-def data_parallel_rank(accelerator: Any) -> int:
+# accelerate 1.10 to 1.15: undocumented; None without a mesh. `process_index` counts the ranks of a tensor-parallel
+# group apart, although they see the same data.
+# https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/accelerator.py
+def data_parallel_rank(accelerator: Accelerator) -> int:
     """Return which share of the data this process sees; the ranks of a tensor-parallel group see the same one."""
-    mesh: Any = getattr(accelerator, "torch_device_mesh", None)
+    mesh = read(accelerator, "torch_device_mesh", "accelerate")
     names = getattr(mesh, "mesh_dim_names", None)
     if not names:
         return accelerator.process_index
@@ -30,140 +50,190 @@ def data_parallel_rank(accelerator: Any) -> int:
     return rank
 
 
-def is_compiled(accelerator: Any) -> bool:
+# accelerate 1.10 to 1.15: the options that it compiles a model with, documented for launching only.
+# https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/state.py
+def is_compiled(accelerator: Accelerator) -> bool:
     """Return whether accelerate hands the model to torch.compile."""
-    return accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
+    return read(accelerator.state, "dynamo_plugin", "accelerate").backend != DynamoBackend.NO
 
 
-def token_weight(trainer: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:
-    """Return what the trainer multiplies a sum of token losses by: accumulation and ranks are in it."""
-    if num_items_in_batch is None:
-        return None
-    # Ranks of a tensor-parallel group hold the same batch, which is counted once.
-    replicas = trainer.accelerator.num_processes // trainer.get_tp_size()
-    ranks = replicas if trainer.args.average_tokens_across_devices else 1
-    # Where nothing is graded the sum is 0, and must not become 0 / 0.
-    return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
+# accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well.
+# https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/deepspeed.py
+def accumulation_of(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> Accumulation:
+    """Return how a part of a step's loss is differentiated before the step's other passes are run.
 
-
-def is_nll(trainer: Any, compute_loss: Any) -> bool:
-    """Return whether a trainer's loss is TRL's own, of the labels' log-probabilities alone.
-
-    Others that are weighted otherwise, smooth the labels, add a router's loss or grade a position more (after virtual
-    tokens) are taken as they come.
+    FSDP and DeepSpeed reduce gradients as they are made, into memory of their own, and ZeRO-3 walks a graph once only.
     """
-    args, peft = trainer.args, getattr(trainer.model, "active_peft_config", None)
-    own = compute_loss.__module__ == "trl.trainer.sft_trainer" and getattr(args, "loss_type", None) in NLL
-    special = trainer.compute_loss_func, trainer.label_smoother, getattr(peft, "is_prompt_learning", False)
-    return own and not any(special) and not getattr(trainer, "aux_loss_enabled", False)
+    kind, gradient = trainer.accelerator.distributed_type, gradient_of(trainer)
+    if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return StoredGradients(gradient)
+    share = 1 if _is_scaled(trainer, num_items_in_batch) else _accumulation_steps(trainer)
+    if kind == DistributedType.FSDP:
+        return EngineBackward(lambda loss: trainer.accelerator.backward(loss / share), gradient, kind.value)
+    engine = read(trainer.accelerator, "deepspeed_engine_wrapped", "accelerate")
+    how = {"sync_gradients": False, "scale_wrt_gas": False}
+    return EngineBackward(lambda loss: engine.backward(loss / share, **how), gradient, kind.value)
 
 
-def backward_of(trainer: Any, num_items_in_batch: Tensor | int | None) -> Callable[[Tensor], None]:
-    """Return a backward pass on the scale of the one that follows `compute_loss`."""
-    scaled = getattr(trainer, "loss_is_scaled_for_ga", None)  # transformers before 5.22 has no such switch
-    if scaled is None:
-        counted = trainer.model_accepts_loss_kwargs and num_items_in_batch is not None
-        scaled = counted or bool(trainer.compute_loss_func)
-    share = 1 if scaled else trainer.current_gradient_accumulation_steps
-    if trainer.is_deepspeed_enabled:
-        # accelerate's backward takes DeepSpeed's optimizer step as well; and ZeRO-3 walks a graph once only.
-        engine = trainer.accelerator.deepspeed_engine_wrapped
-        return lambda loss: engine.backward(loss / share, sync_gradients=False, scale_wrt_gas=False)
-    return lambda loss: trainer.accelerator.backward(loss / share)
-
-
-def gradient_of(trainer: Any) -> Callable[..., tuple[Tensor, ...]]:
-    """Return `torch.autograd.grad`, or what stands in for it where an engine would take it for a step's backward pass.
-
-    DeepSpeed reduces the parameters' gradients after any backward pass, and takes the next one for more of the same
-    step. Its loss scale stays in the gradient: an ascent asks for directions only.
-    """
+# DeepSpeed 0.19: it reduces the parameters' gradients after any backward pass, and takes the next one for more of the
+# same step. Its loss scale stays in the gradient: an ascent asks for directions only.
+# https://github.com/deepspeedai/DeepSpeed/blob/v0.19.8/deepspeed/runtime/engine.py
+def gradient_of(trainer: Trainer) -> Gradient:
+    """Return `torch.autograd.grad`, or what an engine or the loss scale of fp16 needs in its place."""
+    scaler = read(trainer.accelerator, "scaler", "accelerate")
     if not trainer.is_deepspeed_enabled:
-        return torch.autograd.grad
-    engine = trainer.accelerator.deepspeed_engine_wrapped.engine
+        return torch.autograd.grad if scaler is None else partial(_scaled_gradient, scaler)
+    engine = read(read(trainer.accelerator, "deepspeed_engine_wrapped", "accelerate"), "engine", "accelerate")
+    scale = read(engine, "scale", "deepspeed")
 
-    def gradient(value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        reduces, engine.enable_backward_allreduce = engine.enable_backward_allreduce, False
+    def gradient(value: Tensor, inputs: list[Tensor], retain_graph: bool = False) -> tuple[Tensor, ...]:
+        reduces = read(engine, "enable_backward_allreduce", "deepspeed")
+        engine.enable_backward_allreduce = False
         try:
-            return torch.autograd.grad(engine.scale(value), *args, **kwargs)
+            return torch.autograd.grad(scale(value), inputs, retain_graph=retain_graph)
         finally:
             engine.enable_backward_allreduce = reduces
 
     return gradient
 
 
-class PassCounters:
-    """What a trainer counts and logs in `compute_loss`, so that a step of several passes counts as one."""
+def _scaled_gradient(
+    scaler: GradScaler, value: Tensor, inputs: list[Tensor], retain_graph: bool = False, allow_unused: bool = False
+) -> tuple[Tensor | None, ...]:
+    """Return gradients that were scaled on their way, so that fp16 does not lose small ones."""
+    scale = scaler.get_scale()
+    gradients = torch.autograd.grad(value * scale, inputs, retain_graph=retain_graph, allow_unused=allow_unused)
+    return tuple(None if gradient is None else gradient / scale for gradient in gradients)
 
-    def __init__(self, trainer: Any) -> None:
+
+# transformers 5.6 to 5.23: with it a tensor-parallel group counts as one; it holds the same batch.
+# https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
+def token_weight(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:
+    """Return the factor that turns a sum over tokens into the trainer's loss: accumulation and ranks are in it."""
+    if num_items_in_batch is None:
+        return None
+    replicas = trainer.accelerator.num_processes // read(trainer, "get_tp_size", "transformers")()
+    ranks = replicas if trainer.args.average_tokens_across_devices else 1
+    # Where nothing is graded the sum is 0, and must not become 0 / 0.
+    return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
+
+
+# transformers 5.22 on: a public switch, None unless a trainer sets it. Before, and without it, `training_step` decides
+# by these two attributes, which are documented nowhere.
+# https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
+def _is_scaled(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> bool:
+    """Return whether the loss has the number of micro-batches in it already."""
+    if Version(transformers.__version__) >= Version("5.22"):
+        scaled = read(trainer, "loss_is_scaled_for_ga", "transformers")
+        if scaled is not None:
+            return scaled
+    counted = read(trainer, "model_accepts_loss_kwargs", "transformers") and num_items_in_batch is not None
+    return counted or bool(read(trainer, "compute_loss_func", "transformers"))
+
+
+# transformers 5.6 to 5.23: micro-batches of the current step, fewer at the end of an epoch; set by the training loop.
+# https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
+def _accumulation_steps(trainer: Trainer) -> int:
+    return read(trainer, "current_gradient_accumulation_steps", "transformers")
+
+
+# TRL 1.8 to 1.16: the loss is made by a function that nothing names. What smooths the labels, adds a router's loss or
+# grades a position more (after PEFT's virtual tokens) is taken as it comes; each such switch is an undocumented
+# attribute.
+# https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
+# https://github.com/huggingface/peft/blob/v0.21.2/src/peft/peft_model.py
+def is_nll(trainer: Trainer, compute_loss: Callable[..., object]) -> bool:
+    """Return whether a trainer's loss is TRL's own, of the labels' log-probabilities alone."""
+    if compute_loss.__module__ != SFT or getattr(trainer.args, "loss_type", None) not in NLL:
+        return False
+    loss_func, smoother = (read(trainer, name, "transformers") for name in ("compute_loss_func", "label_smoother"))
+    virtual = hasattr(trainer.model, "get_base_model") and read(
+        read(trainer.model, "active_peft_config", "peft"), "is_prompt_learning", "peft"
+    )
+    return not (loss_func or smoother or virtual or read(trainer, "aux_loss_enabled", "trl"))
+
+
+# TRL 1.8 to 1.16: what its `compute_loss` counts and logs, call by call. A step of several passes must count as one.
+# https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
+class PassCounters:
+    """The token count and metrics of a trainer as they were before a step's first pass."""
+
+    def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.tokens = vars(trainer).get("_total_train_tokens")
-        self.metrics = vars(trainer).get("_metrics", {}).get("train", {})
+        if any(cls.__module__ in COUNTING for cls in type(trainer).__mro__):
+            self.tokens = read(trainer, "_total_train_tokens", "trl")
+            self.metrics: Mapping[str, list[float]] = read(trainer, "_metrics", "trl")["train"]
+        else:
+            self.tokens = vars(trainer).get("_total_train_tokens")
+            self.metrics = vars(trainer).get("_metrics", {}).get("train", {})
         self.lengths = {name: len(values) for name, values in self.metrics.items()}
 
     def rewind(self) -> None:
         """Forget what the previous pass of this step counted."""
         if self.tokens is not None:
-            self.trainer._total_train_tokens = self.tokens
+            setattr(self.trainer, "_total_train_tokens", self.tokens)  # noqa: B010 - no attribute of Trainer's own
         for name, values in self.metrics.items():
             del values[self.lengths.get(name, 0) :]
 
 
-def check_engine(trainer: Any, strategy: Strategy) -> None:
-    """Raise, before training, for settings under which the noise would not be what it says.
+# TRL 1.8 to 1.16: the one place that knows which data set is prepared; a subclass that grades one otherwise, or sorts
+# it, overrides it. Its parameters are bound by name, so that a new one does not shift the others.
+# https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
+def name_of_dataset(trainer: SFTTrainer, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    """Return the data set that a call of `SFTTrainer._prepare_dataset` prepares: "train", or an evaluation set's name.
 
-    Raises:
-        NoiseError: for two noises at once, reentrant checkpointing with several passes, split weights that change at
-            every step, or a split sequence.
+    Args:
+        trainer: the trainer.
+        args, kwargs: arguments of the call, without the trainer.
     """
-    args = trainer.args
-    if args.neftune_noise_alpha is not None:
-        raise NoiseError(
-            f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "
-            "two noises would add up."
-        )
-    settings = args.gradient_checkpointing_kwargs
-    reentrant = isinstance(settings, dict) and settings.get("use_reentrant")
-    if args.gradient_checkpointing and reentrant and strategy.objective.passes > 1:
-        raise NoiseError(
-            f"use_reentrant must be false with {strategy.name}, which runs several forward passes a step, "
-            "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
-        )
-    kind = trainer.accelerator.distributed_type
-    split_weights = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if split_weights and strategy.weights is not None and strategy.weights.every_step:
-        # DeepSpeed's backward takes the optimizer step as well, which putting the weights back would undo.
-        raise NoiseError(
-            f"{strategy.name} needs whole weights, which it changes around a step, got {kind.value}: choose DDP."
-        )
-    split = getattr(trainer.accelerator, "parallelism_config", None)
-    for size in ("cp_size", "sp_size"):
-        if strategy.noise is not None and getattr(split, size, 1) > 1:
-            raise NoiseError(f"{size} must be 1 with noise, which needs whole documents, got {getattr(split, size)}.")
-    if strategy.noise is not None and getattr(args, "packing", False) and args.packing_strategy == "wrapped":
-        warnings.warn(
-            "packing_strategy='wrapped' carries no borders of documents: noise takes a whole row for one document. "
-            "Choose 'bfd' for noise by document.",
-            stacklevel=4,
-        )
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    call = inspect.signature(read(SFTTrainer, "_prepare_dataset", "trl")).bind(trainer, *args, **kwargs)
+    return str(call.arguments["dataset_name"])
 
 
-def check_calls(trainer: Any, strategy: Strategy, reference: str) -> None:
-    """Raise for a strategy, or a reference, that does not go with how a trainer calls its model.
+# transformers 5.6 to 5.23: what `training_step` does to a batch first; TRL's trainers override it.
+# https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
+def prepared_inputs(trainer: Trainer, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch on the trainer's device, as its loss takes it."""
+    return read(trainer, "_prepare_inputs", "transformers")(inputs)
 
-    Raises:
-        NoiseError: if it does not.
+
+# transformers 5.6 to 5.23: TRL extends it class by class; without a field in it, a JSON text stays a text.
+# https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/training_args.py
+def json_fields(config: type) -> list[str]:
+    """Return the fields of a config class that the command line may give as JSON."""
+    return read(config, "_VALID_DICT_FIELDS", "transformers")
+
+
+# transformers 5.6 to 5.23: the module moved in early 2026, from trainer_utils to integrations.
+# https://github.com/huggingface/transformers/pull/43714
+class StockNoise:
+    """transformers' own `neftune_noise_alpha`, set on a model and taken off again as its trainer does.
+
+    Args:
+        model: a model, which a trainer may have wrapped.
+        alpha: the option's value.
+        accelerator: of the trainer, which unwraps the model.
     """
-    name = type(trainer).__name__
-    if reference not in ("clean", "same"):
-        raise NoiseError(f"reference must be 'clean' or 'same', got {reference!r}.")
-    if trainer.reads_calls and isinstance(strategy.noise, TokenEdit):
-        raise NoiseError(f"noise must not edit token ids with {name}, got {strategy.name!r}.")
-    # GRPO and RLOO score references and old log-probabilities ahead, for several steps, and each step draws anew.
-    if reference == "same" and (not trainer.runs_reference or strategy.objective.passes > 1):
-        raise NoiseError(
-            "reference='same' needs a trainer that runs its reference inside the loss (DPO, KTO) and a strategy of "
-            f"one pass, got {name} and {strategy.name!r}."
-        )
-    if reference == "same" and getattr(trainer.args, "precompute_ref_log_probs", False):
-        raise NoiseError("precompute_ref_log_probs must be false with reference='same', got true.")
+
+    def __init__(self, model: nn.Module, alpha: float, accelerator: Accelerator) -> None:
+        from transformers.integrations import neftune
+
+        self.model, self.accelerator = model, accelerator
+        self._remove = read(neftune, "deactivate_neftune", "transformers")
+        self._handle: RemovableHandle = read(neftune, "activate_neftune", "transformers")(model, alpha, accelerator)
+
+    def __enter__(self) -> StockNoise:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._remove(self.model, self._handle, self.accelerator)
+
+
+def with_stock_noise(embeds: Tensor, alpha: float) -> Tensor:
+    """Return embeddings with the noise of `neftune_noise_alpha`, by the hook that adds it in training."""
+    from transformers.integrations import neftune
+
+    module = argparse.Namespace(training=True, neftune_noise_alpha=alpha)
+    return read(neftune, "neftune_post_forward_hook", "transformers")(module, None, embeds)

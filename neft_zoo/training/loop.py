@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import AtLayers
-from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.batch import step_key
 from neft_zoo.noise.schedules import check_number
-from neft_zoo.passes.anatomy import base_model
-from neft_zoo.passes.hooks import ModelHooks
-from neft_zoo.passes.preparation import prepare
-from neft_zoo.passes.special_tokens import known_tokens
-from neft_zoo.passes.step import Step
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
-from neft_zoo.training.noise_monitor import Watch
-from neft_zoo.training.noise_stats import measure
+from neft_zoo.training.checks import check_wrapped
+from neft_zoo.training.session import NoiseSession
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
 
@@ -41,28 +38,11 @@ def model_loss(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
 class Attached:
     """A strategy attached to a model; see `attach`."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        strategy: Strategy,
-        total_steps: int,
-        seed: int,
-        rank: int,
-        tokenizer: Any,
-        token_counts: Tensor | None,
-    ) -> None:
-        self.model, self.strategy, self.total_steps = model, strategy, total_steps
-        self.tokens = known_tokens(tokenizer, getattr(base_model(model), "config", None))
-        self.seed, self.rank = seed, rank
+    def __init__(self, session: NoiseSession, total_steps: int, seed: int, rank: int) -> None:
+        self.session, self.total_steps, self.seed, self.rank = session, total_steps, seed, rank
+        self.model, self.strategy = session.model, session.strategy
         self.step = 0
         self.measured: dict[str, float] = {}
-        self._watch = Watch(strategy)
-        layers = strategy.noise.layers if isinstance(strategy.noise, AtLayers) else strategy.objective.inputs
-        strategy.objective.check(model)
-        self._tap = ModelHooks(model, layers=layers, hidden=strategy.objective.hidden)
-        self._noise = prepare(strategy.noise, model, None if token_counts is None else lambda: token_counts)
-        if strategy.weights is not None:
-            strategy.weights.check(model)
 
     def loss(self, inputs: Mapping[str, Any], step: int | None = None, compute: Loss = model_loss) -> Tensor:
         """Return the loss of a batch under the strategy; call backward on it as usual.
@@ -75,31 +55,20 @@ class Attached:
                 pass it. Calls with the same step draw the same noise for the same document.
             compute: the loss of one pass, if it is not the model's own.
         """
-        if not self.model.training or not torch.is_grad_enabled():
+        if not self.model.training or not torch.is_grad_enabled():  # a step is counted in training only
+            self.session.warn_in_eval_mode()
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
-        if self.strategy.clean:
-            self.step += 1
-            return compute(self.model, dict(inputs))
-        progress = min(1.0, self.step / self.total_steps)
-        key = step_key(self.seed, self.rank, self.step)
-        batch = Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
-
-        def one_pass(input_ids: Tensor | None) -> Tensor:
-            return compute(self.model, {**inputs, "input_ids": input_ids})
-
-        passes = Step(self._tap, batch, one_pass)
-        loss = self.strategy.objective(passes, self._noise)
-        self.measured = {name: value.item() for name, value in measure(self.strategy, passes).items()}
-        self._watch.look(passes)
-        self._watch.judge(self.measured)
+        key, progress = step_key(self.seed, self.rank, self.step), self._progress()
+        loss = self.session.loss(inputs, lambda given: compute(self.model, given), key=key, progress=progress)
+        self.measured = self.session.stats.take()
         self.step += 1
         return loss
 
     def begin(self) -> None:
         """Change the weights once, where the strategy does so; not after a resume."""
         if self.strategy.weights is not None:
-            self.strategy.weights.begin(self.model, step_key(self.seed, 0, 0))
+            self.strategy.weights.begin(self.session.bare_model, step_key(self.seed, 0, 0))
 
     def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
         """Return a context for forward and backward in which the weights carry the strategy's noise.
@@ -110,12 +79,16 @@ class Attached:
         self.step = self.step if step is None else step
         if self.strategy.weights is None:
             return nullcontext()
-        key = step_key(self.seed, 0, self.step)
-        return self.strategy.weights.around(self.model, key, min(1.0, self.step / self.total_steps))
+        return self.strategy.weights.around(
+            self.session.bare_model, step_key(self.seed, 0, self.step), self._progress()
+        )
 
     def detach(self) -> None:
         """Take the noise off; the model is as it was before."""
-        self._tap.detach()
+        self.session.detach()
+
+    def _progress(self) -> float:
+        return min(1.0, self.step / self.total_steps)
 
     def __enter__(self) -> Attached:
         return self
@@ -131,13 +104,14 @@ def attach(
     total_steps: int,
     seed: int = 0,
     rank: int = 0,
-    tokenizer: Any = None,
-    token_counts: Tensor | None = None,
+    tokenizer: object = None,
+    token_counts: Int[Tensor, " V"] | None = None,
 ) -> Attached:
     """Attach a strategy to a model that a loop of one's own trains (accelerate, plain torch).
 
     Args:
-        model: a transformers or PEFT model, wrapped in PEFT before and in DDP after.
+        model: a transformers or PEFT model; in several processes its wrapper (DDP, FSDP, DeepSpeed), which averages
+            the gradients.
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
         total_steps: optimizer steps of the whole run, which schedules are fractions of.
         seed: seed of the noise; the global random state is not used.
@@ -146,11 +120,14 @@ def attach(
         token_counts: how often each token occurs in the training data, for `token_frequency`.
 
     Raises:
-        NoiseError: if the noise is not accepted or the model has no token embedding.
+        NoiseError: if the noise is not accepted, the model has no token embedding, or nothing averages gradients.
 
     Example:
         >>> handle = attach(model, "neft_uniform", total_steps=1000)  # doctest: +SKIP
         >>> handle.loss(batch).backward()  # doctest: +SKIP
     """
     check_number("total_steps", total_steps, 1)
-    return Attached(model, make(noise), total_steps, seed, rank, tokenizer, token_counts)
+    strategy = make(noise)
+    check_wrapped(model)
+    session = NoiseSession(model, strategy, tokenizer=tokenizer, token_counts=token_counts)
+    return Attached(session, total_steps, seed, rank)

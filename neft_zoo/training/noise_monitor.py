@@ -1,4 +1,4 @@
-"""Watch: says once per run that the noise does not reach the model."""
+"""NoiseMonitor: warns, once a run, that the noise does not reach the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 import torch
 
@@ -18,10 +17,10 @@ from neft_zoo.registry.strategy import Strategy
 PATIENCE = 8  # steps in a row: one batch without prompts means little
 
 
-class Watch:
+class NoiseMonitor:
     """Warns once if noise reaches no token, or is too small for 16 bits, for some steps in a row.
 
-    Tensors are read only when a line is logged. A schedule is judged where it is above half of its peak.
+    Tensors are read only when a line is logged. A schedule is looked at where it is above half of its peak.
     """
 
     def __init__(self, strategy: Strategy) -> None:
@@ -34,49 +33,49 @@ class Watch:
         self.positive = strength is not None and self.peaks[-1][1] > 0
         self.dtype: torch.dtype | None = None
         self.reached: list[torch.Tensor] = []
-        self.steps = self.bad = 0
-        self.loud, self.told = True, False
+        self.steps = self.bad_steps = 0
+        self.at_strength, self.warned = True, False
 
-    def look(self, step: Step) -> None:
+    def observe(self, step: Step) -> None:
         """Take note of a step without reading its tensors."""
-        if self.told:
+        if self.warned:
             return
         progress = step.batch.progress
-        self.loud &= all(value_at(number, progress) >= peak / 2 for number, peak in self.peaks)
+        self.at_strength &= all(value_at(number, progress) >= peak / 2 for number, peak in self.peaks)
         self.dtype = next((embeds.dtype for done in step.passes for embeds in done.embeds.values()), None)
         self.steps += 1
         if self.additive is not None:
             # A first token is never graded: it would pass for a prompt.
             self.reached.append((self.additive.where(step.batch) * (step.batch.position > 0)).any())
 
-    def judge(self, measured: Mapping[str, float]) -> None:
-        """Warn, if it is time to, about the means of the steps since the last call."""
-        complaint = None if self.told or not self.loud else self._complaint(measured)
-        self.bad = self.bad + self.steps if complaint else 0
-        self.steps, self.loud = 0, True
+    def check(self, means: Mapping[str, float]) -> None:
+        """Warn, if it is time to, about the mean statistics of the steps since the last call."""
+        complaint = None if self.warned or not self.at_strength else self._complaint(means)
+        self.bad_steps = self.bad_steps + self.steps if complaint else 0
+        self.steps, self.at_strength = 0, True
         self.reached.clear()
-        if complaint and self.bad >= PATIENCE:
-            self.told = True
-            warnings.warn(complaint, stacklevel=3)
+        if complaint and self.bad_steps >= PATIENCE:
+            self.warned = True
+            warnings.warn(complaint, stacklevel=4)
 
-    def _complaint(self, measured: Mapping[str, float]) -> str | None:
-        rms, reached = measured.get("rms"), self.reached and bool(torch.stack(self.reached).any())
+    def _complaint(self, means: Mapping[str, float]) -> str | None:
+        rms, reached = means.get("rms"), self.reached and bool(torch.stack(self.reached).any())
         if self.positive and rms is not None and (rms == 0 or not reached):
             return (
                 f"noise/rms is {rms:.2g} although {self.name} has a strength above 0: it reaches no token beyond the "
                 "first of each document; look at what the labels leave out, or take a noise for all tokens, such as "
                 "neft_uniform."
             )
-        if measured.get("snr_db", -math.inf) > drowning(self.dtype):
+        if means.get("snr_db", -math.inf) > rounding_limit_db(self.dtype):
             return (
-                f"noise/snr_db is {measured['snr_db']:.0f}: rounding to {str(self.dtype).removeprefix('torch.')} "
+                f"noise/snr_db is {means['snr_db']:.0f}: rounding to {str(self.dtype).removeprefix('torch.')} "
                 f"leaves more than half of the coordinates without the noise of {self.name}; take token_relative, a "
                 "larger alpha, or neft_uniform with space='raw' where the model scales its embeddings."
             )
         return None
 
 
-def drowning(dtype: torch.dtype | None) -> float:
+def rounding_limit_db(dtype: torch.dtype | None) -> float:
     """Return the snr_db above which half of the coordinates do not move: noise of a quarter of the dtype's epsilon.
 
     Without 16 bits it is infinite. The steps between numbers grow with the numbers, and half of the coordinates lie
@@ -87,7 +86,7 @@ def drowning(dtype: torch.dtype | None) -> float:
     return 20 * math.log10(4 / torch.finfo(dtype).eps)
 
 
-def _additive(noise: Any) -> AdditiveNoise | None:
+def _additive(noise: object) -> AdditiveNoise | None:
     """Return the additive noise that a noise is or is made of."""
     while noise is not None and not isinstance(noise, AdditiveNoise):
         noise = getattr(noise, "noise", None)
@@ -96,6 +95,6 @@ def _additive(noise: Any) -> AdditiveNoise | None:
 
 def _strength(noise: AdditiveNoise | None) -> Scalar | None:
     """Return the number that an additive noise is proportional to, the first one of its scale."""
-    scale: Any = None if noise is None else noise.scale
+    scale: object = None if noise is None else noise.scale
     number = getattr(scale, fields(scale)[0].name) if is_dataclass(scale) else None
     return number if isinstance(number, int | float | Schedule) else None

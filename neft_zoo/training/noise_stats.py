@@ -1,6 +1,9 @@
-"""What the noise is like: its rms and how it compares with the embeddings it is added to."""
+"""NoiseStats: the rms of the noise and how it compares with the embeddings it is added to, step by step."""
 
 from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -8,9 +11,39 @@ from torch import Tensor
 from neft_zoo.noise.schedules import Schedule, value_at
 from neft_zoo.passes.step import Step
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.noise_monitor import NoiseMonitor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
-def measure(strategy: Strategy, step: Step) -> dict[str, Tensor]:
+class NoiseStats:
+    """The statistics of the steps since they were last taken, and the monitor that looks at them."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy, self.monitor = strategy, NoiseMonitor(strategy)
+        self._values: defaultdict[str, list[Float[Tensor, ""]]] = defaultdict(list)
+
+    def record(self, step: Step) -> None:
+        """Measure a step; its tensors are not read yet, which would make the CPU wait for an accelerator."""
+        for name, value in statistics(self.strategy, step).items():
+            self._values[name].append(value)
+        self.monitor.observe(step)
+
+    def take(self, warn: bool = True) -> dict[str, float]:
+        """Return the means of the steps since the last call.
+
+        Args:
+            warn: let the monitor warn about them.
+        """
+        means = {name: torch.stack(values).mean().item() for name, values in self._values.items()}
+        self._values.clear()
+        if warn:
+            self.monitor.check(means)
+        return means
+
+
+def statistics(strategy: Strategy, step: Step) -> dict[str, Float[Tensor, ""]]:
     """Return rms, snr_db and the strategy's current numbers (alpha, rho ...), as 0-d tensors.
 
     Measured on the last noisy pass, at its first site, over the real tokens; snr_db is 20 log10 of embedding rms over
@@ -26,16 +59,17 @@ def measure(strategy: Strategy, step: Step) -> dict[str, Tensor]:
     if noisy is None:
         return numbers
     site = min(noisy.deltas)
-    norms = noisy.norms[site] if site in noisy.norms else _norms(noisy.deltas[site])
-    noise, signal = (_rms(each, batch.real, noisy.embeds[site]) for each in (norms, _norms(noisy.embeds[site])))
+    embeds = noisy.embeds[site]
+    added = noisy.norms[site] if site in noisy.norms else _norms(noisy.deltas[site])
+    noise, signal = (_rms(norms, batch.real, embeds.shape[-1]) for norms in (added, _norms(embeds)))
     measured = {"rms": noise, **numbers}
     return measured | ({"snr_db": 20 * (signal / noise).log10()} if noise > 0 else {})
 
 
-def _norms(values: Tensor) -> Tensor:
+def _norms(values: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
     dtype = torch.promote_types(values.dtype, torch.float32)
     return torch.linalg.vector_norm(values.detach(), dim=-1, dtype=dtype)
 
 
-def _rms(norms: Tensor, real: Tensor, embeds: Tensor) -> Tensor:
-    return ((norms * real).square().sum() / (real.sum() * embeds.shape[-1])).sqrt()
+def _rms(norms: Float[Tensor, "B L"], real: Bool[Tensor, "B L"], width: int) -> Float[Tensor, ""]:
+    return ((norms * real).square().sum() / (real.sum() * width)).sqrt()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import neft_zoo
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.files import replacing, write_json
 from neft_zoo.registry.strategy import Strategy
 
 FILE = "noise.json"
@@ -30,14 +30,13 @@ def provenance(strategy: Strategy) -> dict[str, Any]:
 
 
 def write(folder: Path, strategy: Strategy) -> None:
-    """Write `noise.json` whole or not at all."""
+    """Write `noise.json` whole or not at all.
+
+    Raises:
+        NoiseError: if it cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{FILE}.{os.getpid()}.partial"
-    try:
-        partial.write_text(json.dumps(provenance(strategy), indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / FILE)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_json(folder / FILE, provenance(strategy))
 
 
 def check(folder: Path, strategy: Strategy) -> None:
@@ -119,6 +118,5 @@ def tag_model_card(card: Path, strategy: Strategy) -> None:
     if heading not in loaded.text:
         arguments = "".join(f", {name} = `{value!r}`" for name, value in strategy.arguments.items())
         loaded.text += f"\n\n{heading}\n\nTrained with `{strategy.name}`{arguments} (neft-zoo).\n"
-    partial = card.with_suffix(".partial")
-    loaded.save(partial)
-    partial.replace(card)
+    with replacing(card) as partial:
+        loaded.save(partial)

@@ -11,6 +11,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry.entries import make
+from neft_zoo.training.hf_internals import json_fields
 
 
 @dataclass
@@ -24,7 +25,7 @@ class NoiseSFTConfig(SFTConfig):
         NoiseError: if the noise is not accepted.
     """
 
-    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "noise"]
+    _VALID_DICT_FIELDS = [*json_fields(SFTConfig), "noise"]
 
     noise: dict[str, Any] | str | None = field(
         default=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import replacing
 
 FILE = "noise_token_counts.safetensors"
 
@@ -38,13 +38,13 @@ def count_tokens(data: Any, vocabulary: int) -> Tensor:
 
 
 def save_counts(folder: Path, counts: Tensor) -> None:
-    """Write the counts whole or not at all."""
-    partial = folder / f"{FILE}.{os.getpid()}.partial"
-    try:
+    """Write the counts whole or not at all.
+
+    Raises:
+        NoiseError: if they cannot be written.
+    """
+    with replacing(folder / FILE) as partial:
         save_file({"counts": counts.cpu().contiguous()}, partial)
-        partial.replace(folder / FILE)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_counts(folder: Path) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Fine-tune the shipped model on the shipped instructions twice, without noise and with NEFTune, and compare.
 
-python recipes/quickstart/demo.py            # or: make demo
+python recipes/quickstart/demo.py                # in a checkout, or: make demo
+python -m neft_zoo.recipes.quickstart.demo       # where neft-zoo[plot] is installed
 """
 
 import argparse
@@ -49,7 +50,7 @@ def train(noise: str, data: datasets.DatasetDict, output: Path, epochs: int) -> 
         str(HERE / "model"),
         args=args,
         train_dataset=data["train"],
-        eval_dataset={"train": data["train"].select(range(256)), "test": data["test"]},
+        eval_dataset={"train": data["train"].select(range(min(256, len(data["train"])))), "test": data["test"]},
         noise=noise,
     )
     trainer.train()

@@ -2,11 +2,14 @@
 
     python recipes/results/prepare_data.py --gsm8k_train gsm8k_train.jsonl.gz --gsm8k_test gsm8k_test.jsonl.gz
     python recipes/results/prepare_data.py --dolly dolly15k.jsonl.gz
+    python recipes/results/prepare_data.py --openstax openstax_text.jsonl.gz --xstest xstest.jsonl.gz \\
+        --ifeval ifeval541.jsonl.gz
 
 `dolly` is the short part of the quickstart's records, `gsm8k` the short problems of the official splits, from JSON
 lines with `prompt` and `completion`; `smollm2` the short records of databricks-dolly-15k that have no context, under
-the tokenizer in `build/smollm2`, which `make real-model` unpacks. All are written in TRL's conversational
-prompt-completion format.
+the tokenizer in `build/smollm2`, which `make real-model` unpacks. They are written in TRL's conversational
+prompt-completion format. `general` is a passage from each of evenly spread sections of textbooks; `safety` and
+`instructions` are complete.
 """
 
 import argparse
@@ -18,22 +21,26 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from neft_zoo.files import write_text
-
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parent / "quickstart"
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, {"dolly": 48, "gsm8k": 64}
 TRAIN_RECORDS, TEST_RECORDS = 1280, 192
+PASSAGES = 200
 # SmolLM2 is 50 times larger than the shipped model; its test records are two halves of 64: the even and the odd ones.
 SMOLLM2 = HERE.parents[1] / "build" / "smollm2"
 SMOLLM2_PROMPT, SMOLLM2_COMPLETION = range(1, 33), range(12, 49)
 SMOLLM2_TEST = 128
 
 
+def lines(path: Path) -> list[dict]:
+    """Return the records of a file."""
+    text = gzip.open(path, "rt", encoding="utf-8").read() if path.suffix == ".gz" else path.read_text("utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
 def read(path: Path) -> list[dict]:
     """Return the records of a file, conversations as they are and plain texts as one turn each."""
-    text = gzip.open(path, "rt", encoding="utf-8").read() if path.suffix == ".gz" else path.read_text("utf-8")
-    return [conversation(json.loads(line)) for line in text.split("\n") if line]
+    return [conversation(record) for record in lines(path)]
 
 
 def conversation(record: dict) -> dict:
@@ -45,8 +52,23 @@ def conversation(record: dict) -> dict:
 
 def write(path: Path, records: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8")
+    partial.replace(path)
     print(f"{path}: {len(records)} records")
+
+
+def general(path: Path) -> list[dict]:
+    """Return passages of 60 to 110 words in ASCII, the first of a section, from evenly spread sections."""
+    passages = []
+    for section in lines(path):
+        paragraphs = (
+            text for text in section["text"].split("\n") if 60 <= len(text.split()) <= 110 and text.isascii()
+        )
+        text = next(paragraphs, None)
+        if text is not None and section["title"] != "Preface":
+            passages.append({"text": text, "book": section["book"], "title": section["title"]})
+    return [passages[i * len(passages) // PASSAGES] for i in range(PASSAGES)]
 
 
 def without_context(records: list[dict]) -> list[dict]:
@@ -67,16 +89,34 @@ def without_context(records: list[dict]) -> list[dict]:
 
 def write_smollm2(dolly: Path) -> None:
     """Write the records of the real model."""
-    with gzip.open(dolly, "rt", encoding="utf-8") as lines:
-        records = without_context([json.loads(line) for line in lines])
+    records = without_context(lines(dolly))
     for split, part in (("test", records[:SMOLLM2_TEST]), ("train", records[SMOLLM2_TEST:][:TRAIN_RECORDS])):
         write(HERE / "smollm2" / f"{split}.jsonl", [conversation(record) for record in part])
 
 
-def write_short(gsm8k: dict[str, Path]) -> None:
-    """Write the records of the shipped model."""
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("gsm8k_train", "gsm8k_test", "dolly", "openstax", "xstest", "ifeval"):
+        parser.add_argument(f"--{name}", type=Path, help="gzipped JSON lines")
+    args = parser.parse_args()
+    if args.openstax:
+        write(HERE / "general" / "openstax.jsonl", general(args.openstax))
+    if args.xstest:
+        write(HERE / "safety" / "xstest.jsonl", lines(args.xstest))
+    if args.ifeval:
+        write(HERE / "instructions" / "ifeval.jsonl", lines(args.ifeval))
+    if args.dolly:
+        write_smollm2(args.dolly)
+    if args.gsm8k_train and args.gsm8k_test:
+        write_conversations(args)
+
+
+def write_conversations(args: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(QUICKSTART / "model")
-    sources = {"dolly": {split: QUICKSTART / "data" / f"{split}.jsonl" for split in ("train", "test")}, "gsm8k": gsm8k}
+    sources = {
+        "dolly": {split: QUICKSTART / "data" / f"{split}.jsonl" for split in ("train", "test")},
+        "gsm8k": {"train": args.gsm8k_train, "test": args.gsm8k_test},
+    }
     for name, splits in sources.items():
         limits = {"prompt": PROMPT_TOKENS, "completion": COMPLETION_TOKENS[name]}
 
@@ -86,20 +126,6 @@ def write_short(gsm8k: dict[str, Path]) -> None:
         for split, path in splits.items():
             most = TRAIN_RECORDS if split == "train" else TEST_RECORDS
             write(HERE / name / f"{split}.jsonl", [record for record in read(path) if short(record)][:most])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gsm8k_train", type=Path, help="gzipped JSON lines")
-    parser.add_argument("--gsm8k_test", type=Path, help="gzipped JSON lines")
-    parser.add_argument("--dolly", type=Path, help="gzipped JSON lines, with has_context")
-    args = parser.parse_args()
-    if args.gsm8k_train and args.gsm8k_test:
-        write_short({"train": args.gsm8k_train, "test": args.gsm8k_test})
-    elif not args.dolly:
-        parser.error("--dolly, or --gsm8k_train and --gsm8k_test, must be given")
-    if args.dolly:
-        write_smollm2(args.dolly)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands import launch as upstream
 from accelerate.commands.launch import _validate_launch_command
 
 from neft_zoo import NoiseError
-from neft_zoo.cli import launch
 from neft_zoo.cli.launch import config_names, find_config, split, start
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
@@ -43,7 +43,7 @@ def test_a_config_is_a_name_or_a_file(tmp_path):
             "accelerate_config must be a YAML file or one of fsdp1, .* got 'fsdp3'; did you",
         ),
         ("--accelerate_config", "--accelerate_config needs a value"),
-        ("--num_processes 2 --config quikstart", "near: quickstart"),
+        ("--num_processes 2 --config quikstart", "did you mean quickstart"),
         ("--num_processes 2 --config quickstart --noise neft_unifrom", "did you mean neft_uniform"),
     ],
 )
@@ -75,7 +75,9 @@ def commands_in(name):
 @pytest.mark.cell("Engines, dry run of the recipe", "{name}")
 def test_the_commands_of_a_recipe_start_its_engine(name, monkeypatch):
     started = []
-    monkeypatch.setattr(launch, "launch_command", lambda options: started.append(_validate_launch_command(options)[0]))
+    monkeypatch.setattr(
+        upstream, "launch_command", lambda options: started.append(_validate_launch_command(options)[0])
+    )
     shown = commands_in(name)
     assert shown and all(start(*split(argv)) == 0 for argv in shown)
     for options, argv in zip(started, shown, strict=True):

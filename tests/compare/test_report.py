@@ -4,17 +4,38 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
-from neft_zoo.compare import results
-from neft_zoo.compare.summary import label, summarize
-from neft_zoo.compare.tables import markdown, number, table
+from neft_zoo.compare import results, summary
+from neft_zoo.compare.fingerprint import fingerprint
+from neft_zoo.compare.formats import number
+from neft_zoo.compare.grid import make_grid
+from neft_zoo.compare.labels import label
+from neft_zoo.compare.records import RunRecord
+from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.tables import cell_of, markdown, table, verdict_of
 
 SEEDS = range(3)
+
+
+def summarize(runs):
+    """Pivot runs that are given as JSON values."""
+    return summary.summarize({Path(f"{place}.json"): RunRecord.from_dict(run) for place, run in enumerate(runs)})
+
+
+def cells_of(experiment):
+    """Return a table's cells by row and metric."""
+    return {
+        (row.label, f"{name} {when}"): cell_of(row, (name, when))
+        for name, when in experiment.columns
+        for row in experiment.rows
+    }
 
 
 def record(name, seed, end, best, train, passes=1, status="ok", **changes):
@@ -52,7 +73,7 @@ def folder(runs, tmp_path):
     made = tmp_path / "r"
     made.mkdir()
     for run in runs:
-        results.write(results.path_of(made, run["noise"]["name"], run["row"], run["seed"]), run)
+        results.write(results.path_of(made, run["noise"]["name"], run["row"], run["seed"]), RunRecord.from_dict(run))
     return made
 
 
@@ -79,50 +100,116 @@ def test_numbers_recomputed(runs):
         cost = 2.0 if row["row"] == "symnoise" else 1.0
         assert float(row["compute"]) == float(row["time"]) == cost
         assert float(row["per_compute"]) == pytest.approx(gap.mean() / cost)
-    corrected, largest = {}, 0.0
-    for rank, (key, p) in enumerate(sorted(raw.items(), key=lambda item: item[1])):
-        largest = corrected[key] = max(largest, min(1.0, p * (len(raw) - rank)))
-    for row in rows:
-        key = row["row"], row["metric"], row["when"]
-        if key in corrected:
-            assert float(row["corrected_p"]) == pytest.approx(corrected[key], rel=1e-4)
-            assert (row["verdict"] == "no difference shown") == (corrected[key] > 0.05)
+    for metric in ("test_loss", "train_loss"):  # a question each: both strategies are at their defaults
+        question = {key: p for key, p in raw.items() if key[1] == metric}
+        corrected, largest = {}, 0.0
+        for rank, (key, p) in enumerate(sorted(question.items(), key=lambda item: item[1])):
+            largest = corrected[key] = max(largest, min(1.0, p * (len(question) - rank)))
+        for row in rows:
+            key = row["row"], row["metric"], row["when"]
+            if key in corrected:
+                assert float(row["corrected_p"]) == pytest.approx(corrected[key], rel=1e-4)
+                assert row["verdict"] not in ("better", "worse", "lower", "higher") or corrected[key] <= 0.05
 
 
 def test_verdicts_and_order(runs):
-    lines = summarize(runs).lines
-    told = {(line.row, line.metric): line.verdict for line in lines}
-    assert told["neft_uniform", "test_loss end"] == "lower: better"
-    assert told["symnoise", "test_loss end"] == "higher: worse"
-    assert told["neft_uniform", "test_loss best"] == "no difference shown"
+    experiment = summarize(runs)
+    told = {place: cell.verdict.word for place, cell in cells_of(experiment).items() if cell.verdict}
+    assert told["neft_uniform", "test_loss end"] == "better"
+    assert told["symnoise", "test_loss end"] == "worse"
+    assert told["neft_uniform", "test_loss best"] in ("practically the same", "undecided")
     assert told["symnoise", "train_loss end"] == "higher", "a training loss is neither good nor bad"
-    assert lines[0].row == "none" and summarize(runs).metrics == ["test_loss end", "test_loss best", "train_loss end"]
+    assert experiment.rows[0].label == "none"
+    assert experiment.columns == [("test_loss", "end"), ("test_loss", "best"), ("train_loss", "end")]
 
 
 def test_failed_and_missing_are_said_and_never_numbers(runs):
     runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
     del runs[4]["end"]["train_loss"]
-    summary = summarize(runs)
-    line = next(line for line in summary.lines if (line.row, line.metric) == ("neft_uniform", "test_loss end"))
-    assert line.seeds == 2 and line.asked == 3 and "(1 of 3 seeds failed)" in line.verdict
-    line = next(line for line in summary.lines if (line.row, line.metric) == ("neft_uniform", "train_loss end"))
-    assert line.seeds == 1 and "one seed only" in line.verdict
+    experiment = summarize(runs)
+    row = next(row for row in experiment.rows if row.label == "neft_uniform")
+    cell = row.cells["test_loss", "end"]
+    assert cell.seeds == 2 and len(row.runs) == 3 and "(1 of 3 seeds failed)" in verdict_of(row, cell)
+    cell = row.cells["train_loss", "end"]
+    assert cell.seeds == 1 and cell.verdict.word == "one seed"
     runs[7] = record("neft_uniform", 2, 0, 0, 0, status="failed")
     text = markdown(summarize(runs))
     assert "neft_uniform, seed 0, failed: layers must be below 2, got 99." in text
-    assert re.search(r"\| neft_uniform \| 0 of 3 \| - \| - \| - \| - \| not measured \(2 of 3 seeds failed\)", text)
+    assert re.search(
+        r"\| neft_uniform \| 0 of 3 \| - \| - \| - \| - \| - \| not measured \(2 of 3 seeds failed\)", text
+    )
     assert "nan" not in text and "None" not in text
+
+
+def test_plain_training_of_other_epochs_is_a_length_and_a_reference(runs):
+    for seed in SEEDS:
+        changes = dict(control="epochs_1", overrides={"num_train_epochs": 1}, row="row-epochs")
+        runs.append(record("none", seed, 4.50 + 0.02 * seed, 4.50, 2.9, **changes))
+        runs.append(
+            record("none", seed, 4.63 + 0.02 * seed, 4.50, 2.3, control="drop", overrides={"x": 1}, row="same")
+        )
+    experiment = summarize(runs)
+    assert [row.label for row in experiment.rows] == ["none", "neft_uniform", "symnoise", "none, 1 epoch", "drop"]
+    questions = [row.question for row in experiment.rows[1:]]
+    assert questions == ["defaults", "defaults", "lengths", "controls"]
+    assert experiment.rows[4].cells["test_loss", "end"].verdict.word == "identical"
+    reference = find_reference(experiment)
+    assert reference.row.label == "none, 1 epoch" and not reference.halves
+    told = {row.label: (round(each.mean, 2), verdict.word) for row, each, verdict in reference.rows}
+    assert told["neft_uniform"] == (0.05, "worse") and told["drop"] == (0.13, "undecided")  # equal at three seeds
+    text = markdown(experiment)
+    assert "none, 1 epoch: test loss 4.5200 at the end of training, chosen and measured on the same test" in text
+    assert "identical: not a test" in text
+
+
+def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs):
+    for run in runs:
+        run["share"] = 1.0 / run["passes"]
+        run["steps"] = 10 // run["passes"]
+    experiment = summarize(runs)
+    words = {row.label: row.cells["test_loss", "end"].verdict.word for row in experiment.rows[1:]}
+    assert words == {"neft_uniform": "better", "symnoise": "no baseline"}
+    assert "No plain training for as many steps as symnoise" in experiment.notes[-1]
+    shorter = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, share=0.5, steps=5, row="half") for seed in SEEDS]
+    row = next(row for row in summarize(runs + shorter).rows if row.label == "symnoise")
+    assert row.baseline.label == "none, 1/2 of the steps" and row.cells["test_loss", "end"].verdict.word == "worse"
+    assert row.cells["test_loss", "end"].baseline == pytest.approx(4.42)
+
+
+def test_the_baseline_is_that_of_the_rows_seeds(runs):
+    experiment = summarize([run for run in runs if (run["noise"]["name"], run["seed"]) != ("neft_uniform", 0)])
+    cell = next(row for row in experiment.rows if row.label == "neft_uniform").cells["test_loss", "end"]
+    assert cell.seeds == 2 and cell.baseline == pytest.approx(4.63 + 0.02 * 1.5)
+    assert cell.mean - cell.baseline == pytest.approx(cell.difference.mean)
+
+
+def test_a_recipe_states_margins(runs, tmp_path):
+    wide = [{**run, "margins": {"test_loss": 0.3}} for run in runs]
+    words = {
+        cell.verdict.word for (_, name), cell in cells_of(summarize(wide)).items() if cell.verdict and "test" in name
+    }
+    assert words == {"practically the same"}
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("extends: quickstart\nmargins: {test_loss: 0.02}\n")
+    assert make_grid(str(recipe)).margins == {"test_loss": 0.02}
+    plain = make_grid("quickstart")
+    assert fingerprint(make_grid(str(recipe)).settings) == fingerprint(plain.settings), "results stay valid"
+    for wrong in ("{test_loss: -1}", "{tset_loss_: 1}", "0.02", "{test_loss: yes}"):
+        recipe.write_text(f"extends: quickstart\nmargins: {wrong}\n")
+        with pytest.raises(NoiseError, match="margins must map metrics"):
+            make_grid(str(recipe))
 
 
 def test_rows_are_named_by_what_differs():
     rows = [record("neft_uniform", 0, 1, 1, 1, row=str(a)) for a in (5.0, 10.0)] + [record("none", 0, 1, 1, 1)]
     for row, alpha in zip(rows, (5.0, 10.0), strict=False):
         row["noise"] |= {"alpha": alpha, "where": "real"}
+    rows[1]["version"] = 2
     rows.append(record("none", 0, 1, 1, 1, control="label_smoothing", row="control"))
-    named = label(rows)
+    named = label(map(RunRecord.from_dict, rows))
     assert [named["5.0"], named["10.0"], named["control"], named["row-none"]] == [
-        "neft_uniform alpha=5",
-        "neft_uniform alpha=10",
+        "neft_uniform alpha=5 version 1",
+        "neft_uniform alpha=10 version 2",
         "label_smoothing",
         "none",
     ]
@@ -146,18 +233,20 @@ def test_html_stands_alone(folder, capsys):
     assert len(drawings) == 4
     for drawing in drawings:
         ElementTree.fromstring(drawing)
-    assert "neft_uniform (3 seeds)" in drawings[0] and "lower: better" in text
+    assert "neft_uniform (3 seeds)" in drawings[0] and "<td>better</td>" in text
     main(["report", str(folder), "--format", "html", "--output", str(folder / "again.html")])
     assert (folder / "again.html").read_text() == text, "the same results give the same page"
 
 
 def test_a_panel_shows_none_at_the_rows_own_seeds(runs):
     pytest.importorskip("matplotlib")
-    from neft_zoo.compare.html import _curves, html
+    from neft_zoo.compare.html import html
+    from neft_zoo.compare.plots import by_seed, draw_curves
 
     runs[1] = record("neft_uniform", 0, 0, 0, 0, status="failed")
     runs += [record(name, 0, 4.6, 4.5, 2.3) for name in ("fgm", "hype", "pdr", "vat")]
-    figure = _curves(summarize(runs))
+    rows = summarize(runs).rows
+    figure = draw_curves({row.label: by_seed(row.records, "test_loss") for row in rows}, "test loss")
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert {"neft_uniform (2 seeds)", "symnoise (3 seeds)", "fgm (1 seed)"} <= panels.keys() and len(panels) == 6
     gray, *_ = panels["neft_uniform (2 seeds)"].lines
@@ -172,8 +261,8 @@ def test_a_panel_shows_none_at_the_rows_own_seeds(runs):
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus():
-    assert number(-0.00001, "+.4f") == "+0.0000" and number(-0.00005001, "+.4f") == "-0.0001"
-    assert number(None, ".2f") == "-" and number(0.0, ".2f") == "0.00"
+    assert number(-0.00001, 4, sign=True) == "+0.0000" and number(-0.00005001, 4, sign=True) == "-0.0001"
+    assert number(None, 2) == "-" and number(0.0, 2) == "0.00" and number(1234.5, 1, typeset=True) == "1,234.5"
 
 
 def test_formats_and_output(folder, capsys):

@@ -91,10 +91,10 @@ def test_two_processes_share_a_study_and_a_killed_one_is_made_up_for(tiny, tmp_p
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     # Both that go on take a trial for lost sooner, but not so soon that one of theirs on a busy machine is.
-    monkeypatch.setattr("neft_zoo.compare.search.HEARTBEAT", 10)
+    monkeypatch.setattr("neft_zoo.compare.study.HEARTBEAT", 10)
     time.sleep(21)
-    sooner = "import sys; from neft_zoo.cli import main as cli; from neft_zoo.compare import search; "
-    sooner += "search.HEARTBEAT = 10; sys.exit(cli.main())"
+    sooner = "import sys; from neft_zoo.cli import main as cli; from neft_zoo.compare import study; "
+    sooner += "study.HEARTBEAT = 10; sys.exit(cli.main())"
     second = subprocess.Popen([sys.executable, "-c", sooner, *argv[3:]], **quiet)
     assert tune(tiny, tmp_path, *argv[7:]) == 0
     assert second.wait(900) == 0

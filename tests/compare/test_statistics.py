@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from neft_zoo.compare.statistics import LEVEL, holm, paired, verdict
+from neft_zoo.compare.statistics import LEVEL, holm, paired
+from neft_zoo.compare.verdicts import judge
 
 DRAWS = {
     "normal": lambda random, size: random.normal(4.6, 0.02, size),
@@ -18,8 +19,7 @@ def claims(random, draw, seeds, rows=4):
     end = draw(random, (rows + 1, seeds))
     best = 0.9 * end + 0.1 * draw(random, (rows + 1, seeds))
     found = [paired(metric[row] - metric[0]) for metric in (end, best) for row in range(1, rows + 1)]
-    told = [verdict(each, p) for each, p in zip(found, holm([each.p for each in found]), strict=True)]
-    return any(each != "no difference shown" for each in told)
+    return any(verdict.word in ("lower", "higher") for verdict in judge(found, 0.0))
 
 
 @pytest.mark.parametrize("kind", DRAWS)
@@ -53,8 +53,11 @@ def test_small_samples_match_scipy_and_find_the_effects_of_noise():
     assert found.p == pytest.approx(stats.ttest_rel(noisy, none).pvalue)
     mean, error = (noisy - none).mean(), (noisy - none).std(ddof=1) / np.sqrt(3)
     assert (found.low, found.high) == pytest.approx((mean - 4.302653 * error, mean + 4.302653 * error), rel=1e-5)
-    assert verdict(found, holm([found.p])[0], "lower") == "lower: better"
-    assert verdict(found, found.p, "higher") == "lower: worse" and verdict(found, found.p) == "lower"
+    assert [judge([found], 0.01, better)[0].word for better in ("lower", "higher", None)] == [
+        "better",
+        "worse",
+        "lower",
+    ]
 
 
 def test_the_bootstrap_would_miss_at_three_seeds():
@@ -72,8 +75,8 @@ def test_holm_by_hand():
 
 
 def test_too_few_or_equal_values():
-    assert paired([]).mean is None and verdict(paired([]), None) == "not measured"
+    assert paired([]).mean is None
     one = paired([-0.1])
-    assert (one.mean, one.low, one.p) == (-0.1, None, None) and verdict(one, None).startswith("one seed only")
+    assert (one.mean, one.low, one.p) == (-0.1, None, None)
     assert paired([0.0] * 5).p == 1.0
     assert paired([-0.1] * 3).p == 0.25 and paired([-0.1] * 10).p < 0.002, "equal differences: sign flips"

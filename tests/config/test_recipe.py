@@ -34,11 +34,10 @@ def test_a_shipped_recipe_is_found_by_name_and_fills_in_its_folder():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1\nlerning_rate: 3\n", "r.yaml line 2: unknown option 'lerning_rate'; did you mean learning_rate"),
         ("seed: 1\nseed: 2\n", "line 2: 'seed' is given twice"),
-        ("extends: r.yaml\n", "got 'r.yaml'; near: "),
+        ("extends: r.yaml\n", "got 'r.yaml'"),
         ("extends: [base]\n", r"extends must be one recipe's name or path, got \['base'\]"),
-        ("extends: bsae\n", "got 'bsae'; near: base"),
+        ("extends: bsae\n", "got 'bsae'; did you mean base"),
         ("- seed\n", "must be a mapping of options, got list"),
         ("", "must be a mapping of options, got NoneType"),
         ("1: 2\n", "must be a mapping of options"),
@@ -48,7 +47,7 @@ def test_a_shipped_recipe_is_found_by_name_and_fills_in_its_folder():
 )
 def test_a_wrong_recipe_is_one_sentence(write, text, message):
     with pytest.raises(NoiseError, match=message) as caught:
-        recipe.load(write("r.yaml", text)).check_keys({"seed", "learning_rate"})
+        recipe.load(write("r.yaml", text))
     assert "\n" not in str(caught.value)
 
 
@@ -60,5 +59,5 @@ def test_a_circle_is_refused_and_a_namesake_is_not(write):
 
 
 def test_a_missing_recipe_names_near_ones():
-    with pytest.raises(NoiseError, match="got 'quikstart'; near: quickstart"):
+    with pytest.raises(NoiseError, match="got 'quikstart'; did you mean quickstart"):
         recipe.load("quikstart")

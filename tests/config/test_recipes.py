@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from selection import quick
 from transformers import AutoTokenizer
 
 from neft_zoo import registry
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
+from neft_zoo.config.options import read_options
 
 SHIPPED = [name for name in recipe.names() if name != "paper/base"]
 ROWS = {
@@ -23,7 +25,13 @@ def rows_for(values):
     return ROWS["conversations" if "ShareGPT" in values["dataset_name"] else "instructions"]
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+# One of every folder, and those whose strategy enters by another way.
+TRAINED = """quickstart controls/label_smoothing engines/ddp engines/qlora_fsdp gpu/dolly results/dolly_packed
+    paper/llama2-7b-sharegpt paper/qlora-llama2-7b-alpaca strategies/flat_lora strategies/lat strategies/masked_thought
+    strategies/neft_uniform strategies/noisy_tune strategies/r_drop strategies/token_frequency strategies/vat"""
+
+
+@pytest.mark.parametrize("name", quick(SHIPPED, *TRAINED.split()))
 def test_recipe_trains(name, llama, tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = recipe.load(name).values
@@ -44,6 +52,15 @@ def test_recipe_trains(name, llama, tokenizer, tmp_path, monkeypatch):
     assert (tmp_path / "out" / weights).exists()
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_recipe_is_read(name, tmp_path):
+    values = recipe.load(name).values
+    if name.startswith(("paper/", "gpu/")):  # their models and data are on the hub
+        values = {**values, "model_name_or_path": str(tmp_path), "dataset_name": str(tmp_path)}
+    options = read_options({**values, "use_cpu": True, "bf16": False, "output_dir": str(tmp_path / "out")})
+    assert registry.make(options.training.noise) == registry.make(values["noise"])
+
+
 def test_the_base_recipe_says_what_every_option_does():
     lines = (recipe.folder() / "base.yaml").read_text().splitlines()
     options = [line for line in lines if line and not line.startswith("#") and not line.endswith(":")]
@@ -60,7 +77,7 @@ def test_every_entry_has_a_short_recipe(name):
 
 
 def test_instructions_become_prompt_and_completion():
-    from neft_zoo.config.options import alpaca_record
+    from neft_zoo.config.data import alpaca_record
 
     plain = alpaca_record({"instruction": "Add.", "input": "", "output": "3"})
     assert plain["completion"] == "3" and "### Input" not in plain["prompt"]

@@ -2,7 +2,7 @@
 
 import json
 import re
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ import vision
 from conftest import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from neft_zoo import NoiseSFTConfig, SFTTrainer
+from neft_zoo import NoiseSFTConfig, SFTTrainer, make
 from neft_zoo.cli.main import main
 from neft_zoo.doctor import report
-from neft_zoo.doctor.measurements import HOOK, OURS, Source, compare
+from neft_zoo.doctor.measurements import Source, compare
+from neft_zoo.doctor.report import HOOK, OURS, DoctorReport
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_the_readme_and_the_page_show_what_is_printed(examined):
     for page in ("README.md", "docs/doctor.md"):
         text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
         shown = 0
-        for what, *printed, _ in report.rows(found):
+        for what, *printed, _ in report.rows(DoctorReport.from_dict(found)):
             line = next((line for line in text.splitlines() if what in line and number.search(line)), None)
             if line is not None:
                 wanted, there = ([float(n) for n in number.findall(text)] for text in (" ".join(printed), line))
@@ -158,7 +159,7 @@ def test_adapters_quantization_and_streams(examined, name):
 def test_wrapped_rows_are_not_called_documents(examined, capsys):
     found = examined("packing: true\npacking_strategy: wrapped\nper_device_train_batch_size: 4")
     assert found["measured"][OURS]["ratio_median"] == pytest.approx(1, abs=0.02)
-    report.show(found)
+    report.show(DoctorReport.from_dict(found))
     shown = " ".join(capsys.readouterr().out.split())
     assert "the first: 4 x 256 tokens, packing wrapped" in shown and "choose bfd" in shown
     assert "as in the paper" not in shown
@@ -201,32 +202,30 @@ def test_a_model_that_fails_when_shrunk_is_one_sentence(tmp_path, capsys):
 def test_the_model_is_left_as_it_was(llama, records, config, tokenizer, noise):
     model = llama(hidden_size=96)
     args: NoiseSFTConfig = config(max_length=64)
-    trainer = SFTTrainer(model, args=args, train_dataset=records, processing_class=tokenizer, noise=noise)
+    trainer = SFTTrainer(model, args=args, train_dataset=records, processing_class=tokenizer)
     model.eval()
     before = weights(model)
 
-    def source(batch):
-        return Source(model.get_input_embeddings()(batch.input_ids).detach(), batch, trainer._noise, "real weights")
+    def source(session, batch):
+        return Source(model.get_input_embeddings()(batch.input_ids).detach(), batch, session.noise, "real weights")
 
-    found = compare(trainer, 5.0, source)
-    assert found["measured"][OURS]["ratio_median"] > 0
-    assert same(before, weights(model)) and not model.training and trainer.strategy.name == noise
+    found = compare(trainer, make(noise), 5.0, source)
+    assert found.measured[OURS].ratio_median > 0 and found.weights == "real weights"
+    assert same(before, weights(model)) and not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
     hooks = [hook for module in model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
     assert not hooks and not hasattr(model.get_input_embeddings(), "neftune_noise_alpha")
 
 
-def test_the_table_with_and_without_rich(examined, capsys, monkeypatch):
+def test_the_table_and_the_report_that_is_read_again(examined, capsys):
     found = examined(PACKED)
-    shown = []
-    for _ in range(2):
-        report.show(found)
-        shown.append(capsys.readouterr().out)
-        monkeypatch.setitem(sys.modules, "rich.console", None)
-    for out in shown:
-        assert all(word in out for word in ("neft_uniform", "padding", "dB", "advice")) and found["advice"][0] in out
-    assert "┃" in shown[0] and "┃" not in shown[1]
-    assert "choose bfd" in report.advice({**found, "packing": "wrapped"})[0]
+    again = DoctorReport.from_dict(found)
+    assert again.to_dict() == found and list(again.to_dict()) == list(found)
+    report.show(again)
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("neft_uniform", "padding", "dB", "advice")) and found["advice"][0] in out
+    wrapped = replace(again, layout=replace(again.layout, packing="wrapped"))
+    assert "choose bfd" in wrapped.advice[0]
 
 
 @pytest.mark.parametrize(
@@ -258,5 +257,5 @@ def test_wrong_input_is_one_sentence(tmp_path, monkeypatch, capsys, text, argv, 
 
 
 def test_a_recipe_that_is_not_there(capsys):
-    assert main(["doctor", "quikstart"]) == 2 and "near: quickstart" in capsys.readouterr().err
-    assert main(["doctor"]) == 2 and "model_name_or_path must be" in capsys.readouterr().err
+    assert main(["doctor", "quikstart"]) == 2 and "did you mean quickstart" in capsys.readouterr().err
+    assert main(["doctor"]) == 2 and "doctor needs a recipe" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,19 @@ from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.evaluation import Options, evaluate
+from neft_zoo.evaluation.answer_results import AnswerText, Diversity, Lengths
 from neft_zoo.evaluation.plots import draw
 from neft_zoo.evaluation.report import rows, save
+from neft_zoo.evaluation.results import (
+    BestLosses,
+    Curves,
+    EvaluationReport,
+    Losses,
+    LossSummary,
+    NoisePoint,
+    Robustness,
+    SplitLosses,
+)
 from neft_zoo.evaluation.tasks import run_tasks
 
 MODEL = recipe.folder() / "quickstart" / "model"
@@ -49,29 +61,36 @@ def test_evaluates_the_quickstart_model(cli, tmp_path):
     assert report["memorization"]["train"]["exact"] == 0 and report["noise"] is None and report["tasks"] is None
 
 
+def split_losses(**changed):
+    numbers = dict(accuracy=0.5, bins=15, records=2, tokens=8, record_losses=[1.0, 3.0])
+    summary = LossSummary(loss=2.0, perplexity=7.4, calibration_error=0.1, **numbers)
+    return dict(train=summary, test=summary, **changed)
+
+
+def answer_text(characters):
+    repetition = {str(n): 0.1 * n for n in range(1, 5)}
+    diversity = Diversity(at_words=50, used=4, too_short=0, repetition=repetition, log_diversity=2.5, clip=20.0)
+    return AnswerText(4, Lengths(characters=characters, words=5.5, tokens=8.0), unended=0.25, diversity=diversity)
+
+
+def made_up(flips_from=25.0):
+    noise = [NoisePoint(a, 2.0 + a, f, f) for a, f in ((0.0, 0.0), (15.0, 0.0), (25.0, 0.1))]
+    lengths = dict(plain=answer_text(31.0), asked_for_longer=answer_text(62.0), end_blocked=answer_text(93.0))
+    curves = Curves(noise=noise)
+    best = BestLosses(checkpoint="checkpoint-40", step=40, logged_loss=2.0, **split_losses())
+    return EvaluationReport(
+        model="m",
+        noise=None,
+        neft_zoo="0",
+        options=Options(),
+        losses=Losses(SplitLosses(**split_losses()), best),
+        text=dict(train=answer_text(31.0), test=answer_text(31.0)),
+        robustness=Robustness(curves, "neft_uniform", flips_from, {"headed": 2.5}, lengths),
+    )
+
+
 def test_the_table_and_the_plots_show_what_was_measured(tmp_path):
-    answers = {"lengths": {"characters": 31.0, "words": 5.5, "tokens": 8.0}, "unended": 0.25}
-    answers["diversity"] = {"repetition": {str(n): 0.1 * n for n in range(1, 5)}, "log_diversity": 2.5}
-    longer, blocked = ({"lengths": {"characters": count}} for count in (62.0, 93.0))
-    losses = {"loss": 2.0, "perplexity": 7.4, "calibration_error": 0.1, "record_losses": [1.0, 3.0]}
-    splits = {"train": losses, "test": losses}
-    noise = [
-        {"alpha": a, "loss": 2.0 + a, "flipped": f, "flipped_tokens": f} for a, f in ((0, 0.0), (15, 0.0), (25, 0.1))
-    ]
-    report = {
-        "losses": {"end": splits, "best": {"step": 40, **splits}},
-        "memorization": None,
-        "text": {"train": answers, "test": answers},
-        "robustness": {
-            "curves": {"noise": noise},
-            "flips_from": 25.0,
-            "templates": {"headed": 2.5},
-            "lengths": {"plain": answers, "asked_for_longer": longer, "end_blocked": blocked},
-        },
-        "options": {"words": None, "clip": 20.0},
-        "scores": None,
-        "tasks": None,
-    }
+    report = made_up()
     shown = {label: (train, test) for label, train, test in rows(report)}
     assert shown["loss at step 40, the best"] == ("2.000", "2.000") and shown["ROUGE-L"] == ("-", "-")
     assert shown["answer, characters"][1] == "31.000" and shown["answers that never end"][0] == "0.250"
@@ -80,11 +99,22 @@ def test_the_table_and_the_plots_show_what_was_measured(tmp_path):
     assert shown["noise flips tokens from alpha"] == ("-", "25") and shown["loss, noise 25"] == ("-", "27.000")
     assert shown["answer, characters, asked for longer"] == ("-", "62.000")
     assert shown["answer, characters, end blocked"] == ("-", "93.000")
-    report["robustness"]["flips_from"] = None
-    assert ("noise flips tokens from alpha", "-", "-") in rows(report)
+    assert ("noise flips tokens from alpha", "-", "-") in rows(made_up(flips_from=None))
     drawn = [path.name for path in draw(report, tmp_path)]
     assert drawn == ["losses.png", "losses_best.png", "noise.png"]
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
+
+
+def test_a_report_is_read_back_from_its_file(tmp_path):
+    report = made_up()
+    path = save(report, tmp_path / "new" / "folder")
+    values = json.loads(path.read_text())
+    assert list(values)[:5] == ["model", "noise", "neft_zoo", "options", "losses"]
+    assert EvaluationReport.from_dict(values) == report and "replaced_tokens" not in values["robustness"]["curves"]
+    assert EvaluationReport.from_dict({**values, "later": 1}) == report, "a later version's key"
+    assert report["losses"]["end"]["test"]["loss"] == 2.0, "as of the file"
+    with pytest.raises(KeyError):
+        report["loses"]
 
 
 def test_scorers_and_parts_from_python(tmp_path):
@@ -110,7 +140,7 @@ def test_scorers_and_parts_from_python(tmp_path):
             "--parts text --max_new_tokens 40 --words 40".split(),
             "words must be at most the words",
         ),
-        (MODEL, "", ["--tasks", "arc_easy"], "tasks need lm-evaluation-harness"),
+        (MODEL, "", ["--tasks", "arc_easy"], "--tasks needs lm_eval: pip install 'neft-zoo[eval]'"),
         (MODEL, "", ["--noise", "symnoize"], "symnoise"),
     ],
 )
@@ -135,7 +165,7 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(cli, tmp_path, monkeypat
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError):
-        save({"loss": float("nan")}, tmp_path)
+        save(replace(made_up(), tasks={"mine": {"acc": math.nan}}), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

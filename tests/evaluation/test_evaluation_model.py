@@ -12,11 +12,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
 from neft_zoo.evaluation import prepare
+from neft_zoo.evaluation.answer_results import Extraction
 from neft_zoo.evaluation.generation import generate, pad_left
 from neft_zoo.evaluation.loading import best_checkpoint
 from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summary
 from neft_zoo.evaluation.memorization import extraction
 from neft_zoo.evaluation.records import prompt_tokens
+from neft_zoo.evaluation.results import NoisePoint
 from neft_zoo.evaluation.robustness import ReplaceTokens, flips, noise_curve, replacement_curve
 from neft_zoo.noise.batch import Batch, step_key
 
@@ -111,9 +113,9 @@ def test_scores_agree_with_numpy_and_the_trainer(fresh):
     total = summary(scores)
     inputs = fresh.trainer.data_collator([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
     with torch.no_grad():
-        assert total["loss"] == pytest.approx(fresh.trainer.compute_loss(fresh.model, inputs).item(), abs=1e-5)
-    assert total["perplexity"] == pytest.approx(math.exp(total["loss"]))
-    assert total["tokens"] == sum(label != -100 for row in rows for label in row.labels)
+        assert total.loss == pytest.approx(fresh.trainer.compute_loss(fresh.model, inputs).item(), abs=1e-5)
+    assert total.perplexity == pytest.approx(math.exp(total.loss))
+    assert total.tokens == sum(label != -100 for row in rows for label in row.labels)
 
 
 @pytest.mark.parametrize("family", TEXT)
@@ -188,12 +190,12 @@ def test_the_end_can_be_blocked(fitted):
 
 def test_a_model_that_memorized_is_extracted_and_a_fresh_one_is_not(fresh, fitted):
     known = extraction(fitted, fitted.rows["train"])
-    assert known == {"exact": 1.0, "prefix": 1.0, "records": 8, "skipped": 0}
-    assert extraction(fresh, fresh.rows["train"])["exact"] == 0
+    assert known == Extraction(exact=1.0, prefix=1.0, records=8, skipped=0)
+    assert extraction(fresh, fresh.rows["train"]).exact == 0
     answers = generate(fitted.model, fitted.tokenizer, prompts_of(fitted), max_new_tokens=64)
     assert [answer.text for answer in answers] == [record["completion"][0]["content"] for record in RECORDS]
     assert all(answer.ended for answer in answers)
-    assert summary(score(fitted, fitted.rows["train"]))["loss"] < 0.1
+    assert summary(score(fitted, fitted.rows["train"])).loss < 0.1
 
 
 def test_extraction_is_what_greedy_decoding_does(fitted):
@@ -211,16 +213,16 @@ def test_extraction_is_what_greedy_decoding_does(fitted):
         wanted = reference[given : given + 50]
         prefix.append(greedy(model, prompt + reference[:given], len(wanted), None) == wanted)
     found = extraction(subject, subject.rows["train"])
-    assert (found["exact"], found["prefix"]) == (np.mean(exact), np.mean(prefix))
+    assert (found.exact, found.prefix) == (np.mean(exact), np.mean(prefix))
 
 
 def test_noise_curve_starts_at_the_clean_loss_and_leaves_no_hook(fresh):
     rows = fresh.rows["test"]
-    clean = summary(score(fresh, rows))["loss"]
+    clean = summary(score(fresh, rows)).loss
     curve = noise_curve(fresh, rows, "neft_uniform", [0.0, 300.0])
-    assert curve[0] == {"alpha": 0.0, "loss": pytest.approx(clean, abs=1e-6), "flipped": 0.0, "flipped_tokens": 0.0}
-    assert abs(curve[1]["loss"] - clean) > 1e-4 and 0 < curve[1]["flipped"] <= curve[1]["flipped_tokens"] <= 1
-    assert summary(score(fresh, rows))["loss"] == clean
+    assert curve[0] == NoisePoint(0.0, pytest.approx(clean, abs=1e-6), flipped=0.0, flipped_tokens=0.0)
+    assert abs(curve[1].loss - clean) > 1e-4 and 0 < curve[1].flipped <= curve[1].flipped_tokens <= 1
+    assert summary(score(fresh, rows)).loss == clean
     assert not fresh.model.get_input_embeddings()._forward_hooks
     for name, message in (("none", "an argument alpha"), ("hype", "an argument alpha")):
         with pytest.raises(NoiseError, match=message):
@@ -242,9 +244,9 @@ def test_flips_against_distances_in_float64(fresh):
                 moved.append((int(token), bool(distances.argmin() != token)))
                 tokens.add(int(token))
     found = flips(fresh, rows, noise)
-    assert found["flipped"] == pytest.approx(np.mean([flip for _, flip in moved]))
-    assert 0 < found["flipped"] < 1
-    assert found["flipped_tokens"] == pytest.approx(len({t for t, flip in moved if flip}) / len(tokens))
+    assert found.flipped == pytest.approx(np.mean([flip for _, flip in moved]))
+    assert 0 < found.flipped < 1
+    assert found.flipped_tokens == pytest.approx(len({t for t, flip in moved if flip}) / len(tokens))
 
 
 def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, tokenizer):
@@ -255,9 +257,9 @@ def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, to
     kept = torch.isin(ids, torch.tensor(special))
     assert torch.equal(edited[kept], ids[kept]) and set(edited[~kept].tolist()) <= {7, 9}
     assert torch.equal(ReplaceTokens(0.0, (7, 9)).edit(batch), ids)
-    clean = summary(score(fresh, fresh.rows["test"]))["loss"]
+    clean = summary(score(fresh, fresh.rows["test"])).loss
     curve = replacement_curve(fresh, fresh.rows["test"], [0.0, 0.5])
-    assert curve[0]["loss"] == clean and curve[1]["loss"] != clean
+    assert curve[0].loss == clean and curve[1].loss != clean
 
 
 def test_the_best_checkpoint_has_the_lowest_logged_loss_of_those_kept(tmp_path):

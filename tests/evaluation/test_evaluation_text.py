@@ -1,17 +1,20 @@
 """Length, repetition, diversity, overlap and calibration against counts by hand and independent code."""
 
 import math
+import unicodedata
 
 import numpy as np
 import pytest
 
 from neft_zoo import NoiseError
+from neft_zoo.evaluation.answer_results import Lengths, Score
 from neft_zoo.evaluation.losses import Scores, calibration_error, summary
 from neft_zoo.evaluation.memorization import bleu, follows, overlap, rouge_l
 from neft_zoo.evaluation.options import Options
 from neft_zoo.evaluation.records import exchange, with_question
 from neft_zoo.evaluation.scorers import score_answers
 from neft_zoo.evaluation.text import diversity, lengths, log_diversity, repetition
+from neft_zoo.evaluation.words import letters_and_digits, words
 
 
 def test_repetition_by_hand():
@@ -25,17 +28,17 @@ def test_repetition_by_hand():
 
 def test_diversity_drops_what_is_too_short_and_counts_it():
     texts = ["a b a b a and more", "a b c d e", "short"]
-    found = diversity(texts, words=5, clip=10)
-    assert (found["used"], found["too_short"], found["at_words"]) == (2, 1, 5)
-    assert found["repetition"]["2"] == pytest.approx((0.5 + 0) / 2)
-    assert found["log_diversity"] == pytest.approx((-math.log(2 / 3) + 10) / 2)
+    found = diversity(texts, at_words=5, clip=10)
+    assert (found.used, found.too_short, found.at_words) == (2, 1, 5)
+    assert found.repetition["2"] == pytest.approx((0.5 + 0) / 2)
+    assert found.log_diversity == pytest.approx((-math.log(2 / 3) + 10) / 2)
     missing = diversity(texts)
-    assert missing["log_diversity"] is None and missing["repetition"]["1"] is None and missing["used"] == 0
+    assert missing.log_diversity is None and missing.repetition["1"] is None and missing.used == 0
 
 
 def test_lengths_are_means_and_missing_is_none():
-    assert lengths(["ab c", ""], [3, 0]) == {"characters": 2, "words": 1, "tokens": 1.5}
-    assert lengths([]) == {"characters": None, "words": None, "tokens": None}
+    assert lengths(["ab c", ""], [3, 0]) == Lengths(characters=2, words=1, tokens=1.5)
+    assert lengths([]) == Lengths(characters=None, words=None, tokens=None)
 
 
 def lcs(one, other):
@@ -55,6 +58,43 @@ def test_rouge_l_against_a_longest_common_subsequence():
         assert found == pytest.approx(expected)
 
 
+SCRIPTS = {
+    "Chinese": ("猫坐在垫子上。", "狗坐在垫子上。", 6),
+    "Japanese": ("カレーを食べる", "カレーを食べた", 7),
+    "Thai": ("แมวอยู่บนเสื่อ", "หมาอยู่บนเสื่อ", 10),
+    "Korean": ("고양이가 매트 위에 앉았다", "개가 매트 위에 앉았다", 4),
+    "Russian": ("Кот сидел на коврике.", "Пёс сидел на коврике.", 4),
+    "Arabic": ("جلست القطة على السجادة", "جلس الكلب على السجادة", 4),
+    "Hindi": ("बिल्ली चटाई पर बैठी", "कुत्ता चटाई पर बैठा", 4),
+    "French": ("Le chat était là", "Le chien était là", 4),
+    "mixed": ("用Python写 the code", "用Java写 the code", 5),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_texts_of_any_script_have_words(script):
+    text, other, count = SCRIPTS[script]
+    assert lengths([text]).words == count == len(letters_and_digits(text))
+    same, different, nothing = rouge_l([text, other, ""], [text] * 3)
+    assert same == pytest.approx(1) and 0 < different < 1 and nothing == 0
+    assert bleu([text], [text]) == [pytest.approx(1)] and bleu([other], [text])[0] < 1
+    assert diversity([f"{text} {text}"], at_words=2 * count).repetition["1"] >= 0.5
+
+
+def test_rouge_of_a_reference_without_words_is_missing_not_0():
+    found = overlap(["!!!", "a"], ["!!!", "a"])
+    assert found.rouge_l_values == [None, pytest.approx(1)] and found.rouge_l == pytest.approx(1)
+    decomposed = unicodedata.normalize("NFD", "naïve")
+    assert rouge_l([decomposed], ["naïve"]) == [pytest.approx(1)]
+
+
+def test_words_in_ascii_are_those_of_rouge_score_and_of_blanks():
+    tokenizers = pytest.importorskip("rouge_score.tokenizers")
+    text = "Don't do_it: 12,5 o'clock -- e.g. x86-64 (A/B)!"
+    assert letters_and_digits(text) == tokenizers.DefaultTokenizer().tokenize(text)
+    assert words(text) == text.split()
+
+
 def test_bleu_by_hand():
     # 4 of 5 words, 3 of 4 pairs, 2 of 3 triples, 1 of 2 quadruples; the answer is as long as the reference.
     found = bleu(["a b c d x", "a b c d e", "q"], ["a b c d e", "a b c d e", "a b c"])
@@ -62,7 +102,7 @@ def test_bleu_by_hand():
     assert found[1] == pytest.approx(1) and found[2] == pytest.approx(0)
     # A shorter answer pays for its brevity.
     assert bleu(["a b c d"], ["a b c d e f"]) == [pytest.approx(math.exp(1 - 6 / 4))]
-    assert overlap([], [])["rouge_l"] is None
+    assert overlap([], []).rouge_l is None
 
 
 def test_calibration_by_hand():
@@ -77,9 +117,9 @@ def test_summary_weights_every_token_alike():
     one = Scores(np.log([0.5]), np.array([0.5]), np.array([True]))
     two = Scores(np.log([0.25, 0.125]), np.array([0.5, 0.75]), np.array([False, False]))
     found = summary([one, two], bins=4)
-    assert found["loss"] == pytest.approx(2 * math.log(2)) and found["perplexity"] == pytest.approx(4)
-    assert found["record_losses"] == pytest.approx([math.log(2), 2.5 * math.log(2)])
-    assert (found["tokens"], found["records"], found["accuracy"]) == (3, 2, pytest.approx(1 / 3))
+    assert found.loss == pytest.approx(2 * math.log(2)) and found.perplexity == pytest.approx(4)
+    assert found.record_losses == pytest.approx([math.log(2), 2.5 * math.log(2)])
+    assert (found.tokens, found.records, found.accuracy) == (3, 2, pytest.approx(1 / 3))
 
 
 def test_the_prefix_is_50_tokens_or_half_of_a_short_reference():
@@ -107,7 +147,7 @@ def test_questions_are_changed_where_they_stand():
 
 def test_scorers_return_one_finite_number_per_text():
     found = score_answers({"length": lambda texts: [len(text) for text in texts]}, ["ab", "c"])
-    assert found == {"length": {"mean": 1.5, "values": [2.0, 1.0]}}
+    assert found == {"length": Score(mean=1.5, values=[2.0, 1.0])}
     for wrong in ([1.0], [1.0, math.nan]):
         with pytest.raises(NoiseError, match="scorer 'bad' must return 2 finite numbers"):
             score_answers({"bad": lambda texts, wrong=wrong: wrong}, ["ab", "c"])

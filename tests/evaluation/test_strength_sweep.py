@@ -9,7 +9,8 @@ import yaml
 from neft_zoo import NoiseError, make, registry
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
-from neft_zoo.evaluation.strength_sweep import advice, at_excess, find_alpha, strength_of
+from neft_zoo.evaluation.strength_sweep import find_alpha, strength_of
+from neft_zoo.evaluation.sweep_report import SweepPoint, SweepReport, advice, at_excess
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +38,21 @@ def test_sweeps_and_recommends(small, tmp_path, capsys):
     losses = [point["loss"] for point in points]
     assert losses == sorted(losses) and losses[-1] > report["clean_loss"] + 1
     assert 0 < report["low"] < report["pick"] < report["high"] < points[-1]["strength"]
-    assert report["advice"] == advice(report) and report["advice"] in out and f"{report['pick']:.2g}" in out
+    assert (
+        report["advice"] == advice(SweepReport.from_dict(report))
+        and report["advice"] in out
+        and f"{report['pick']:.2g}" in out
+    )
 
 
 def test_equal_energy_is_picked_in_every_unit(small):
     uniform, gauss, relative = (
         find_alpha(str(small), name, 0, 12, 7) for name in ("neft_uniform", "neft_gaussian", "token_relative")
     )
-    assert uniform["clean_loss"] == gauss["clean_loss"]
+    assert uniform.clean_loss == gauss.clean_loss
     # Uniform noise of one alpha has a third of the energy of Gaussian noise.
-    assert uniform["pick"] / gauss["pick"] == pytest.approx(math.sqrt(3), rel=0.1)
-    assert relative["argument"] == "rho" and relative["pick"] < 2
+    assert uniform.pick / gauss.pick == pytest.approx(math.sqrt(3), rel=0.1)
+    assert relative.argument == "rho" and relative.pick < 2
 
 
 def test_a_strength_is_what_the_noise_is_proportional_to():
@@ -66,7 +71,7 @@ def test_a_strength_is_what_the_noise_is_proportional_to():
 
 
 def test_a_quadratic_cost_is_read_exactly():
-    points = [{"strength": a, "excess": 0.01 * a * a} for a in (1.0, 2.0, 4.0, 8.0)]
+    points = [SweepPoint(a, snr_db=0.0, loss=0.0, excess=0.01 * a * a) for a in (1.0, 2.0, 4.0, 8.0)]
     for strength in (0.5, 3.0, 8.0):
         assert at_excess(points, 0.01 * strength**2) == pytest.approx(strength)
     assert at_excess(points, 1.0) is None

@@ -72,8 +72,8 @@ def test_counts_come_from_the_trainers_dataset(llama, config, records, tokenizer
     tokens = np.concatenate([record["input_ids"] for record in trainer.train_dataset])
     counts = np.bincount(tokens, minlength=len(tokenizer))
     given = attach(llama(), "token_frequency", total_steps=1, token_counts=torch.tensor(counts))
-    assert torch.equal(trainer._noise.weights, given._noise.weights)
-    assert torch.equal(given._noise.weights, by_frequency(counts).weights)
+    assert torch.equal(trainer.session.noise.weights, given.session.noise.weights)
+    assert torch.equal(given.session.noise.weights, by_frequency(counts).weights)
     trainer.train()
     assert all(0.005 < line["noise/rms"] < 0.08 for line in trainer.state.log_history if "loss" in line)
 
@@ -141,7 +141,7 @@ def test_the_projection_is_exact_under_autocast(llama, keep):
     model = llama().train()
     handle = attach(model, {"name": "token_subspace", "k": 8, "keep": keep}, total_steps=1)
     batch, _ = lay_out(documents(4), "right", key=1)
-    with torch.autocast("cpu", torch.bfloat16), handle._tap.open(handle._noise, batch) as done:
+    with torch.autocast("cpu", torch.bfloat16), handle.session.hooks.open(handle.session.noise, batch) as done:
         model(batch.input_ids)
     delta, basis = done.deltas[EMBEDDING], directions(model.get_input_embeddings().weight, 8)
     inside = delta.double().numpy() @ basis.T @ basis

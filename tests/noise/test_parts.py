@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from neft_zoo.noise.additive import AdditiveNoise, AtLayers
 from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.distributions import Gaussian, Laplace, Rademacher, SharedByToken, Sphere, Uniform
 from neft_zoo.noise.scales import ByLength, Fixed
+from neft_zoo.passes.adding import add_drawn
+from neft_zoo.registry.strategy import Strategy
 
 NOISE = "additive batch cutoff data_dependent distributions mixup scales schedules tokens"
 MODULES = [f"noise.{name}" for name in NOISE.split()]
@@ -46,7 +49,26 @@ def test_rms_is_that_of_what_is_drawn(kind):
 def test_what_says_that_it_is_pointwise_draws_a_part_as_it_draws_the_whole(kind):
     batch, part = batch_of(input_ids=torch.arange(24).view(2, 12)), slice(8, 15)
     whole, alone = kind()(batch, 16).flatten(0, 1)[part], kind()(batch.part(part), 16)[0]
-    assert torch.equal(whole, alone) == getattr(kind, "pointwise", False)
+    assert torch.equal(whole, alone) == kind.pointwise
+
+
+@pytest.mark.parametrize("kind", [Uniform, SharedByToken, Gaussian, Rademacher, Laplace, Sphere])
+def test_bound_is_the_largest_number_that_is_drawn(kind):
+    batch = batch_of(input_ids=torch.arange(512).view(8, 64))
+    for part in [kind()] if kind in (Uniform, SharedByToken) else [kind(0.25), kind(2.0)]:
+        largest = part(batch, 64).abs().max().item()
+        assert largest <= part.bound and (part.bound < 1.001 * largest or math.isinf(part.bound))
+    assert math.isinf(kind().bound) == (kind in (Gaussian, Laplace, Sphere))
+
+
+def test_a_plain_function_is_a_noise_that_is_drawn_as_a_whole():
+    def noise(embeds, batch):
+        return torch.ones_like(embeds) * batch.real[..., None]
+
+    batch, embeds = batch_of(input_ids=torch.arange(24).view(2, 12)), torch.zeros(2, 12, 4)
+    assert Strategy(noise).layers is False
+    assert add_drawn(embeds, noise, batch) is None
+    assert add_drawn(embeds, AdditiveNoise(Uniform(), Fixed(1.0)), batch) is not None
 
 
 def test_documents_of_one_token_have_streams_of_their_own():

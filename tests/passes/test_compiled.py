@@ -9,6 +9,7 @@ import trl
 from accelerate.state import AcceleratorState, PartialState
 from conftest import apart, fitting, weights
 from peft import LoraConfig
+from selection import quick
 from torch._dynamo.utils import counters
 
 from neft_zoo import SFTTrainer, make, registry
@@ -119,7 +120,8 @@ def loss_of(model, inputs):
     return loss.item()
 
 
-@pytest.mark.parametrize("name", ADDED)
+# Drawn without the embeddings, from them, and at layers.
+@pytest.mark.parametrize("name", quick(ADDED, "neft_uniform", "embedding_dropout", "hype"))
 @pytest.mark.cell("torch.compile", "{name}: one addition in the graph")
 def test_every_added_noise_is_one_addition_in_the_graph(llama, tokenizer, name, dtype=torch.float32):
     from neft_zoo.passes.preparation import prepare

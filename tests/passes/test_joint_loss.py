@@ -47,8 +47,15 @@ def one_step(run):
     return torch.stack(losses), {name: value.grad for name, value in run.model.named_parameters()}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", COMPARING)
+# Every strategy in one layout, every layout with one strategy.
+EACH = [
+    pytest.param(name, layout, marks=[] if "r3f" == name or layout == "padded" else pytest.mark.slow)
+    for name in COMPARING
+    for layout in LAYOUTS
+]
+
+
+@pytest.mark.parametrize(("name", "layout"), EACH)
 def test_a_step_is_what_it_is_with_losses_of_their_own(trainer, monkeypatch, name, layout):
     joint, grads = one_step(trainer(fitting(name), **LAYOUTS[layout]))
     monkeypatch.setattr(mixin, "is_nll", lambda *_: False)

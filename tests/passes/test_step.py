@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import fitting, same, weights
 from naive import INPUTS, Spy, furthest, gradients
+from selection import one_of_each_kind, quick
 from transformers import TrainerCallback
 
 import neft_zoo
@@ -71,7 +72,7 @@ class Lengths(TrainerCallback):
         self.found = {name: len(values) for name, values in self.trainer._metrics["train"].items()}
 
 
-@pytest.mark.parametrize("name", neft_zoo.names())
+@pytest.mark.parametrize("name", quick(neft_zoo.names(), *one_of_each_kind(neft_zoo.names())))
 def test_a_trainer_costs_the_stated_passes_and_counts_one(trainer, name):
     run = trainer(fitting(name))
     count, lengths = Count(run.model), Lengths(run)

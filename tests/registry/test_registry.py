@@ -36,8 +36,8 @@ def test_every_argument_is_explained(name):
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
-        ("neft_unifrom", r"must name a strategy, got 'neft_unifrom'; did you mean neft_uniform"),
-        ("", "got ''; did you mean "),
+        ("neft_unifrom", r"must name a strategy \(neft-zoo list\), got 'neft_unifrom'; did you mean neft_uniform"),
+        ("", r"must name a strategy \(neft-zoo list\), got ''\.$"),
         ({"name": "neft_uniform", "alhpa": 3}, "takes alpha, length, space, got 'alhpa'; did you mean alpha"),
         ({"name": "none", "alpha": 3}, "none takes no arguments, got 'alpha'"),
         ({"name": "neft_uniform", "alpha": "lots"}, "alpha must be a number or a schedule, got 'lots'"),
@@ -102,6 +102,14 @@ def test_a_strategy_says_where_and_how_it_works(name, site, family, passes):
     strategy = make(name)
     assert (strategy.site, strategy.family, strategy.objective.passes) == (site, family, passes)
     assert strategy.clean == (name in ("none", "noisy_tune"))
+
+
+@pytest.mark.parametrize(
+    ("noise", "layers"),
+    [("neft_uniform", False), ("hype", "all"), ({"name": "lat", "layers": [1, -1]}, (1, -1)), ("lnsr", True)],
+)
+def test_a_strategy_says_which_layers_must_be_hooked(noise, layers):
+    assert make(noise).layers == layers
 
 
 def test_a_name_is_registered_once():

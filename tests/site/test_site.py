@@ -9,14 +9,18 @@ import pytest
 from made_up import DOCS
 
 from neft_zoo import registry
+from neft_zoo.compare import loading
+from neft_zoo.compare.formats import number
+from neft_zoo.compare.labels import label
+from neft_zoo.compare.metrics import ROWS, metric, ordered
+from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.results import read
 from neft_zoo.compare.summary import summarize
+from neft_zoo.compare.tables import cell_of
 from neft_zoo.registry.docstrings import prose
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
-from builder import compare, entries, findings, formulas, loading, playground, snippets  # noqa: E402
-from builder.metrics import METRICS, metric, ordered  # noqa: E402
-from builder.tables import number  # noqa: E402
+from builder import compare, entries, findings, formulas, playground, snippets  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -53,29 +57,26 @@ def test_folders_of_one_data_set(folder):
 
 
 def test_numbers_are_those_of_a_report(folder, experiments):
-    records = [read(path) for path in (folder / "made-up").glob("*.json")]
-    lines = {(line.row, line.metric): line for line in summarize(records).lines}
-    for row in experiments[0].rows:
+    report = summarize({path: read(path) for path in (folder / "made-up").glob("*.json")})
+    for row, line in zip(experiments[0].rows, report.rows, strict=True):
+        assert (row.label, row.compute) == (line.label, line.compute)
         for point in ("end", "best"):
-            cell, line = row.cells.get(("test_loss", point)), lines[row.label, f"test_loss {point}"]
-            if cell is None:
-                assert line.mean is None
-                continue
-            assert cell.mean == line.mean and cell.difference == line.difference and row.compute == line.compute
+            cell, reported = (cell_of(each, ("test_loss", point)) for each in (row, line))
+            assert cell.mean == reported.mean and cell.difference == reported.difference
 
 
 def test_what_is_derived_and_what_comes_from_the_evaluation(experiments):
     row = experiments[0].find("neft_uniform", alpha=5)
     records = [record for _, record in row.runs]
-    gaps = [record["end"]["test_loss"] - record["end"]["train_loss"] for record in records]
+    gaps = [record.end["test_loss"] - record.end["train_loss"] for record in records]
     assert row.cells["gap", "end"].mean == pytest.approx(fmean(gaps))
     assert row.cells["test_words", "end"].mean == pytest.approx(
-        fmean(record["evaluation"]["test_words"] for record in records)
+        fmean(record.evaluation["test_words"] for record in records)
     )
     assert ("test_log_diversity", "end") not in row.cells, "null was measured by nobody"
     assert row.cells["best_epoch", "end"].mean == 1.0
-    assert row.cells["wall_s", "end"].corrected is None, "what a run costs is not tested"
-    assert row.cells["test_loss", "end"].verdict == "lower: better"
+    assert row.cells["wall_s", "end"].verdict is None, "what a run costs is not tested"
+    assert row.cells["test_loss", "end"].verdict.word == "better"
 
 
 def test_a_row_whose_runs_all_failed_has_no_numbers(experiments):
@@ -91,7 +92,7 @@ def test_metrics_nobody_described_are_shown_by_name():
     assert metric("noise_5_loss").unit == "nats per token"
     names = ordered({"wall_s", "odd_thing", "test_loss", "test_words"})
     assert names == ["test_loss", "test_words", "odd_thing", "wall_s"]
-    assert set(ordered(set(METRICS))) == set(METRICS)
+    assert ordered(row.name for row in reversed(ROWS)) == [row.name for row in ROWS]
 
 
 def test_without_results_every_page_says_not_run(tmp_path):
@@ -111,7 +112,11 @@ def test_written_pages_ask_for_what_exists(experiments):
 
 
 def test_written_pages_name_strategies_and_controls_that_exist():
-    known = {*registry.builtin_names(), *(path.stem for path in (DOCS.parent / "recipes/controls").glob("*.yaml"))}
+    known = {
+        "lengths",
+        *registry.builtin_names(),
+        *(path.stem for path in (DOCS.parent / "recipes/controls").glob("*.yaml")),
+    }
     text = (DOCS / "choosing.md").read_text(encoding="utf-8")
     asked = [found.partition(" on ") for found in re.findall(r"\{\{ measured (.+?) \}\}", text)]
     named = {name.rstrip("*") for names, _, _ in asked for name in names.split()}
@@ -121,7 +126,8 @@ def test_written_pages_name_strategies_and_controls_that_exist():
 
 
 def test_measured_shows_defaults_or_with_a_star_every_row(experiments):
-    assert "alpha=10" not in snippets.fill("{{ measured neft_uniform }}", experiments)
+    default = snippets.fill("{{ measured neft_uniform }}", experiments)
+    assert "alpha=10" not in default and default.count("<small>better</small>") == 2
     assert "alpha=10" in snippets.fill("{{ measured neft_uniform* }}", experiments)
     assert "label_smoothing" in snippets.fill("{{ measured label_smoothing }}", experiments)
 
@@ -132,18 +138,25 @@ def test_measured_shows_the_data_sets_that_are_asked_for(experiments):
 
 
 def test_labels_name_switches_that_are_on():
-    assert loading.flags("neft_gaussian alpha=5 match_rms=True") == "neft_gaussian alpha=5 match_rms"
-    assert loading.flags("neft_gaussian alpha=5 match_rms=False") == "neft_gaussian alpha=5"
+    rows = {
+        key: {**made_up.record("neft_gaussian 5", 0, None), "row": key, "noise": noise}
+        for key, noise in {
+            "on": registry.make("neft_gaussian", alpha=5, match_rms=True).to_dict(),
+            "off": registry.make("neft_gaussian", alpha=7).to_dict(),
+        }.items()
+    }
+    named = label(map(RunRecord.from_dict, rows.values()))
+    assert named == {"on": "neft_gaussian alpha=5 match_rms", "off": "neft_gaussian alpha=7"}
 
 
 def test_evidence_is_sorted_by_verdict(experiments):
     text = entries.measured("neft_uniform", experiments)
-    sides = [text.partition("**For**")[2].partition("**Against**")[0], text.partition("**Against**")[2]]
+    sides = [text.partition("**For**")[2].partition("**Neither**")[0], text.partition("**Neither**")[2]]
     assert (
-        "test loss at the end, lower, better: `neft_uniform alpha=5` −0.081 [−0.087, −0.076]; `neft_uniform alpha=10`"
+        "test loss at the end, better: `neft_uniform alpha=5` −0.081 [−0.087, −0.076]; `neft_uniform alpha=10`"
         in sides[0]
     )
-    assert "test loss at the best point, higher, worse: `neft_uniform alpha=10`" in sides[1]
+    assert "test loss at the best point, practically the same: `neft_uniform alpha=10`" in sides[1]
 
 
 @pytest.mark.parametrize("name", registry.builtin_names())
@@ -157,7 +170,7 @@ def test_formulas_in_code_stay():
 
 
 def test_numbers():
-    assert [number(-0.5, 2), number(-0.0001, 2, sign=True), number(None, 1)] == ["−0.50", "+0.00", "-"]
+    assert [number(-0.5, 2, typeset=True), number(-0.0001, 2, sign=True), number(None, 1)] == ["−0.50", "+0.00", "-"]
 
 
 def test_the_playground_knows_every_closed_form():

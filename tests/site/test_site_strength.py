@@ -6,8 +6,10 @@ import re
 import made_up
 import pytest
 
+from neft_zoo.compare import loading
+
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
-from builder import loading, snippets, strength  # noqa: E402
+from builder import snippets, strength  # noqa: E402
 
 GRID = {
     f"neft_uniform {alpha}": (end, 0.01, 0.2, 0.0) for alpha, end in ((1, -0.02), (5, -0.08), (10, -0.1), (30, 0.3))

@@ -7,12 +7,14 @@ import torch
 from conftest import QUICKSTART, same, weights
 from datasets import load_dataset
 from peft import LoraConfig
+from selection import one_of_each_kind, quick
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from neft_zoo import NoiseError, SFTTrainer, registry
 from neft_zoo.config import recipe
 from neft_zoo.training.token_counts import FILE, load_counts
 
+NAMES = registry.builtin_names()
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 
 
@@ -51,8 +53,8 @@ def learns(trainer):
     return all(map(math.isfinite, losses)) and trainer.evaluate()["eval_loss"] < before - 0.05
 
 
-@pytest.mark.parametrize("adapter", ["full", "lora"])
-@pytest.mark.parametrize("name", registry.builtin_names())
+@pytest.mark.parametrize("adapter", quick(["full", "lora"], "full"))
+@pytest.mark.parametrize("name", quick(NAMES, *one_of_each_kind(NAMES)))
 def test_entry_learns(name, adapter, config, tokenizer, instructions):
     assert learns(trainer_of(name, adapter, config, tokenizer, instructions, steps=4))
 
@@ -90,5 +92,5 @@ def test_token_counts_are_saved_and_a_resumed_run_goes_on_with_them(config, toke
     assert counts is not None and counts.sum() == len(ids) and counts[ids[0]] == ids.count(ids[0])
     assert same(weights(run(instructions, str(checkpoint)).model), weights(whole.model))
     other = trainer_of("token_frequency", "full", config, tokenizer, instructions.select(range(2)), steps=4)
-    other._read_counts(checkpoint)
-    assert torch.equal(other._count_tokens(), counts) and (checkpoint / FILE).exists()
+    other._resume_counts(checkpoint)
+    assert torch.equal(other.session.counts(), counts) and (checkpoint / FILE).exists()

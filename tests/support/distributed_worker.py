@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, L
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
 from neft_zoo.config import recipe
 from neft_zoo.noise.batch import EMBEDDING
-from neft_zoo.passes.sharding import whole
+from neft_zoo.passes.sharding import gathered
 from neft_zoo.training import mixin
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
@@ -74,8 +74,9 @@ class Watched(SFTTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.deltas, self.ratios = [], []
+        self.record, self.session.stats.record = self.session.stats.record, self.keep
 
-    def _record(self, step):
+    def keep(self, step):
         for done in step.passes:
             if EMBEDDING in done.deltas:
                 delta, batch = done.deltas[EMBEDDING].detach().float(), done.batch
@@ -83,7 +84,7 @@ class Watched(SFTTrainer):
                 kept = (delta / nominal[..., None])[batch.real]
                 self.ratios.append(kept.square().mean().sqrt().item())
                 self.deltas = self.deltas or [delta]
-        super()._record(step)
+        self.record(step)
 
 
 def rank_of(ranks):
@@ -132,7 +133,7 @@ def train(case, out):
     trainer.train()
     mixin.data_parallel_rank = original
     if trainer.is_deepspeed_enabled:
-        with whole(list(trainer.model.parameters())):
+        with gathered(list(trainer.model.parameters())):
             state = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
     else:
         state = trainer.accelerator.get_state_dict(trainer.model)

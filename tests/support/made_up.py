@@ -8,6 +8,7 @@ import numpy as np
 
 from neft_zoo import make
 from neft_zoo.compare import results
+from neft_zoo.compare.records import RunRecord
 
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))
@@ -73,9 +74,9 @@ def write(folder, seeds=3, effects=EFFECTS, **changes):
     for name, effect in effects.items():
         for seed in range(seeds):
             made = record(name, seed, effect, **changes)
-            results.write(
-                results.path_of(folder, name.split()[0], hashlib.sha256(name.encode()).hexdigest(), seed), made
-            )
+            row = hashlib.sha256(name.encode()).hexdigest()
+            path = results.path_of(folder, name.split()[0], row, seed)
+            results.write(path, RunRecord.from_dict(made))
     return folder
 
 

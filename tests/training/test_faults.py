@@ -174,10 +174,10 @@ def test_a_full_disk_at_a_checkpoint_stops_the_run_and_spares_the_earlier_ones(t
     out = tmp_path / "run"
     monkeypatch.setattr(Path, "replace", full)
     broken = trainer_of(out, noise, max_steps=6)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(NoiseError, match=f"{file} must be a file that can be written: No space left on device"):
         broken.train()
     assert not list(out.rglob("*.partial")) and not (out / "checkpoint-4" / file).exists()
-    assert not broken._tap and not any(module._forward_hooks for module in broken.model.modules())
+    assert not broken.session.hooks and not any(module._forward_hooks for module in broken.model.modules())
     monkeypatch.undo()
     provenance.check(out / "checkpoint-2", make(noise))
     assert provenance.last_complete(out) == out / "checkpoint-2"

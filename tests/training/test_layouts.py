@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import fitting
 from naive import DOCUMENTS, INPUTS, furthest, gradients, packed, padded
+from selection import one_of_each_kind, quick
 from transformers import TrainerCallback
 
 import neft_zoo
@@ -14,6 +15,7 @@ from neft_zoo.registry.strategy import Strategy
 NAMES = neft_zoo.names()
 PAIRED = [*DOCUMENTS, [23, 24, 25, 26, 27, 28]]  # two of one length, for the entry that mixes them
 SPLIT = [name for name in NAMES if name != "embed_mix"]  # it mixes what is in a micro-batch
+UNMASKED = [name for name in SPLIT if name not in ("noisy_tune", "r_drop")]
 
 
 def step(model, tokenizer, noise, inputs):
@@ -110,7 +112,7 @@ def trained(llama, config, records, tokenizer):
     return run
 
 
-@pytest.mark.parametrize("name", [name for name in SPLIT if name not in ("noisy_tune", "r_drop")])
+@pytest.mark.parametrize("name", quick(UNMASKED, *{*one_of_each_kind(UNMASKED), "r3f", "freelb"}))
 def test_one_batch_of_four_is_four_of_one(trained, name):
     """`noisy_tune` has nothing to do with batches, and the masks of `r_drop` depend on them."""
     whole = trained(fitting(name))

@@ -13,7 +13,7 @@ from neft_zoo.noise.distributions import Uniform
 from neft_zoo.noise.scales import ByLength
 from neft_zoo.noise.schedules import Linear
 from neft_zoo.registry.strategy import Strategy
-from neft_zoo.training.noise_monitor import PATIENCE, drowning
+from neft_zoo.training.noise_monitor import PATIENCE, rounding_limit_db
 
 IDS = torch.arange(3, 51).view(2, 24)
 BATCH = {"input_ids": IDS, "labels": IDS.clone()}
@@ -34,10 +34,10 @@ def warned(model, noise, steps=PATIENCE + 2, batch=BATCH, total=100):
 def test_the_limit_is_where_half_of_the_coordinates_do_not_move(dtype):
     generator = torch.Generator().manual_seed(0)
     embeds = torch.randn(200_000, generator=generator).to(dtype)
-    noise = (torch.rand(200_000, generator=generator) * 2 - 1) * math.sqrt(3) * 10 ** (-drowning(dtype) / 20)
+    noise = (torch.rand(200_000, generator=generator) * 2 - 1) * math.sqrt(3) * 10 ** (-rounding_limit_db(dtype) / 20)
     still = ((embeds.float() + noise).to(dtype) == embeds).float().mean()
     assert 0.45 < still < 0.6
-    assert drowning(torch.float32) == drowning(None) == math.inf
+    assert rounding_limit_db(torch.float32) == rounding_limit_db(None) == math.inf
 
 
 class Nowhere:

@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NoiseError, match="noise.json must be a file that can be written: No space"):
         provenance.write(tmp_path, make("symnoise"))
     assert [path.name for path in tmp_path.iterdir()] == ["noise.json"]
     provenance.check(tmp_path, make("neft_uniform"))
@@ -120,7 +120,7 @@ def test_a_file_that_ends_half_way_leaves_the_earlier_one(tmp_path):
     before, (soft, hard) = (tmp_path / "noise.json").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(NoiseError, match="noise.json must be a file that can be written: File too large"):
             provenance.write(tmp_path, make("symnoise"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,65 @@
+"""Which commands need a library that only an extra installs; looked at before a command starts."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from neft_zoo.errors import require
+
+
+def _always(options: Namespace) -> bool:
+    return True
+
+
+def _asks_an_endpoint(options: Namespace) -> bool:
+    return options.judge == "endpoint" and options.human is None and options.annotations is None
+
+
+@dataclass(frozen=True)
+class Need:
+    """A library that a command cannot do without.
+
+    Attributes:
+        command: its name.
+        module: the library's.
+        extra: of this package, which installs it.
+        when: whether these options of the command need it.
+        what: what needs it, the command by default.
+    """
+
+    command: str
+    module: str
+    extra: str
+    when: Callable[[Namespace], bool] = _always
+    what: str = ""
+
+
+NEEDS = (
+    Need("compare", "rich", "compare"),
+    Need("compare", "scipy", "compare"),
+    Need("compare", "ray", "ray", lambda options: options.ray is not None, "--ray"),
+    Need("report", "scipy", "compare"),
+    Need("report", "matplotlib", "compare", lambda options: options.format == "html", "an HTML report"),
+    Need("tune", "optuna", "tune"),
+    Need("tune", "scipy", "tune"),
+    Need("evaluate", "rouge_score", "eval", lambda options: "memorization" in options.parts, "memorization"),
+    Need("evaluate", "sacrebleu", "eval", lambda options: "memorization" in options.parts, "memorization"),
+    Need("evaluate", "lm_eval", "eval", lambda options: bool(options.tasks), "a benchmark task"),
+    Need("evaluate", "matplotlib", "plot", lambda options: not options.no_plots, "a plot (--no_plots draws none)"),
+    Need("alpha", "matplotlib", "plot", lambda options: not options.no_plots, "a plot (--no_plots draws none)"),
+    Need("judge", "scipy", "judge", lambda options: options.human is None),
+    Need("judge", "openai", "judge", _asks_an_endpoint, "an endpoint as the judge"),
+)
+
+
+def check_extras(command: str, options: Namespace) -> None:
+    """Raise if a library that a command needs is not installed.
+
+    Raises:
+        NoiseError: naming the extra that installs it.
+    """
+    for need in NEEDS:
+        if need.command == command and need.when(options):
+            require(need.module, need.what or f"neft-zoo {command}", need.extra)

@@ -1,0 +1,106 @@
+"""The best trial of a search, compared with `none` at seeds that the search has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+from neft_zoo import registry
+from neft_zoo.compare import results, runner
+from neft_zoo.compare import search_space as space
+from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
+from neft_zoo.compare.formats import number
+from neft_zoo.compare.records import RunRecord
+from neft_zoo.compare.search import Search, spell
+from neft_zoo.compare.study import TrialState, trials
+from neft_zoo.compare.summary import summarize
+from neft_zoo.files import write_json
+from neft_zoo.noise.schedules import check_count
+
+
+class Compared(TypedDict):
+    """The paired difference to `none` in the test loss."""
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+class Best(TypedDict):
+    """What `best.json` holds; a comparison has folder, seeds, and a `Compared` by metric and point."""
+
+    values: dict[str, object]
+    noise: dict[str, object]
+    options: dict[str, object]
+    trial: int
+    test_loss: float
+    trials: dict[str, int]
+    comparison: dict[str, object] | None
+
+
+def confirm(search: Search, seeds: int) -> Best:
+    """Compare the best trial with `none` at fresh seeds, and write `best.json`.
+
+    Raises:
+        NoiseError: if seeds is negative.
+    """
+    check_count("seeds", seeds)
+    best = search.study.best_trial
+    row = search.row(best.user_attrs["values"])
+    assert best.value is not None, "the best trial has ended well"
+    report = Best(
+        values=best.user_attrs["values"],
+        noise=row.noise,
+        options=row.overrides,
+        trial=best.number,
+        test_loss=best.value,
+        trials={state.name.lower(): len(trials(search.study, state)) for state in TrialState},
+        comparison=None,
+    )
+    if seeds and row.noise["name"] != "none":
+        plain = space.row_of(registry.make("none"), row.overrides)
+        grid = replace(search.grid, rows=[plain, row], seeds=list(range(1, seeds + 1)))
+        folder = search.folder / f"best-{row.key[:8]}"
+        tasks = runner.tasks(grid, folder)
+        runner.run([task for task in tasks if not runner.done(task)], 1, lambda task, record: None)
+        compared = _compared({task.path: results.read(task.path) for task in tasks})
+        report["comparison"] = {"folder": str(folder), "seeds": grid.seeds, **compared}
+    write_json(search.folder / "best.json", report, 1)
+    return report
+
+
+def _compared(runs: dict[Path, RunRecord]) -> dict[str, Compared]:
+    """Return the test loss of the second row against `none`, at the end and at the best evaluation."""
+    _, row = summarize(runs).rows
+    compared = {}
+    for when in POINTS:
+        cell = row.cells.get((CHOSEN_BY, when))
+        if cell is not None and cell.difference is not None:
+            each = cell.difference
+            words = cell.verdict.text(4) if cell.verdict else "-"
+            compared[f"{CHOSEN_BY} {when}"] = Compared(
+                difference=each.mean, low=each.low, high=each.high, verdict=words
+            )
+    return compared
+
+
+def describe(best: Best) -> str:
+    """Return in words what the search came to and how far it can be trusted."""
+    counts = ", ".join(f"{count} {state}" for state, count in best["trials"].items() if count)
+    lines = [f"Best of {counts}: {spell(best['values'])}, test loss {best['test_loss']:.4f} (seed 0)."]
+    if best["comparison"] is not None:
+        for when in POINTS:
+            compared = best["comparison"].get(f"{CHOSEN_BY} {when}")
+            if isinstance(compared, dict) and compared["difference"] is not None:
+                low, mean, high = (number(compared[key], 4, sign=True) for key in ("low", "difference", "high"))
+                interval = "" if compared["low"] is None else f" ({low} to {high})"
+                lines.append(f"Against none, {CHOSEN_BY} {when}: {mean}{interval}, {compared['verdict']}.")
+        seeds = best["comparison"]["seeds"]
+        lines.append(f"Seeds {seeds}, which the search has not seen, and the same trainer options.")
+    lines.append(
+        "The best of many is optimistic: it was chosen by this very test split. Measure it once on records that "
+        "nothing was chosen by; none itself was not searched for (--noise none does that)."
+    )
+    return "\n".join(lines)

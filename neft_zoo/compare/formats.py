@@ -1,0 +1,53 @@
+"""How numbers and names are written in tables, on pages and in figures."""
+
+from __future__ import annotations
+
+import re
+
+from neft_zoo.compare.statistics import Difference
+from neft_zoo.console import printable
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def number(value: float | None, digits: int, sign: bool = False, typeset: bool = False) -> str:
+    """Return a number with so many decimals, without a minus before a zero; a dash for a missing one.
+
+    Args:
+        value: the number.
+        digits: decimals.
+        sign: whether positive numbers have a plus.
+        typeset: for a page: with a true minus sign and commas between thousands.
+    """
+    if value is None:
+        return "-"
+    value = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
+    if not typeset:
+        return format(value, f"{'+' if sign else ''}.{digits}f")
+    return format(value, f"{'+' if sign else ''},.{digits}f").replace("-", MINUS)
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value with three decimals, a dash for a missing one."""
+    return "-" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def interval_text(difference: Difference | None, digits: int) -> str:
+    """Return a mean difference with its interval in brackets, for a page."""
+    if difference is None or difference.mean is None:
+        return "no common seed"
+    mean = number(difference.mean, digits, sign=True, typeset=True)
+    if difference.low is None or difference.high is None:
+        return f"{mean}, one seed"
+    low, high = (number(end, digits, sign=True, typeset=True) for end in (difference.low, difference.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def markdown_text(text: str) -> str:
+    """Return a text in which Markdown sees neither the end of a table's cell nor the start of an HTML tag."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text).replace("|", "/"))
+
+
+def csv_text(text: str) -> str:
+    """Return a text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if len(text) > 1 and text[0] in "=+-@" else text

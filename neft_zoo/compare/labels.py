@@ -1,0 +1,60 @@
+"""Names of rows: the strategy or control, and the arguments in which rows of that name differ."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from fractions import Fraction
+
+from neft_zoo.compare.records import RunRecord
+from neft_zoo.console import printable
+
+
+def label(records: Iterable[RunRecord]) -> dict[str, str]:
+    """Return a short name for every row, by its hash."""
+    rows = {record.row: record for record in records}
+    named: dict[str, dict[str, RunRecord]] = defaultdict(dict)
+    for key, record in rows.items():
+        named[_name(record)][key] = record
+    return {key: each for name, group in named.items() for key, each in _within(name, group).items()}
+
+
+def _name(record: RunRecord) -> str:
+    """Return the name of a strategy or control, and of plain training the length that differs from the recipe's."""
+    if not record.is_shorter:
+        return record.name
+    if not record.overrides:
+        return f"none, {Fraction(record.share).limit_denominator(1000)} of the steps"
+    option, value = next(iter(record.overrides.items()))
+    unit = "epoch" if option == "num_train_epochs" else "step"
+    return f"none, {value} {unit}{'' if value == 1 else 's'}"
+
+
+def _within(name: str, group: dict[str, RunRecord]) -> dict[str, str]:
+    """Return the labels of rows that share a name."""
+    chosen = {key: {**record.noise, **(record.overrides if record.control else {})} for key, record in group.items()}
+    names = dict.fromkeys(name for arguments in chosen.values() for name in arguments)
+    varying = [name for name in names if len({str(arguments.get(name)) for arguments in chosen.values()}) > 1]
+    several = len({record.version for record in group.values()}) > 1
+    return {
+        key: printable(
+            name
+            + "".join(_spell(argument, chosen[key].get(argument)) for argument in varying)
+            + (f" version {group[key].version}" if several else "")
+        )
+        for key in group
+    }
+
+
+def _spell(argument: str, value: object) -> str:
+    """Return an argument and its value; a switch by its name alone, one that is off not at all."""
+    if isinstance(value, bool):
+        return f" {argument}" if value else ""
+    return f" {argument}={value:g}" if isinstance(value, float) else f" {argument}={value}"
+
+
+def natural(text: str) -> list[tuple[float, str]]:
+    """Return a sort key that puts alpha=5 before alpha=10."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(float(part), "") if place % 2 else (0.0, part) for place, part in enumerate(parts)]

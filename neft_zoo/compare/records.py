@@ -1,0 +1,195 @@
+"""The record of one training run, and its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal, TypeVar, cast
+
+T = TypeVar("T")
+When = Literal["end", "best"]
+FORMAT = 1
+LENGTHS = ("num_train_epochs", "max_steps")  # options that say how long a run trains
+REQUIRED = ("format", "key", "recipe", "config", "noise", "control", "row", "seed", "status", "history", "versions")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The metrics of one evaluation.
+
+    Attributes:
+        step: optimizer steps that were done.
+        epoch: passes over the training records, with a fraction.
+        metrics: values by name; None where a value was not finite.
+    """
+
+    step: int
+    epoch: float
+    metrics: dict[str, float | None]
+
+    def to_dict(self) -> dict[str, object]:
+        return {"step": self.step, "epoch": self.epoch, **self.metrics}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Measurement:
+        metrics = {name: value for name, value in values.items() if name not in ("step", "epoch")}
+        return cls(cast(int, values["step"]), cast(float, values["epoch"]), cast("dict[str, float | None]", metrics))
+
+    def __getitem__(self, name: str) -> float:
+        """Return a metric that was measured and is finite.
+
+        Raises:
+            KeyError: if it was not.
+        """
+        value = self.metrics[name]
+        if value is None:
+            raise KeyError(name)
+        return value
+
+
+@dataclass(frozen=True)
+class RecipeId:
+    """Name of a recipe, and the hash of its options with the contents of local model and data."""
+
+    name: str
+    hash: str
+
+
+@dataclass
+class RunRecord:
+    """Everything that is kept of one run; fields are None as long as they are not known, and left out of the JSON.
+
+    Attributes:
+        key: hash of all that determines the numbers.
+        recipe: the recipe that is compared.
+        noise: name and all arguments of the strategy.
+        version: of the strategy's entry.
+        control: name of the control recipe, "" for a strategy.
+        overrides: trainer options that the row changes.
+        row: hash of noise, version, control and overrides; rows are paired by seed.
+        seed: of data order, dropout and noise.
+        passes: forward passes per batch.
+        share: fraction of the recipe's steps that is trained, in (0, 1].
+        status: failed until the run has ended well.
+        config: options that all runs of the comparison share.
+        history: every evaluation, in order.
+        versions: of the libraries that determine the numbers.
+        command: command line of the comparison.
+        commit: of the git checkout; None outside one.
+        platform: operating system.
+        python: version of Python.
+        node: address of the Ray node.
+        steps: optimizer steps of the whole run.
+        device: name of the device.
+        cpu_s: CPU time of training in seconds, without evaluation.
+        wall_s: time of training in seconds, without evaluation.
+        measuring_s: time of the evaluations in seconds.
+        training_loss: step and logged loss.
+        tokens: tokens that were trained on; a token counts once, however many passes see it.
+        end: the last evaluation.
+        best: the evaluation with the lowest test loss.
+        evaluation: numbers of `neft-zoo evaluate` on the trained model; None where one could not be measured.
+        error: why the run failed.
+        log: file with the output of a run that ended unexpectedly.
+        peak_memory_mb: highest memory use in MiB: of the GPU where there is one, else of the process.
+        margins: differences without practical meaning that the recipe states, by metric.
+    """
+
+    key: str
+    recipe: RecipeId
+    noise: dict[str, object]
+    version: int
+    control: str
+    overrides: dict[str, object]
+    row: str
+    seed: int
+    passes: int
+    share: float
+    status: Literal["ok", "failed"]
+    config: dict[str, object]
+    history: list[Measurement]
+    versions: dict[str, str]
+    command: str | None = None
+    commit: str | None = None
+    platform: str | None = None
+    python: str | None = None
+    node: str | None = None
+    steps: int | None = None
+    device: str | None = None
+    cpu_s: float | None = None
+    wall_s: float | None = None
+    measuring_s: float | None = None
+    training_loss: list[list[float]] | None = None
+    tokens: int | None = None
+    end: Measurement | None = None
+    best: Measurement | None = None
+    evaluation: dict[str, float | None] | None = None
+    error: str | None = None
+    log: str | None = None
+    peak_memory_mb: float | None = None
+    margins: dict[str, float] | None = None
+    format: int = field(default=FORMAT)
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def name(self) -> str:
+        """Name of the control recipe, or of the strategy."""
+        return self.control or str(self.noise["name"])
+
+    @property
+    def is_shorter(self) -> bool:
+        """Whether it is plain training of another length than the recipe's, with a schedule of its own."""
+        if self.noise["name"] != "none":
+            return False
+        # In `neft-zoo tune`, plain training has the overrides of the best trial, and no control's name.
+        return bool(self.overrides) and set(self.overrides) <= {*LENGTHS} if self.control else self.share != 1.0
+
+    def at(self, when: When) -> Measurement | None:
+        """Return the last evaluation, or the one with the lowest test loss."""
+        return self.end if when == "end" else self.best
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the record as JSON values."""
+        values: dict[str, object] = {"format": self.format}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Measurement):
+                value = value.to_dict()
+            elif isinstance(value, RecipeId):
+                value = {"name": value.name, "hash": value.hash}
+            elif each.name == "history":
+                value = [point.to_dict() for point in self.history]
+            if value is not None:
+                values[each.name] = value
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> RunRecord:
+        """Return the record of JSON values; keys that this version does not know are left out.
+
+        Raises:
+            KeyError: if a key of `REQUIRED` is missing.
+        """
+        known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        missing = [name for name in REQUIRED if name not in known]
+        if missing:
+            raise KeyError(missing[0])
+        recipe = cast("dict[str, str]", known["recipe"])
+        known["recipe"] = RecipeId(recipe["name"], recipe["hash"])
+        known["history"] = [
+            Measurement.from_dict(point) for point in cast("list[dict[str, object]]", known["history"])
+        ]
+        for name in ("end", "best"):
+            point = cast("dict[str, object] | None", known.get(name))
+            known[name] = None if point is None else Measurement.from_dict(point)
+        defaults = {"version": 1, "overrides": {}, "passes": 1, "share": 1.0}
+        return cls(**cast("dict[str, object]", {**defaults, **known}))  # pyright: ignore[reportArgumentType]
+
+
+def needed(value: T | None) -> T:
+    """Return a field that every run that ended well has."""
+    assert value is not None, "a run that ended well has all measurements"
+    return value

@@ -1,0 +1,140 @@
+"""The one verdict on paired differences: better, worse, practically the same, or undecided.
+
+A verdict answers one question, such as "which strategy at its defaults changes the test loss?". It stands on two tests
+of every row, each corrected by Holm's method over the rows of that question and over nothing else:
+
+* *better* or *worse*: the mean difference is not 0;
+* *practically the same*: the difference is smaller than the margin, on both sides (two one-sided t tests, so that the
+  95 % interval lies within the margin). Where both hold, this one counts: a difference that is certain and too small
+  to matter is called the same.
+
+Whatever neither test shows is *undecided*, with the effect that these seeds would have shown four times in five.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import special
+
+from neft_zoo.compare.metrics import Better
+from neft_zoo.compare.statistics import LEVEL, Difference, holm
+
+Word = Literal[
+    "better",
+    "worse",
+    "lower",
+    "higher",
+    "practically the same",
+    "undecided",
+    "identical",
+    "one seed",
+    "no baseline",
+    "not measured",
+]
+POWER = 0.8  # probability with which an effect of the size that undecided verdicts name is seen
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of a difference.
+
+    Attributes:
+        word: better or worse, lower or higher where neither is good, or why neither can be said.
+        p: probability of such a difference if there were none, corrected; None without two pairs.
+        visible: smallest difference that would have been seen with a probability of 0.8, in the metric's unit.
+    """
+
+    word: Word
+    p: float | None = None
+    visible: float | None = None
+
+    def text(self, digits: int = 3) -> str:
+        """Return the verdict in words."""
+        if self.word == "identical":
+            return "identical: not a test"
+        if self.word == "no baseline":
+            return "no plain run of as many steps: not a test"
+        if self.word == "one seed":
+            return "undecided: one seed"
+        if self.word == "undecided" and self.visible is not None:
+            return f"undecided (\N{PLUS-MINUS SIGN}{self.visible:.{digits}f} would have been seen)"
+        return self.word
+
+
+def judge(question: Sequence[Difference | None], margin: float, better: Better | None = None) -> list[Verdict]:
+    """Return the verdict on every difference of one question.
+
+    Args:
+        question: the paired differences of its rows in one metric; None is passed over, and does not count.
+        margin: differences up to this size make no practical difference; 0 where there is no such size.
+        better: which direction is good, None where neither is.
+    """
+    # Rows that repeat the baseline bit for bit test nothing, and must not make it harder for the others.
+    tested = [None if each is None or is_identical(each) else each for each in question]
+    differs = holm([each.p if each else None for each in tested])
+    same = holm([equivalence_p(each, margin) if each else None for each in tested])
+    count = sum(each is not None and each.p is not None for each in tested)
+    return [_verdict(each, p, p_same, better, count) for each, p, p_same in zip(question, differs, same, strict=True)]
+
+
+def _verdict(
+    difference: Difference | None, p: float | None, p_same: float | None, better: Better | None, count: int
+) -> Verdict:
+    if difference is None or difference.mean is None:
+        return Verdict("not measured")
+    if is_identical(difference):
+        return Verdict("identical", 1.0 if len(difference.values) > 1 else None)
+    if p is None:
+        return Verdict("one seed")
+    visible = visible_effect(difference, count)
+    if p_same is not None and p_same <= LEVEL:
+        return Verdict("practically the same", p, visible)
+    if p > LEVEL:
+        return Verdict("undecided", p, visible)
+    direction: Better = "lower" if difference.mean < 0 else "higher"
+    if better is None:
+        return Verdict(direction, p, visible)
+    return Verdict("better" if direction == better else "worse", p, visible)
+
+
+def is_identical(difference: Difference) -> bool:
+    """Return whether a row equals its baseline exactly at every seed: its options then change nothing."""
+    return bool(difference.values) and not any(difference.values)
+
+
+def equivalence_p(difference: Difference, margin: float) -> float | None:
+    """Return the p value of the hypothesis that a difference is at least as large as the margin.
+
+    It is twice the larger p value of two one-sided t tests, so that it is below 5 % where the 95 % interval of
+    Student's t lies within the margin. None with fewer than two pairs.
+    """
+    count = len(difference.values)
+    if count < 2 or difference.mean is None:
+        return None
+    inside = margin - abs(difference.mean)
+    if inside <= 0:
+        return 1.0
+    error = standard_error(difference)
+    if error <= 1e-12 * max(map(abs, difference.values)):  # equal at every seed: sign flips are what is left
+        return min(1.0, 2.0 ** (1 - count))
+    return min(1.0, 2.0 * float(special.stdtr(count - 1, -inside / error)))
+
+
+def visible_effect(difference: Difference, count: int = 1) -> float | None:
+    """Return the difference that these seeds would have shown with a probability of 0.8, among `count` rows."""
+    seeds = len(difference.values)
+    if seeds < 2:
+        return None
+    critical, power = (float(special.stdtrit(seeds - 1, q)) for q in (1 - LEVEL / (2 * max(1, count)), POWER))
+    return (critical + power) * standard_error(difference)
+
+
+def standard_error(difference: Difference) -> float:
+    """Return the standard error of the mean difference, from at least two pairs."""
+    values = difference.values
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))

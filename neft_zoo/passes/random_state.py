@@ -1,0 +1,28 @@
+"""RandomState: the global random state of the CPU and of a model's device, to be gone back to."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class RandomState:
+    """The state that dropout masks are drawn from, as it is now.
+
+    Args:
+        model: on the device that counts.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._device = next(model.parameters()).device
+        self._cpu = torch.get_rng_state()
+        self._own = None if self._device.type in ("cpu", "meta") else self._module().get_rng_state(self._device)
+
+    def restore(self) -> None:
+        """Go back to it."""
+        torch.set_rng_state(self._cpu)
+        if self._own is not None:
+            self._module().set_rng_state(self._own, self._device)
+
+    def _module(self):  # noqa: ANN202 - `torch.cuda` and the like
+        return torch.get_device_module(self._device)

@@ -1,0 +1,87 @@
+"""The private names of torch and transformers by which the modules of a model are read.
+
+Those of trainers stand in `training.hf_internals`. Each has its reason in a comment, and is read through `read`, which
+raises once a new version has dropped it.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from neft_zoo.errors import NoiseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+
+def read(owner: object, name: str, library: str) -> Any:
+    """Return an attribute that a library does not promise to keep.
+
+    Args:
+        owner: the object or class that has it.
+        name: the attribute.
+        library: the distribution that defines it, or `python`, for the message.
+
+    Raises:
+        NoiseError: if it is gone, with the library's version.
+    """
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        kind = owner if isinstance(owner, type) else type(owner)
+        raise NoiseError(
+            f"{library} must have {kind.__name__}.{name}, which neft-zoo reads, got version {_version(library)} "
+            "without it: install one that constraints.txt names."
+        ) from None
+
+
+def _version(library: str) -> str:
+    return platform.python_version() if library == "python" else version(library)
+
+
+# torch 2.13: torch has no public way to ask whether a module has hooks. A head that has some must be called as a
+# module; its product with the weight would pass them by.
+# https://github.com/pytorch/pytorch/blob/v2.13.0/torch/nn/modules/module.py
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a forward hook or pre-hook is set on a module."""
+    return bool(read(module, "_forward_hooks", "torch") or read(module, "_forward_pre_hooks", "torch"))
+
+
+# transformers 5.6 to 5.23: enabling checkpointing leaves a partial of torch's `checkpoint` on the modules it reaches,
+# and nothing public says whether it is the reentrant one. A model of remote code may have a way of its own.
+# https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/modeling_utils.py
+def checkpoint_functions(model: nn.Module) -> list[Callable[..., object]]:
+    """Return the functions by which modules of transformers are checkpointed, none where that is off."""
+    enabled = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    theirs = [m for m in enabled if any(cls.__module__.startswith("transformers.") for cls in type(m).__mro__)]
+    return [read(module, "_gradient_checkpointing_func", "transformers") for module in theirs]
+
+
+# torch 2.13: `torch.compile` documents its wrapper's attribute nowhere, and accelerate's public way to unwrap a model
+# imports DeepSpeed wherever it is installed, which takes seconds.
+# https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_dynamo/eval_frame.py
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of torch.compile, DDP, FSDP and DeepSpeed."""
+    from accelerate.utils import is_compiled_module
+
+    while True:
+        if is_compiled_module(model):
+            model = read(model, "_orig_mod", "torch")
+        elif averages_gradients(model):
+            model = model.module
+        else:
+            return model
+
+
+def averages_gradients(model: nn.Module) -> TypeGuard[DistributedDataParallel]:
+    """Return whether a module is a wrapper through which the gradients of several processes are averaged."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    engine = any(cls.__name__ == "DeepSpeedEngine" for cls in type(model).__mro__)  # it need not be installed
+    return engine or isinstance(model, DistributedDataParallel | DataParallel | FullyShardedDataParallel)

@@ -1,0 +1,111 @@
+"""What cannot work between a trainer and a strategy, said before training."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import TokenEdit
+from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.torch_internals import averages_gradients
+from neft_zoo.registry.strategy import Strategy
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def check_engine(trainer: Trainer, strategy: Strategy) -> None:
+    """Raise, before training, for settings under which the noise would not be what it says.
+
+    Raises:
+        NoiseError: for two noises at once, reentrant checkpointing with several passes, split weights that change at
+            every step, or a split sequence.
+    """
+    args = trainer.args
+    if args.neftune_noise_alpha is not None:
+        raise NoiseError(
+            f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "
+            "two noises would add up."
+        )
+    settings = args.gradient_checkpointing_kwargs
+    reentrant = isinstance(settings, dict) and settings.get("use_reentrant")
+    if args.gradient_checkpointing and reentrant and strategy.objective.passes > 1:
+        raise NoiseError(
+            f"use_reentrant must be false with {strategy.name}, which runs several forward passes a step, "
+            "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
+        )
+    kind = trainer.accelerator.distributed_type
+    split_weights = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if split_weights and strategy.weights is not None and strategy.weights.every_step:
+        # DeepSpeed's backward takes the optimizer step as well, which putting the weights back would undo.
+        raise NoiseError(
+            f"{strategy.name} needs whole weights, which it changes around a step, got {kind.value}: choose DDP."
+        )
+    split = getattr(trainer.accelerator, "parallelism_config", None)
+    for size in ("cp_size", "sp_size"):
+        if strategy.noise is not None and getattr(split, size, 1) > 1:
+            raise NoiseError(f"{size} must be 1 with noise, which needs whole documents, got {getattr(split, size)}.")
+    wrapped = getattr(args, "packing", False) and getattr(args, "packing_strategy", None) == "wrapped"
+    if strategy.noise is not None and wrapped:
+        warnings.warn(
+            "packing_strategy='wrapped' carries no borders of documents: noise takes a whole row for one document. "
+            "Choose 'bfd' for noise by document.",
+            stacklevel=4,
+        )
+
+
+def check_calls(
+    trainer: Trainer, strategy: Strategy, reference: str, *, reads_calls: bool, runs_reference: bool
+) -> None:
+    """Raise for a strategy, or a reference, that does not go with how a trainer calls its model.
+
+    Args:
+        trainer: the trainer.
+        strategy: its strategy.
+        reference: what a reference model sees, `clean` or `same`.
+        reads_calls: the model is called with other inputs than the loss is.
+        runs_reference: the loss runs the reference model.
+
+    Raises:
+        NoiseError: if it does not.
+    """
+    name = type(trainer).__name__
+    if reference not in ("clean", "same"):
+        raise NoiseError(f"reference must be 'clean' or 'same', got {reference!r}.")
+    if reads_calls and isinstance(strategy.noise, TokenEdit):
+        raise NoiseError(f"noise must not edit token ids with {name}, got {strategy.name!r}.")
+    # GRPO and RLOO score references and old log-probabilities ahead, for several steps, and each step draws anew.
+    if reference == "same" and (not runs_reference or strategy.objective.passes > 1):
+        raise NoiseError(
+            "reference='same' needs a trainer that runs its reference inside the loss (DPO, KTO) and a strategy of "
+            f"one pass, got {name} and {strategy.name!r}."
+        )
+    if reference == "same" and getattr(trainer.args, "precompute_ref_log_probs", False):
+        raise NoiseError("precompute_ref_log_probs must be false with reference='same', got true.")
+
+
+def check_wrapped(model: nn.Module) -> None:
+    """Raise for a model in one of several processes whose gradients nothing averages.
+
+    A loss calls the model that it was given, and DDP averages gradients of calls of its wrapper only.
+
+    Raises:
+        NoiseError: if the model is bare.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    count, name = torch.distributed.get_world_size(), type(base_model(model)).__name__
+    split = any(
+        isinstance(weight, DTensor) for weight in model.parameters()
+    )  # by FSDP2 or tensor parallelism, in place
+    if count > 1 and not split and not averages_gradients(getattr(model, "_orig_mod", model)):
+        raise NoiseError(
+            f"model must be wrapped before attach in {count} processes, got a bare {name}, whose gradients would not "
+            "be averaged: attach(DistributedDataParallel(model), ...)."
+        )

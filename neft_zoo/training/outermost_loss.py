@@ -1,0 +1,67 @@
+"""Noise for a loss that was put in front of ours, by a subclass or on an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from neft_zoo.passes.random_state import RandomState
+from neft_zoo.training.hf_internals import PassCounters
+from neft_zoo.training.session import NoiseSession
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# `compute_loss`, bound; and what computes such a loss under the strategy.
+Loss: TypeAlias = Callable[..., Any]
+UnderStrategy: TypeAlias = Callable[..., Any]
+
+
+class Host(Protocol):
+    """A trainer with a session."""
+
+    session: NoiseSession
+
+
+@contextmanager
+def outermost_loss(trainer: Host, ours: Loss, under_strategy: UnderStrategy) -> Iterator[None]:
+    """Let a loss in front of ours be computed under the strategy, unless it comes to ours by itself.
+
+    Most people who weight tokens or change the loss write a `compute_loss` that calls the model and nothing else.
+
+    Args:
+        trainer: whose loss it is.
+        ours: the mixin's `compute_loss`, as a function.
+        under_strategy: computes a loss, its first argument, under the strategy.
+    """
+    replaced = vars(trainer).get("compute_loss")
+    if replaced is None and type(trainer).compute_loss is ours:  # pyright: ignore[reportAttributeAccessIssue]
+        yield
+        return
+    front: Loss = getattr(trainer, "compute_loss")  # noqa: B009 - a protocol cannot name what the mixin overrides
+    vars(trainer)["compute_loss"] = partial(_loss, trainer, front, under_strategy)
+    try:
+        yield
+    finally:
+        if replaced is None:
+            del vars(trainer)["compute_loss"]
+        else:
+            vars(trainer)["compute_loss"] = replaced
+
+
+def _loss(
+    trainer: Any, front: Loss, under_strategy: UnderStrategy, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Return the loss, and compute it once more where the first try did not come to ours: every time after."""
+    session: NoiseSession = trainer.session
+    if session.active and not session.passed_by:
+        before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)
+        loss = front(model, dict(inputs), *args, **kwargs)
+        if not session.passed_by_since(before):
+            return loss
+        session.passed_by = True
+        random_state.restore()
+        counters.rewind()
+    return under_strategy(front, model, inputs, *args, **kwargs)

@@ -1,0 +1,264 @@
+"""NoiseSession: a strategy on a model, whoever trains or evaluates it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.accumulation import Accumulation
+from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.preparation import prepare
+from neft_zoo.passes.records import Pass
+from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.step import Step
+from neft_zoo.passes.torch_internals import unwrapped
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.noise_stats import NoiseStats
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+# A model's keyword arguments.
+Inputs: TypeAlias = Mapping[str, Any]
+# A host's own loss of one pass.
+Compute: TypeAlias = Callable[[dict[str, Any]], Tensor]
+Counts: TypeAlias = "Int[Tensor, ' V'] | Callable[[], Int[Tensor, ' V']]"
+
+
+class NoiseSession:
+    """The checks, hooks, prepared noise, special tokens and statistics of one strategy on one model.
+
+    Special tokens are the tokenizer's, image placeholders those of the model's config: a host cannot leave one out. A
+    strategy that adds nothing to a pass sets no hook. A model that is refused has no hook either, since these are set
+    after everything that may refuse it.
+
+    Args:
+        model: a transformers or PEFT model, or one inside a wrapper of DDP, FSDP, DeepSpeed or torch.compile.
+        strategy: what is added and how a step spends its passes.
+        tokenizer: tokenizer or processor that knows the special tokens; None knows of none.
+        token_counts: how often each token occurs in the training data, or a function that counts, called if needed.
+        reads_calls: read the batch from every call of the model, where that gets other inputs than the loss does.
+        reference: add the noise in passes without gradients as well, and to these models; None never does.
+        compiled: draw the noise before a pass, for a model that torch.compile runs.
+
+    Raises:
+        NoiseError: if the model or the counts lack what the strategy needs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        strategy: Strategy,
+        *,
+        tokenizer: object = None,
+        token_counts: Counts | None = None,
+        reads_calls: bool = False,
+        reference: Sequence[nn.Module | None] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.model, self.strategy, self.tokenizer = model, strategy, tokenizer
+        self.bare_model = unwrapped(model)
+        self.reads_calls, self.reference, self.compiled = reads_calls, reference, compiled
+        self.token_counts = token_counts if isinstance(token_counts, Tensor) else None
+        self.stats = NoiseStats(strategy)
+        self.noise: Noise | TokenEdit | None = None
+        self.hooks: ModelHooks | None = None
+        self.starts_run = False  # whether a run starts from this model and not from a checkpoint
+        self.steps = 0  # steps that went through the strategy
+        self.happened = strategy.clean and strategy.weights is None  # whether it was trained as the strategy says
+        self.passed_by = False  # whether the host's loss is known to pass by the strategy
+        self._running = self._warned = False
+        self._count = None if isinstance(token_counts, Tensor) else token_counts
+        self.tokens = known_tokens(tokenizer, getattr(base_model(self.bare_model), "config", None))
+        self._key, self._progress = 0, 0.0
+        self._last: Accumulation | None = None
+        if strategy.weights is not None:
+            strategy.weights.check(self.bare_model)
+        if not strategy.clean:
+            strategy.objective.check(self.bare_model)
+            self._prepare()
+            self.attach()
+
+    @property
+    def active(self) -> bool:
+        """True where the strategy changes a loss: in train mode with gradients, and not inside of such a loss."""
+        training = not self.strategy.clean and self.model.training and torch.is_grad_enabled()
+        return training and not self._running
+
+    @property
+    def progress_mark(self) -> tuple[int, int]:
+        """Steps through the strategy, and calls of the model with gradients but without it, up to now."""
+        return self.steps, 0 if self.hooks is None else self.hooks.clean_calls
+
+    def passed_by_since(self, since: tuple[int, int]) -> bool:
+        """Return whether the model was called with gradients since a progress mark, and never under the strategy."""
+        steps, clean_calls = self.progress_mark
+        # Calls of a compiled model are not counted.
+        changes_every_step = not self.strategy.clean or (self.strategy.weights and self.strategy.weights.every_step)
+        uncounted = self.compiled or self.strategy.clean
+        return bool(changes_every_step) and steps == since[0] and (uncounted or clean_calls > since[1])
+
+    def check_went_through(self, since: tuple[int, int], where: str) -> None:
+        """Raise if the model was called with gradients, and never under the strategy.
+
+        Args:
+            since: the progress mark to compare with.
+            where: the function that was left since, for the message.
+
+        Raises:
+            NoiseError: if it was.
+        """
+        if self.passed_by_since(since):
+            raise NoiseError(
+                f"{where} must call compute_loss, in train mode, for the noise of {self.strategy.name} to reach the "
+                f"model, got a step in which {type(base_model(self.bare_model)).__name__} was trained without it."
+            )
+
+    def warn_in_eval_mode(self) -> None:
+        """Warn, once, where the model would be trained in eval mode, in which nothing is added."""
+        idle = not self.model.training and torch.is_grad_enabled() and not self.strategy.clean
+        if idle and not self.steps and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{type(base_model(self.bare_model)).__name__} is in eval mode, as from_pretrained leaves it, so "
+                f"{self.strategy.name} adds nothing: call .train() on it to train with noise.",
+                stacklevel=4,
+            )
+
+    def on(self, model: nn.Module) -> NoiseSession:
+        """Return a session of the same strategy and settings on another model; this one lets go of its own."""
+        self.detach()
+        session = NoiseSession(
+            model,
+            self.strategy,
+            tokenizer=self.tokenizer,
+            token_counts=self._count if self.token_counts is None else self.token_counts,
+            reads_calls=self.reads_calls,
+            reference=self.reference,
+            compiled=self.compiled,
+        )
+        for name in ("stats", "starts_run", "steps", "happened", "passed_by"):
+            setattr(session, name, getattr(self, name))
+        return session
+
+    def attach(self) -> None:
+        """Set the hooks, unless they are set or the strategy needs none."""
+        if self.hooks is not None or self.strategy.clean:
+            return
+        self.hooks = ModelHooks(
+            self.bare_model,
+            layers=self.strategy.layers,
+            hidden=self.strategy.objective.hidden,
+            # A look at token ids would break the graph of a compiled model.
+            read=self._read_call if self.reads_calls or not self.compiled else None,
+            repeats=self.strategy.name if self.strategy.objective.passes > 1 else None,
+            reference=self.reference,
+            compiled=self.compiled,
+        )
+
+    def detach(self) -> None:
+        """Remove the hooks; the model is as it was before."""
+        if self.hooks is not None:
+            self.hooks.detach()
+        self.hooks = self._last = None
+
+    def use_counts(self, counts: Int[Tensor, " V"]) -> None:
+        """Prepare the noise for other token counts, such as those of the run that is resumed."""
+        self.token_counts = counts
+        self._prepare()
+
+    def counts(self) -> Int[Tensor, " V"]:
+        """Return the token counts, counted at the first call."""
+        if self.token_counts is None:
+            if self._count is None:
+                raise NoiseError("token_counts must be given to a noise that depends on them, got none.")
+            self.token_counts = self._count()
+        return self.token_counts
+
+    def batch(self, inputs: Inputs, key: int, progress: float = 0.0) -> Batch:
+        """Return the batch that a noise draws on.
+
+        Args:
+            inputs: the model's keyword arguments.
+            key: of the optimizer step; equal keys draw equal noise.
+            progress: fraction of training done, in [0, 1].
+        """
+        return Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
+
+    def loss(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Tensor:
+        """Return the loss of one batch under the strategy; the clean loss where the session is not active.
+
+        Args:
+            inputs: what `compute` is given; a copy for every pass, as TRL writes into it.
+            compute: the host's own loss of one pass.
+            key: of the optimizer step.
+            progress: fraction of training done, in [0, 1].
+            scale: how the host scales and differentiates its loss, as the fields of `Step` say.
+        """
+        if not self.active:
+            return compute(dict(inputs))
+        return self.run(self.step(inputs, compute, key=key, progress=progress, **scale))
+
+    def step(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Step:
+        """Return the step of one batch, with no pass run yet; arguments as in `loss`."""
+        self.attach()
+        assert self.hooks is not None  # set just now
+        if self._last is not None:
+            self._last.check()
+        self._key, self._progress = key, progress
+        batch = None if self.reads_calls else self.batch(inputs, key, progress)
+
+        def one_pass(ids: Tensor | None) -> Tensor:
+            return compute(dict(inputs) if ids is None else {**inputs, "input_ids": ids})
+
+        step = Step(self.hooks, batch, one_pass, **scale)
+        self._last = step.accumulation
+        return step
+
+    def run(self, step: Step) -> Tensor:
+        """Return the loss of a step under the strategy, and record its statistics."""
+        self._running = True
+        try:
+            loss = self.strategy.objective(step, self.noise)
+        finally:
+            self._running = False
+        self.stats.record(step)
+        self.steps += 1
+        self.happened = True
+        return loss
+
+    @contextmanager
+    def open(self, batch: Batch) -> Iterator[Pass]:
+        """Yield the record of a forward pass in which the noise is added to embeddings or layers.
+
+        Without gradients it is added only where the session has a `reference`.
+        """
+        if self.hooks is None or isinstance(self.noise, TokenEdit):
+            yield Pass(batch=batch)
+        else:
+            with self.hooks.open(self.noise, batch) as record:
+                yield record
+
+    @contextmanager
+    def noisy_pass(self, inputs: Inputs, key: int, progress: float = 0.0) -> Iterator[dict[str, Any]]:
+        """Yield the inputs of a forward pass, with edited token ids under a noise that edits them, and open it."""
+        batch = self.batch(inputs, key, progress)
+        edited = {"input_ids": self.noise.edit(batch)} if isinstance(self.noise, TokenEdit) else {}
+        with self.open(batch):
+            yield {**inputs, **edited}
+
+    def _read_call(self, inputs: Inputs) -> Batch:
+        return self.batch(inputs, self._key, self._progress)
+
+    def _prepare(self) -> None:
+        counted = self.token_counts is not None or self._count is not None
+        self.noise = prepare(self.strategy.noise, self.bare_model, self.counts if counted else None)
