@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 # A model's keyword arguments.
 Inputs: TypeAlias = Mapping[str, Any]
+ModelInputs: TypeAlias = dict[str, Any]  # the same, to be written into
 # A host's own loss of one pass.
-Compute: TypeAlias = Callable[[dict[str, Any]], Tensor]
+Compute: TypeAlias = Callable[[ModelInputs], Tensor]
 Counts: TypeAlias = "Int[Tensor, ' V'] | Callable[[], Int[Tensor, ' V']]"
 
 
@@ -249,7 +250,7 @@ class NoiseSession:
                 yield record
 
     @contextmanager
-    def noisy_pass(self, inputs: Inputs, key: int, progress: float = 0.0) -> Iterator[dict[str, Any]]:
+    def noisy_pass(self, inputs: Inputs, key: int, progress: float = 0.0) -> Iterator[ModelInputs]:
         """Yield the inputs of a forward pass, with edited token ids under a noise that edits them, and open it."""
         batch = self.batch(inputs, key, progress)
         edited = {"input_ids": self.noise.edit(batch)} if isinstance(self.noise, TokenEdit) else {}
