@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neft_zoo.cli.parser import Commands, add_command
+from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError
-from neft_zoo.files import check_folder, make_folder, write_json
+from neft_zoo.files import check_folder, check_output, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace) -> None:
     ours, theirs = read_outputs(options.ours), read_outputs(options.theirs)
     pairs = sample(match(ours, theirs), options.limit, options.seed)
     if options.human is not None:
+        check_output("human", options.human)
         from neft_zoo.judging.rating_page import write_page
 
         print(write_page(pairs, options.human, options.seed))
@@ -143,7 +145,7 @@ def _finish(
     report = JudgeReport(**vars(summarize(judgements, published)), **vars(judged_by))
     width = max(len(label) for label, _ in table(report))
     for label, text in table(report):
-        print(f"{label:<{width}}  {text}")
+        print(printable(f"{label:<{width}}  {text}"))
     if folder is not None:
         names = (judged_by.ours, judged_by.theirs, judged_by.judge)
         make_folder(folder)
