@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
-from neft_zoo.evaluation.options import PARTS, Options
+from neft_zoo.evaluation.options import PARTS, SIDE_EFFECTS, Options
 from neft_zoo.files import check_folder
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def add_to(commands: Commands) -> None:
     command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a name on the hub")
     command.add_argument("--config", required=True, metavar="RECIPE", help="data, splits and tokenization")
     group = command.add_argument_group("What is measured")
-    group.add_argument("--parts", default=",".join(PARTS), help="with commas (%(default)s)")
+    group.add_argument(
+        "--parts", default=",".join(PARTS), help=f"with commas (%(default)s); also {','.join(SIDE_EFFECTS)}"
+    )
     group.add_argument(
         "--records", type=_count, default=plain.records, metavar="INT", help="records a split, or all (%(default)s)"
     )
@@ -38,6 +40,11 @@ def add_to(commands: Commands) -> None:
     )
     group.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
     group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
+    group = command.add_argument_group("Side effects")
+    group.add_argument("--before", metavar="MODEL", help="before fine-tuning (the model that the recipe starts from)")
+    for name, text in SIDE_EFFECT_HELP.items():
+        default = getattr(plain, name)
+        group.add_argument(f"--{name}", type=_count, default=default, metavar="INT", help=text)
     group = command.add_argument_group("Constants")
     for name, text in HELP.items():
         default = getattr(plain, name)
@@ -59,7 +66,13 @@ HELP = {
     "repetition_penalty": "of the answers; the NEFTune paper's is 1.2 (%(default)s)",
     "words": "word count of repetition and diversity (50, or nothing where all answers are shorter)",
     "noise": "strategy of the noise curve (%(default)s)",
-    "seed": "of replaced tokens and noise (%(default)s)",
+    "seed": "of replaced tokens, noise and changed prompts (%(default)s)",
+    "instruction_tokens": "longest answer to one of IFEval's prompts (%(default)s)",
+}
+SIDE_EFFECT_HELP = {
+    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
+    "safety_prompts": "prompts of XSTest, or all (all)",
+    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
 }
 
 
@@ -69,7 +82,7 @@ def run(chosen: argparse.Namespace) -> None:
         parts=tuple(part for part in chosen.parts.split(",") if part),
         records=chosen.records,
         answers=chosen.answers,
-        **{name: getattr(chosen, name) for name in HELP},
+        **{name: getattr(chosen, name) for name in (*HELP, *SIDE_EFFECT_HELP)},
     )
     output = chosen.output or Path(chosen.model).expanduser() / "evaluation"
     if chosen.output is None and not Path(chosen.model).expanduser().is_dir():
@@ -81,7 +94,14 @@ def run(chosen: argparse.Namespace) -> None:
 
     tasks = [task for task in chosen.tasks.split(",") if task]
     with quiet():
-        report = evaluate(chosen.model, chosen.config, options=options, tasks=tasks, task_folder=chosen.task_folder)
+        report = evaluate(
+            chosen.model,
+            chosen.config,
+            options=options,
+            tasks=tasks,
+            task_folder=chosen.task_folder,
+            before=chosen.before,
+        )
     _check_words(report, chosen.words)
     show(report)
     print(*[save(report, output), *([] if chosen.no_plots else draw(report, output))], sep="\n")

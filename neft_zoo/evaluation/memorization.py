@@ -9,11 +9,9 @@ import numpy as np
 from neft_zoo.errors import require
 from neft_zoo.evaluation.answer_results import Extraction, Overlap
 from neft_zoo.evaluation.losses import score
-from neft_zoo.evaluation.records import exchange, prompt_tokens
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.evaluation.text import mean
 from neft_zoo.evaluation.words import letters_and_digits, separated
-from neft_zoo.noise.batch import IGNORED
 
 PREFIX = SUFFIX = 50
 
@@ -68,7 +66,7 @@ def extraction(subject: Subject, rows: Sequence[Row]) -> Extraction:
     the first 50 tokens of the reference; of a reference shorter than 100 tokens, its first half is given and the rest
     is asked for.
     """
-    references = [graded for row in rows if (graded := _graded_reference(subject, row)) is not None]
+    references = [graded for row in rows if (graded := subject.graded_reference(row)) is not None]
     scores = score(subject, references, what="extraction") if references else []
     correct = [record.correct for record in scores]
     return Extraction(
@@ -83,17 +81,3 @@ def follows(correct: np.ndarray) -> bool:
     """Return whether up to 50 tokens after the prefix are right; the prefix is 50 tokens, or half of the reference."""
     begin = min(PREFIX, len(correct) // 2)
     return bool(correct[begin : begin + SUFFIX].all())
-
-
-def _graded_reference(subject: Subject, row: Row) -> Row | None:
-    """Return the row with all of its reference graded, whatever the loss grades; None if it has none."""
-    if exchange(row.record) is None:
-        return None
-    prompt = prompt_tokens(subject.tokenizer, row.record, subject.template)
-    # Not all templates put the same tokens before an answer when generating as when training: they part somewhere.
-    pairs = zip(prompt, row.input_ids, strict=False)
-    begin = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(prompt), len(row.input_ids)))
-    reference = row.input_ids[begin:]
-    if begin == 0 or len(reference) < 2:
-        return None
-    return Row(row.input_ids, [IGNORED] * begin + reference, row.record)

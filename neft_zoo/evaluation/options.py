@@ -10,6 +10,8 @@ from neft_zoo.evaluation.serialization import Serializable
 from neft_zoo.noise.schedules import check_count, check_number
 
 PARTS = ("losses", "memorization", "text", "robustness")
+# Side effects of fine-tuning, which take further data, a second model or many passes: measured where asked for.
+SIDE_EFFECTS = ("forgetting", "quantization", "prompts", "safety", "instructions")
 PLACE = "{prompt}"
 WORDS = 50
 
@@ -19,7 +21,8 @@ class Options(Serializable):
     """The settings of an evaluation.
 
     Args:
-        parts: which of `losses`, `memorization`, `text` and `robustness`.
+        parts: which of `losses`, `memorization`, `text` and `robustness`, and of the side effects `forgetting`,
+            `quantization`, `prompts`, `safety` and `instructions`, which are not measured by default.
         records: records of each split that losses are measured on, from the start of the split; None for all.
         answers: records of each split that answers are generated for, from the start of those; None for all.
         max_new_tokens: longest answer, in tokens.
@@ -34,7 +37,11 @@ class Options(Serializable):
         templates: name and wrapper of changed prompts; `{prompt}` stands for the prompt.
         longer: sentence that asks for a longer answer, put after the prompt.
         min_new_tokens: where the end is blocked, the shortest answer in tokens.
-        seed: of replaced tokens and noise.
+        seed: of replaced tokens, noise and changed prompts.
+        unrelated_records: passages, and problems of GSM8K, that forgetting is measured on; None for all.
+        safety_prompts: prompts of XSTest; None for all.
+        instruction_prompts: prompts of IFEval; None for all.
+        instruction_tokens: longest answer to one of IFEval's, in tokens.
 
     Raises:
         NoiseError: if a value is not accepted.
@@ -55,15 +62,21 @@ class Options(Serializable):
     longer: str = "Give a long and comprehensive answer."
     min_new_tokens: int = 64
     seed: int = 0
+    unrelated_records: int | None = 128
+    safety_prompts: int | None = None
+    instruction_prompts: int | None = 100
+    instruction_tokens: int = 512
 
     def __post_init__(self) -> None:
         for part in self.parts:
-            if part not in PARTS:
-                raise NoiseError(f"parts must be among {', '.join(PARTS)}, got {part!r}{did_you_mean(part, PARTS)}")
-        for name in ("records", "answers", "words"):
+            if part not in (*PARTS, *SIDE_EFFECTS):
+                near = did_you_mean(part, (*PARTS, *SIDE_EFFECTS))
+                raise NoiseError(f"parts must be among {', '.join((*PARTS, *SIDE_EFFECTS))}, got {part!r}{near}")
+        limits = ("records", "answers", "words", "unrelated_records", "safety_prompts", "instruction_prompts")
+        for name in limits:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
-        for name in ("max_new_tokens", "min_new_tokens", "bins"):
+        for name in ("max_new_tokens", "min_new_tokens", "bins", "instruction_tokens"):
             check_count(name, getattr(self, name), 1)
         check_number("repetition_penalty", self.repetition_penalty, 1e-6)
         check_number("clip", self.clip)

@@ -31,11 +31,12 @@ def draw(report: EvaluationReport, folder: Path) -> list[Path]:
         if losses:
             record_losses = {split: getattr(losses, split).record_losses for split in COLOURS}
             paths.append(histogram(record_losses, "loss of a record (nats per graded token)", folder / name))
-    memorization = report.memorization or {}
-    splits = {split: memorization[split] for split in COLOURS if split in memorization}
-    rouge = {split: [v for v in found.rouge_l_values if v is not None] for split, found in splits.items()}
-    if any(rouge.values()):
-        rouge = {split: values for split, values in rouge.items() if values}
+    rouge = {
+        split: [value for value in found.rouge_l_values if value is not None]
+        for split, found in (report.memorization or {}).items()
+    }
+    rouge = {split: rouge[split] for split in COLOURS if rouge.get(split)}
+    if rouge:
         paths.append(histogram(rouge, "ROUGE-L of the greedy answer", folder / "rouge_l.png", (0, 1)))
     if report.robustness:
         curves = report.robustness.curves

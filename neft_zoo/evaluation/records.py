@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from neft_zoo.config.data import alpaca_record, is_instruction
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # A row of a dataset: its columns depend on the format, and libraries that read it say no more of them.
 Record: TypeAlias = Mapping[str, Any]
+ALPACA_END = alpaca_record({"instruction": "", "output": ""})["prompt"][-len("### Response:\n") :]
 Prompt: TypeAlias = "str | list[dict[str, str]]"
 
 
@@ -44,6 +47,25 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Record, template: 
         prompt, add_generation_prompt=True, tokenize=True, return_dict=True, chat_template=template, **settings
     )
     return list(rendered["input_ids"])
+
+
+def shaped_like(example: Record, question: str, answer: str = "") -> Record:
+    """Return a question and its answer in the format of another record.
+
+    Args:
+        example: a training record, which shows the format of questions: Alpaca's template, a conversation or text.
+        question: as one text.
+        answer: its reference.
+    """
+    prompt_and_reference = exchange(example)
+    prompt = None if prompt_and_reference is None else prompt_and_reference[0]
+    instruction = {"instruction": question, "input": "", "output": answer}
+    if is_instruction(example) or isinstance(prompt, str) and prompt.endswith(ALPACA_END):
+        return alpaca_record(instruction)
+    if prompt is None or isinstance(prompt, str):
+        return {"prompt": question, "completion": answer}
+    turns = {"prompt": ("user", question), "completion": ("assistant", answer)}
+    return {key: [{"role": role, "content": text}] for key, (role, text) in turns.items()}
 
 
 def with_question(record: Record, change: Callable[[str], str]) -> Record:

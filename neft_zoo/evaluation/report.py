@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from neft_zoo.console import show_table
 from neft_zoo.evaluation.answer_results import AnswerText, Memorization
+from neft_zoo.evaluation.effect_rows import effect_rows
 from neft_zoo.evaluation.options import WORDS
 from neft_zoo.evaluation.results import EvaluationReport, Losses, LossSummary, Robustness
 from neft_zoo.evaluation.text import GRAMS
@@ -50,7 +51,7 @@ def rows(report: EvaluationReport) -> list[Row]:
     table += [(name, "-", _format(score.mean)) for name, score in (report.scores or {}).items()]
     for task, metrics in (report.tasks or {}).items():
         table += [(f"{task}, {name}", "-", _format(value)) for name, value in metrics.items() if "stderr" not in name]
-    return table
+    return table + [(label, "-", text) for label, text in effect_rows(report)]
 
 
 def _loss_rows(losses: Losses | None) -> list[Row]:

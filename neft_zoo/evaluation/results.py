@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from neft_zoo.evaluation.answer_results import AnswerText, Memorization, Score
+from neft_zoo.evaluation.effect_results import Forgetting, InstructionFollowing, PromptRobustness, Quantization, Safety
 from neft_zoo.evaluation.options import Options
 from neft_zoo.evaluation.serialization import Serializable
 
@@ -147,6 +148,11 @@ class EvaluationReport(Serializable):
         robustness: losses and answers where something is changed.
         scores: results of scorers by name.
         tasks: metrics of lm-evaluation-harness by task.
+        forgetting: losses on text and answers that were not trained on.
+        quantization: test loss with rounded weights.
+        prompts: test loss after changed prompts.
+        safety: refusals of safe and of unsafe prompts.
+        instructions: accuracies of IFEval.
     """
 
     model: str
@@ -159,3 +165,8 @@ class EvaluationReport(Serializable):
     robustness: Robustness | None = None
     scores: Mapping[str, Score] | None = None
     tasks: Mapping[str, Mapping[str, float]] | None = None
+    forgetting: Forgetting | None = None
+    quantization: Quantization | None = None
+    prompts: PromptRobustness | None = None
+    safety: Safety | None = None
+    instructions: InstructionFollowing | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import neft_zoo
+from neft_zoo.config import recipe
 from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
@@ -21,6 +22,7 @@ from neft_zoo.evaluation.report import save
 from neft_zoo.evaluation.results import BestLosses, Curves, EvaluationReport, Losses, Robustness, SplitLosses
 from neft_zoo.evaluation.robustness import check_noise, noise_curve, replacement_curve
 from neft_zoo.evaluation.scorers import Scorer, score_answers
+from neft_zoo.evaluation.side_effects import side_effects
 from neft_zoo.evaluation.subject import Subject, prepare
 from neft_zoo.evaluation.tasks import find_tasks, run_tasks
 from neft_zoo.training.provenance import FILE
@@ -52,6 +54,7 @@ def evaluate(
     scorers: Mapping[str, Scorer] | None = None,
     tasks: Sequence[str] = (),
     task_folder: str | Path | None = None,
+    before: PreTrainedModel | str | Path | None = None,
     output: str | Path | None = None,
 ) -> EvaluationReport:
     """Return the measures of a model with the noise off.
@@ -66,6 +69,8 @@ def evaluate(
         scorers: by name, functions that score the answers to the test prompts.
         tasks: of lm-evaluation-harness.
         task_folder: further tasks for it.
+        before: the model before fine-tuning, or its folder or name, which forgetting is measured against; by default
+            the base of an adapter, and else the model that the recipe starts from.
         output: folder for `evaluation.json`; None writes nothing.
 
     Raises:
@@ -89,6 +94,8 @@ def evaluate(
         raise NoiseError("train, test and tokenizer must be given with a model that is passed itself.")
     subject = prepare(model, tokenizer, settings, _with_variants(splits, options))  # type: ignore[arg-type]
     report = EvaluationReport(name, _noise_of(name), neft_zoo.__version__, options)
+    test = splits["test"][: options.records]
+    report = side_effects(report, subject, test, _loader(before, run, str(config)))
     report = _measured(report, subject, scorers or {}, run)
     if tasks:
         limit, size = options.records, subject.batch_size
@@ -97,6 +104,18 @@ def evaluate(
     if output is not None:
         save(report, Path(output))
     return report
+
+
+def _loader(
+    before: PreTrainedModel | str | Path | None, run: Run | None, config: str
+) -> Callable[[], PreTrainedModel] | None:
+    """Return a function that returns the model before fine-tuning; None where it is not known."""
+    if before is not None and not isinstance(before, str | Path):
+        return lambda: before
+    if run is None:
+        return None
+    name = str(before or recipe.load(config).values["model_name_or_path"])
+    return lambda: load_model(str(Path(name).expanduser()), run.arguments)[0]
 
 
 def _check(options: Options, tasks: Sequence[str], folder: Path | None) -> None:

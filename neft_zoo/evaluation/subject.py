@@ -14,7 +14,8 @@ from torch import Tensor
 from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.config.measuring import EVALUATION, LAYOUT, NOISE, OUTPUT, RECOMPUTATION, replaced
 from neft_zoo.errors import NoiseError, as_sentence
-from neft_zoo.evaluation.records import Record
+from neft_zoo.evaluation.records import Record, exchange, prompt_tokens
+from neft_zoo.noise.batch import IGNORED
 from neft_zoo.training.trainers import SFTTrainer
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class Row:
         input_ids: token ids, cut as the trainer cuts them.
         labels: the same, -100 where the loss does not grade.
         record: the record it was made of.
+        index: number of the record in its split.
     """
 
     input_ids: list[int]
     labels: list[int]
     record: Record
+    index: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,11 @@ class Subject:
         return self.trainer.chat_template
 
     @property
+    def settings(self) -> SFTConfig:
+        """The trainer's arguments."""
+        return self.trainer.args  # type: ignore[return-value]
+
+    @property
     def progress(self) -> bool:
         """Whether progress bars are wanted."""
         return not self.trainer.args.disable_tqdm
@@ -86,6 +94,25 @@ class Subject:
         # A quantized model refuses `to`, even where it is already there.
         moved = model if model.device == self.model.device else model.to(self.model.device)  # type: ignore[arg-type]
         return replace(self, model=moved.eval())
+
+    def tokenized(self, name: str, records: Sequence[Record]) -> list[Row]:
+        """Return further records as the trainer tokenizes them; where they have an answer, it alone is graded."""
+        settings = replaced(self.settings, {"completion_only_loss": None, "assistant_only_loss": False})
+        return prepare(self.model, self.tokenizer, settings, {name: records}).rows[name]
+
+    def graded_reference(self, row: Row) -> Row | None:
+        """Return a row with all of its reference graded, whatever the loss grades; None if it has none."""
+        if exchange(row.record) is None:
+            return None
+        prompt = prompt_tokens(self.tokenizer, row.record, self.template)
+        # Not all templates put the same tokens before an answer when generating as when training: they part somewhere.
+        pairs = zip(prompt, row.input_ids, strict=False)
+        shorter = min(len(prompt), len(row.input_ids))
+        begin = next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
+        reference = row.input_ids[begin:]
+        if begin == 0 or len(reference) < 2:
+            return None
+        return replace(row, labels=[IGNORED] * begin + reference)
 
 
 def prepare(
@@ -134,7 +161,8 @@ def _converted(record: Record) -> Record:
 
 def _rows(name: str, tokenized: Dataset, records: Sequence[Record]) -> list[Row]:
     dataset: Any = tokenized  # its rows are typed as lists too, which a row number never gives
-    rows = [Row(list(row["input_ids"]), list(row["labels"]), records[row["_record"]]) for row in dataset]
+    indexed = [(row["_record"], row) for row in dataset]
+    rows = [Row(list(row["input_ids"]), list(row["labels"]), records[index], index) for index, row in indexed]
     rows = [row for row in rows if any(label >= 0 for label in row.labels[1:])]
     if not rows:
         raise NoiseError(f"split {name!r} must have a record with a graded token within max_length, got none.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError, shown
-from neft_zoo.evaluation.records import Record, exchange
+from neft_zoo.evaluation.records import Record, exchange, shaped_like
 from neft_zoo.judging.json_files import JsonRecord, check_unique, read_records
 
 FORMAT_KEYS = frozenset("instruction input prompt completion messages output generator".split())
@@ -72,12 +72,9 @@ def from_split(records: Sequence[Record], name: str) -> list[Prompt]:
 def _shaped(record: JsonRecord, example: Record) -> Record | None:
     """Return a record that can be tokenized as a prompt; an instruction takes the form of the training records."""
     if isinstance(record.get("instruction"), str):
-        if is_instruction(example):
+        if is_instruction(example):  # the template has a place of its own for an input
             return alpaca_record({"input": "", **record, "output": ""})
-        example_exchange, text = exchange(example), _question(record)
-        is_plain = example_exchange is None or isinstance(example_exchange[0], str)
-        prompt = text if is_plain else [{"role": "user", "content": text}]
-        return {"prompt": prompt, "completion": ""}
+        return shaped_like(example, _question(record))
     if record.get("prompt"):
         return {"completion": "", **record}
     messages = record.get("messages")

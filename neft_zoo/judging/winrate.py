@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.evaluation.intervals import wilson
 from neft_zoo.evaluation.serialization import Serializable
 from neft_zoo.judging.json_files import read_records
-from neft_zoo.judging.length_control import Published, Z, length_controlled
+from neft_zoo.judging.length_control import Published, length_controlled
 from neft_zoo.judging.pairs import Judgement, Pair
 
 
@@ -54,8 +55,9 @@ class WinRates(Serializable):
         win_rate: mean preference; ties count half, missing judgements not at all.
         win_rate_interval: Wilson's interval.
         standard_error: of the win rate; None for one judgement.
-        length_controlled: win rate without a difference in length; None where it cannot be had.
-        length_controlled_interval: its interval.
+        length_controlled: win rate without a difference in length; None where the data gives none.
+        length_controlled_interval: its interval, by profile likelihood.
+        length_controlled_note: why there is none.
         difficulty: whether the instructions' published difficulties were used.
         characters: mean length of the answers.
         consistent: share of pairs with the same verdict in both orders, in percent; None without orders.
@@ -73,6 +75,7 @@ class WinRates(Serializable):
     standard_error: float | None
     length_controlled: float | None
     length_controlled_interval: Sequence[float] | None
+    length_controlled_note: str | None
     difficulty: bool
     characters: MeanCharacters
     consistent: float | None
@@ -142,10 +145,11 @@ def summarize(judgements: Sequence[Judgement], published: Published | None = Non
         ties=sum(value == 0.5 for value in values),
         losses=sum(value < 0.5 for value in values),
         win_rate=100 * statistics.fmean(values),
-        win_rate_interval=wilson(statistics.fmean(values), len(values)),
+        win_rate_interval=[100 * end for end in wilson(statistics.fmean(values), len(values))],
         standard_error=100 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
-        length_controlled=None if controlled is None else controlled[0],
-        length_controlled_interval=None if controlled is None else list(controlled[1:]),
+        length_controlled=controlled.rate,
+        length_controlled_interval=controlled.interval,
+        length_controlled_note=controlled.note,
         difficulty=published is not None,
         characters=MeanCharacters(statistics.fmean(ours), statistics.fmean(theirs)),
         consistent=consistent,
@@ -163,19 +167,10 @@ def position_bias(judgements: Sequence[Judgement]) -> tuple[float | None, float 
     return 100 * consistent, 100 * first
 
 
-def wilson(mean: float, count: int) -> list[float]:
-    """Return Wilson's 95 % interval in percent for a mean of values in [0, 1]; with ties among them it is too wide.
-
-    Unlike mean and standard error it stays inside 0 to 100 and has a width where all verdicts agree.
-    """
-    shrink = 1 + Z**2 / count
-    center = (mean + Z**2 / (2 * count)) / shrink
-    half = Z / shrink * math.sqrt(max(mean * (1 - mean), 0.0) / count + Z**2 / (4 * count**2))
-    return [100 * (center - half), 100 * (center + half)]
-
-
 def table(report: JudgeReport) -> list[tuple[str, str]]:
     """Return the rows of a report: a label and its value as text."""
+    controlled = _rate(report.length_controlled, report.length_controlled_interval)
+    controlled = controlled if report.length_controlled_note is None else f"none: {report.length_controlled_note}"
     rows = [
         ("ours", report.ours),
         ("theirs", report.theirs),
@@ -184,7 +179,7 @@ def table(report: JudgeReport) -> list[tuple[str, str]]:
         *[(f"missing: {reason}", str(count)) for reason, count in report.reasons.items()],
         ("wins, ties, losses", f"{report.wins}, {report.ties}, {report.losses}"),
         ("win rate, %", _rate(report.win_rate, report.win_rate_interval)),
-        ("length-controlled, %", _rate(report.length_controlled, report.length_controlled_interval)),
+        ("length-controlled, %", controlled),
         ("characters", f"{report.characters.ours:.0f} to {report.characters.theirs:.0f}"),
     ]
     if report.consistent is not None and report.first_preferred is not None:

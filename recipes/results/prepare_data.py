@@ -1,9 +1,12 @@
 """Cut the records of the site's comparisons: short ones, so that many runs fit on two CPU cores.
 
     python recipes/results/prepare_data.py --gsm8k_train gsm8k_train.jsonl.gz --gsm8k_test gsm8k_test.jsonl.gz
+    python recipes/results/prepare_data.py --openstax openstax_text.jsonl.gz --xstest xstest.jsonl.gz \\
+        --ifeval ifeval541.jsonl.gz
 
 `dolly` is the short part of the quickstart's records, `gsm8k` the short problems of the official splits, from JSON
-lines with `prompt` and `completion`. Both are written in TRL's conversational prompt-completion format.
+lines with `prompt` and `completion`. Both are written in TRL's conversational prompt-completion format. `general` is a
+passage from each of evenly spread sections of textbooks; `safety` and `instructions` are complete.
 """
 
 import argparse
@@ -17,12 +20,18 @@ HERE = Path(__file__).parent
 QUICKSTART = HERE.parent / "quickstart"
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, {"dolly": 48, "gsm8k": 64}
 TRAIN_RECORDS, TEST_RECORDS = 1280, 192
+PASSAGES = 200
+
+
+def lines(path: Path) -> list[dict]:
+    """Return the records of a file."""
+    text = gzip.open(path, "rt", encoding="utf-8").read() if path.suffix == ".gz" else path.read_text("utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def read(path: Path) -> list[dict]:
     """Return the records of a file, conversations as they are and plain texts as one turn each."""
-    text = gzip.open(path, "rt", encoding="utf-8").read() if path.suffix == ".gz" else path.read_text("utf-8")
-    return [conversation(json.loads(line)) for line in text.split("\n") if line]
+    return [conversation(record) for record in lines(path)]
 
 
 def conversation(record: dict) -> dict:
@@ -40,11 +49,35 @@ def write(path: Path, records: list[dict]) -> None:
     print(f"{path}: {len(records)} records")
 
 
+def general(path: Path) -> list[dict]:
+    """Return passages of 60 to 110 words in ASCII, the first of a section, from evenly spread sections."""
+    passages = []
+    for section in lines(path):
+        paragraphs = (
+            text for text in section["text"].split("\n") if 60 <= len(text.split()) <= 110 and text.isascii()
+        )
+        text = next(paragraphs, None)
+        if text is not None and section["title"] != "Preface":
+            passages.append({"text": text, "book": section["book"], "title": section["title"]})
+    return [passages[i * len(passages) // PASSAGES] for i in range(PASSAGES)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gsm8k_train", type=Path, required=True, help="gzipped JSON lines")
-    parser.add_argument("--gsm8k_test", type=Path, required=True, help="gzipped JSON lines")
+    for name in ("gsm8k_train", "gsm8k_test", "openstax", "xstest", "ifeval"):
+        parser.add_argument(f"--{name}", type=Path, help="gzipped JSON lines")
     args = parser.parse_args()
+    if args.openstax:
+        write(HERE / "general" / "openstax.jsonl", general(args.openstax))
+    if args.xstest:
+        write(HERE / "safety" / "xstest.jsonl", lines(args.xstest))
+    if args.ifeval:
+        write(HERE / "instructions" / "ifeval.jsonl", lines(args.ifeval))
+    if args.gsm8k_train and args.gsm8k_test:
+        write_conversations(args)
+
+
+def write_conversations(args: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(QUICKSTART / "model")
     sources = {
         "dolly": {split: QUICKSTART / "data" / f"{split}.jsonl" for split in ("train", "test")},

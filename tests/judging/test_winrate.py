@@ -3,62 +3,110 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from neft_zoo import NoiseError
-from neft_zoo.judging import length_control as glm
+from neft_zoo.evaluation.intervals import wilson
+from neft_zoo.judging import length_control
+from neft_zoo.judging.logistic import fit, profile_interval, sigmoid
 from neft_zoo.judging.pairs import Judgement, Pair
-from neft_zoo.judging.winrate import summarize, wilson
+from neft_zoo.judging.winrate import summarize
 
 PAIRS = [Pair(f"Question {i}?", f"a {'long ' * i}answer", "another answer") for i in range(9)]
 
 
 def test_wilsons_interval():
     # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263 and 15 of 148.
-    assert wilson(81 / 263, 263) == pytest.approx([25.53, 36.62], abs=0.01)
-    assert wilson(15 / 148, 148) == pytest.approx([6.24, 16.05], abs=0.01)
+    assert wilson(81 / 263, 263) == pytest.approx([0.2553, 0.3662], abs=1e-4)
+    assert wilson(15 / 148, 148) == pytest.approx([0.0624, 0.1605], abs=1e-4)
     low, high = wilson(1.0, 20)
-    assert 80 < low < 90 and high == pytest.approx(100)
+    assert 0.80 < low < 0.90 and high == pytest.approx(1)
 
 
 def simulated(quality, bias, ratio, count, seed=0):
-    """Return judgements whose chance of a win is known: quality, and a bias towards the longer answer."""
+    """Return judgements and published data of a judge with a known bias towards the longer answer.
+
+    Returns:
+        The judgements, the published data, and the win rate in percent without the bias.
+    """
     random = np.random.default_rng(seed)
+    difficulty = random.normal(size=count)
+    rows = [
+        (sigmoid(np.array(bias * np.tanh(length) + 0.6 * hard)), length, hard, False)
+        for hard in difficulty
+        for length in random.normal(size=2)
+    ]
     theirs = random.integers(200, 1500, count)
     ours = (theirs * ratio * np.exp(random.normal(0, 0.4, count))).astype(int)
-    difference = (ours - theirs) / (ours - theirs).std(ddof=1)
-    chance = 1 / (1 + np.exp(-(quality + bias * np.tanh(difference))))
+    difference = (theirs - ours) / (theirs - ours).std(ddof=1)
+    chance = sigmoid(quality + bias * np.tanh(difference) + 0.6 * difficulty)
     wins = (random.random(count) < chance).astype(float)
-    return [
+    judgements = [
         Judgement(Pair(str(i), "o" * int(a), "t" * int(b)), win)
         for i, (a, b, win) in enumerate(zip(ours, theirs, wins, strict=True))
     ]
+    truth = 100 * sigmoid(quality + 0.6 * difficulty).mean()
+    return judgements, length_control.Published(difficulty.tolist(), rows), truth
 
 
 @pytest.mark.parametrize(
-    ("quality", "bias", "ratio"), [(0.0, 1.5, 1.6), (-1.0, 1.0, 1.5), (0.8, 1.0, 0.6), (0.5, 0, 1.5)]
+    ("quality", "bias", "ratio"), [(0.0, -1.5, 1.6), (-1.0, -1.0, 1.5), (0.8, -1.0, 0.6), (0.5, 0, 1.5)]
 )
 def test_the_length_controlled_rate_is_the_one_without_the_bias(quality, bias, ratio):
-    truth = 100 / (1 + math.exp(-quality))
-    report = summarize(simulated(quality, bias, ratio, 4000))
-    low, high = report["length_controlled_interval"]
-    assert low < truth < high and high - low < 8
-    assert report["length_controlled"] == pytest.approx(truth, abs=3)
+    judgements, published, truth = simulated(quality, bias, ratio, 1000)
+    report = summarize(judgements, published)
+    low, high = report.length_controlled_interval
+    assert low < truth < high and high - low < 12 and report.length_controlled_note is None
+    assert report.length_controlled == pytest.approx(truth, abs=4)
     if bias:
-        assert abs(report["win_rate"] - truth) > 8, "the plain rate is off"
+        assert abs(report.win_rate - truth) > 5, "the plain rate is off"
 
 
 @pytest.mark.slow
-def test_the_intervals_hold_the_truth_about_as_often_as_they_say():
-    truth, hits, plain = 100 / (1 + math.exp(-0.3)), 0, 0
-    for seed in range(60):
-        report = summarize(simulated(0.3, 1.0, 1.3, 300, seed))
-        hits += report["length_controlled_interval"][0] < truth < report["length_controlled_interval"][1]
-        plain += report["win_rate_interval"][0] < truth < report["win_rate_interval"][1]
-    assert 52 <= hits <= 60 and plain < 40
+@pytest.mark.parametrize(("quality", "count"), [(0.3, 300), (0.3, 100), (-2.5, 100), (3.0, 100)])
+def test_the_intervals_hold_the_truth_about_as_often_as_they_say(quality, count):
+    hits, plain, low_misses = 0, 0, 0
+    for seed in range(100):
+        judgements, published, truth = simulated(quality, -1.0, 1.3, count, seed)
+        report = summarize(judgements, published)
+        low, high = report.length_controlled_interval
+        hits += low <= truth <= high
+        low_misses += truth < low
+        plain += report.win_rate_interval[0] < truth < report.win_rate_interval[1]
+    assert 88 <= hits <= 100 and low_misses <= 9, (hits, low_misses)
+    if abs(quality) < 1 and count == 300:
+        assert plain < 60, plain
+
+
+def test_profile_intervals_are_those_of_a_coin():
+    """With a constant alone, the interval is the likelihood-ratio interval of a share, known by hand."""
+    ones = np.ones((50, 1))
+    for wins in (0, 5, 25, 50):
+        targets = (np.arange(50) < wins).astype(float)
+        low, high = profile_interval((ones, targets, np.ones(50)), ones)
+        best = np.where(targets > 0, wins / 50, 1 - wins / 50)
+        for end in (low, high):
+            if 1e-6 < end < 1 - 1e-6:
+                drop = np.log(best).sum() - np.log(np.where(targets > 0, end, 1 - end)).sum()
+                assert drop == pytest.approx(3.841459 / 2, abs=1e-3)
+        assert low <= wins / 50 <= high and 0.02 < high - low < 0.3
+    assert low == pytest.approx(math.exp(-3.841459 / 2 / 50), abs=1e-5) and high > 1 - 1e-6, "all of 50 are won"
+
+
+def test_there_is_no_length_controlled_rate_where_it_would_be_an_extrapolation():
+    judgements, published, _ = simulated(0.5, -1.0, 1.3, 100)
+    report = summarize(judgements)
+    assert report.length_controlled is report.length_controlled_interval is None
+    assert "difficulties" in report.length_controlled_note
+    far = [(*row[:1], 2.0 + abs(row[1]), *row[2:]) for row in published.rows]
+    shorter = [Judgement(Pair(str(i), "o" * 10, "t" * (500 + i)), i % 2) for i in range(100)]
+    report = summarize(shorter, replace(published, rows=far))
+    assert report.length_controlled is None and "equal lengths lie outside the data" in report.length_controlled_note
+    assert summarize(shorter, published).length_controlled is not None, "the gamed baselines hold it"
 
 
 def test_the_fit_is_the_minimum_of_the_penalized_loss():
@@ -70,10 +118,10 @@ def test_the_fit_is_the_minimum_of_the_penalized_loss():
         return abs(weights).sum() + strength * ((np.logaddexp(0, scores) - targets * scores) * counts).sum()
 
     for strength in (0.01, 1.0, 100.0):
-        found = glm.fit(features, targets, counts, strength)
+        found = fit(features, targets, counts, strength)
         steps = random.normal(size=(200, 3)) * 0.01
         assert all(loss(found, strength) <= loss(found + step, strength) + 1e-7 for step in steps)
-    assert (abs(glm.fit(features, targets, counts, 0.001)) < 1e-9).all(), "a strong penalty leaves nothing"
+    assert (abs(fit(features, targets, counts, 0.001)) < 1e-9).all(), "a strong penalty leaves nothing"
 
 
 def gamed(path, difficulty, random):
@@ -188,10 +236,15 @@ def test_win_rates_of_whole_leaderboards(cli, tmp_path):
 
 
 def test_few_or_onesided_judgements_have_no_invented_numbers():
-    few = summarize([Judgement(pair, 1.0) for pair in PAIRS[:9]])
-    assert few["length_controlled"] is None and few["win_rate"] == 100
-    many = summarize([Judgement(Pair(str(i), "abc", "de"), 1.0) for i in range(40)])
-    assert many["length_controlled"] > 90 and many["win_rate_interval"][0] < 95
+    few = summarize([Judgement(pair, 1.0) for pair in PAIRS[:9]], length_control.Published([0.0] * 9, []))
+    assert few.length_controlled is None and few.win_rate == 100
+    assert few.length_controlled_note == "needs at least 10 judgements"
+    judgements, published, _ = simulated(0.0, -1.0, 1.0, 100)
+    many = summarize([replace(each, preference=1.0) for each in judgements], published)
+    low, high = many.length_controlled_interval
+    assert 80 < low < 99 < many.length_controlled <= high and many.win_rate_interval[0] < 97, (
+        "100 wins are not certainty"
+    )
     with pytest.raises(NoiseError, match="all 2 are missing"):
         summarize([Judgement(pair, None) for pair in PAIRS[:2]])
 

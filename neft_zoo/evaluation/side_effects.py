@@ -1,0 +1,59 @@
+"""The side effects of fine-tuning that an evaluation's options ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from peft import PeftModel
+
+from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
+from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark
+from neft_zoo.evaluation.prompt_changes import prompt_robustness
+from neft_zoo.evaluation.quantization import linear_layers, quantization
+from neft_zoo.evaluation.records import Record
+from neft_zoo.evaluation.results import EvaluationReport
+from neft_zoo.evaluation.safety import safety
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from neft_zoo.evaluation.subject import Subject
+
+
+def side_effects(
+    report: EvaluationReport,
+    subject: Subject,
+    test: Sequence[Record],
+    load_before: Callable[[], PreTrainedModel] | None = None,
+) -> EvaluationReport:
+    """Return the report with the side effects that its options ask for.
+
+    Args:
+        report: of the model, whose options are read.
+        subject: the model.
+        test: test records, before they were brought into a format of TRL's.
+        load_before: returns the model before fine-tuning; None where it is not at hand, or the base of an adapter.
+
+    Raises:
+        NoiseError: if a library is missing, a model cannot be loaded, or weights are quantized already.
+    """
+    options = report.options
+    if "quantization" in options.parts:
+        linear_layers(subject.model)  # refused before anything is computed
+    benchmark = load_benchmark() if "instructions" in options.parts else None
+    if "forgetting" in options.parts:
+        rows = unrelated_rows(subject, options.unrelated_records)
+        before = None if load_before is None or isinstance(subject.model, PeftModel) else load_before()
+        report = replace(report, forgetting=forgetting(subject, rows, before))
+    if "quantization" in options.parts:
+        report = replace(report, quantization=quantization(subject, subject.rows["test"]))
+    if "prompts" in options.parts:
+        report = replace(report, prompts=prompt_robustness(subject, test, options.seed))
+    if "safety" in options.parts:
+        report = replace(report, safety=safety(subject, options.safety_prompts))
+    if benchmark is not None:
+        limit, longest = options.instruction_prompts, options.instruction_tokens
+        report = replace(report, instructions=instruction_following(subject, benchmark, limit, longest))
+    return report
