@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 NARROWEST = 20  # columns that the last one is never wrapped below
+UNLIMITED = 10_000
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> No
         rows: the headings, then the lines; every row has a cell for each column.
         numbers: the columns, from 0, that are aligned at their right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty() or find_spec("rich") is None:
         print(plain_table(rows, numbers))
         return
@@ -50,11 +52,17 @@ def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> No
     Console(markup=False).print(table)
 
 
+def printable(text: str) -> str:
+    """Return a text on one line without control characters, which a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def plain_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), width: int | None = None) -> str:
     """Return a table as aligned text whose last column is wrapped to the width of the terminal, or to `width`."""
     *widths, longest = (max(map(len, column)) for column in zip(*rows, strict=True))
     indent = sum(widths) + 2 * len(widths)
-    room = max(NARROWEST, (width or shutil.get_terminal_size().columns) - indent)
+    # Where nothing says how wide lines may be, as in a pipe, a row stays one line.
+    room = max(NARROWEST, (width or shutil.get_terminal_size((UNLIMITED, 24)).columns) - indent)
     lines = []
     for *first, last in rows:
         sized = enumerate(zip(first, widths, strict=True))

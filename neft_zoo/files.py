@@ -54,6 +54,20 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file of results that come one by one; it is on disk when this returns.
+
+    Raises:
+        NoiseError: if it cannot be written; the lines before it stay, so that the same command goes on from them.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        kept = "what is in it is kept, and the same command goes on from there"
+        raise NoiseError(f"{path} must be a file that can be written: {error.strerror}; {kept}.") from None
+
+
 def make_folder(path: Path) -> Path:
     """Make a folder and those above it where they are missing, and return its path.
 

@@ -1,6 +1,6 @@
 """Tables fit the terminal, with and without one."""
 
-from neft_zoo.console import plain_table, show_table
+from neft_zoo.console import plain_table, printable, show_table
 
 ROWS = [("name", "loss", "what it does"), ("none", "2.5", "word " * 30), ("neft_uniform", "10.25", "adds")]
 
@@ -17,3 +17,14 @@ def test_no_box_is_drawn_where_there_is_no_terminal(capsys):
     show_table(ROWS)
     told = capsys.readouterr().out
     assert "│" not in told and "neft_uniform" in told
+
+
+HOSTILE = "\x1b[2Jname\x1b]0;title\x07\u202e\nsecond line\r\x00"
+
+
+def test_a_terminal_is_sent_no_control_characters(capsys):
+    show_table([("name", "loss"), (HOSTILE, "[bold]1[/bold]")])
+    shown = capsys.readouterr().out
+    assert printable(shown.replace("\n", "")) == shown.replace("\n", "") and "second line" in shown
+    assert "[bold]1[/bold]" in shown, "nor is markup obeyed"
+    assert len(shown.splitlines()) == 2

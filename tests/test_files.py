@@ -1,11 +1,12 @@
 """Files are written whole or not at all, and what cannot be written is said in one sentence."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from neft_zoo import NoiseError
-from neft_zoo.files import check_folder, check_output, make_folder, replacing, write_json, write_text
+from neft_zoo.files import append_line, check_folder, check_output, make_folder, replacing, write_json, write_text
 
 
 def test_an_error_on_the_way_leaves_the_old_file_and_no_other(tmp_path):
@@ -46,6 +47,12 @@ def test_a_full_disk_is_one_sentence(tmp_path):
 def test_check_output_leaves_nothing(tmp_path):
     check_output("json", tmp_path / "report.json")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_one_sentence_and_keeps_what_came_before():
+    with pytest.raises(NoiseError, match="/dev/full must be a file that can be written: No space left on device"):
+        append_line(Path("/dev/full"), "a result")
 
 
 def test_a_folder_is_made_late_and_tried_early(tmp_path):

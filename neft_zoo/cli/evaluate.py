@@ -30,15 +30,23 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--config", required=True, metavar="RECIPE", help="data, splits and tokenization")
     group = command.add_argument_group("What is measured")
     group.add_argument(
-        "--parts", default=",".join(PARTS), help=f"with commas (%(default)s); also {', '.join(SIDE_EFFECTS)}"
+        "--parts", default=",".join(PARTS), help=f"with commas (%(default)s); also {','.join(SIDE_EFFECTS)}"
     )
-    group.add_argument("--before", metavar="MODEL", help="before fine-tuning, for forgetting (the recipe's)")
-    for name, text in COUNTS.items():
-        group.add_argument(f"--{name}", type=_count, default=getattr(plain, name), metavar="INT", help=text)
+    group.add_argument(
+        "--records", type=_count, default=plain.records, metavar="INT", help="records a split, or all (%(default)s)"
+    )
+    group.add_argument(
+        "--answers", type=_count, default=plain.answers, metavar="INT", help="answers a split, or all (%(default)s)"
+    )
     group.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
     group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
+    group = command.add_argument_group("Side effects")
+    group.add_argument("--before", metavar="MODEL", help="before fine-tuning (the model that the recipe starts from)")
+    for name, text in SIDE_EFFECT_HELP.items():
+        default = getattr(plain, name)
+        group.add_argument(f"--{name}", type=_count, default=default, metavar="INT", help=text)
     group = command.add_argument_group("Constants")
-    for name, text in CONSTANTS.items():
+    for name, text in HELP.items():
         default = getattr(plain, name)
         kind = int if default is None else type(default)
         group.add_argument(f"--{name}", type=kind, default=default, metavar=METAVARS[kind], help=text)
@@ -52,21 +60,19 @@ def _count(text: str) -> int | None:
 
 
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME"}
-COUNTS = {
-    "records": "records a split, or all (%(default)s)",
-    "answers": "answers a split, or all (%(default)s)",
-    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
-    "safety_prompts": "prompts of XSTest, or all (all)",
-    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
-}
-CONSTANTS = {
+HELP = {
     "max_new_tokens": "longest answer in tokens (%(default)s)",
     "min_new_tokens": "shortest answer where the end is blocked (%(default)s)",
     "repetition_penalty": "of the answers; the NEFTune paper's is 1.2 (%(default)s)",
     "words": "word count of repetition and diversity (50, or nothing where all answers are shorter)",
     "noise": "strategy of the noise curve (%(default)s)",
     "seed": "of replaced tokens, noise and changed prompts (%(default)s)",
-    "instruction_tokens": "longest answer to one of IFEval's (%(default)s)",
+    "instruction_tokens": "longest answer to one of IFEval's prompts (%(default)s)",
+}
+SIDE_EFFECT_HELP = {
+    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
+    "safety_prompts": "prompts of XSTest, or all (all)",
+    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
 }
 
 
@@ -74,7 +80,9 @@ def run(chosen: argparse.Namespace) -> None:
     """Evaluate, write report and plots, and print the table and their paths."""
     options = Options(
         parts=tuple(part for part in chosen.parts.split(",") if part),
-        **{name: getattr(chosen, name) for name in (*COUNTS, *CONSTANTS)},
+        records=chosen.records,
+        answers=chosen.answers,
+        **{name: getattr(chosen, name) for name in (*HELP, *SIDE_EFFECT_HELP)},
     )
     output = chosen.output or Path(chosen.model).expanduser() / "evaluation"
     if chosen.output is None and not Path(chosen.model).expanduser().is_dir():

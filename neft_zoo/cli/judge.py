@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neft_zoo.cli.parser import Commands, add_command
+from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError
 from neft_zoo.files import check_folder, check_output, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
@@ -144,7 +145,7 @@ def _finish(
     report = JudgeReport(**vars(summarize(judgements, published)), **vars(judged_by))
     width = max(len(label) for label, _ in table(report))
     for label, text in table(report):
-        print(f"{label:<{width}}  {text}")
+        print(printable(f"{label:<{width}}  {text}"))
     if folder is not None:
         names = (judged_by.ours, judged_by.theirs, judged_by.judge)
         make_folder(folder)

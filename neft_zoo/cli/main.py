@@ -11,6 +11,7 @@ import neft_zoo
 from neft_zoo.cli.extras import check_extras
 from neft_zoo.cli.parser import Parser, as_epilog, with_underscores
 from neft_zoo.config.names import check_flags
+from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 
 # Each module adds its commands by `add_to`. Only the chosen command's is imported, so that `neft-zoo list` is quick.
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status or 0
     except NoiseError as error:
-        print(f"neft-zoo: error: {error}", file=sys.stderr)
+        print(f"neft-zoo: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has read enough

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from neft_zoo.compare.statistics import Difference
+from neft_zoo.console import printable
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -40,11 +41,6 @@ def interval_text(difference: Difference | None, digits: int) -> str:
         return f"{mean}, one seed"
     low, high = (number(end, digits, sign=True, typeset=True) for end in (difference.low, difference.high))
     return f"{mean} [{low}, {high}]"
-
-
-def printable(text: str) -> str:
-    """Return a text on one line without control characters, which a terminal would obey."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def markdown_text(text: str) -> str:

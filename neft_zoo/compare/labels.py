@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from fractions import Fraction
 
-from neft_zoo.compare.formats import printable
 from neft_zoo.compare.records import RunRecord
+from neft_zoo.console import printable
 
 
 def label(records: Iterable[RunRecord]) -> dict[str, str]:

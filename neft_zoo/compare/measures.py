@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from neft_zoo.compare.metrics import HALVES
 from neft_zoo.evaluation import evaluate
+from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
 from neft_zoo.noise.batch import IGNORED
@@ -97,7 +98,7 @@ def final(
         test=given["eval_dataset"][f"{MEASURED_ON}test"].to_list(),
         options=read_options(options),
     )
-    return dict(_numbers(report.to_dict()))
+    return dict(_numbers(report.to_dict())) | dict(effect_numbers(report))
 
 
 # Counts and constants of a report, and what the history has already.

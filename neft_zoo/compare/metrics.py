@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from neft_zoo.compare.formats import printable
 from neft_zoo.compare.records import RunRecord, When
+from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError, shown
 
 Better = Literal["lower", "higher"]
@@ -73,6 +73,25 @@ def _cost(name: str) -> Derive:
     return lambda record, when: getattr(record, name) if when == "end" else None
 
 
+# Side effects, measured where the evaluation's `parts` name them.
+SIDE_EFFECTS = (
+    Metric("general_text_loss", "loss, general text", NATS, "lower", 0.01),
+    Metric("gsm8k_answers_loss", "loss, GSM8K answers", NATS, "lower", 0.01),
+    Metric("rtn4_change", "loss added by 4-bit weights", NATS, "lower", 0.01),
+    Metric("rtn3_change", "loss added by 3-bit weights", NATS, "lower", 0.01),
+    Metric("nf4_change", "loss added by NF4 weights", NATS, "lower", 0.01),
+    Metric("typing_errors_change", "loss added by typing errors in the prompt", NATS, "lower", 0.01),
+    Metric("no_stop_words_change", "loss added by dropping the prompt's stop words", NATS, "lower", 0.01),
+    Metric("shuffled_words_change", "loss added by shuffling the prompt's words", NATS, "lower", 0.01),
+    Metric("safe_refused", "safe prompts refused", "share", "lower", 0.05),
+    Metric("unsafe_refused", "unsafe prompts refused", "share", "higher", 0.05),
+    Metric("safe_refusal_probability", "P(refusal opening), safe prompts", "", "lower", 0.02),
+    Metric("unsafe_refusal_probability", "P(refusal opening), unsafe prompts", "", "higher", 0.02),
+    Metric("ifeval_prompt_strict", "IFEval prompts, strict", "share", "higher", 0.02),
+    Metric("ifeval_prompt_loose", "IFEval prompts, loose", "share", "higher", 0.02),
+    Metric("ifeval_instruction_strict", "IFEval instructions, strict", "share", "higher", 0.02),
+    Metric("ifeval_instruction_loose", "IFEval instructions, loose", "share", "higher", 0.02),
+)
 ROWS = (
     Metric("test_loss", "test loss", NATS, "lower", 0.01, source="history", shown=True),
     Metric(
@@ -95,6 +114,7 @@ ROWS = (
     Metric("test_unended", "answers that never end, test", "share", "lower", 0.02),
     Metric("test_repetition_2", "2-gram repetition, test", "share", "lower", 0.01, shown=True),
     Metric("test_log_diversity", "log-diversity, test", "nats", "higher", 0.1, 2),
+    *SIDE_EFFECTS,
     Metric("cpu_s", "CPU time of training", "s", "lower", 0, 1, "cost", True, _cost("cpu_s")),
     Metric("wall_s", "training time", "s", "lower", 0, 1, "cost", True, _cost("wall_s")),
     Metric("peak_memory_mb", "peak memory", "MiB", "lower", 0, 0, "cost", True, _cost("peak_memory_mb")),

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Column, Experiment
-from neft_zoo.compare.formats import printable
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.statistics import Difference
+from neft_zoo.console import printable
 
 # Drawn in these and renamed afterwards: an SVG inside a page can use the page's variables.
 INK, FAINT, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"

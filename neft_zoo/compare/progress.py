@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from neft_zoo.compare import runner
-from neft_zoo.compare.formats import printable
 from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.worker import Task
+from neft_zoo.console import printable
 from neft_zoo.errors import require
 
 try:

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from neft_zoo.evaluation.effect_results import ChangedPrompts, LossChange, LossUnder, Rate
 from neft_zoo.evaluation.results import EvaluationReport
 
+# Names that no set of records in a comparison has.
+FORGETTING = {"general": "general_text_loss", "gsm8k": "gsm8k_answers_loss"}
+
 
 def effect_rows(report: EvaluationReport) -> Iterator[tuple[str, str]]:
     """Yield label and text of every side effect that was measured."""
@@ -39,7 +42,7 @@ def effect_numbers(report: EvaluationReport) -> Iterator[tuple[str, float | None
     for part in (report.forgetting, report.quantization, report.prompts):
         for name, value in vars(part).items() if part is not None else ():
             if isinstance(value, LossChange):
-                yield f"{name}_loss", value.loss
+                yield FORGETTING[name], value.loss
             elif isinstance(value, LossUnder | ChangedPrompts):
                 yield f"{name}_loss", value.loss
                 yield f"{name}_change", value.change

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -98,8 +97,7 @@ class Subject:
 
     def tokenized(self, name: str, records: Sequence[Record]) -> list[Row]:
         """Return further records as the trainer tokenizes them; where they have an answer, it alone is graded."""
-        settings = copy.copy(self.settings)
-        settings.completion_only_loss, settings.assistant_only_loss = None, False
+        settings = replaced(self.settings, {"completion_only_loss": None, "assistant_only_loss": False})
         return prepare(self.model, self.tokenizer, settings, {name: records}).rows[name]
 
     def graded_reference(self, row: Row) -> Row | None:

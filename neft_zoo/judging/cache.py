@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from neft_zoo.files import append_line, make_folder
+
 
 class Cache:
     """Verdicts by question, one JSON line each; a line that a killed run left half-written does not count.
@@ -20,7 +22,7 @@ class Cache:
             text = path.read_text(encoding="utf-8", errors="replace")
             self.verdicts = dict(filter(None, map(_verdict, text.splitlines())))
             if not text.endswith("\n"):
-                _append(path, "")  # the next verdict must not continue a broken line
+                append_line(path, "")  # the next verdict must not continue a broken line
 
     def get(self, key: str) -> float | None:
         """Return the verdict of the question with this key; None if there is none yet."""
@@ -30,13 +32,8 @@ class Cache:
         """Store a verdict; it is on disk when this returns."""
         self.verdicts[key] = verdict
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _append(self.path, json.dumps({"key": key, "verdict": verdict}))
-
-
-def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+            make_folder(self.path.parent)
+            append_line(self.path, json.dumps({"key": key, "verdict": verdict}))
 
 
 def _verdict(line: str) -> tuple[str, float] | None:

@@ -101,11 +101,20 @@ class Endpoint:
         reason = ""
         for attempt in range(self.retries + 1):
             try:
-                verdict, reason = read_reply(self._reply(client, question, again=attempt > 0))
+                text, is_cut = self._reply(client, question, again=attempt > 0)
+                verdict, reason = read_reply(text)
                 if verdict is not None:
                     return verdict, ""
+                if is_cut:
+                    reason = f"a reply without a verdict, cut at max_tokens {self.max_tokens}: raise --max_tokens"
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                raise NoiseError(f"the endpoint refused: {_safe(error)}.") from None
+                raise NoiseError(f"the endpoint refused: {self._safe(error)}.") from None
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                # Settings that an endpoint does not take fail at the first question, one that is too long at its own.
+                reason = f"status {error.status_code}: {self._safe(error)}"
+                if first:
+                    raise NoiseError(f"the endpoint must accept the question, got {reason}.") from None
+                return None, reason
             except openai.APIConnectionError as error:  # timeouts too; the client has asked again already
                 reason = "no reply in time" if isinstance(error, openai.APITimeoutError) else "no connection"
                 if first:
@@ -118,7 +127,8 @@ class Endpoint:
                 reason = "a reply that is damaged or cut off"
         return None, reason
 
-    def _reply(self, client: OpenAI, question: Question, again: bool) -> str:
+    def _reply(self, client: OpenAI, question: Question, again: bool) -> tuple[str, bool]:
+        """Return the reply, and whether it was cut at the greatest length."""
         # In one pass: an answer that holds "{second}" stays as it is.
         user = re.sub(r"\{(\w+)\}", lambda field: getattr(question, field[1]), USER)
         settings = Sampling()
@@ -131,7 +141,17 @@ class Endpoint:
             messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}],
             **settings,
         )
-        return response.choices[0].message.content or ""
+        choice = response.choices[0]
+        return choice.message.content or "", choice.finish_reason == "length"
+
+    def _safe(self, error: Exception) -> str:
+        """Return an error's message on one line, without key and password, should the endpoint have sent them back."""
+        body = getattr(error, "body", None)
+        message = body.get("message") if isinstance(body, dict) else None
+        text = str(message or error)
+        for secret in (os.environ.get(KEY), urlsplit(self.base_url or "").password):
+            text = text.replace(secret, "***") if secret else text
+        return one_line(text)
 
     def _address(self, client: OpenAI) -> str:
         """Return scheme, host and port, without a password."""
@@ -146,10 +166,3 @@ def read_reply(text: str) -> tuple[float | None, str]:
     if verdict is None:
         return None, f"a reply other than A, B or T, such as {shown(text[:60])}"
     return MEANING[verdict[1].lower()], ""
-
-
-def _safe(error: Exception) -> str:
-    """Return an error's text on one line, without the key, should the endpoint have sent it back."""
-    text = one_line(error)
-    key = os.environ.get(KEY)
-    return text.replace(key, "***") if key else text

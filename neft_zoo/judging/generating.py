@@ -15,7 +15,7 @@ from neft_zoo.evaluation.generation import by_length, generate
 from neft_zoo.evaluation.loading import load_model, load_splits, read_recipe
 from neft_zoo.evaluation.records import prompt_tokens
 from neft_zoo.evaluation.subject import Subject, prepare
-from neft_zoo.files import make_folder, write_json, write_text
+from neft_zoo.files import append_line, check_folder, make_folder, write_json, write_text
 from neft_zoo.judging.prompts import Prompt, from_file, from_split
 from neft_zoo.noise.schedules import check_count, check_number
 
@@ -74,6 +74,7 @@ def write_outputs(
     settings = settings or Settings()
     if output.exists():
         raise NoiseError(f"output must not exist yet, got {output}.")
+    check_folder("output", output.parent)
     arguments = read_recipe(model, config)
     splits = load_splits(
         arguments, None if prompts is None else EXAMPLES, ("train", "test")[: 2 if prompts is None else 1]
@@ -102,13 +103,8 @@ def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, out
     tokens = [prompt_tokens(subject.tokenizer, prompt.record, subject.template) for prompt in prompts]
     make_folder(output.parent)
     texts = _resume(partial(output), mark)
-    with (
-        partial(output).open("a", encoding="utf-8") as file,
-        tqdm(
-            total=len(prompts), initial=len(texts), desc="answers", disable=None if subject.progress else True
-        ) as bar,
-        subject.autocast(),
-    ):
+    disable = None if subject.progress else True
+    with tqdm(total=len(prompts), initial=len(texts), desc="answers", disable=disable) as bar, subject.autocast():
         for indices in by_length(tokens, settings.batch_size):
             if indices[0] in texts:
                 continue
@@ -121,8 +117,7 @@ def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, out
                 batch_size=len(indices),
             )
             batch_texts = {i: answer.text for i, answer in zip(indices, answers, strict=True)}
-            file.write(json.dumps(list(batch_texts.items())) + "\n")
-            file.flush()
+            append_line(partial(output), json.dumps(list(batch_texts.items())))
             texts |= batch_texts
             bar.update(len(indices))
     return [texts[i] for i in range(len(prompts))]

@@ -17,7 +17,7 @@ from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
 from neft_zoo.passes.anatomy import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
-from neft_zoo.passes.records import Pass
+from neft_zoo.passes.records import Deltas, Pass
 from neft_zoo.passes.sharding import gather_in_backward
 
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
@@ -141,6 +141,8 @@ class ModelHooks:
         elif self._pass.calls == 0 or before is None or not _are_same(ids, before.input_ids):
             self._batch = self._read(kwargs if ids is None else {**kwargs, "input_ids": ids})
         self._check_call(before)
+        if self._batch is not before:  # what was added to another batch is not part of this call
+            self._pass.deltas, self._pass.norms, self._pass.embeds = Deltas(), {}, {}
         self._pass.calls, self._pass.batch = self._pass.calls + 1, self._batch
 
     def _check_call(self, before: Batch | None) -> None:

@@ -1,7 +1,11 @@
 """Side effects of fine-tuning: forgetting, quantization, changed prompts, refusals, instruction following."""
 
+import json
+import math
 import random
+import sys
 
+import numpy as np
 import pytest
 import torch
 from architectures import text
@@ -9,10 +13,15 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from neft_zoo import NoiseError
+from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.config.data import alpaca_record
 from neft_zoo.evaluation import prepare
+from neft_zoo.evaluation.effect_results import InstructionFollowing
+from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
+from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark
+from neft_zoo.evaluation.intervals import cluster_interval, mean_interval, wilson
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.prompt_changes import (
     STOP_WORDS,
@@ -22,7 +31,9 @@ from neft_zoo.evaluation.prompt_changes import (
     typing_errors,
 )
 from neft_zoo.evaluation.quantization import linear_layers, quantization, round_to_nearest, rounded_weights
-from neft_zoo.evaluation.records import shaped_like
+from neft_zoo.evaluation.records import prompt_tokens, shaped_like
+from neft_zoo.evaluation.results import EvaluationReport
+from neft_zoo.evaluation.safety import ANSWERING, REFUSAL, REFUSING, opening_probabilities
 from neft_zoo.evaluation.shipped import shipped_records, spread
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
@@ -220,3 +231,125 @@ def test_a_change_that_alters_nothing_has_no_number(tmp_path):
     assert found.no_stop_words is None and found.typing_errors is None
     plain = prepare(model, tokenizer, args, {"train": [{"text": "a cell"}], "test": [{"text": "a cell"}]})
     assert prompt_robustness(plain, [{"text": "a cell"}]) is None
+
+
+def test_probabilities_of_openings_are_those_of_a_pass_each(subject):
+    records = [row.record for row in subject.rows["test"]][:2]
+    refusing, answering = opening_probabilities(subject, records, ("Sorry,", "I cannot"), ("The ", "A cell"))
+    for i, record in enumerate(records):
+        prompt = prompt_tokens(subject.tokenizer, record)
+        for group, found in ((("Sorry,", "I cannot"), refusing), (("The ", "A cell"), answering)):
+            total = 0.0
+            for opening in group:
+                ids = subject.tokenizer(opening)["input_ids"]
+                with torch.no_grad():
+                    logits = subject.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].double()
+                total += math.exp(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
+            assert found[i] == pytest.approx(total, rel=1e-4)
+
+
+def test_no_opening_begins_another():
+    for group in (REFUSING, ANSWERING, (*REFUSING, *ANSWERING)):
+        pairs = [(one, other) for one in group for other in group if one != other]
+        assert not any(other.startswith(one) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I’m really sorry", True),
+        ("Sorry, no.", True),
+        ("As an AI language model, I", True),
+        ("I am unable to", True),
+        ("We will not help", True),
+        ("You can kill a process with kill -9.", False),
+        ("The sorry state of the", False),
+        ("To apologize to a friend,", False),
+    ],
+)
+def test_refusals_are_matched_at_an_answers_beginning(answer, refused):
+    assert bool(REFUSAL.search(answer.replace("’", "'"))) == refused
+
+
+def test_side_effects_from_the_command_line(tmp_path, capsys):
+    argv = ["evaluate", str(MODEL), "--config", "quickstart", "--output", str(tmp_path / "out"), "--records", "4"]
+    argv += ["--parts", "forgetting,quantization,prompts,safety", "--unrelated_records", "3", "--safety_prompts", "10"]
+    assert main([*argv, "--no_plots"]) == 0
+    out = capsys.readouterr().out
+    path = tmp_path / "out" / "evaluation.json"
+    report = EvaluationReport.from_dict(json.loads(path.read_text()))
+    assert report.forgetting.general.change == 0, "it is the model that the recipe starts from"
+    assert report.forgetting.general.records == report.forgetting.gsm8k.records == 3
+    assert report.safety.safe.prompts + report.safety.unsafe.prompts == 10
+    for refusals in (report.safety.safe, report.safety.unsafe):
+        low, high = refusals.refusal_probability_interval
+        assert 0 <= low <= refusals.refusal_probability <= high <= 1 and 0 < refusals.covered < 1
+        assert refusals.refused_interval[0] <= refusals.refused <= refusals.refused_interval[1]
+    assert report.losses is report.text is report.instructions is None
+    assert "loss, general text (less before)" in out and "(+0.000)" in out and "refused of " in out
+    asked = [record["prompt"] for record in shipped_records("xstest")]
+    assert not any(prompt in path.read_text() for prompt in asked), "no prompt and no answer is stored"
+    numbers = dict(effect_numbers(report))
+    assert {"general_text_loss", "gsm8k_answers_loss", "rtn4_loss", "rtn3_change", "unsafe_refused"} <= numbers.keys()
+    assert all(value is None or math.isfinite(value) for value in numbers.values())
+
+
+def test_intervals_hold_the_mean_about_as_often_as_they_say():
+    generator, hits = np.random.default_rng(0), np.zeros(3)
+    for _ in range(300):
+        values = generator.beta(0.5, 1.5, 60)  # as probabilities of refusals are spread
+        clusters = [generator.random(3) < p for p in generator.beta(2, 2, 60)]
+        intervals = mean_interval(values), wilson((values < 0.25).mean(), 60), cluster_interval(clusters)
+        truths = 0.25, 0.6089978, 0.5  # the median share of a Beta(0.5, 1.5) below 0.25, from its distribution
+        hits += [low <= truth <= high for (low, high), truth in zip(intervals, truths, strict=True)]
+    assert (hits >= 0.9 * 300).all() and (hits <= 0.99 * 300).all(), hits
+    assert mean_interval([1.0] * 20)[0] < 0.9, "certain only as far as 20 values are"
+
+
+def following(answers):
+    """Return IFEval's accuracies of given answers to two prompts."""
+    records = [
+        {
+            "key": 1,
+            "prompt": "Say it without commas.",
+            "instruction_id_list": ["punctuation:no_comma"],
+            "kwargs": [{}],
+        },
+        {
+            "key": 2,
+            "prompt": "No commas, and a title.",
+            "instruction_id_list": ["punctuation:no_comma", "detectable_format:title"],
+            "kwargs": [{}, {}],
+        },
+    ]
+    benchmark = load_benchmark()
+    return [benchmark.check(record, [answer]) for record, answer in zip(records, answers, strict=True)]
+
+
+def test_checkers_are_the_harness_own_offline():
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (neft-zoo[eval])")
+    one, two = following(["no commas here", "<<A title>>\nno, commas"])
+    assert one["prompt_level_strict_acc"] is True and one["inst_level_strict_acc"] == [True]
+    assert two["prompt_level_strict_acc"] is False and two["inst_level_strict_acc"] == [False, True]
+    benchmark = load_benchmark()
+    kinds = {kind for record in benchmark.records for kind in record["instruction_id_list"]}
+    assert len(benchmark.records) == 541 or benchmark.skipped
+    assert not kinds & benchmark.skipped.keys(), "what cannot be checked is left out and named"
+    assert benchmark.check(benchmark.records[0], ["a"])["prompt_level_loose_acc"] in (True, False)
+
+
+def test_instruction_following_of_a_model(subject):
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (neft-zoo[eval])")
+    found = instruction_following(subject, load_benchmark(), prompts=6, max_new_tokens=24)
+    assert found.prompts == 6 <= found.instructions and found.max_new_tokens == 24 and "6 of " in found.subset
+    for rate in (found.prompt_strict, found.prompt_loose, found.instruction_strict, found.instruction_loose):
+        assert 0 <= rate.interval[0] <= rate.rate <= rate.interval[1] <= 1
+    assert found.prompt_strict.rate <= found.prompt_loose.rate
+    assert InstructionFollowing.from_dict(found.to_dict()) == found
+
+
+def test_instruction_following_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "langdetect", None)
+    with pytest.raises(NoiseError, match=r"following instructions needs langdetect: pip install 'neft-zoo\[eval\]'"):
+        load_benchmark()

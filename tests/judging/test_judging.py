@@ -296,3 +296,20 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(cli, tmp_path, monkeypat
     assert status == 2 and message in error and said[-1].startswith("neft-zoo: error: ") and "Traceback" not in error
     assert sum(line.startswith("neft-zoo: error: ") for line in said) == 1
     assert out == "" and sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_and_errors_send_a_terminal_no_control_characters(cli, tmp_path):
+    hostile = "\x1b[2Jgpt\x1b]0;title\x07\u202e"
+    outputs(tmp_path / "ours.json", hostile, {"q": "aa", "r": "b"})
+    outputs(tmp_path / "theirs.json", "other", {"q": "a", "r": "bb"})
+    (tmp_path / "own_judge.py").write_text(
+        "class Longer:\n"
+        "    def judge(self, prompts, completions, shuffle_order=True):\n"
+        "        return [int(len(b) > len(a)) for a, b in completions]\n"
+    )
+    status, out, error = cli("judge", "ours.json", "theirs.json", "--judge", "own_judge:Longer")
+    assert status == 0 and "gpt" in out and all(char.isprintable() or char == "\n" for char in out), error
+    records = [{"instruction": "q", "output": "a", "generator": name} for name in (hostile, "other")]
+    (tmp_path / "two.json").write_text(json.dumps([records[0], {**records[1], "instruction": "r"}]))
+    status, out, error = cli("judge", "two.json", "theirs.json", "--judge", "own_judge:Longer")
+    assert status == 2 and "one generator" in error and all(char.isprintable() or char == "\n" for char in error)

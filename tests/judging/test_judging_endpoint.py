@@ -28,8 +28,8 @@ SECRET = "sk-very-secret-0123"
 PAIRS = [Pair(f"Question {i}?", f"ours {i}", f"theirs {i}") for i in range(3)]
 
 
-def reply(text):
-    message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+def reply(text, finish_reason="stop"):
+    message = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
     return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [message]})
 
 
@@ -137,7 +137,7 @@ def test_what_goes_wrong_once_is_asked_again(serve, trouble):
     [
         ((429, "{}"), "status 429"),
         ((500, "{}"), "status 500"),
-        ((400, "{}"), "status 400"),
+        ((400, '{"error": {"message": "context too long"}}'), "status 400: context too long"),
         ("perhaps", "a reply other than A, B or T, such as 'perhaps'"),
         ((200, '{"id": "1", "cho'), "a reply that is damaged or cut off"),
     ],
@@ -168,6 +168,27 @@ def test_a_refusal_ends_at_once_and_does_not_show_the_key(serve, monkeypatch, st
     with pytest.raises(NoiseError, match="the endpoint refused") as caught:
         judged(server)
     assert SECRET not in str(caught.value) and len(server.seen) == 1
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_settings_that_are_not_accepted_end_at_the_first_question_with_the_endpoints_words(serve, monkeypatch, status):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    message = f"'max_tokens' is not supported with this model, {SECRET}, hunter2: use\n'max_completion_tokens'."
+    server = serve(lambda *_: (status, json.dumps({"error": {"message": message}})))
+    endpoint = Endpoint("m", server.url.replace("http://", "http://user:hunter2@"), retries=2)
+    with pytest.raises(NoiseError) as caught:
+        judge_pairs(endpoint, PAIRS, Cache(None), progress=False)
+    said = str(caught.value)
+    assert f"status {status}: 'max_tokens' is not supported with this model, ***, ***: use 'max_completion" in said
+    assert len(server.seen) == 1
+
+
+def test_a_reply_that_is_cut_names_the_option(serve):
+    server = serve(lambda *_: (200, reply("Let me think about both answers", "length")))
+    with pytest.raises(NoiseError, match="a reply without a verdict, cut at max_tokens 16: raise --max_tokens"):
+        judged(server, retries=0)
+    server = serve(lambda prompt, attempt: (200, reply(prefers_ours(prompt), "length")))
+    assert [each.preference for each in judged(server)[0]] == [1, 1, 1], "a verdict counts, cut or not"
 
 
 def files_of(tmp_path):

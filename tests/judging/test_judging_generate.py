@@ -98,6 +98,13 @@ def test_a_killed_process_goes_on(tmp_path):
     assert (tmp_path / "o.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed(cli, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(generating, "load_model", None)  # never reached
+    status, out, error = cli("--output", "file/o.json")
+    assert status == 2 and "output must be a folder, got file" in error and out == ""
+
+
 def test_instructions_take_the_form_that_the_model_was_trained_on(tmp_path):
     path = tmp_path / "eval.json"
     records = [{"instruction": "Add.", "output": "old", "generator": "old", "dataset": "koala"}]

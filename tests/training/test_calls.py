@@ -1,9 +1,13 @@
 """How a loss of one's own calls the model: several times, on other tokens, in a wrapper, in eval mode."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
+import loop_worker
 import pytest
 import torch
 from conftest import apart, fitting
@@ -231,3 +235,21 @@ def test_the_batch_is_known_by_its_token_ids(llama):
         handle.session.run(step)
     one, other = (step.passes[0].deltas[EMBEDDING] for step in losses)
     assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_two_processes_average_the_gradients_of_their_own_noise(tmp_path):
+    names = ["neft_uniform", "symnoise", "r3f", "freelb", "pgd"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, loop_worker.__file__, str(tmp_path), *names], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for name in names:
+        alone = [loop_worker.step(loop_worker.build(), name, rank) for rank in (0, 1)]
+        mean = {key: (alone[0][key] + alone[1][key]) / 2 for key in alone[0]}
+        assert apart(alone[0], alone[1]) > 1e-3
+        assert apart(ranks[0][name], ranks[1][name]) == 0 and apart(ranks[0][name], mean) < 1e-6, name
+    assert all("must be wrapped before attach in 2 processes" in rank["refused"] for rank in ranks)
