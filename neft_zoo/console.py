@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 NARROWEST = 20  # columns that the last one is never wrapped below
+UNLIMITED = 10_000
 
 
 @contextmanager
@@ -60,7 +61,8 @@ def plain_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), widt
     """Return a table as aligned text whose last column is wrapped to the width of the terminal, or to `width`."""
     *widths, longest = (max(map(len, column)) for column in zip(*rows, strict=True))
     indent = sum(widths) + 2 * len(widths)
-    room = max(NARROWEST, (width or shutil.get_terminal_size().columns) - indent)
+    # Where nothing says how wide lines may be, as in a pipe, a row stays one line.
+    room = max(NARROWEST, (width or shutil.get_terminal_size((UNLIMITED, 24)).columns) - indent)
     lines = []
     for *first, last in rows:
         sized = enumerate(zip(first, widths, strict=True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -41,6 +42,28 @@ def one_line(error: object, limit: int = 300) -> str:
     if not text and isinstance(error, BaseException):
         text = type(error).__name__
     return text[:limit].rstrip(".")
+
+
+@contextmanager
+def as_sentence(what: str) -> Iterator[None]:
+    """Raise what other libraries raise inside the block as a `NoiseError`.
+
+    Args:
+        what: what must hold, the first half of its sentence.
+
+    Raises:
+        NoiseError: with the first line of the other error; one of ours is left as it is.
+    """
+    try:
+        yield
+    except NoiseError:
+        raise
+    except Exception as error:
+        # The message of a KeyError alone says nothing.
+        kind = (
+            "" if isinstance(error, (OSError, ValueError, RuntimeError, ImportError)) else f"{type(error).__name__} "
+        )
+        raise NoiseError(f"{what}: {kind}{one_line(error)}.") from error
 
 
 def did_you_mean(name: str, accepted: Iterable[str]) -> str:

@@ -65,7 +65,7 @@ MISTAKES = (
     (4, "noise on padding", FORMULA,
      ("noise/tokens", "return batch.real.float()", "return (batch.real | ~batch.real).float()")),
     (4, "noise on the padding of a packed row", "noise/test_batch.py::test_reads_what_trl_collates",
-     ("noise/batch", "real = real & ~(tail & (positions.shape[1] > 1))", "real = real")),
+     ("noise/layout", ".where(~tail, -1)", "")),
     (5, "noise in evaluation", "training/test_sft_trainer.py::test_evaluation_is_that_of_the_clean_model",
      ("training/session", f"training = {TRAINING}", "training = not self.strategy.clean"), ("passes/hooks", LIVE, "return self._pass is not None")),
     (5, "noise in generation: whenever the model is in train mode",

@@ -17,7 +17,7 @@ from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, spell
 
 from .pictures import made_from, pictures
-from .tables import difference_text, run_links, table, typeset
+from .tables import difference_text, judged_text, run_links, table, typeset
 
 SHOWN: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
 SHOWN += (("test_words", "end"), ("test_repetition_2", "end"))
@@ -184,8 +184,9 @@ def _brief(row: Row, point: When) -> str:
     cell = row.cells.get(("test_loss", point))
     if cell is None:
         return "-"
-    text = typeset(cell.mean, 3) if cell.difference is None else difference_text(cell, metric("test_loss"))
-    return f"<small>{text}</small>"
+    if cell.difference is None:
+        return f"<small>{typeset(cell.mean, 3)}</small>"
+    return f"<small>{judged_text(cell, metric('test_loss'))}</small>"
 
 
 def _cell(row: Row, column: Column) -> str:
@@ -193,7 +194,9 @@ def _cell(row: Row, column: Column) -> str:
     if cell is None:
         return "-"
     mean = typeset(cell.mean, kind.digits)
-    return mean if cell.difference is None else f"{mean}<br><small>{difference_text(cell, kind)}</small>"
+    if cell.difference is None:
+        return mean
+    return f"{mean} against {typeset(cell.baseline, kind.digits)}<br><small>{judged_text(cell, kind)}</small>"
 
 
 def code(language: str, text: str) -> str:

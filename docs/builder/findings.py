@@ -12,31 +12,34 @@ from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.summary import difference
+from neft_zoo.compare.verdicts import Verdict
+from neft_zoo.compare.verdicts import judge as judge_question
 
 from . import sweep
 from .claims import CLAIMS, Claim
 from .tables import table, unbroken
 
-ALPHA = 5.0  # the paper's most frequent choice and the entry's default: decided before looking
+ALPHA = 5.0  # the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
-YES, NO, UNKNOWN, MISSING = "reproduced", "not reproduced", "not testable at this size", "not run"
+YES, NO, UNKNOWN, MISSING = "reproduced", "contradicted", "undecided", "not run"
 RULE = f"""
 ## The rule
 
-The difference is `neft_uniform` at alpha {ALPHA:g} less `none`, paired by seed, at equal steps; for the last finding,
-less `neft_gaussian` with `match_rms`, which has the same energy. Alpha {ALPHA:g} is the paper's most frequent choice;
-other values are listed, and do not count. A finding is
+The difference is `neft_uniform` at alpha {ALPHA:g} minus `none`, paired by seed, at equal steps; for the last finding,
+minus `neft_gaussian` with `match_rms`, which has the same energy. Alpha {ALPHA:g} is this package's default; the paper
+uses 5, 10 and 15, and 15 most often. Other values are listed, and do not count. Every difference gets the verdict of
+[Comparison](comparison.md), from its interval and the metric's margin, at the end of training *and* at each run's best
+point, both corrected together. A finding is
 
-* **{YES}** if the 95 % interval lies wholly on the paper's side of 0 at the end of training *and* at each run's best
-  point; for *the same*, wholly within the margin;
-* **{NO}** if it does not at one of them; for *the same*, if it lies wholly outside;
-* **{UNKNOWN}** with fewer than {SEEDS} pairs, where the metric was not measured, where plain training has nothing by
-  heart that could be unlearned, or, for *the same*, if the interval crosses the margin;
+* **{YES}** if the verdict is the paper's at both: the stated direction, or *practically the same*;
+* **{NO}** if it is another at one of them: the opposite direction, or *practically the same* where the paper has a
+  difference;
+* **{UNKNOWN}** otherwise, with the effect that these seeds would have shown; also with fewer than {SEEDS} pairs, where
+  the metric was not measured, and where plain training has nothing by heart that could be unlearned;
 * *{MISSING}* where one of the two was not trained on that data.
 
 What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
 So is the train loss: the best points of two runs lie at different epochs, and train loss falls with every epoch.
-Intervals are those of [Comparison](comparison.md), not corrected for the number of findings.
 """
 
 
@@ -122,28 +125,27 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
         return Judgement(UNKNOWN, f"{pairs} pairs of seeds, {SEEDS} are needed")
     if missing := claim.needs(experiment):
         return Judgement(UNKNOWN, missing, paired)
-    holds = {point: lies(claim, each) for point, each in paired.items()}
-    why = "; ".join(f"{POINTS[point]} {_words(each)}" for point, each in holds.items())
+    verdicts = dict(zip(paired, verdicts_on(claim, [*paired.values()], experiment), strict=True))
+    digits = metric(claim.name).digits
+    why = "; ".join(f"{POINTS[point]} {each.text(digits)}" for point, each in verdicts.items())
     why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
-    if claim.side == "same" and None in holds.values():
-        return Judgement(UNKNOWN, why, paired)
-    return Judgement(YES if all(holds.values()) else NO, why, paired)
+    holds = [agrees(claim, each) for each in verdicts.values()]
+    status = NO if False in holds else UNKNOWN if None in holds else YES
+    return Judgement(status, why, paired)
 
 
-def lies(claim: Claim, paired: Difference) -> bool | None:
-    """Return whether an interval lies where the paper has it; None if it is too wide to say."""
-    assert paired.low is not None and paired.high is not None
-    if claim.side == "up":
-        return paired.low > 0
-    if claim.side == "down":
-        return paired.high < 0
-    if -claim.margin <= paired.low and paired.high <= claim.margin:
-        return True
-    return False if paired.low > claim.margin or paired.high < -claim.margin else None
+def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:
+    """Return the verdicts on a claim's differences, which are one question."""
+    return judge_question(paired, claim.margin or experiment.margin(claim.name))
 
 
-def _words(holds: bool | None) -> str:
-    return {True: "yes", False: "no", None: "the interval is too wide"}[holds]
+def agrees(claim: Claim, verdict: Verdict) -> bool | None:
+    """Return whether a verdict is the paper's, None if it leaves that open."""
+    wanted = {"up": "higher", "down": "lower", "same": "practically the same"}[claim.side]
+    if verdict.word in ("lower", "higher", "practically the same"):
+        return verdict.word == wanted
+    # Two rows that are equal bit for bit are as good as the same.
+    return claim.side == "same" if verdict.word == "identical" else None
 
 
 def detail(claim: Claim, experiment: Experiment) -> str:
@@ -158,7 +160,7 @@ def detail(claim: Claim, experiment: Experiment) -> str:
         cells = [_interval(paired.get(point), digits) for point in points]
         if other is not None and paired:
             lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
-    head = f"**{experiment.name}**: {_marked(judgement.status)} ({judgement.why})."
+    head = f"**{experiment.name}**: {_marked(judgement.status)} ({judgement.why}{answers(claim, experiment)})."
     return "\n\n".join(
         [head, table(("row", "less", *(POINTS[point] for point in points)), lines)] if lines else [head]
     )
@@ -169,3 +171,11 @@ def _interval(paired: Difference | None, digits: int) -> str:
         return "-"
     text = interval_text(paired, digits)
     return text if paired.low is None else unbroken(text)
+
+
+def answers(claim: Claim, experiment: Experiment) -> str:
+    """Return how many answers a metric of generated text stands on and where they are cut, "" for another metric."""
+    options = experiment.config.get("evaluation")
+    if not isinstance(options, dict) or claim.name.endswith("_loss"):
+        return ""
+    return f"; {options.get('answers')} answers per run, of at most {options.get('max_new_tokens')} tokens"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from markupsafe import escape
 
-from neft_zoo.compare.experiment import POINTS, STEPS, Experiment
+from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
 from neft_zoo.compare.metrics import metric
 
 from . import findings, front, playground, strength, sweep, tallies
-from .tables import difference_text, table, typeset, unbroken
+from .tables import difference_text, judged_text, table, typeset
 
 ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*]+)*) \}\}$", re.MULTILINE)
 NOT_RUN = "*Not run here.*"
@@ -29,8 +29,8 @@ def fill(markdown: str, experiments: list[Experiment]) -> str:
 def measured(experiments: list[Experiment], names: list[str]) -> str:
     """Return what strategies or controls did to the test loss, at equal steps and at equal compute.
 
-    A name stands for the row of its default arguments, with `*` behind it for every row. Words behind `on` are data
-    sets; without them, all are shown.
+    A name stands for the row of its default arguments, with `*` behind it for every row; `lengths` for plain training
+    of other lengths. Words behind `on` are data sets; without them, all are shown.
     """
     lines = []
     names, where = (names[: names.index("on")], names[names.index("on") + 1 :]) if "on" in names else (names, [])
@@ -38,12 +38,12 @@ def measured(experiments: list[Experiment], names: list[str]) -> str:
         if where and experiment.name.split("/")[-1] not in where:
             continue
         for row in experiment.rows:
-            name = row.entry or row.label
+            name = "lengths" if row.is_shorter else row.entry or row.label
             plain = row.entry is None or row is experiment.find(row.entry)
             if not row.cells or not (f"{name}*" in names or (name in names and plain)):
                 continue
             cells = [row.cells.get(("test_loss", point)) for point in POINTS]
-            texts = ["-" if each is None else unbroken(difference_text(each, metric("test_loss"))) for each in cells]
+            texts = ["-" if each is None else judged_text(each, metric("test_loss")) for each in cells]
             label = escape(row.label)
             link = f"[{label}](strategies/{row.entry}.md)" if row.entry else label
             lines.append((experiment.title, link, *texts, typeset(row.compute, 2)))
@@ -58,7 +58,7 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
         row = experiment.find("neft_uniform", alpha=findings.ALPHA) if experiment.budget == STEPS else None
         cells = [] if row is None else [row.cells.get(("test_loss", point)) for point in POINTS]
         if cells and all(cells):
-            end, best = (difference_text(each, metric("test_loss")) for each in cells if each)
+            end, best = (_sentence(each) for each in cells if each)
             sentences.append(
                 f"* **{experiment.name}**: test loss {end} at the end of training, {best} at the best point."
             )
@@ -66,6 +66,11 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
         return NOT_RUN
     lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals:"
     return f"{lead}\n\n" + "\n".join(sentences)
+
+
+def _sentence(cell: Cell) -> str:
+    word = f" ({cell.verdict.word})" if cell.verdict else ""
+    return difference_text(cell, metric("test_loss")) + word
 
 
 SNIPPETS: dict[str, Callable[[list[Experiment], list[str]], str]] = {

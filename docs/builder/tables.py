@@ -31,6 +31,12 @@ def difference_text(cell: Cell, kind: Metric) -> str:
     return interval_text(cell.difference, kind.digits)
 
 
+def judged_text(cell: Cell, kind: Metric) -> Markup:
+    """Return a paired difference, its interval, and the verdict on it."""
+    text = unbroken(difference_text(cell, kind))
+    return text if cell.verdict is None else text + Markup("<br><small>{}</small>").format(cell.verdict.word)
+
+
 def unbroken(text: str) -> Markup:
     """Return a cell's text that is not broken over lines."""
     return Markup('<span class="whole">{}</span>').format(text)

@@ -8,6 +8,7 @@ from typing import Any
 
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import check_folder
 
 EXAMPLE = """
 neft-zoo compare quickstart --strategies 'neft_*' --seeds 5
@@ -30,6 +31,7 @@ def add_to(commands: Commands) -> None:
         help="a row for each value",
     )
     group.add_argument("--controls", default="", help="control recipes with commas, such as label_smoothing")
+    group.add_argument("--lengths", default="", help="plain training for fractions of the steps too: 1/4,1/2,1")
     group = command.add_argument_group("Runs")
     group.add_argument("--seeds", type=int, default=3, metavar="INT", help="how many, from 0 (%(default)s)")
     group.add_argument("--compute_matched", action="store_true", help="train k-pass strategies for 1/k of the steps")
@@ -52,8 +54,9 @@ def run(options: argparse.Namespace) -> None:
         raise NoiseError(f"jobs must not be given with --ray, which does as many runs as fit, got {options.jobs}.")
     if options.jobs < 1:
         raise NoiseError(f"jobs must be a whole number >= 1, got {options.jobs}.")
+    check_folder("output", options.output)
     strategies, controls = _names(options.strategies), _names(options.controls)
-    shared = (options.compute_matched, options.train_records, _mapping(options.evaluate))
+    shared = (options.compute_matched, options.train_records, _mapping(options.evaluate), _names(options.lengths))
     grids = [
         make_grid(name, strategies, options.seeds, options.settings, controls, *shared) for name in options.recipes
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import quiet
 from neft_zoo.errors import NoiseError
+from neft_zoo.files import check_output
 
 EXAMPLE = """
 neft-zoo generate runs/quickstart --config quickstart --limit 64
@@ -38,9 +39,10 @@ def run(options: argparse.Namespace) -> None:
     folder = Path(options.model).expanduser()
     if options.output is None and not folder.is_dir():
         raise NoiseError(f"model must be an existing folder, or --output be given, got {options.model!r}.")
+    output = options.output or folder / "model_outputs.json"
+    check_output("output", output)
     from neft_zoo.judging.generating import Settings, write_outputs
 
     settings = Settings(options.batch_size, options.max_new_tokens, options.repetition_penalty, options.limit)
-    output = options.output or folder / "model_outputs.json"
     with quiet():
         print(write_outputs(options.model, options.config, output, options.prompts, options.generator, settings))

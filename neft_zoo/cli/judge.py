@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError
-from neft_zoo.files import check_folder, make_folder, write_json
+from neft_zoo.files import check_folder, check_output, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> None:
     ours, theirs = read_outputs(options.ours), read_outputs(options.theirs)
     pairs = sample(match(ours, theirs), options.limit, options.seed)
     if options.human is not None:
+        check_output("human", options.human)
         from neft_zoo.judging.rating_page import write_page
 
         print(write_page(pairs, options.human, options.seed))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from neft_zoo.cli import launch
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
+from neft_zoo.errors import as_sentence
+from neft_zoo.files import check_folder
 
 SUMMARY = "fine-tune with TRL: a recipe, any TRL option, and --noise"
 EXAMPLE = """
@@ -36,10 +39,15 @@ def run(options: argparse.Namespace) -> int:
 def train(values: dict[str, object], origin: dict[str, str]) -> None:
     """Fine-tune with the options of a recipe."""
     from neft_zoo.config.options import read_options, trainer_arguments
+    from neft_zoo.training.data_formats import check_kept
     from neft_zoo.training.trainers import SFTTrainer
 
     run = read_options(values, origin)
-    trainer = SFTTrainer(**trainer_arguments(run))
+    check_folder("output_dir", Path(str(run.training.output_dir)))
+    with as_sentence("the recipe must run with TRL"):
+        given = trainer_arguments(run)
+        trainer = SFTTrainer(**given)
+    check_kept(given["train_dataset"], trainer)
     trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
     trainer.save_model(run.training.output_dir)
     trainer.accelerator.print(f"Model and noise.json saved to {run.training.output_dir}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neft_zoo import registry
-from neft_zoo.compare.metrics import ordered, values
+from neft_zoo.compare.metrics import metric, ordered, values
 from neft_zoo.compare.records import RunRecord, When
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.verdicts import Verdict
@@ -126,12 +126,18 @@ class Experiment:
         rows: `none` first, controls last.
         config: options that all runs share.
         notes: failed runs, and in what runs differ that must not.
+        margins: differences without practical meaning that the recipe states, by metric.
     """
 
     name: str
     rows: list[Row]
     config: Mapping[str, object]
     notes: list[str] = field(default_factory=list)
+    margins: Mapping[str, float] = field(default_factory=dict)
+
+    def margin(self, name: str) -> float:
+        """Return the size up to which a difference in a metric makes none in practice."""
+        return self.margins.get(name, metric(name).margin)
 
     @property
     def budget(self) -> str:

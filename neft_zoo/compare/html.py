@@ -9,7 +9,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neft_zoo.compare.experiment import Column, Experiment
 from neft_zoo.compare.plots import curves, forest
-from neft_zoo.compare.tables import COLUMNS, EXPLAINED, cells, heading
+from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.tables import (
+    COLUMNS,
+    EXPLAINED,
+    REFERENCE,
+    REFERENCE_COLUMNS,
+    cells,
+    heading,
+    reference_rows,
+    reference_sentence,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -37,17 +47,22 @@ def html(experiment: Experiment) -> str:
         }
         for column in experiment.columns
     ]
-    return (
-        environment(TEMPLATES)
-        .get_template("report.html.j2")
-        .render(
-            title=f"{experiment.name}: strategies against none",
-            curves=curves(experiment),
-            sections=sections,
-            columns=COLUMNS,
-            explained=re.sub("[*`]", "", EXPLAINED),
-            notes=experiment.notes,
-        )
+    reference = find_reference(experiment)
+    shown = reference and {
+        "heading": REFERENCE,
+        "sentence": reference_sentence(reference),
+        "columns": REFERENCE_COLUMNS,
+        "rows": reference_rows(reference),
+    }
+    template = environment(TEMPLATES).get_template("report.html.j2")
+    return template.render(
+        title=f"{experiment.name}: strategies against none",
+        curves=curves(experiment),
+        sections=sections,
+        columns=COLUMNS,
+        reference=shown,
+        explained=re.sub("[*`]", "", EXPLAINED),
+        notes=experiment.notes,
     )
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from neft_zoo.compare.metrics import HALVES
 from neft_zoo.evaluation import evaluate
 from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
-from neft_zoo.training.hf_internals import prepared_inputs
+from neft_zoo.noise.batch import IGNORED
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 Measure = Callable[[Any], dict[str, float]]
 # What names of evaluation sets begin with: TRL calls the training set "train".
@@ -21,26 +26,41 @@ MEASURED_ON = "on_"
 
 
 def losses(trainer: Any) -> dict[str, float]:
-    """Return the mean loss of every evaluation set, in nats per graded token.
+    """Return the mean loss of every evaluation set, and of both halves of the test set, in nats per graded token.
 
     It is the plain cross-entropy whatever the trainer's own loss is: a control with soft targets or another grading
-    would otherwise be measured in other units. Tokens weigh alike, whatever batch they are in.
+    would otherwise be measured in other units. Tokens weigh alike, whatever batch they are in. Every other record of
+    the set, which is sorted by length, belongs to the half that checkpoints and lengths are chosen on.
     """
     means: dict[str, float] = {}
     for name in trainer.eval_dataset:
-        total, count = 0.0, 0
+        kind, totals, counts, records = name.removeprefix(MEASURED_ON), [0.0, 0.0, 0.0], [0, 0, 0], 0
         for batch in trainer.get_eval_dataloader(name):
-            batch = prepared_inputs(trainer, batch)
+            batch = trainer._prepare_inputs(batch)
             with torch.no_grad(), trainer.accelerator.autocast():
                 hidden = last_hidden(trainer.model, batch)
+                halves = _halves(batch["labels"], records)
                 for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
-                    per_token = functional.cross_entropy(logits, targets, reduction="none")
-                    total += (
-                        per_token.double().sum().item()
-                    )  # in float32 the sum would depend on its order and the batches
-                    count += len(targets)
-        means[f"{name.removeprefix(MEASURED_ON)}_loss"] = total / count if count else float("nan")
+                    # In float32 the sum would depend on its order and the batches.
+                    per_token = functional.cross_entropy(logits, targets, reduction="none").double()
+                    half, halves = halves[: len(targets)], halves[len(targets) :]
+                    for place, part in enumerate((per_token, per_token[half == 0], per_token[half == 1])):
+                        totals[place] += part.sum().item()
+                        counts[place] += len(part)
+            records += len(batch["labels"])
+        # A set of one record has an empty half.
+        names = (f"{kind}_loss", *(HALVES if kind == "test" and all(counts) else ()))
+        means |= {
+            name: total / count if count else float("nan")
+            for name, total, count in zip(names, totals, counts, strict=False)
+        }
     return means
+
+
+def _halves(labels: Int[Tensor, "B L"], before: int) -> Int[Tensor, " N"]:
+    """Return 0 or 1 for every graded token: the half that its record belongs to, `before` records into the set."""
+    graded = (labels[:, 1:] != IGNORED).sum(1)
+    return torch.arange(before, before + len(labels), device=labels.device).remainder(2).repeat_interleave(graded)
 
 
 # A further metric is one more function from a trainer to named numbers, and a row in `metrics.ROWS`.

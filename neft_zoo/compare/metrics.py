@@ -6,12 +6,14 @@ A new metric is one row here and one function that measures it: in `measures.MEA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from neft_zoo.compare.records import RunRecord, When
 from neft_zoo.console import printable
+from neft_zoo.errors import NoiseError, shown
 
 Better = Literal["lower", "higher"]
 # history: every evaluation; evaluation: `neft-zoo evaluate` at the end; derived: from the two; cost: of the run.
@@ -138,6 +140,27 @@ METRICS = {row.name: row for row in ROWS} | {
     if f"{prefix}_{row.name}" not in {known.name for known in ROWS}
 }
 ORDER = {row.name: place for place, row in enumerate(ROWS)}
+
+
+def read_margins(margins: object) -> dict[str, float]:
+    """Read the margins of a recipe: a number by metric.
+
+    Raises:
+        NoiseError: if they are anything else.
+    """
+    if margins is None:
+        return {}
+    if isinstance(margins, dict) and all(map(_is_margin, margins.values())) and all(map(_is_metric, margins)):
+        return {str(name): float(value) for name, value in margins.items()}
+    raise NoiseError(f"margins must map metrics, such as test_loss, to numbers >= 0, got {shown(margins)}.")
+
+
+def _is_margin(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_metric(name: object) -> bool:
+    return isinstance(name, str) and (name in METRICS or name.endswith("_loss"))
 
 
 def metric(name: str) -> Metric:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neft_zoo.compare import processes, results
-from neft_zoo.compare.grid import Grid, Row, digest, fingerprint
+from neft_zoo.compare.fingerprint import digest, fingerprint
+from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.records import Measurement, RecipeId, RunRecord
+from neft_zoo.compare.rows import Row
 from neft_zoo.compare.worker import Task, check_count_of_records, work
 from neft_zoo.config.data import read_splits
 from neft_zoo.config.measuring import OUTPUT, PROGRESS
@@ -67,7 +69,7 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
     surroundings, versions = results.surroundings(), results.versions()
     made = []
     for row, seed in grid.runs():
-        share = 1 / row.passes if grid.compute_matched else 1.0
+        share = float(row.length) / (row.passes if grid.compute_matched else 1)
         record = RunRecord(
             key=digest([recipe_hash, row.key, seed, share, versions]),
             recipe=RecipeId(grid.recipe, recipe_hash),
@@ -83,6 +85,7 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
             config=settings,
             history=[],
             versions=versions,
+            margins=grid.margins or None,
             **surroundings,
         )
         path = results.path_of(folder, row.name, row.key, seed)

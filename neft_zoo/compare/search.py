@@ -12,8 +12,10 @@ from pathlib import Path
 from neft_zoo import registry
 from neft_zoo.compare import results, runner
 from neft_zoo.compare import search_space as space
-from neft_zoo.compare.grid import Grid, Row, digest, fingerprint, make_grid
+from neft_zoo.compare.fingerprint import digest, fingerprint
+from neft_zoo.compare.grid import Grid, make_grid
 from neft_zoo.compare.records import RunRecord, needed
+from neft_zoo.compare.rows import Row
 from neft_zoo.compare.study import FrozenTrial, TrialState, count_trials, open_study, optuna, trials
 from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError

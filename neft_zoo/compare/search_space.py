@@ -12,7 +12,7 @@ import yaml
 from trl.trainer.model_config import ModelConfig
 
 from neft_zoo import registry
-from neft_zoo.compare.grid import NOT_OURS, Row
+from neft_zoo.compare.rows import NOT_OURS, Row
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.evaluation.strength_sweep import strength_of
 from neft_zoo.registry.strategy import Strategy

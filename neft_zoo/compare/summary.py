@@ -19,6 +19,8 @@ from neft_zoo.compare.statistics import Difference, paired
 from neft_zoo.compare.verdicts import Verdict, judge
 from neft_zoo.errors import NoiseError
 
+NEARLY = 0.05  # steps of a baseline may differ by so much
+
 
 def is_reported(name: str, when: When) -> bool:
     """Return whether a report has a table for a metric at a point: what was measured, and no derived numbers."""
@@ -46,13 +48,15 @@ def summarize(
     for column, frame in _frames(rows).items():
         if included(*column):
             _fill(column, frame, rows)
-    margins = first.margins or {}
-    for metric_name in {name for row in rows for name, _ in row.cells}:
-        _judge(metric_name, rows, margins.get(metric_name, metric(metric_name).margin))
+    experiment = Experiment(
+        name or first.recipe.name, rows, first.config, [*_notes(rows), *notes], first.margins or {}
+    )
+    for each in {name for row in rows for name, _ in row.cells}:
+        _judge(each, rows, experiment.margin(each))
     for row in rows:
         row.compute = _ratio(row, rows[0], lambda record: record.passes * (record.tokens or 0))
         row.time = _ratio(row, rows[0], lambda record: record.wall_s or 0.0)
-    return Experiment(name or first.recipe.name, rows, first.config, [*_notes(rows), *notes])
+    return experiment
 
 
 def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
@@ -78,9 +82,11 @@ def _pair(rows: list[Row]) -> list[str]:
         row.baseline = none
         if row.steps is None or row.is_shorter or row.runs[0][1].share == 1.0:
             continue
-        # Steps are rounded, once for the share of a strategy and once for a length.
-        alike = [each for each in plain if each.steps is not None and abs(each.steps - row.steps) <= 1]
-        row.baseline, row.is_matched = (alike[0], True) if alike else (none, False)
+        # Steps are rounded, once for the share of a strategy and once for a length or its epochs.
+        gaps = {place: abs(each.steps - row.steps) for place, each in enumerate(plain) if each.steps is not None}
+        nearest = min(gaps, key=gaps.__getitem__)
+        row.is_matched = gaps[nearest] <= NEARLY * row.steps
+        row.baseline = plain[nearest] if row.is_matched else none
     unmatched = [row.label for row in others if not row.is_matched]
     if not unmatched:
         return []

@@ -9,6 +9,7 @@ from neft_zoo.compare.experiment import Cell, Column, Experiment, Row
 from neft_zoo.compare.formats import csv_text, markdown_text, number, p_value
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
+from neft_zoo.compare.reference import Reference, find_reference
 from neft_zoo.compare.statistics import MANY, Difference
 from neft_zoo.compare.verdicts import Verdict
 
@@ -42,6 +43,8 @@ EXPLAINED = (
     "relative to `none`. *Per compute*: difference / compute. The best evaluation is chosen by the test loss itself, "
     "in every row alike."
 )
+REFERENCE = "Against the best plain run of any length"
+REFERENCE_COLUMNS = ("row", "seeds", "difference", "95 % interval", "p", "verdict")
 DIGITS = 4
 
 
@@ -53,10 +56,44 @@ def markdown(experiment: Experiment) -> str:
         rows = [tuple(map(markdown_text, cells(row, column))) for row in experiment.rows]
         lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    if (reference := find_reference(experiment)) is not None:
+        lines = [REFERENCE_COLUMNS, ("---",) * len(REFERENCE_COLUMNS), *reference_rows(reference)]
+        parts += [f"## {REFERENCE}", markdown_text(reference_sentence(reference))]
+        parts.append("\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines))
     parts.append(EXPLAINED)
     if experiment.notes:
         parts.append("\n".join(f"* {markdown_text(note)}" for note in experiment.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def reference_sentence(reference: Reference) -> str:
+    """Return what the best plain run of any length is, and how it was chosen."""
+    how = "chosen on one half of the test records and measured on the other"
+    if not reference.halves:
+        how = "chosen and measured on the same test records, hence a little too good"
+    return f"{reference.row.label}: test loss {number(reference.mean, DIGITS)} at the end of training, {how}."
+
+
+def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
+    """Return the cells of the rows that are compared with the best plain run."""
+    return [
+        (
+            row.label,
+            str(len(each.values)),
+            number(each.mean, DIGITS, sign=True),
+            interval_cell(each),
+            p_value(verdict.p),
+            verdict.text(DIGITS),
+        )
+        for row, each, verdict in reference.rows
+    ]
+
+
+def interval_cell(each: Difference) -> str:
+    """Return the interval of a difference, a dash without one."""
+    if each.low is None or each.high is None:
+        return "-"
+    return f"{number(each.low, DIGITS, sign=True)} to {number(each.high, DIGITS, sign=True)}"
 
 
 def heading(column: Column) -> str:
@@ -91,14 +128,13 @@ def cells(row: Row, column: Column) -> tuple[str, ...]:
     """Return the cells of a table's line; what is missing is a dash."""
     cell = cell_of(row, column)
     difference = cell.difference or Difference(())
-    ends = [number(end, DIGITS, sign=True) for end in (difference.low, difference.high)]
     return (
         row.label,
         str(cell.seeds) if cell.seeds == len(row.runs) else f"{cell.seeds} of {len(row.runs)}",
         number(cell.mean, DIGITS),
         number(cell.baseline, DIGITS),
         number(difference.mean, DIGITS, sign=True),
-        "-" if difference.low is None else " to ".join(ends),
+        interval_cell(difference),
         p_value(cell.verdict and cell.verdict.p),
         verdict_of(row, cell),
         str(row.passes),

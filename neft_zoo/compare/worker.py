@@ -24,6 +24,7 @@ from neft_zoo.compare.measures import MEASURED_ON, final, measure
 from neft_zoo.compare.records import Measurement, RunRecord
 from neft_zoo.config.options import read_options, trainer_arguments
 from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.training.data_formats import check_kept
 from neft_zoo.training.hf_internals import name_of_dataset
 from neft_zoo.training.trainers import SFTTrainer
 
@@ -144,6 +145,7 @@ def _train(task: Task, pipe: connection.Connection | None) -> None:
         given["eval_dataset"] = measured_sets(given)
         MeasuredTrainer.graded, MeasuredTrainer.pipe = task.graded, pipe
         trainer = MeasuredTrainer(**given, record=record)
+        check_kept(given["train_dataset"], trainer)
         record.steps = trainer.args.max_steps = _steps(trainer, task.share)
         record.device = _device(trainer.args.device)
         transformers.set_seed(trainer.args.seed)

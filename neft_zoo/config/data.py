@@ -1,59 +1,120 @@
-"""Reading a recipe's dataset: splits by name, folder or file, and Alpaca's columns as prompt and completion."""
+"""Reading a recipe's dataset: splits by name, folder or file, each checked against the formats that TRL takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
-from datasets.exceptions import DatasetGenerationError
 from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, get_dataset
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.noise.schedules import check_number
+from neft_zoo.training.data_formats import alpaca_record as alpaca_record
+from neft_zoo.training.data_formats import as_prompts as as_prompts
+from neft_zoo.training.data_formats import check_records, with_texts
+from neft_zoo.training.data_formats import is_instruction as is_instruction
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+SPLIT_SEED = 0  # not the run's: runs of several seeds must be measured on the same records
+Splits: TypeAlias = "DatasetDict | IterableDatasetDict"
 
 
-def read_splits(script: ScriptArguments, training: NoiseSFTConfig, mixture: DatasetMixtureConfig) -> Any:
-    """Load the data.
+@dataclass
+class DataArguments(ScriptArguments):
+    """TRL's `ScriptArguments` with a share of the records that is held out where the dataset has one split.
+
+    Args:
+        test_share: share of the training split that becomes the test split, in (0, 1).
+    """
+
+    test_share: float | None = field(
+        default=None,
+        metadata={"help": "Share of the training split that is held out as the test split, the same in every run."},
+    )
+
+
+def read_splits(script: ScriptArguments, training: NoiseSFTConfig, mixture: DatasetMixtureConfig) -> Splits:
+    """Return the splits that a trainer needs, checked.
 
     Raises:
-        NoiseError: if a split that is needed is not there or empty.
+        NoiseError: if a split is not there or empty, or a record is in no format of TRL's.
     """
-    data: Any = read_data(script, mixture)
-    for split in (script.dataset_train_split, script.dataset_test_split):
-        needed = split == script.dataset_train_split or training.eval_strategy != "no"
-        if split not in data and needed:
-            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
-        if needed and isinstance(data[split], Sized) and not len(data[split]):
+    evaluated = [script.dataset_test_split] if training.eval_strategy != "no" else []
+    return read_checked(script, training, mixture, [script.dataset_train_split, *evaluated])
+
+
+def read_checked(
+    script: ScriptArguments, training: NoiseSFTConfig, mixture: DatasetMixtureConfig, wanted: Sequence[str]
+) -> Splits:
+    """Return the data, of which some splits are wanted and checked.
+
+    Raises:
+        NoiseError: if one of them is not there or empty, or a record in it is in no format of TRL's.
+    """
+    data = read_data(script, mixture)
+    source = str(script.dataset_name) if not mixture.datasets else "the mixture of datasets"
+    skipped = isinstance(training.dataset_kwargs, dict) and training.dataset_kwargs.get("skip_prepare_dataset")
+    for split in wanted:
+        if split not in data:
+            one = script.dataset_train_split in data and split == script.dataset_test_split
+            hint = ": test_share: 0.05 holds out a share of the records" if one else ""
+            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}{hint}.")
+        records = data[split]
+        if isinstance(records, Sized) and not len(records):
             raise NoiseError(f"split {split!r} of the dataset must hold at least one record, got none.")
+        if not skipped:
+            check_records(records, f"{source} split {split}", training.dataset_text_field)
+            data[split] = with_texts(records)  # type: ignore[assignment]
     return data
 
 
-def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Any:
-    """Load all splits.
+def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
+    """Return all splits, as they are.
 
     Raises:
-        NoiseError: if a file cannot be read or is empty.
+        NoiseError: if the dataset cannot be read or is empty.
     """
     try:
-        return get_dataset(mixture) if mixture.datasets else load_data(script)
+        data = get_dataset(mixture) if mixture.datasets else load_data(script)
     except NoiseError:
         raise
-    except (DatasetGenerationError, ValueError, StopIteration) as error:  # an empty file is one of the latter two
-        cause = " ".join(str(error.__cause__ or error).split()) or "a file holds no record."
-        raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}") from None
+    except Exception as error:  # builders, file systems and the hub raise what they like; an empty file StopIteration
+        cause = str(error.__cause__ or error) and one_line(error.__cause__ or error)
+        cause = cause or "a file holds no record"
+        raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}.") from None
+    share = getattr(script, "test_share", None)
+    return data if share is None else hold_out(data, script, share)
 
 
-def as_prompts(data: Any) -> Any:
-    """Return instructions as prompts and completions, and all other data as it is."""
-    return data.map(alpaca_record, remove_columns=list(_columns(data))) if is_instruction(_columns(data)) else data
+def hold_out(data: Splits, script: ScriptArguments, share: float) -> DatasetDict:
+    """Return the data with a share of its training split as the test split.
+
+    Raises:
+        NoiseError: if the share is not in (0, 1), there is a test split, or the data is streamed.
+    """
+    check_number("test_share", share, 0, 1)
+    train, test = script.dataset_train_split, script.dataset_test_split
+    if test in data or train not in data or isinstance(data, IterableDatasetDict):
+        kind = "a stream" if isinstance(data, IterableDatasetDict) else f"the splits {', '.join(data)}"
+        raise NoiseError(f"test_share needs a dataset that is in memory, with {train!r} and no {test!r}, got {kind}.")
+    records = data[train]
+    held_out = round(share * len(records))
+    if not 0 < held_out < len(records):
+        raise NoiseError(f"test_share must leave a record for each split, got {share} of {len(records)} records.")
+    parts = records.train_test_split(test_size=held_out, seed=SPLIT_SEED)
+    return DatasetDict({**data, train: parts["train"], test: parts["test"]})
 
 
-def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:
-    """Load a dataset by name, folder or file; a single file has one split, `train`."""
+def load_data(script: ScriptArguments) -> Splits:
+    """Return a dataset by name, folder or file; a single file has one split, `train`.
+
+    Raises:
+        NoiseError: if the file is of another type than those that can be read.
+    """
     path = Path(str(script.dataset_name)).expanduser()
     if path.is_file():
         if path.suffix not in BUILDERS:
@@ -62,24 +123,3 @@ def load_data(script: ScriptArguments) -> DatasetDict | IterableDatasetDict:
         return load_dataset(BUILDERS[path.suffix], data_files=files, streaming=script.dataset_streaming)
     name = str(path) if path.is_dir() else str(script.dataset_name)
     return load_dataset(name, name=script.dataset_config, streaming=script.dataset_streaming)
-
-
-def _columns(data: DatasetDict | IterableDatasetDict) -> list[str]:
-    """Return the columns of the first split."""
-    split: Any = next(iter(data.values()))
-    return list(split.column_names or next(iter(split)))
-
-
-def alpaca_record(record: dict[str, Any]) -> dict[str, str]:
-    """Return a record of `instruction`, `input` and `output` as prompt and completion, in Alpaca's template."""
-    has_input = bool((record.get("input") or "").strip())
-    task = "an instruction and an input that gives it context" if has_input else "an instruction"
-    blocks = [f"Below is {task}. Write a response that completes the request."]
-    blocks += [f"### Instruction:\n{record['instruction']}"]
-    blocks += [f"### Input:\n{record['input']}"] if has_input else []
-    return {"prompt": "\n\n".join([*blocks, "### Response:\n"]), "completion": record["output"]}
-
-
-def is_instruction(columns: Iterable[str]) -> bool:
-    """Return whether records with these columns are instructions; TRL knows every other format by itself."""
-    return {"instruction", "output"} <= set(columns) and not {"prompt", "messages"} & set(columns)

@@ -17,6 +17,7 @@ from pathlib import Path
 CONFIGS = (
     ("neft_zoo", "training/sft_config.py", "NoiseSFTConfig", "Noise"),
     ("trl", "scripts/utils.py", "ScriptArguments", "Dataset"),
+    ("neft_zoo", "config/data.py", "DataArguments", "Dataset"),
     ("trl", "scripts/utils.py", "DatasetMixtureConfig", "Several datasets"),
     ("trl", "trainer/model_config.py", "ModelConfig", "Model"),
     ("transformers", "training_args.py", "TrainingArguments", "Training"),

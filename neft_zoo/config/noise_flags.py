@@ -1,10 +1,13 @@
-"""The flags of `neft-zoo sft` that TRL's parser does not know."""
+"""The noise of a recipe or a command line, and the flags that TRL's parser does not know."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from neft_zoo.config import recipe
+from neft_zoo.config.ranges import check_ranges
 from neft_zoo.errors import NoiseError, shown
 
 
@@ -72,6 +75,32 @@ def read_noise(text: str | None) -> str | dict[str, object] | None:
     if not isinstance(value, str | dict):
         raise NoiseError(f"noise must be a name or a mapping with a name, got {shown(text)}.")
     return value
+
+
+def with_stock_noise(values: Mapping[str, object]) -> dict[str, object]:
+    """Return options in which transformers' own noise is a strategy of the zoo, which a checkpoint records."""
+    options = dict(values)
+    alpha = options.get("neftune_noise_alpha")
+    if alpha is None or options.get("noise") not in (None, False):
+        return options
+    alpha = _number(alpha)
+    check_ranges({"neftune_noise_alpha": alpha})
+    del options["neftune_noise_alpha"]
+    options["noise"] = {"name": "neft_uniform", "alpha": alpha}
+    warnings.warn(
+        f"neftune_noise_alpha: {shown(alpha)} is run as noise: {{name: neft_uniform, alpha: {shown(alpha)}}}, which "
+        "counts the tokens of a document where transformers counts padding as well.",
+        stacklevel=3,
+    )
+    return options
+
+
+def _number(value: object) -> object:
+    """Return the number in a text, which YAML makes of `1e1`."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _from_yaml(flag: str, text: str) -> object:

@@ -9,18 +9,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, TrlParser
+import torch
+from trl.scripts.utils import DatasetMixtureConfig, TrlParser
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config import recipe
-from neft_zoo.config.data import BUILDERS, as_prompts, read_splits
+from neft_zoo.config.data import BUILDERS, DataArguments, read_splits
 from neft_zoo.config.names import check_keys
+from neft_zoo.config.noise_flags import with_stock_noise
+from neft_zoo.config.ranges import check_ranges
 from neft_zoo.errors import NoiseError, one_line, shown
 from neft_zoo.registry.entries import make
+from neft_zoo.training.data_formats import as_prompts
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
-CONFIGS = (ScriptArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
+CONFIGS = (DataArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
 NAMES = frozenset(option.name for config in CONFIGS for option in fields(config) if option.init)
 ABSENT = object()  # argparse.SUPPRESS would be set as a text by set_defaults
 NO_ORIGIN: Mapping[str, str] = MappingProxyType({})
@@ -37,7 +41,7 @@ class RunOptions:
         mixture: several datasets in place of one.
     """
 
-    script: ScriptArguments
+    script: DataArguments
     training: NoiseSFTConfig
     model: ModelConfig
     mixture: DatasetMixtureConfig
@@ -80,7 +84,7 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     Raises:
         NoiseError: if an option or its value is not accepted, or a local path does not exist.
     """
-    options = dict(values)
+    options = with_precision(with_stock_noise(values))
     _set_environment(options.pop("env", None) or {})
     check_keys(options, NAMES, origin)
     noise: Any = options.get("noise")
@@ -96,8 +100,14 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     except Exception as error:  # the checks of four libraries' configs raise what they like
         raise NoiseError(f"the options do not fit: {one_line(repr(error), 500)}") from None
     run = RunOptions(*configs)
+    check_ranges({name: value for config in configs for name, value in vars(config).items()})
     _check_paths(run)
     return run
+
+
+def with_precision(values: Mapping[str, object]) -> dict[str, object]:
+    """Return options that run on this machine: without an accelerator, those of a CPU unless `use_cpu` is given."""
+    return dict(values) if torch.accelerator.is_available() else {"use_cpu": True, **values}
 
 
 def parse_flags(argv: Sequence[str]) -> dict[str, object]:
@@ -119,12 +129,12 @@ def trainer_arguments(options: RunOptions) -> dict[str, Any]:
     """
     script, training, model = options.script, options.training, options.model
     training.model_init_kwargs = init_kwargs(training, model)
-    data = as_prompts(read_splits(script, training, options.mixture))
+    data = read_splits(script, training, options.mixture)
     return dict(
         model=str(model.model_name_or_path),
         args=training,
-        train_dataset=data[script.dataset_train_split],
-        eval_dataset=data[script.dataset_test_split] if training.eval_strategy != "no" else None,
+        train_dataset=as_prompts(data[script.dataset_train_split]),
+        eval_dataset=as_prompts(data[script.dataset_test_split]) if training.eval_strategy != "no" else None,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )

@@ -1,4 +1,4 @@
-"""A recipe: a TRL config in YAML, plus `noise:` and `extends:`."""
+"""A recipe: a TRL config in YAML, plus `noise:`, `extends:` and `margins:`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class Recipe:
     Attributes:
         values: the options.
         origin: file and line of each option, for messages.
+        margins: differences that make none in practice, by metric; for comparisons, and no option of a run.
     """
 
     values: dict[str, Any]
     origin: dict[str, str]
+    margins: object = None
 
 
 def folder() -> Path:
@@ -85,7 +87,8 @@ def load(name: str) -> Recipe:
         values = {**mine, **values}
         origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
         path = None if parent is None else find(parent, extended_by=path)
-    return Recipe({key: _fill(value) for key, value in values.items()}, origin)
+    margins = values.pop("margins", None)
+    return Recipe({key: _fill(value) for key, value in values.items()}, origin, margins)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import get_quantization_config
 
 from neft_zoo.config import recipe
-from neft_zoo.config.data import read_data
+from neft_zoo.config.data import read_checked
 from neft_zoo.config.options import RunOptions, init_kwargs, load_options
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.evaluation.records import Record
@@ -68,7 +68,7 @@ def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrai
         else:
             loaded = AutoModelForCausalLM.from_pretrained(name, **settings)
         return loaded, AutoTokenizer.from_pretrained(name, trust_remote_code=training.trust_remote_code)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # remote code and readers of weights raise what they like
         raise NoiseError(f"model {name!r} cannot be loaded: {one_line(error)}.") from None
 
 
@@ -99,12 +99,9 @@ def load_splits(
         NoiseError: if a split is missing or a file cannot be read.
     """
     script = options.script
-    data = read_data(script, options.mixture)
     names = {"train": script.dataset_train_split, "test": script.dataset_test_split}
     names = {name: names[name] for name in wanted}
-    for split in names.values():
-        if split not in data:
-            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}.")
+    data = read_checked(script, options.training, options.mixture, list(names.values()))
     return {name: list(itertools.islice(data[split], limit)) for name, split in names.items()}
 
 

@@ -16,7 +16,7 @@ import neft_zoo
 from neft_zoo.config import recipe
 from neft_zoo.config.measuring import EVALUATION, NOISE, OUTPUT, PROGRESS
 from neft_zoo.config.options import load_options, trainer_arguments
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, as_sentence
 from neft_zoo.evaluation.losses import noise_session, score, summary
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.subject import Row, Subject, prepare
@@ -29,6 +29,7 @@ from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare as prepare_noise
 from neft_zoo.registry.entries import entry, make
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.data_formats import check_kept
 from neft_zoo.training.token_counts import count_tokens
 from neft_zoo.training.trainers import SFTTrainer
 
@@ -63,7 +64,9 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
         if not hasattr(data, "select"):
             raise NoiseError("dataset_streaming must be false for neft-zoo alpha, got true.")
         set_seed(options.training.seed)
-        trainer = SFTTrainer(**given)
+        with as_sentence("the recipe must run with TRL"):
+            trainer = SFTTrainer(**given)
+        check_kept(data, trainer)
         if steps:
             trainer.add_callback(_StopAfter(steps))
             trainer.train()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.config.measuring import EVALUATION, LAYOUT, NOISE, OUTPUT, RECOMPUTATION, replaced
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, as_sentence
 from neft_zoo.evaluation.records import Record, exchange, prompt_tokens
 from neft_zoo.noise.batch import IGNORED
 from neft_zoo.training.trainers import SFTTrainer
@@ -145,9 +145,10 @@ def prepare(
     with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder
         settings.output_dir = folder
         evaluated = dict(zip(names[1:], others, strict=True))
-        trainer = SFTTrainer(
-            model, args=settings, train_dataset=first, eval_dataset=evaluated or None, processing_class=tokenizer
-        )
+        with as_sentence("the records must be prepared by TRL"):
+            trainer = SFTTrainer(
+                model, args=settings, train_dataset=first, eval_dataset=evaluated or None, processing_class=tokenizer
+            )
     tokenized: Any = {names[0]: trainer.train_dataset, **(trainer.eval_dataset if others else {})}  # type: ignore
     rows = {name: _rows(name, tokenized[name], converted[name]) for name in names}
     trained: Any = trainer.model  # with an adapter, if the arguments ask for one

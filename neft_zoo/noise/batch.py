@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.noise.layout import IGNORED, read_documents
 from neft_zoo.noise.randomness import GOLDEN, key_of, mix, stream
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-IGNORED = -100
 EMBEDDING = -1
 
 
@@ -65,9 +65,10 @@ class Batch:
         progress: float = 0.0,
         special_ids: Sequence[int] = (),
         fill_id: int | None = None,
+        pad_id: int | None = None,
         media_ids: Sequence[int] = (),
     ) -> Batch:
-        """Read a model's keyword arguments: padded, packed (`position_ids`) or padding-free (`cu_seq_lens_q`).
+        """Return the batch of a model's keyword arguments: padded, packed or padding-free, as `layout` reads them.
 
         Args:
             inputs: what the model is called with; `input_ids` (B, L) is needed, the rest is used where present.
@@ -75,15 +76,16 @@ class Batch:
             progress: fraction of training done, in [0, 1].
             special_ids: ids of the tokenizer's special tokens.
             fill_id: id of the token that stands for a hidden one.
+            pad_id: id of the tokenizer's padding token.
             media_ids: ids of the placeholders that images, video or sound are put in the place of.
 
         Raises:
-            NoiseError: without `input_ids`, or with an attention mask that is not one number per token.
+            NoiseError: without `input_ids`, or where its documents cannot be read.
         """
         input_ids = inputs.get("input_ids")
         if input_ids is None:
             raise NoiseError(f"a batch needs input_ids to be given noise, got {sorted(inputs)}.")
-        real, first = _read_layout(inputs, input_ids)
+        real, first = read_documents(inputs, input_ids, pad_id)
         labels = inputs.get("labels")
         # The first token of a document is nobody's target: some layouts mask its label, others leave it.
         graded = None if labels is None else (labels != IGNORED) & real & ~first
@@ -154,36 +156,6 @@ class Batch:
     def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
         """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
         return values.flatten(0, 1)[self.places(position, document)]
-
-
-def _read_layout(inputs: Mapping[str, Tensor | None], input_ids: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
-    """Return which positions are real and which begin a document."""
-    mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != input_ids.shape):
-        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise NoiseError(f"attention_mask must have one number per token, {tuple(input_ids.shape)}, got {shape}.")
-    real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask != 0
-    first = torch.zeros_like(real)
-    borders = inputs.get("cu_seq_lens_q")
-    if positions is not None and positions.shape[-2:] == input_ids.shape:
-        planes = positions.view(-1, *input_ids.shape)
-        if len(planes) == 3:  # time, height and width: only a document's start is 0 in all
-            positions = planes.amax(0)
-            first[:, 1:] |= positions[:, 1:] == 0
-        else:  # of four planes the first one counts the text
-            positions = planes[0]
-            first[:, 1:] |= positions[:, 1:] != positions[:, :-1] + 1
-        if mask is None:
-            # `pad_to_multiple_of` pads a packed row with position 0: its tail looks like documents of one token. A
-            # real one there could not matter: nothing is predicted from it.
-            tail = (positions == 0).long().flip(-1).cumprod(-1).flip(-1).bool()
-            real = real & ~(tail & (positions.shape[1] > 1))
-    elif borders is not None:
-        starts = borders[:-1].long()
-        first.view(-1)[starts[starts < first.numel()]] = True
-    previous = torch.zeros_like(real)
-    previous[:, 1:] = real[:, :-1]
-    return real, real & (first | ~previous)
 
 
 def _per_document(values: Tensor, document: Int[Tensor, "B L"]) -> Tensor:

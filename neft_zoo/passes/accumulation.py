@@ -95,6 +95,7 @@ class EngineBackward:
     def part(self, part: Float[Tensor, ""], leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         for leaf in leaves:
             leaf.grad = None
+            leaf.retain_grad()  # a perturbation that was moved before is a product, and no leaf of the graph
         self.pending = True
         self._backward(_Observed.apply(part, self.factors.append))
         return part.detach(), _filled([leaf.grad for leaf in leaves], leaves)

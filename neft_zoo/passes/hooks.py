@@ -17,7 +17,7 @@ from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
 from neft_zoo.passes.anatomy import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
-from neft_zoo.passes.records import Pass
+from neft_zoo.passes.records import Deltas, Pass
 from neft_zoo.passes.sharding import gather_in_backward
 
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
@@ -38,7 +38,9 @@ class ModelHooks:
         layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
             numbers, all of which must exist.
         hidden: also record the last hidden state of every pass, and its logits where they are few.
-        read: makes the batch of every call of the model from its keyword arguments; None if `open` is given it.
+        read: makes a batch of a call's keyword arguments, for calls with other token ids than `open` was given.
+        repeats: the strategy that repeats what it draws, or compares predictions, over several passes: with it a pass
+            must call the model on one batch. None for a strategy of one pass.
         reference: add the noise in passes without gradients as well, and to these models; None never does.
         compiled: draw the noise before a pass, where it can be known then, and only add it inside.
 
@@ -53,6 +55,7 @@ class ModelHooks:
         layers: Layers | bool = False,
         hidden: bool = False,
         read: Callable[[Mapping[str, Any]], Batch] | None = None,
+        repeats: str | None = None,
         reference: Sequence[nn.Module | None] | None = None,
         compiled: bool = False,
     ) -> None:
@@ -62,10 +65,13 @@ class ModelHooks:
         self._batch: Batch | None = None
         self._pass: Pass | None = None
         self._read, self._shared = read, reference is not None
+        self._repeats, self._compares = repeats, hidden
+        self._known: Batch | None = None  # what the pass was opened with
+        self._ids: Tensor | None = None  # what the model is called with then
         # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
         backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
         models = [model, *(other for other in reference or () if other is not None)]
-        embeddings = [find_embedding(each) for each in models]
+        embeddings = self.embeddings = [find_embedding(each) for each in models]
         self._embedding = embeddings[0] if compiled else None
         tapped = [find_layers(each) if layers else [] for each in models]
         self._layers = len(tapped[0])
@@ -81,9 +87,9 @@ class ModelHooks:
         if read is not None:
             self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
 
-    def __reduce__(self) -> tuple[type[_NoHooks], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[[], ModelHooks], tuple[()]]:
         """Copies and pickles of a model take no noise with them, even if they are made inside a pass."""
-        return _NoHooks, ()
+        return _idle_hooks, ()
 
     def detach(self) -> None:
         """Leave the model as it was found."""
@@ -91,10 +97,17 @@ class ModelHooks:
             handle.remove()
 
     @contextmanager
-    def open(self, noise: Noise | None, batch: Batch | None) -> Iterator[Pass]:
-        """Yield the record of a pass during which `noise` is added."""
+    def open(self, noise: Noise | None, batch: Batch | None, edited: Tensor | None = None) -> Iterator[Pass]:
+        """Yield the record of a pass during which `noise` is added.
+
+        Args:
+            noise: what is added, None for nothing.
+            batch: what it is drawn on; None if the model's calls are read.
+            edited: the token ids that the model is called with, if they are not the batch's.
+        """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
+        self._known, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
         self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
         try:
             yield self._pass
@@ -119,8 +132,30 @@ class ModelHooks:
         return self._pass is not None and (self._shared or torch.is_grad_enabled())
 
     def _at_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._live and self._read is not None and self._pass is not None:
-            self._batch = self._pass.batch = self._read(kwargs)
+        """Read the batch of a call, unless it is the one that is known; it is known by its token ids."""
+        if not self._live or self._read is None or self._pass is None:
+            return
+        before, ids = self._batch, kwargs.get("input_ids", args[0] if args else None)
+        if self._known is not None and (ids is None or _are_same(ids, self._ids)):
+            self._batch = self._known
+        elif self._pass.calls == 0 or before is None or not _are_same(ids, before.input_ids):
+            self._batch = self._read(kwargs if ids is None else {**kwargs, "input_ids": ids})
+        self._check_call(before)
+        if self._batch is not before:  # what was added to another batch is not part of this call
+            self._pass.deltas, self._pass.norms, self._pass.embeds = Deltas(), {}, {}
+        self._pass.calls, self._pass.batch = self._pass.calls + 1, self._batch
+
+    def _check_call(self, before: Batch | None) -> None:
+        """Raise for a second call in a pass, where the strategy works with one."""
+        if self._repeats is None or self._pass is None or self._pass.calls == 0 or not torch.is_grad_enabled():
+            return
+        assert before is not None and self._batch is not None  # of the first call and of this one
+        if self._batch is not before or self._compares:
+            one, other = (tuple(batch.input_ids.shape) for batch in (before, self._batch))
+            raise NoiseError(
+                f"the loss must call the model once a pass with {self._repeats}, which runs several, got calls with "
+                f"input_ids of shapes {one} and {other}: take a strategy of one pass, such as neft_uniform."
+            )
 
     def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         # Counting would make torch.compile compile anew at every call.
@@ -155,6 +190,7 @@ class ModelHooks:
         # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
         shape = self._batch.input_ids.shape if drawn is None else drawn.delta.shape[:2]
         if embeds.dim() != 3 or embeds.shape[:2] != shape:
+            self._pass.unmatched += [tuple(embeds.shape[:2])] if embeds.dim() == 3 else []
             return None
         if drawn is not None and drawn.delta.shape == embeds.shape:
             self._pass.deltas[site] = drawn.delta
@@ -163,6 +199,10 @@ class ModelHooks:
         batch = replace(self._batch.at(site), factor=factor)
         noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise
         self._pass.embeds[site] = embeds
+        variable = self._pass.deltas.variable(site)
+        if variable is not None and variable.shape == embeds.shape:
+            # An ascent moves one perturbation, however often it is added.
+            return add_rounded(embeds, variable, batch)
         noisy, self._pass.deltas[site], norms = _add(embeds, noise, batch)
         if norms is not None:
             self._pass.norms[site] = norms
@@ -194,17 +234,21 @@ def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tenso
     return add_rounded(embeds, delta, batch), delta, None
 
 
-class _NoHooks:
-    """The hooks in a copy of a model: there, and idle."""
+def _are_same(ids: object, known: Tensor | None) -> bool:
+    """Return whether token ids are known ones; the values are looked at last, as an accelerator is waited for then."""
+    if not isinstance(ids, Tensor) or known is None or ids.shape != known.shape:
+        return False
+    if torch.compiler.is_compiling():  # a look at them would break the graph
+        return True
+    return ids is known or ids.data_ptr() == known.data_ptr() or torch.equal(ids, known.to(ids.device))
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _idle
 
-
-def _idle(*args: object, **kwargs: object) -> None:
-    """Add nothing."""
+def _idle_hooks() -> ModelHooks:
+    """Return what stands for the hooks in a copy of their model: no pass is ever opened on them."""
+    hooks = object.__new__(ModelHooks)
+    hooks._pass = hooks._noise = hooks._batch = hooks._read = None
+    hooks._shared, hooks.clean_calls = False, 0
+    return hooks
 
 
 class LayerHook:

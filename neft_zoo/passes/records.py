@@ -28,6 +28,11 @@ class Deltas(Mapping[int, "Tensor"]):
             delta = self._deltas[site] = delta()
         return delta
 
+    def variable(self, site: int) -> Tensor | None:
+        """Return the delta of a site where it is a variable that gradients are taken at, None elsewhere."""
+        delta = self._deltas.get(site)
+        return None if delta is None or callable(delta) or not delta.requires_grad else delta
+
     def __iter__(self) -> Iterator[int]:
         return iter(self._deltas)
 
@@ -48,6 +53,8 @@ class Pass:
         logits: the model's logits, where they are few.
         inputs: the input of every decoder layer, by its number, where layers are hooked.
         batch: the batch of the model's call.
+        calls: how often the model was called with gradients, where calls are read.
+        unmatched: shapes of embeddings that were another batch's.
     """
 
     loss: Any = None
@@ -58,6 +65,8 @@ class Pass:
     hidden: Float[Tensor, "B L D"] | None = None
     logits: Float[Tensor, "B L V"] | None = None
     inputs: dict[int, Tensor] = field(default_factory=dict)
+    calls: int = 0
+    unmatched: list[tuple[int, ...]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,21 @@ MEDIA = re.compile(r"(image|video|audio)_token_(id|index)")
 
 
 def known_tokens(tokenizer: Any, config: Any = None) -> dict[str, Any]:
-    """Return special tokens and mask token of a tokenizer or processor, and placeholders of a model's config.
+    """Return the ids that `Batch.from_inputs` takes: special, mask and padding tokens, and placeholders of media.
 
     Args:
         tokenizer: None knows of none.
         config: of a transformers model; None, as a config of text alone, has no placeholders.
     """
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
-    fills = [getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id")]
-    fill = next((token for token in fills if token is not None), None)
+    mask_id, pad_id = (getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id"))
     # A chat template's markers may be special tokens that have no role of their own, such as Llama 3's headers.
     added = getattr(tokenizer, "added_tokens_decoder", {})
     markers = (number for number, token in added.items() if token.special)
     return {
         "special_ids": sorted({*getattr(tokenizer, "all_special_ids", ()), *markers}),
-        "fill_id": fill,
+        "fill_id": pad_id if mask_id is None else mask_id,
+        "pad_id": pad_id,
         "media_ids": sorted(set(_placeholders(config))),
     }
 

@@ -13,6 +13,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import IGNORED, Batch
 from neft_zoo.passes.accumulation import Accumulation, KeptGraphs
+from neft_zoo.passes.anatomy import base_model, find_embedding
 from neft_zoo.passes.chunked_logits import JointLoss, LogitsFunction, cross_entropy, of_divergence, sum_in_chunks
 from neft_zoo.passes.divergences import Divergence
 from neft_zoo.passes.hooks import ModelHooks
@@ -57,15 +58,24 @@ class Step:
         ids = None if self.known is None else self.known.input_ids
         if isinstance(noise, TokenEdit):
             ids, noise = noise.edit(self.batch), None
-        with self.tap.open(noise, self.known) as done:
+        with self.tap.open(noise, self.known, ids) as done:
             done.loss = self.compute(ids)
         if done.batch is None or (noise is not None and not done.deltas):
-            raise NoiseError(
-                f"the loss must call the model with input_ids, which noise enters by, got none from "
-                f"{type(self.tap.model).__name__}."
-            )
+            raise NoiseError(self._reason(done))
         self.passes.append(done)
         return done
+
+    def _reason(self, done: Pass) -> str:
+        """Return why the noise of a pass found no way into the model."""
+        name = type(base_model(self.tap.model)).__name__
+        if find_embedding(self.tap.model) is not self.tap.embeddings[0]:
+            return f"the token embedding of {name} must stay as it was when the noise was attached, got another one."
+        if done.unmatched and done.batch is not None:
+            return (
+                f"the loss must call {name} with token ids of the batch's shape {tuple(done.batch.input_ids.shape)}, "
+                f"which noise enters by, got {done.unmatched[0]}."
+            )
+        return f"the loss must call the model with input_ids, which noise enters by, got none from {name}."
 
     @property
     def batch(self) -> Batch:
@@ -142,8 +152,18 @@ class Step:
     def graded(self) -> Tensor:
         """True where the next token is a target of the loss."""
         if self.batch.graded is None:
-            raise NoiseError("an objective that compares predictions needs labels in the batch, got none.")
+            raise NoiseError(
+                f"an objective that compares predictions needs labels in the batch, got none{self._where}."
+            )
         return self.batch.graded[:, 1:]
+
+    @property
+    def _where(self) -> str:
+        """Say that the loss called the model on other token ids than the batch's, if it did."""
+        if self.known is None or self.batch is self.known:
+            return ""
+        called, given = (tuple(batch.input_ids.shape) for batch in (self.batch, self.known))
+        return f" in the call with input_ids of shape {called} that the loss makes of the batch's {given}"
 
     def per_token(self, total: Tensor) -> Tensor:
         """Divide a sum over graded tokens as the trainer divides its own loss."""

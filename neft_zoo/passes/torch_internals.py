@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from neft_zoo.errors import NoiseError
 
@@ -59,3 +61,27 @@ def checkpoint_functions(model: nn.Module) -> list[Callable[..., object]]:
     enabled = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     theirs = [m for m in enabled if any(cls.__module__.startswith("transformers.") for cls in type(m).__mro__)]
     return [read(module, "_gradient_checkpointing_func", "transformers") for module in theirs]
+
+
+# torch 2.13: `torch.compile` documents its wrapper's attribute nowhere, and accelerate's public way to unwrap a model
+# imports DeepSpeed wherever it is installed, which takes seconds.
+# https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_dynamo/eval_frame.py
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of torch.compile, DDP, FSDP and DeepSpeed."""
+    from accelerate.utils import is_compiled_module
+
+    while True:
+        if is_compiled_module(model):
+            model = read(model, "_orig_mod", "torch")
+        elif averages_gradients(model):
+            model = model.module
+        else:
+            return model
+
+
+def averages_gradients(model: nn.Module) -> TypeGuard[DistributedDataParallel]:
+    """Return whether a module is a wrapper through which the gradients of several processes are averaged."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    engine = any(cls.__name__ == "DeepSpeedEngine" for cls in type(model).__mro__)  # it need not be installed
+    return engine or isinstance(model, DistributedDataParallel | DataParallel | FullyShardedDataParallel)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+import torch
 from accelerate.utils import DistributedType
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import TokenEdit
+from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.torch_internals import averages_gradients
 from neft_zoo.registry.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -83,3 +88,24 @@ def check_calls(
         )
     if reference == "same" and getattr(trainer.args, "precompute_ref_log_probs", False):
         raise NoiseError("precompute_ref_log_probs must be false with reference='same', got true.")
+
+
+def check_wrapped(model: nn.Module) -> None:
+    """Raise for a model in one of several processes whose gradients nothing averages.
+
+    A loss calls the model that it was given, and DDP averages gradients of calls of its wrapper only.
+
+    Raises:
+        NoiseError: if the model is bare.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    count, name = torch.distributed.get_world_size(), type(base_model(model)).__name__
+    split = any(
+        isinstance(weight, DTensor) for weight in model.parameters()
+    )  # by FSDP2 or tensor parallelism, in place
+    if count > 1 and not split and not averages_gradients(getattr(model, "_orig_mod", model)):
+        raise NoiseError(
+            f"model must be wrapped before attach in {count} processes, got a bare {name}, whose gradients would not "
+            "be averaged: attach(DistributedDataParallel(model), ...)."
+        )

@@ -14,6 +14,7 @@ from neft_zoo.noise.batch import step_key
 from neft_zoo.noise.schedules import check_number
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.checks import check_wrapped
 from neft_zoo.training.session import NoiseSession
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Attached:
     def begin(self) -> None:
         """Change the weights once, where the strategy does so; not after a resume."""
         if self.strategy.weights is not None:
-            self.strategy.weights.begin(self.model, step_key(self.seed, 0, 0))
+            self.strategy.weights.begin(self.session.bare_model, step_key(self.seed, 0, 0))
 
     def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
         """Return a context for forward and backward in which the weights carry the strategy's noise.
@@ -78,7 +79,9 @@ class Attached:
         self.step = self.step if step is None else step
         if self.strategy.weights is None:
             return nullcontext()
-        return self.strategy.weights.around(self.model, step_key(self.seed, 0, self.step), self._progress())
+        return self.strategy.weights.around(
+            self.session.bare_model, step_key(self.seed, 0, self.step), self._progress()
+        )
 
     def detach(self) -> None:
         """Take the noise off; the model is as it was before."""
@@ -107,7 +110,8 @@ def attach(
     """Attach a strategy to a model that a loop of one's own trains (accelerate, plain torch).
 
     Args:
-        model: a transformers or PEFT model, wrapped in PEFT before and in DDP after.
+        model: a transformers or PEFT model; in several processes its wrapper (DDP, FSDP, DeepSpeed), which averages
+            the gradients.
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
         total_steps: optimizer steps of the whole run, which schedules are fractions of.
         seed: seed of the noise; the global random state is not used.
@@ -116,12 +120,14 @@ def attach(
         token_counts: how often each token occurs in the training data, for `token_frequency`.
 
     Raises:
-        NoiseError: if the noise is not accepted or the model has no token embedding.
+        NoiseError: if the noise is not accepted, the model has no token embedding, or nothing averages gradients.
 
     Example:
         >>> handle = attach(model, "neft_uniform", total_steps=1000)  # doctest: +SKIP
         >>> handle.loss(batch).backward()  # doctest: +SKIP
     """
     check_number("total_steps", total_steps, 1)
-    session = NoiseSession(model, make(noise), tokenizer=tokenizer, token_counts=token_counts)
+    strategy = make(noise)
+    check_wrapped(model)
+    session = NoiseSession(model, strategy, tokenizer=tokenizer, token_counts=token_counts)
     return Attached(session, total_steps, seed, rank)

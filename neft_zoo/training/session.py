@@ -20,6 +20,7 @@ from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.special_tokens import known_tokens
 from neft_zoo.passes.step import Step
+from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.noise_stats import NoiseStats
 
@@ -41,7 +42,7 @@ class NoiseSession:
     after everything that may refuse it.
 
     Args:
-        model: a transformers or PEFT model.
+        model: a transformers or PEFT model, or one inside a wrapper of DDP, FSDP, DeepSpeed or torch.compile.
         strategy: what is added and how a step spends its passes.
         tokenizer: tokenizer or processor that knows the special tokens; None knows of none.
         token_counts: how often each token occurs in the training data, or a function that counts, called if needed.
@@ -65,6 +66,7 @@ class NoiseSession:
         compiled: bool = False,
     ) -> None:
         self.model, self.strategy, self.tokenizer = model, strategy, tokenizer
+        self.bare_model = unwrapped(model)
         self.reads_calls, self.reference, self.compiled = reads_calls, reference, compiled
         self.token_counts = token_counts if isinstance(token_counts, Tensor) else None
         self.stats = NoiseStats(strategy)
@@ -76,13 +78,13 @@ class NoiseSession:
         self.passed_by = False  # whether the host's loss is known to pass by the strategy
         self._running = self._warned = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
-        self.tokens = known_tokens(tokenizer, getattr(base_model(model), "config", None))
+        self.tokens = known_tokens(tokenizer, getattr(base_model(self.bare_model), "config", None))
         self._key, self._progress = 0, 0.0
         self._last: Accumulation | None = None
         if strategy.weights is not None:
-            strategy.weights.check(model)
+            strategy.weights.check(self.bare_model)
         if not strategy.clean:
-            strategy.objective.check(model)
+            strategy.objective.check(self.bare_model)
             self._prepare()
             self.attach()
 
@@ -118,7 +120,7 @@ class NoiseSession:
         if self.passed_by_since(since):
             raise NoiseError(
                 f"{where} must call compute_loss, in train mode, for the noise of {self.strategy.name} to reach the "
-                f"model, got a step in which {type(base_model(self.model)).__name__} was trained without it."
+                f"model, got a step in which {type(base_model(self.bare_model)).__name__} was trained without it."
             )
 
     def warn_in_eval_mode(self) -> None:
@@ -127,7 +129,7 @@ class NoiseSession:
         if idle and not self.steps and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{type(base_model(self.model)).__name__} is in eval mode, as from_pretrained leaves it, so "
+                f"{type(base_model(self.bare_model)).__name__} is in eval mode, as from_pretrained leaves it, so "
                 f"{self.strategy.name} adds nothing: call .train() on it to train with noise.",
                 stacklevel=4,
             )
@@ -153,10 +155,12 @@ class NoiseSession:
         if self.hooks is not None or self.strategy.clean:
             return
         self.hooks = ModelHooks(
-            self.model,
+            self.bare_model,
             layers=self.strategy.layers,
             hidden=self.strategy.objective.hidden,
-            read=self._read_call if self.reads_calls else None,
+            # A look at token ids would break the graph of a compiled model.
+            read=self._read_call if self.reads_calls or not self.compiled else None,
+            repeats=self.strategy.name if self.strategy.objective.passes > 1 else None,
             reference=self.reference,
             compiled=self.compiled,
         )
@@ -257,4 +261,4 @@ class NoiseSession:
 
     def _prepare(self) -> None:
         counted = self.token_counts is not None or self._count is not None
-        self.noise = prepare(self.strategy.noise, self.model, self.counts if counted else None)
+        self.noise = prepare(self.strategy.noise, self.bare_model, self.counts if counted else None)

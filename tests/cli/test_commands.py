@@ -91,6 +91,28 @@ def test_flags_are_spelled_with_either(capsys):
         assert "invalid float value: 'fast'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "alpha quickstart --no_plots --output",
+        "compare quickstart --output",
+        "tune quickstart --output",
+        "evaluate a/b --config quickstart --no_plots --parts losses --output",
+        "generate a/b --config quickstart --output",
+        "report a --output",
+        "doctor quickstart --json",
+        "recipes cp quickstart",
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed(argv, tmp_path):
+    (tmp_path / "file").write_text("")
+    check = "import atexit\natexit.register(lambda: print(*({'torch'} & set(sys.modules))))"
+    done = run(check, *argv.split(), str(tmp_path / "file" / "inside"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == "\n"
+    assert re.search(r"(output|json|destination) must be a (file|folder)", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_list_and_recipes_fit_80_columns():
     for command in (["list"], ["recipes", "ls"]):
         done = subprocess.run([sys.executable, "-m", "neft_zoo", *command], capture_output=True, text=True, check=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from statistics import fmean
 
 import pytest
 import torch
@@ -17,10 +18,15 @@ from neft_zoo import SFTTrainer, registry
 from neft_zoo.cli.main import main
 from neft_zoo.compare import results
 from neft_zoo.compare import worker as training
-from neft_zoo.compare.grid import fingerprint, make_grid
+from neft_zoo.compare.fingerprint import fingerprint
+from neft_zoo.compare.grid import make_grid
 from neft_zoo.compare.measures import measure
+from neft_zoo.compare.metrics import HALVES
 from neft_zoo.compare.progress import left_text
+from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.results import read_folder
 from neft_zoo.compare.runner import tasks
+from neft_zoo.compare.summary import summarize
 from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
 
@@ -167,7 +173,7 @@ def test_losses_are_measured_with_the_noise_off(llama, config, records, tokenize
     noisy.model.train()
     found = measure(noisy)
     assert noisy.model.training
-    assert found == {
+    assert {name: found[name] for name in found if name not in HALVES} == {
         "test_loss": pytest.approx(trl.SFTTrainer(llama(), eval_dataset=eight, **settings).evaluate()["eval_loss"])
     }
 
@@ -207,18 +213,47 @@ def test_killed_in_the_middle_it_loses_the_run_in_flight_only(tiny, tmp_path):
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 
 
-def test_compute_matched_controls_and_jobs(tiny, tmp_path):
-    argv = ["--strategies", "r_drop", "--controls", "label_smoothing,instruction_modelling", "--seeds", "1"]
-    assert compare(tiny, tmp_path, *argv, "--compute-matched", "--jobs", "2") == 0
-    runs = {run["control"] or run["noise"]["name"]: run for run in read(tmp_path).values()}
-    assert {run["status"] for run in runs.values()} == {"ok"}
-    assert runs["r_drop"]["steps"] == round(3 / runs["r_drop"]["passes"]) and runs["none"]["steps"] == 3
+def test_compute_matched_controls_and_jobs(tiny, tmp_path, capsys):
+    argv = ["--strategies", "r_drop", "--controls", "label_smoothing,instruction_modelling", "--seeds", "2"]
+    argv += ["--compute-matched", "--lengths", "1/3,1"]
+    assert compare(tiny, tmp_path, *argv, "--jobs", "2") == 0
+    records = list(read(tmp_path).values())
+    assert {run["status"] for run in records} == {"ok"} and len(records) == 12
+    runs = {(run["control"] or run["noise"]["name"], round(run["share"], 2)): run for run in records}
+    # r_drop's baseline, plain training for as many steps, is a row without being asked for.
+    assert runs["r_drop", 0.5]["steps"] == runs["none", 0.5]["steps"] == 2 and runs["none", 0.5]["passes"] == 1
+    assert runs["none", 1.0]["steps"] == 3 and runs["none", 0.33]["steps"] == 1
+    assert len({run["row"] for run in records}) == 6
     # Everything is measured by the same plain loss, whatever a control trains on.
-    gaps = {name: abs(run["end"]["test_loss"] - runs["none"]["end"]["test_loss"]) for name, run in runs.items()}
-    assert 0 < gaps["label_smoothing"] < 0.1 and 0 < gaps["instruction_modelling"] < 0.2
-    assert runs["label_smoothing"]["training_loss"] != runs["none"]["training_loss"]
+    none = runs["none", 1.0]
+    for name in ("label_smoothing", "instruction_modelling"):
+        assert 0 < abs(runs[name, 1.0]["end"]["test_loss"] - none["end"]["test_loss"]) < 0.2
+    assert runs["label_smoothing", 1.0]["training_loss"] != none["training_loss"]
+    check_lengths(summarize(read_folder(tmp_path / "tiny")))
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "tiny")]) == 0
+    out = capsys.readouterr().out
+    assert "## Against the best plain run of any length" in out and "chosen on one half of the test records" in out
+    assert "## Test loss, point chosen on other records at the end" in out
     with pytest.raises(NoiseError, match=r"compute_matched True and None"):
         tasks(make_grid(str(tiny)), tmp_path / "tiny")
+
+
+def check_lengths(experiment):
+    """Check what is said of plain training at other lengths."""
+    rows = {row.label: row for row in experiment.rows}
+    assert list(rows)[:4] == ["none", "r_drop", "none, 1/2 of the steps", "none, 1/3 of the steps"]
+    assert rows["r_drop"].baseline is rows["none, 1/2 of the steps"]
+    assert rows["label_smoothing"].baseline is rows["none"]
+    cell = rows["r_drop"].cells["test_loss", "end"]
+    ours, theirs = (rows[label].values("test_loss", "end") for label in ("r_drop", "none, 1/2 of the steps"))
+    assert cell.difference.values == tuple(ours[seed] - theirs[seed] for seed in (0, 1))
+    assert cell.baseline == pytest.approx(sum(theirs.values()) / 2)
+    reference = find_reference(experiment)
+    choosing = {label: fmean(row.values(HALVES[0], "end").values()) for label, row in rows.items() if "none" in label}
+    assert reference.row.label == min(choosing, key=choosing.get) and reference.halves
+    assert reference.mean == pytest.approx(fmean(reference.row.values(HALVES[1], "end").values()))
+    assert {row.label for row, _, _ in reference.rows} == {"r_drop", "label_smoothing", "instruction_modelling"}
 
 
 def test_seeds_draw_records_and_every_run_is_evaluated(tiny, tmp_path, capsys):
@@ -275,6 +310,15 @@ def test_the_grid(tiny):
     assert len(make_grid("quickstart", ["none", "non*"]).rows) == 1
     control = make_grid("quickstart", ["none"], controls=["weight_decay"]).rows[1]
     assert control.overrides == {"weight_decay": 0.1} and control.name == "weight_decay"
+    decays = make_grid("quickstart", ["none"], settings=["weight_*.weight_decay=0.01,0.1"], controls=["weight_decay"])
+    assert [row.overrides for row in decays.rows[1:]] == [{"weight_decay": 0.01}, {"weight_decay": 0.1}]
+    lengths = make_grid("quickstart", ["symnoise"], lengths=["0.25", "1"], compute_matched=True)
+    assert [(row.name, str(row.length)) for row in lengths.rows] == [
+        ("none", "1"),
+        ("symnoise", "1"),
+        ("none", "1/2"),
+        ("none", "1/4"),
+    ]
     schedule = ["neft_uniform.alpha={schedule: linear, start: 10, end: 0}"]
     assert make_grid("quickstart", ["neft_uniform"], settings=schedule).rows[1].noise["alpha"]["start"] == 10
 
@@ -296,7 +340,13 @@ def test_the_key_follows_contents_not_paths(tmp_path):
         (["--set", "neft_uniform.alpha="], "set must be strategy.argument=value,value"),
         (["--set", "neft_uniform.alpha=-1"], "alpha must be a finite number >= 0, got -1"),
         (["--controls", "lora_dropout"], "control 'lora_dropout' needs use_peft: true in the recipe"),
-        (["--controls", "nothing_such"], "config must be a YAML file or a recipe's name"),
+        (
+            ["--controls", "weight_decay", "--set", "weight_decay.weight_decay=0.0"],
+            "controls must change an option of the recipe, got 'weight_decay': the recipe has weight_decay 0.0",
+        ),
+        (["--lengths", "1/2,2"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got '2'"),
+        (["--lengths", "half"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got 'half'"),
+        (["--controls", "nothing_such"], "config must be a YAML file or a name that neft-zoo recipes ls shows"),
         (["--seeds", "0"], "seeds must be a whole number >= 1, got 0"),
         (["--jobs", "0"], "jobs must be a whole number >= 1, got 0"),
         (["--train_records", "0"], "train_records must be a whole number >= 1, got 0"),

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from neft_zoo import SFTTrainer
 from neft_zoo.compare.measures import MEASURED_ON, measure
+from neft_zoo.compare.metrics import HALVES
 from neft_zoo.compare.worker import MeasuredTrainer, measured_sets
 
 
@@ -16,15 +17,22 @@ def test_a_measured_loss_is_the_exact_mean_over_tokens(llama, config, records, t
     trainer = SFTTrainer(llama(), args=args, train_dataset=records, eval_dataset=sets, processing_class=tokenizer)
     found, model = measure(trainer), trainer.model.eval()
     for name in sets:
-        tokens = []
+        tokens, halves, place = [], ([], []), 0
         for batch in trainer.get_eval_dataloader(name):
             labels = batch["labels"][:, 1:]
             with torch.no_grad():
                 logits = model(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).logits[:, :-1]
-            graded = labels != -100
-            tokens += functional.cross_entropy(logits[graded], labels[graded], reduction="none").tolist()
+            for row, wanted in zip(logits, labels, strict=True):
+                graded = wanted != -100
+                own = functional.cross_entropy(row[graded], wanted[graded], reduction="none").tolist()
+                tokens += own
+                halves[place % 2].extend(own)
+                place += 1
         # math.fsum loses nothing, so it has no order; a sum in float32 is off by 1e-8 or more.
         assert math.isclose(found[f"{name}_loss"], math.fsum(tokens) / len(tokens), rel_tol=1e-13)
+        for half, own in zip(HALVES, halves, strict=True):
+            assert name == "train" or math.isclose(found[half], math.fsum(own) / len(own), rel_tol=1e-7)
+    assert set(found) == {"train_loss", "test_loss", *HALVES}
 
 
 def test_a_control_of_the_grading_is_measured_as_the_others_are(llama, config, records, tokenizer, monkeypatch):

@@ -10,11 +10,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
 from neft_zoo.compare import results, summary
+from neft_zoo.compare.fingerprint import fingerprint
 from neft_zoo.compare.formats import number
+from neft_zoo.compare.grid import make_grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord
+from neft_zoo.compare.reference import find_reference
 from neft_zoo.compare.tables import cell_of, markdown, table, verdict_of
 
 SEEDS = range(3)
@@ -135,6 +139,65 @@ def test_failed_and_missing_are_said_and_never_numbers(runs):
         r"\| neft_uniform \| 0 of 3 \| - \| - \| - \| - \| - \| not measured \(2 of 3 seeds failed\)", text
     )
     assert "nan" not in text and "None" not in text
+
+
+def test_plain_training_of_other_epochs_is_a_length_and_a_reference(runs):
+    for seed in SEEDS:
+        changes = dict(control="epochs_1", overrides={"num_train_epochs": 1}, row="row-epochs")
+        runs.append(record("none", seed, 4.50 + 0.02 * seed, 4.50, 2.9, **changes))
+        runs.append(
+            record("none", seed, 4.63 + 0.02 * seed, 4.50, 2.3, control="drop", overrides={"x": 1}, row="same")
+        )
+    experiment = summarize(runs)
+    assert [row.label for row in experiment.rows] == ["none", "neft_uniform", "symnoise", "none, 1 epoch", "drop"]
+    questions = [row.question for row in experiment.rows[1:]]
+    assert questions == ["defaults", "defaults", "lengths", "controls"]
+    assert experiment.rows[4].cells["test_loss", "end"].verdict.word == "identical"
+    reference = find_reference(experiment)
+    assert reference.row.label == "none, 1 epoch" and not reference.halves
+    told = {row.label: (round(each.mean, 2), verdict.word) for row, each, verdict in reference.rows}
+    assert told["neft_uniform"] == (0.05, "worse") and told["drop"] == (0.13, "undecided")  # equal at three seeds
+    text = markdown(experiment)
+    assert "none, 1 epoch: test loss 4.5200 at the end of training, chosen and measured on the same test" in text
+    assert "identical: not a test" in text
+
+
+def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs):
+    for run in runs:
+        run["share"] = 1.0 / run["passes"]
+        run["steps"] = 10 // run["passes"]
+    experiment = summarize(runs)
+    words = {row.label: row.cells["test_loss", "end"].verdict.word for row in experiment.rows[1:]}
+    assert words == {"neft_uniform": "better", "symnoise": "no baseline"}
+    assert "No plain training for as many steps as symnoise" in experiment.notes[-1]
+    shorter = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, share=0.5, steps=5, row="half") for seed in SEEDS]
+    row = next(row for row in summarize(runs + shorter).rows if row.label == "symnoise")
+    assert row.baseline.label == "none, 1/2 of the steps" and row.cells["test_loss", "end"].verdict.word == "worse"
+    assert row.cells["test_loss", "end"].baseline == pytest.approx(4.42)
+
+
+def test_the_baseline_is_that_of_the_rows_seeds(runs):
+    experiment = summarize([run for run in runs if (run["noise"]["name"], run["seed"]) != ("neft_uniform", 0)])
+    cell = next(row for row in experiment.rows if row.label == "neft_uniform").cells["test_loss", "end"]
+    assert cell.seeds == 2 and cell.baseline == pytest.approx(4.63 + 0.02 * 1.5)
+    assert cell.mean - cell.baseline == pytest.approx(cell.difference.mean)
+
+
+def test_a_recipe_states_margins(runs, tmp_path):
+    wide = [{**run, "margins": {"test_loss": 0.3}} for run in runs]
+    words = {
+        cell.verdict.word for (_, name), cell in cells_of(summarize(wide)).items() if cell.verdict and "test" in name
+    }
+    assert words == {"practically the same"}
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("extends: quickstart\nmargins: {test_loss: 0.02}\n")
+    assert make_grid(str(recipe)).margins == {"test_loss": 0.02}
+    plain = make_grid("quickstart")
+    assert fingerprint(make_grid(str(recipe)).settings) == fingerprint(plain.settings), "results stay valid"
+    for wrong in ("{test_loss: -1}", "{tset_loss_: 1}", "0.02", "{test_loss: yes}"):
+        recipe.write_text(f"extends: quickstart\nmargins: {wrong}\n")
+        with pytest.raises(NoiseError, match="margins must map metrics"):
+            make_grid(str(recipe))
 
 
 def test_rows_are_named_by_what_differs():

@@ -140,7 +140,7 @@ def test_scorers_and_parts_from_python(tmp_path):
             "--parts text --max_new_tokens 40 --words 40".split(),
             "words must be at most the words",
         ),
-        (MODEL, "", ["--tasks", "arc_easy"], "a benchmark task needs lm_eval: pip install 'neft-zoo[eval]'"),
+        (MODEL, "", ["--tasks", "arc_easy"], "--tasks needs lm_eval: pip install 'neft-zoo[eval]'"),
         (MODEL, "", ["--noise", "symnoize"], "symnoise"),
     ],
 )

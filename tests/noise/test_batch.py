@@ -70,7 +70,7 @@ def test_borders_may_repeat_the_end():
 
 
 def test_documents_of_one_token_at_the_end_of_a_packed_row_are_its_padding():
-    for positions, real in (([0, 0], [False, False]), ([0, 1, 0], [True, True, False])):
+    for positions, real in (([0, 0], [True, False]), ([0, 1, 0], [True, True, False])):
         inputs = {"input_ids": torch.ones(1, len(positions)).long(), "position_ids": torch.tensor([positions])}
         assert Batch.from_inputs(inputs).real[0].tolist() == real
 
@@ -208,10 +208,10 @@ def test_a_split_into_micro_batches_changes_no_draw():
     [
         ({"labels": torch.ones(1, 2)}, r"needs input_ids.*\['labels'\]"),
         (
-            {"input_ids": torch.ones(1, 2).long(), "attention_mask": torch.ones(1, 1, 2, 2)},
-            r"\(1, 2\), got \(1, 1, 2, 2\)",
+            {"input_ids": torch.ones(1, 2).long(), "attention_mask": torch.ones(1, 1, 3, 3)},
+            r"\(1, 2\), got \(1, 1, 3, 3\)",
         ),
-        ({"input_ids": torch.ones(1, 2).long(), "attention_mask": {"full": 1}}, "got dict"),
+        ({"input_ids": torch.ones(1, 2).long(), "attention_mask": {"full": 1}}, "got int"),
     ],
 )
 def test_unreadable_inputs_are_refused(inputs, message):

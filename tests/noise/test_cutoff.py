@@ -80,7 +80,7 @@ def test_markers_of_a_chat_template_are_special(tokenizer):
     assert marker not in tokenizer.all_special_ids, "it has no role"
     special = known_tokens(tokenizer)["special_ids"]
     assert marker in special and plain not in special and set(tokenizer.all_special_ids) < set(special)
-    assert known_tokens(None) == {"special_ids": [], "fill_id": None, "media_ids": []}
+    assert known_tokens(None) == {"special_ids": [], "fill_id": None, "pad_id": None, "media_ids": []}
 
 
 @pytest.mark.parametrize("name", SPAN)

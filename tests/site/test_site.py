@@ -112,7 +112,11 @@ def test_written_pages_ask_for_what_exists(experiments):
 
 
 def test_written_pages_name_strategies_and_controls_that_exist():
-    known = {*registry.builtin_names(), *(path.stem for path in (DOCS.parent / "recipes/controls").glob("*.yaml"))}
+    known = {
+        "lengths",
+        *registry.builtin_names(),
+        *(path.stem for path in (DOCS.parent / "recipes/controls").glob("*.yaml")),
+    }
     text = (DOCS / "choosing.md").read_text(encoding="utf-8")
     asked = [found.partition(" on ") for found in re.findall(r"\{\{ measured (.+?) \}\}", text)]
     named = {name.rstrip("*") for names, _, _ in asked for name in names.split()}
@@ -122,7 +126,8 @@ def test_written_pages_name_strategies_and_controls_that_exist():
 
 
 def test_measured_shows_defaults_or_with_a_star_every_row(experiments):
-    assert "alpha=10" not in snippets.fill("{{ measured neft_uniform }}", experiments)
+    default = snippets.fill("{{ measured neft_uniform }}", experiments)
+    assert "alpha=10" not in default and default.count("<small>better</small>") == 2
     assert "alpha=10" in snippets.fill("{{ measured neft_uniform* }}", experiments)
     assert "label_smoothing" in snippets.fill("{{ measured label_smoothing }}", experiments)
 

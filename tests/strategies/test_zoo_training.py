@@ -7,13 +7,14 @@ import torch
 from conftest import QUICKSTART, same, weights
 from datasets import load_dataset
 from peft import LoraConfig
-from selection import quick
+from selection import one_of_each_kind, quick
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from neft_zoo import NoiseError, SFTTrainer, registry
 from neft_zoo.config import recipe
 from neft_zoo.training.token_counts import FILE, load_counts
 
+NAMES = registry.builtin_names()
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 
 
@@ -53,7 +54,7 @@ def learns(trainer):
 
 
 @pytest.mark.parametrize("adapter", quick(["full", "lora"], "full"))
-@pytest.mark.parametrize("name", registry.builtin_names())
+@pytest.mark.parametrize("name", quick(NAMES, *one_of_each_kind(NAMES)))
 def test_entry_learns(name, adapter, config, tokenizer, instructions):
     assert learns(trainer_of(name, adapter, config, tokenizer, instructions, steps=4))
 

@@ -4,6 +4,14 @@ import pytest
 import torch
 import vision
 from conftest import fitting
+from naive import Quadratic
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
 from neft_zoo.evaluation.losses import noise_session
@@ -98,3 +106,79 @@ def test_a_noisy_pass_without_gradients(llama, tokenizer, noise):
             assert torch.equal(logits, clean) != (changed or edits)
             session.detach()
         assert torch.equal(model(IDS).logits, clean)
+
+
+def t5():
+    sizes = dict(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=64)
+    return T5ForConditionalGeneration(T5Config(**sizes))
+
+
+def classifier():
+    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=64)
+    return LlamaForSequenceClassification(LlamaConfig(**sizes, pad_token_id=0))
+
+
+def reentrant(llama):
+    model = llama()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    return model
+
+
+def frozen(llama):
+    return llama().requires_grad_(False)
+
+
+# Everything that a model, or its data, may lack: the model, the noise, the counts and what is said.
+REFUSED = {
+    "no embedding": (lambda llama: torch.nn.Linear(2, 2), "neft_uniform", None, "token embedding"),
+    "no embedding, layers": (
+        lambda llama: torch.nn.Linear(2, 2),
+        {"name": "hype", "size": 1},
+        None,
+        "token embedding",
+    ),
+    "two sequences": (lambda llama: t5(), "neft_uniform", None, "encoder-decoder"),
+    "no head": (lambda llama: classifier(), "r3f", None, "an LM head"),
+    "no head, ascent": (lambda llama: classifier(), "smart", None, "an LM head"),
+    "no layers": (lambda llama: Quadratic(), {"name": "hype", "size": 1}, None, "list of decoder layers"),
+    "no backbone": (lambda llama: Quadratic(), "pdr", None, "a backbone"),
+    "no such layer": (lambda llama: llama(), {"name": "lat", "layers": [7]}, None, "layers must lie between"),
+    "no such first layer": (lambda llama: llama(), {"name": "lnsr", "first": 9}, None, "first must be below"),
+    "no dropout": (lambda llama: llama(attention_dropout=0.0), "r_drop", None, "without dropout"),
+    "reentrant": (reentrant, "pgd", None, "use_reentrant must be false"),
+    "k too large": (lambda llama: llama(), {"name": "token_subspace", "k": 99}, None, "k must be below"),
+    "no counts": (lambda llama: llama(), "token_frequency", None, "needs the counts"),
+    "wrong counts": (lambda llama: llama(), "token_frequency", torch.ones(3), "one count for each"),
+    "counts of nothing": (lambda llama: llama(), "token_frequency", torch.zeros(4096), "not all 0"),
+    "no matrices": (frozen, "noisy_tune", None, "trainable matrices"),
+    "no matrices around a step": (frozen, "flat_lora", None, "."),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_set_up_leaves_no_hook(llama, config, records, tokenizer, case):
+    build, noise, counts, message = REFUSED[case]
+    model = build(llama)
+    before, names = hooks(model), set(vars(model))
+    with pytest.raises(NoiseError, match=message):
+        attach(model, noise, total_steps=1, token_counts=counts)
+    assert hooks(model) == before and set(vars(model)) == names
+    if not isinstance(model, LlamaForCausalLM) or case in ("no counts", "reentrant"):
+        return  # TRL trains no such model; it counts by itself, and switches checkpointing itself
+    data = dict(train_dataset=records, processing_class=tokenizer, token_counts=counts)
+    with pytest.raises(NoiseError, match=message):
+        SFTTrainer(model, args=config(), noise=noise, **data)
+    left = [hook for hook in hooks(model) if "neft_zoo" in str(getattr(hook, "__module__", type(hook).__module__))]
+    assert not left
+
+
+def test_a_run_that_ends_in_an_error_of_a_batch_leaves_no_hook(llama, config, records, tokenizer):
+    """What only a batch shows is said in step 1, before the optimizer."""
+    data = dict(train_dataset=records, processing_class=tokenizer)
+    trainer = SFTTrainer(llama(), args=config(), noise="neft_completion", **data)
+    trainer.data_collator = lambda rows: {"input_ids": torch.tensor([[1, 2, 3]])}
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    with pytest.raises((NoiseError, KeyError)):
+        trainer.train()
+    assert not hooks(trainer.model)
+    assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items())

@@ -1,0 +1,35 @@
+"""Hashes of what determines a run's numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from neft_zoo.config import recipe
+
+LARGE = 64 * 2**20  # bytes; of a larger file, size and time stand for the contents
+
+
+def digest(value: object) -> str:
+    """Return a short hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def fingerprint(config: Mapping[str, object]) -> str:
+    """Return a hash of a recipe's options, with the contents of local model and data instead of their paths."""
+    named = {key: str(config[key]) for key in ("model_name_or_path", "dataset_name") if config.get(key)}
+    paths = {key: Path(name.replace(recipe.PLACEHOLDER, str(recipe.folder()))) for key, name in named.items()}
+    local = {key: _contents(path.expanduser()) for key, path in paths.items() if path.expanduser().exists()}
+    return digest({**config, **local})
+
+
+def _contents(path: Path) -> list[list[object]]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    contents: list[list[object]] = []
+    for file in files:
+        stat = file.stat()
+        large = stat.st_size > LARGE
+        contents.append([file.name, stat.st_mtime_ns if large else hashlib.sha256(file.read_bytes()).hexdigest()])
+    return contents

@@ -1,0 +1,170 @@
+"""Rows of a comparison: strategies and their argument values, lengths of plain training, controls."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from pathlib import Path
+
+import yaml
+
+from neft_zoo import registry
+from neft_zoo.compare.fingerprint import digest
+from neft_zoo.config import recipe
+from neft_zoo.errors import NoiseError
+
+# Where a run writes and what it prints does not change its numbers, and is the runner's business.
+NOT_OURS = frozenset(
+    "disable_tqdm extends hub_model_id hub_strategy load_best_model_at_end logging_dir noise output_dir "
+    "push_to_hub report_to resume_from_checkpoint run_name save_steps save_strategy save_total_limit seed".split()
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared: a strategy, plain training of another length, or a control without noise.
+
+    Attributes:
+        noise: name and all arguments, as `registry.make` reads them back.
+        version: of the entry.
+        passes: forward passes per batch.
+        control: name of the control recipe, "" for a strategy.
+        overrides: trainer options that the control changes.
+        length: fraction of the recipe's steps that is trained, in (0, 1], with a schedule of its own.
+    """
+
+    noise: dict[str, object]
+    version: int
+    passes: int
+    control: str = ""
+    overrides: dict[str, object] = field(default_factory=dict)
+    length: Fraction = Fraction(1)
+
+    @property
+    def name(self) -> str:
+        return self.control or str(self.noise["name"])
+
+    @property
+    def key(self) -> str:
+        length = [] if self.length == 1 else [str(self.length)]  # results of before there were lengths stay valid
+        return digest([self.noise, self.version, self.control, self.overrides, *length])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Values of one argument, for the strategies and controls that match a shell pattern."""
+
+    pattern: str
+    argument: str
+    values: list[object]
+
+
+def row_of(noise: str | Mapping[str, object]) -> Row:
+    """Return the row of a strategy."""
+    strategy = registry.make(noise)
+    return Row(strategy.to_dict(), strategy.version, strategy.objective.passes)
+
+
+def select(patterns: Iterable[str]) -> list[str]:
+    """Return the names of strategies that match names or shell patterns.
+
+    Raises:
+        NoiseError: if one matches none.
+    """
+    selected: list[str] = []
+    for pattern in patterns:
+        matching = fnmatch.filter(registry.names(), pattern)
+        if not matching and not set(pattern) & set("*?["):
+            registry.entry(pattern)  # says which names are near
+        if not matching:
+            raise NoiseError(f"strategies must match a name, got {pattern!r}; neft-zoo list shows all of them.")
+        selected += matching
+    return list(dict.fromkeys(selected))
+
+
+def rows_of(chosen: Sequence[str | Mapping[str, object]], settings: Sequence[Setting]) -> list[Row]:
+    """Return a row per strategy and combination of its argument values."""
+    noises: list[Mapping[str, object]] = [{"name": item} if isinstance(item, str) else item for item in chosen]
+    return [row_of({**noise, **values}) for noise in noises for values in combinations(str(noise["name"]), settings)]
+
+
+def combinations(name: str, settings: Sequence[Setting]) -> list[dict[str, object]]:
+    """Return all combinations of the values that settings give a strategy or control."""
+    grid = {each.argument: each.values for each in settings if fnmatch.fnmatch(name, each.pattern)}
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def read_setting(text: str, names: Iterable[str]) -> Setting:
+    """Read `strategy.argument=value,value`.
+
+    Raises:
+        NoiseError: if it is none, or names none of the strategies and controls.
+    """
+    target, equals, listed = text.partition("=")
+    pattern, dot, argument = target.partition(".")
+    try:
+        values = yaml.safe_load(f"[{listed}]")
+    except yaml.YAMLError:
+        values = None
+    if not (equals and dot and argument and values):
+        raise NoiseError(f"set must be strategy.argument=value,value, got {text!r}.")
+    if not fnmatch.filter(list(names), pattern):
+        raise NoiseError(f"set must name a chosen strategy or control, got {pattern!r} in {text!r}.")
+    return Setting(pattern, argument, values)
+
+
+def control_rows(name: str, loaded: recipe.Recipe, settings: Sequence[Setting] = ()) -> list[Row]:
+    """Return the rows of a control recipe: its own options, and those of settings, on top of the compared recipe.
+
+    Raises:
+        NoiseError: if the control changes nothing, or not what it must.
+    """
+    control, path = recipe.load(name), recipe.find(name)
+    own = {key for key, where in control.origin.items() if where.rpartition(" line ")[0] == str(path)}
+    base = {key: control.values[key] for key in sorted(own - NOT_OURS)}
+    if not base:
+        raise NoiseError(f"controls must be recipes that change an option, got {name!r}.")
+    if "use_peft" in base and base["use_peft"] != bool(loaded.values.get("use_peft")):
+        raise NoiseError(f"control {name!r} needs use_peft: {str(base['use_peft']).lower()} in the recipe.")
+    none, stem = row_of("none"), Path(name).stem
+    grid = [{**base, **values} for values in combinations(stem, settings)]
+    for overrides in grid:
+        _check_changes(name, overrides, loaded)
+    return [replace(none, control=stem, overrides=dict(sorted(overrides.items()))) for overrides in grid]
+
+
+def _check_changes(name: str, overrides: Mapping[str, object], loaded: recipe.Recipe) -> None:
+    """Raise if every option has the recipe's own value: all runs would be those of `none`, bit for bit."""
+    from trl.trainer.model_config import ModelConfig
+
+    # Late: without controls, the process that runs are forked off is started before anything large is imported.
+    from neft_zoo.training.sft_config import NoiseSFTConfig
+
+    defaults = {each.name: each.default for kind in (ModelConfig, NoiseSFTConfig) for each in fields(kind)}
+    if any(loaded.values.get(key, defaults.get(key)) != value for key, value in overrides.items()):
+        return
+    options = ", ".join(f"{key} {value}" for key, value in overrides.items())
+    raise NoiseError(f"controls must change an option of the recipe, got {name!r}: the recipe has {options} already.")
+
+
+def length_rows(lengths: Iterable[Fraction]) -> list[Row]:
+    """Return plain training for fractions of the recipe's steps."""
+    return [replace(row_of("none"), length=length) for length in lengths if length != 1]
+
+
+def read_length(text: str) -> Fraction:
+    """Read a fraction of the recipe's steps, such as `1/2` or `0.5`.
+
+    Raises:
+        NoiseError: if it is none, or does not lie in (0, 1].
+    """
+    try:
+        length = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        length = Fraction(0)
+    if not 0 < length <= 1:
+        raise NoiseError(f"lengths must be fractions of the recipe's steps above 0 and up to 1, got {text!r}.")
+    return length
