@@ -13,7 +13,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
-from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
@@ -72,6 +72,7 @@ class NoiseSession:
         self.starts_run = False  # whether a run starts from this model and not from a checkpoint
         self._count = None if isinstance(token_counts, Tensor) else token_counts
         self.tokens = known_tokens(tokenizer, getattr(base_model(model), "config", None))
+        self.tokens["shifted"] = task_of(model) == "next token"
         self._key, self._progress = 0, 0.0
         self._last: Accumulation | None = None
         if strategy.weights is not None:
