@@ -15,7 +15,15 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Layers, Noise
 from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
-from neft_zoo.passes.anatomy import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
+from neft_zoo.passes.anatomy import (
+    base_model,
+    embed_scale,
+    find_backbone,
+    find_decoder,
+    find_embedding,
+    find_layers,
+    task_of,
+)
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
 from neft_zoo.passes.records import Deltas, Pass
 from neft_zoo.passes.sharding import gather_in_backward
@@ -59,7 +67,7 @@ class ModelHooks:
         reference: Sequence[nn.Module | None] | None = None,
         compiled: bool = False,
     ) -> None:
-        self.model = model
+        self.model, self.task = model, task_of(model)
         self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
         self._noise: Noise | None = None
         self._batch: Batch | None = None
@@ -217,11 +225,18 @@ class ModelHooks:
 
     def _at_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         logits = getattr(output, "logits", None)
-        if self._pass is None or self._batch is None or logits is None or not torch.is_grad_enabled():
+        if self._pass is None or self._batch is None or not torch.is_grad_enabled():
+            return
+        if self.task == "span":
+            self._pass.logits = torch.cat([output.start_logits, output.end_logits])
+        elif self.task == "sequence":
+            self._pass.logits = logits
+        if logits is None or self.task in ("span", "sequence"):
             return
         rows, length = self._batch.input_ids.shape
         # Some calls ask for the logits of few positions only.
-        if logits.dim() == 3 and logits.shape[1] >= length and rows * length * logits.shape[2] <= KEPT_LOGITS:
+        few = self.task != "next token" or rows * length * logits.shape[-1] <= KEPT_LOGITS
+        if logits.dim() == 3 and logits.shape[1] >= length and few:
             self._pass.logits = logits[:, -length:]
 
 

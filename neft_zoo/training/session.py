@@ -14,7 +14,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
-from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
@@ -80,6 +80,7 @@ class NoiseSession:
         self._running = self._warned = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
         self.tokens = known_tokens(tokenizer, getattr(base_model(self.bare_model), "config", None))
+        self.tokens["shifted"] = task_of(self.bare_model) == "next token"
         self._key, self._progress = 0, 0.0
         self._last: Accumulation | None = None
         if strategy.weights is not None:
