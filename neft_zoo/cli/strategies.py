@@ -37,7 +37,7 @@ def list_strategies(options: argparse.Namespace) -> None:
         raise NoiseError(f"pattern must match a strategy, got {options.pattern!r}; neft-zoo list shows all of them.")
     columns = ("name", "family", "passes", "site", "paper", "what")
     wide = columns if terminal_width() >= WIDE else ("name", "passes", "paper", "what")
-    rows = [wide]
+    rows: list[tuple[str, ...]] = [wide]
     for name in chosen:
         entry, strategy = registry.entry(name), registry.make(name)
         paper = (entry.paper or "-").removeprefix("https://arxiv.org/abs/")

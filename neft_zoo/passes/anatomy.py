@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.passes.torch_internals import checkpoint_functions
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def base_model(model: nn.Module) -> Any:
@@ -45,6 +48,17 @@ def check_classes(model: nn.Module) -> None:
             "an objective that compares predictions needs a model that chooses one of several classes, got "
             f"num_labels={config.num_labels} and problem_type={config.problem_type!r}."
         )
+
+
+def find_table(model: nn.Module) -> Float[Tensor, "V D"]:
+    """Return the weight of a model's token embedding (V, D).
+
+    Raises:
+        NoiseError: as `find_embedding` does.
+    """
+    weight = find_embedding(model).weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def find_embedding(model: nn.Module) -> nn.Module:

@@ -139,7 +139,7 @@ class ModelHooks:
         """True in an open pass, where it carries gradients or the reference shares the noise."""
         return self._pass is not None and (self._shared or torch.is_grad_enabled())
 
-    def _at_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _at_model(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         """Read the batch of a call, unless it is the one that is known; it is known by its token ids."""
         if not self._live or self._read is None or self._pass is None:
             return
@@ -165,7 +165,7 @@ class ModelHooks:
                 f"input_ids of shapes {one} and {other}: take a strategy of one pass, such as neft_uniform."
             )
 
-    def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def _at_embedding(self, module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
         # Counting would make torch.compile compile anew at every call.
         if self._pass is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.clean_calls += 1
@@ -216,14 +216,14 @@ class ModelHooks:
             self._pass.norms[site] = norms
         return noisy
 
-    def _at_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
             hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
             gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
             self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
 
-    def _at_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _at_output(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         logits = getattr(output, "logits", None)
         if self._pass is None or self._batch is None or not torch.is_grad_enabled():
             return

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.batch import step_key
 from neft_zoo.passes.accumulation import KeptGraphs
-from neft_zoo.passes.anatomy import find_embedding
+from neft_zoo.passes.anatomy import find_table
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.callback import NoiseCallback
@@ -209,8 +209,7 @@ class NoiseMixin(Host):
             self.session.happened = True
 
     def _count_tokens(self) -> Int[Tensor, " V"]:
-        table: Any = find_embedding(self._current_model())
-        return count_tokens(self.train_dataset, len(table.weight))
+        return count_tokens(self.train_dataset, len(find_table(self._current_model())))
 
     def _resume_counts(self, checkpoint: Path | None) -> None:
         """Go on with the token counts of the run that is resumed, should its data have changed."""
