@@ -57,12 +57,16 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def terminal_width() -> int:
+    """Return the columns of the terminal, or of `COLUMNS`; without either, as in a pipe, there is no limit."""
+    return shutil.get_terminal_size((UNLIMITED, 24)).columns
+
+
 def plain_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), width: int | None = None) -> str:
     """Return a table as aligned text whose last column is wrapped to the width of the terminal, or to `width`."""
     *widths, longest = (max(map(len, column)) for column in zip(*rows, strict=True))
     indent = sum(widths) + 2 * len(widths)
-    # Where nothing says how wide lines may be, as in a pipe, a row stays one line.
-    room = max(NARROWEST, (width or shutil.get_terminal_size((UNLIMITED, 24)).columns) - indent)
+    room = max(NARROWEST, (width or terminal_width()) - indent)
     lines = []
     for *first, last in rows:
         sized = enumerate(zip(first, widths, strict=True))

@@ -47,6 +47,7 @@ NEEDS = (
     Need("evaluate", "rouge_score", "eval", lambda options: "memorization" in options.parts, "memorization"),
     Need("evaluate", "sacrebleu", "eval", lambda options: "memorization" in options.parts, "memorization"),
     Need("evaluate", "lm_eval", "eval", lambda options: bool(options.tasks), "a benchmark task"),
+    Need("evaluate", "lm_eval", "eval", lambda options: "instructions" in options.parts, "following instructions"),
     Need("evaluate", "matplotlib", "plot", lambda options: not options.no_plots, "a plot (--no_plots draws none)"),
     Need("alpha", "matplotlib", "plot", lambda options: not options.no_plots, "a plot (--no_plots draws none)"),
     Need("judge", "scipy", "judge", lambda options: options.human is None),

@@ -8,13 +8,14 @@ import textwrap
 
 from neft_zoo import registry
 from neft_zoo.cli.parser import Commands, add_command
-from neft_zoo.console import show_table
+from neft_zoo.console import show_table, terminal_width
 from neft_zoo.errors import NoiseError
 from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, readable, spell
 from neft_zoo.registry.entries import Entry
 
 WIDTH = 80
+WIDE = 120  # columns from which on `list` shows family and site as well
 
 
 def add_to(commands: Commands) -> None:
@@ -30,15 +31,19 @@ def add_to(commands: Commands) -> None:
 
 
 def list_strategies(options: argparse.Namespace) -> None:
-    """Print a row per strategy: name, passes per batch, paper, and what it is; `show` has the rest."""
+    """Print a row per strategy; family and site are left out of a narrow terminal, and `show` has them."""
     chosen = fnmatch.filter(registry.names(), options.pattern)
     if not chosen:
         raise NoiseError(f"pattern must match a strategy, got {options.pattern!r}; neft-zoo list shows all of them.")
-    rows = [("name", "passes", "paper", "what")]
+    columns = ("name", "family", "passes", "site", "paper", "what")
+    wide = columns if terminal_width() >= WIDE else ("name", "passes", "paper", "what")
+    rows: list[tuple[str, ...]] = [wide]
     for name in chosen:
-        entry, passes = registry.entry(name), registry.make(name).objective.passes
-        rows.append((name, str(passes), (entry.paper or "-").removeprefix("https://arxiv.org/abs/"), entry.summary))
-    show_table(rows, numbers=[1])
+        entry, strategy = registry.entry(name), registry.make(name)
+        paper = (entry.paper or "-").removeprefix("https://arxiv.org/abs/")
+        cells = (name, strategy.family, str(strategy.objective.passes), strategy.site, paper, entry.summary)
+        rows.append(tuple(cell for column, cell in zip(columns, cells, strict=True) if column in wide))
+    show_table(rows, numbers=[wide.index("passes")])
 
 
 def show(options: argparse.Namespace) -> None:

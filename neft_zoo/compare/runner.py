@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
@@ -113,7 +113,7 @@ def check(grid: Grid) -> None:
 
 
 def check_data(grid: Grid) -> None:
-    """Raise if a split is missing, empty or too small, before every run of the grid says so.
+    """Raise if a split is missing, empty, too small or a stream, before every run of the grid says so.
 
     Raises:
         NoiseError: if it is.
@@ -121,7 +121,10 @@ def check_data(grid: Grid) -> None:
     options = _check(_config(grid, grid.rows[0], 0))
     with quiet():
         data = read_splits(options.script, options.training, options.mixture)
-    check_count_of_records(data[options.script.dataset_train_split], grid.train_records)
+    records = data[options.script.dataset_train_split]
+    if not isinstance(records, Sized):
+        raise NoiseError("dataset_streaming must be false: a comparison measures the same records in every run.")
+    check_count_of_records(records, grid.train_records)
 
 
 def _check(config: dict[str, object]) -> RunOptions:

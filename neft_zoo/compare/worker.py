@@ -83,7 +83,7 @@ class MeasuredTrainer(SFTTrainer):
         lengths = [len(ids) for ids in prepared["input_ids"]]
         return prepared.select(sorted(range(len(lengths)), key=lengths.__getitem__))
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         mask = inputs.get("attention_mask")
         self.tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
         return super().training_step(model, inputs, *args, **kwargs)

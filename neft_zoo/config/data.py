@@ -62,7 +62,7 @@ def read_checked(
         if split not in data:
             one = script.dataset_train_split in data and split == script.dataset_test_split
             hint = ": test_share: 0.05 holds out a share of the records" if one else ""
-            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(data)}{hint}.")
+            raise NoiseError(f"the dataset must have a split {split!r}, got {', '.join(map(str, data))}{hint}.")
         records = data[split]
         if isinstance(records, Sized) and not len(records):
             raise NoiseError(f"split {split!r} of the dataset must hold at least one record, got none.")
@@ -99,7 +99,7 @@ def hold_out(data: Splits, script: ScriptArguments, share: float) -> DatasetDict
     check_number("test_share", share, 0, 1)
     train, test = script.dataset_train_split, script.dataset_test_split
     if test in data or train not in data or isinstance(data, IterableDatasetDict):
-        kind = "a stream" if isinstance(data, IterableDatasetDict) else f"the splits {', '.join(data)}"
+        kind = "a stream" if isinstance(data, IterableDatasetDict) else f"the splits {', '.join(map(str, data))}"
         raise NoiseError(f"test_share needs a dataset that is in memory, with {train!r} and no {test!r}, got {kind}.")
     records = data[train]
     held_out = round(share * len(records))

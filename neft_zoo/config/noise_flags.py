@@ -77,7 +77,7 @@ def read_noise(text: str | None) -> str | dict[str, object] | None:
     return value
 
 
-def with_stock_noise(values: Mapping[str, object]) -> dict[str, object]:
+def with_stock_noise(values: Mapping[str, object]) -> dict[str, Any]:
     """Return options in which transformers' own noise is a strategy of the zoo, which a checkpoint records."""
     options = dict(values)
     alpha = options.get("neftune_noise_alpha")

@@ -17,7 +17,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise
 from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.passes.adding import add_rounded
-from neft_zoo.passes.anatomy import find_embedding
+from neft_zoo.passes.anatomy import find_embedding, find_table
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.hf_internals import StockNoise, prepared_inputs, with_stock_noise
 from neft_zoo.training.session import NoiseSession
@@ -88,7 +88,7 @@ def compare(
     inputs = [prepared_inputs(trainer, each) for each in islice(trainer.get_train_dataloader(), BATCHES)]
     if not inputs:
         raise NoiseError("dataset_name must hold a full batch of records, got fewer.")
-    table: Any = find_embedding(model).weight
+    table = find_table(model)
     session = NoiseSession(
         model,
         strategy,

@@ -11,6 +11,7 @@ import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.passes.anatomy import find_embedding
@@ -20,7 +21,7 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_
 NARROW = 128  # above what a noise wants of the width by default
 
 
-def shrunk(config: Any, dtype: torch.dtype) -> nn.Module:
+def shrunk(config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
     """Return a random model of the config's class: two layers, heads of the same size but as few as can be."""
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -30,7 +31,7 @@ def shrunk(config: Any, dtype: torch.dtype) -> nn.Module:
 
 
 def embeddings(
-    config: Any, dtype: torch.dtype, name: str, revision: str, ids: Tensor
+    config: PreTrainedConfig, dtype: torch.dtype, name: str, revision: str, ids: Tensor
 ) -> tuple[Tensor, nn.Module, bool]:
     """Return what the real model's embedding, scale included, makes of ids 0, 1, ... that stand for `ids`.
 
@@ -48,7 +49,7 @@ def embeddings(
         return table(torch.arange(len(ids))), model, real
 
 
-def _build(config: Any, sizes: dict[str, Any]) -> Any:
+def _build(config: PreTrainedConfig, sizes: dict[str, Any]) -> Any:
     """Return a random model of a changed config; only fields that the config has are changed."""
     small = copy.deepcopy(config)
     text = small.get_text_config()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import get_quantization_config
 
+from neft_zoo.config import recipe
 from neft_zoo.config.data import read_checked
 from neft_zoo.config.options import RunOptions, init_kwargs, load_options
 from neft_zoo.errors import NoiseError, one_line
@@ -69,6 +70,24 @@ def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrai
         return loaded, AutoTokenizer.from_pretrained(name, trust_remote_code=training.trust_remote_code)
     except Exception as error:  # remote code and readers of weights raise what they like
         raise NoiseError(f"model {name!r} cannot be loaded: {one_line(error)}.") from None
+
+
+def loader(
+    model: PreTrainedModel | str | Path | None, config: str, options: RunOptions | None
+) -> Callable[[], PreTrainedModel] | None:
+    """Return a function that loads a model, so that memory is taken late; None where none is known.
+
+    Args:
+        model: itself, its folder or its name; None is the model that the recipe starts from.
+        config: the recipe.
+        options: the recipe's, with which models are loaded; None where there is no recipe.
+    """
+    if model is not None and not isinstance(model, str | Path):
+        return lambda: model
+    if options is None:
+        return None
+    name = str(model or recipe.load(config).values["model_name_or_path"])
+    return lambda: load_model(str(Path(name).expanduser()), options)[0]
 
 
 def load_splits(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import neft_zoo
-from neft_zoo.config import recipe
 from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
-from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, read_recipe
+from neft_zoo.evaluation.instruction_following import load_benchmark
+from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, loader, read_recipe
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.memorization import overlap
 from neft_zoo.evaluation.options import PLACE, Options
@@ -95,7 +95,7 @@ def evaluate(
     subject = prepare(model, tokenizer, settings, _with_variants(splits, options))  # type: ignore[arg-type]
     report = EvaluationReport(name, _noise_of(name), neft_zoo.__version__, options)
     test = splits["test"][: options.records]
-    report = side_effects(report, subject, test, _loader(before, run, str(config)))
+    report = side_effects(report, subject, test, loader(before, str(config), None if run is None else run.arguments))
     report = _measured(report, subject, scorers or {}, run)
     if tasks:
         limit, size = options.records, subject.batch_size
@@ -106,24 +106,14 @@ def evaluate(
     return report
 
 
-def _loader(
-    before: PreTrainedModel | str | Path | None, run: Run | None, config: str
-) -> Callable[[], PreTrainedModel] | None:
-    """Return a function that returns the model before fine-tuning; None where it is not known."""
-    if before is not None and not isinstance(before, str | Path):
-        return lambda: before
-    if run is None:
-        return None
-    name = str(before or recipe.load(config).values["model_name_or_path"])
-    return lambda: load_model(str(Path(name).expanduser()), run.arguments)[0]
-
-
 def _check(options: Options, tasks: Sequence[str], folder: Path | None) -> None:
     """Raise for a missing library, a wrong noise or an unknown task before anything is computed."""
     if "memorization" in options.parts:
         overlap([], [])
     if "robustness" in options.parts:
         check_noise(options.noise)
+    if "instructions" in options.parts:
+        load_benchmark()
     if tasks:
         find_tasks(tasks, folder)
 

@@ -21,11 +21,11 @@ from neft_zoo.evaluation.losses import noise_session, score, summary
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.subject import Row, Subject, prepare
 from neft_zoo.evaluation.sweep_report import SweepPoint, SweepReport, advice, at_excess
-from neft_zoo.noise.additive import AtLayers, TokenEdit
+from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.noise.data_dependent import Setup, Unprepared
 from neft_zoo.noise.schedules import Scalar, check_count
-from neft_zoo.passes.anatomy import find_embedding
+from neft_zoo.passes.anatomy import find_embedding, find_table
 from neft_zoo.passes.preparation import prepare as prepare_noise
 from neft_zoo.registry.entries import entry, make
 from neft_zoo.registry.strategy import Strategy
@@ -152,11 +152,11 @@ def sweep(
         points: how many strengths.
         training: tokenized training data, for noise that counts tokens.
     """
-    table: Any = find_embedding(subject.model)
+    table = find_table(subject.model)
 
-    def noise_at(value: float) -> Any:
+    def noise_at(value: float) -> Noise | TokenEdit | None:
         noise = with_strength(strategy, argument, value).noise
-        return prepare_noise(noise, subject.model, lambda: count_tokens(training, len(table.weight)))
+        return prepare_noise(noise, subject.model, lambda: count_tokens(training, len(table)))
 
     unit = snr_db(subject, rows, noise_at(1.0))
     clean, measured = summary(score(subject, rows, what="clean")), []

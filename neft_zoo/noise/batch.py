@@ -30,8 +30,8 @@ class Batch:
             padding, here and in the next two, means nothing.
         position: place of the token among the real tokens of its document, from 0.
         lengths: number of real tokens of the document that owns the position; of a document with images, its text.
-        graded: True where the loss counts the token as a target; None without labels.
-        labels: the loss's targets as they came, -100 where there is none; None without labels.
+        graded: True where the loss counts the token as a target; None without a label per token.
+        labels: the loss's targets as they came, -100 where there is none; None without a label per token.
         key: of the optimizer step, equal for all its micro-batches.
         keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
         progress: fraction of training done, in [0, 1].
@@ -67,6 +67,7 @@ class Batch:
         fill_id: int | None = None,
         pad_id: int | None = None,
         media_ids: Sequence[int] = (),
+        shifted: bool = True,
     ) -> Batch:
         """Return the batch of a model's keyword arguments: padded, packed or padding-free, as `layout` reads them.
 
@@ -78,6 +79,7 @@ class Batch:
             fill_id: id of the token that stands for a hidden one.
             pad_id: id of the tokenizer's padding token.
             media_ids: ids of the placeholders that images, video or sound are put in the place of.
+            shifted: whether a label is that of the next token, as in causal models, or of the token it stands at.
 
         Raises:
             NoiseError: without `input_ids`, or where its documents cannot be read.
@@ -87,8 +89,12 @@ class Batch:
             raise NoiseError(f"a batch needs input_ids to be given noise, got {sorted(inputs)}.")
         real, first = read_documents(inputs, input_ids, pad_id)
         labels = inputs.get("labels")
-        # The first token of a document is nobody's target: some layouts mask its label, others leave it.
-        graded = None if labels is None else (labels != IGNORED) & real & ~first
+        if labels is not None and labels.shape != input_ids.shape:
+            labels = None  # classes of sequences
+        graded = None if labels is None else (labels != IGNORED) & real
+        if graded is not None and shifted:
+            # The first token of a document is nobody's target: some layouts mask its label, others leave it.
+            graded = graded & ~first
         document = (first.flatten().cumsum(0) - 1).clamp_(min=0).view_as(input_ids)
         for placeholder in media_ids:
             real = real & (input_ids != placeholder)

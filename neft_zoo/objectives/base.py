@@ -55,13 +55,17 @@ class Defaults:
 
 
 class ComparesPredictions(Defaults):
-    """An objective that needs the next-token distributions of its passes."""
+    """An objective that needs the distributions over tokens or classes that its passes predict."""
 
     hidden: ClassVar[bool] = True
 
     def check(self, model: nn.Module) -> None:
-        from neft_zoo.passes.anatomy import find_backbone
+        from neft_zoo.passes.anatomy import check_classes, find_backbone, task_of
         from neft_zoo.passes.lm_head import LanguageHead  # late: `neft-zoo list` works without torch
 
         find_backbone(model)
-        LanguageHead(model)
+        task = task_of(model)
+        if task in ("tokens", "sequence"):
+            check_classes(model)
+        elif task != "span":
+            LanguageHead(model)

@@ -11,7 +11,7 @@ from neft_zoo.noise.mixup import EmbedMix
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from neft_zoo.passes.step import Step
 from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
@@ -52,6 +52,13 @@ class MixedTargets(ComparesPredictions):
 
     family: ClassVar[Family] = "single pass"
     passes = 1
+
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.passes.anatomy import task_of  # late: `neft-zoo list` works without torch
+
+        super().check(model)
+        if task_of(model) != "next token":
+            raise NoiseError(f"mixed targets need a model that predicts the next token, got {type(model).__name__}.")
 
     def takes(self, noise: Noise | TokenEdit | None) -> None:
         if not isinstance(noise, EmbedMix):

@@ -24,7 +24,10 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, total: Tensor, *summands: Tensor) -> Tensor:
         ctx.dtypes = [summand.dtype for summand in summands]
-        return total.view_as(total)
+        # Returned as it is, the sum would be a view, into which a model may not write image features in place:
+        # https://docs.pytorch.org/docs/stable/generated/torch.autograd.function.FunctionCtx.mark_dirty.html
+        ctx.mark_dirty(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -38,7 +41,8 @@ class _SumOfItself(torch.autograd.Function):
     def forward(ctx: Any, total: Tensor, embeds: Tensor, draw: BlockDraw) -> Tensor:
         ctx.save_for_backward(embeds)
         ctx.draw = draw
-        return total.view_as(total)
+        ctx.mark_dirty(total)  # as above
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

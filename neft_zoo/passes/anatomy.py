@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.passes.torch_internals import checkpoint_functions
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 
 def base_model(model: nn.Module) -> Any:
     """Return the transformers model inside a PEFT model, or the model itself."""
     unwrap: Any = getattr(model, "get_base_model", None)  # PEFT need not be installed
     return model if unwrap is None else unwrap()
+
+
+# What a model predicts: the next token, hidden tokens, a class of every token, a class of the sequence, or a span.
+Task: TypeAlias = Literal["next token", "masked", "tokens", "sequence", "span"]
+# By transformers' name of the model's loss, which it derives from the name of the class.
+TASKS: dict[str, Task] = {
+    "ForMaskedLM": "masked",
+    "ForTokenClassification": "tokens",
+    "ForSequenceClassification": "sequence",
+    "ForQuestionAnswering": "span",
+}
+
+
+def task_of(model: nn.Module) -> Task:
+    """Return what a model predicts; only a prediction of the next token has labels that its loss shifts."""
+    return TASKS.get(getattr(base_model(model), "loss_type", None) or "", "next token")
+
+
+def check_classes(model: nn.Module) -> None:
+    """Raise unless a classifier chooses one of several classes.
+
+    Raises:
+        NoiseError: for a regression or several labels at once, which have no distribution over classes to compare.
+    """
+    config = base_model(model).config
+    if config.num_labels < 2 or config.problem_type in ("regression", "multi_label_classification"):
+        raise NoiseError(
+            "an objective that compares predictions needs a model that chooses one of several classes, got "
+            f"num_labels={config.num_labels} and problem_type={config.problem_type!r}."
+        )
+
+
+def find_table(model: nn.Module) -> Float[Tensor, "V D"]:
+    """Return the weight of a model's token embedding (V, D).
+
+    Raises:
+        NoiseError: as `find_embedding` does.
+    """
+    weight = find_embedding(model).weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def find_embedding(model: nn.Module) -> nn.Module:

@@ -15,7 +15,15 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Layers, Noise
 from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
-from neft_zoo.passes.anatomy import base_model, embed_scale, find_backbone, find_decoder, find_embedding, find_layers
+from neft_zoo.passes.anatomy import (
+    base_model,
+    embed_scale,
+    find_backbone,
+    find_decoder,
+    find_embedding,
+    find_layers,
+    task_of,
+)
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
 from neft_zoo.passes.records import Deltas, Pass
 from neft_zoo.passes.sharding import gather_in_backward
@@ -59,7 +67,7 @@ class ModelHooks:
         reference: Sequence[nn.Module | None] | None = None,
         compiled: bool = False,
     ) -> None:
-        self.model = model
+        self.model, self.task = model, task_of(model)
         self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
         self._noise: Noise | None = None
         self._batch: Batch | None = None
@@ -131,7 +139,7 @@ class ModelHooks:
         """True in an open pass, where it carries gradients or the reference shares the noise."""
         return self._pass is not None and (self._shared or torch.is_grad_enabled())
 
-    def _at_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _at_model(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         """Read the batch of a call, unless it is the one that is known; it is known by its token ids."""
         if not self._live or self._read is None or self._pass is None:
             return
@@ -157,7 +165,7 @@ class ModelHooks:
                 f"input_ids of shapes {one} and {other}: take a strategy of one pass, such as neft_uniform."
             )
 
-    def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def _at_embedding(self, module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
         # Counting would make torch.compile compile anew at every call.
         if self._pass is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.clean_calls += 1
@@ -208,20 +216,27 @@ class ModelHooks:
             self._pass.norms[site] = norms
         return noisy
 
-    def _at_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
             hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
             gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
             self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
 
-    def _at_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _at_output(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         logits = getattr(output, "logits", None)
-        if self._pass is None or self._batch is None or logits is None or not torch.is_grad_enabled():
+        if self._pass is None or self._batch is None or not torch.is_grad_enabled():
+            return
+        if self.task == "span":
+            self._pass.logits = torch.cat([output.start_logits, output.end_logits])
+        elif self.task == "sequence":
+            self._pass.logits = logits
+        if logits is None or self.task in ("span", "sequence"):
             return
         rows, length = self._batch.input_ids.shape
         # Some calls ask for the logits of few positions only.
-        if logits.dim() == 3 and logits.shape[1] >= length and rows * length * logits.shape[2] <= KEPT_LOGITS:
+        few = self.task != "next token" or rows * length * logits.shape[-1] <= KEPT_LOGITS
+        if logits.dim() == 3 and logits.shape[1] >= length and few:
             self._pass.logits = logits[:, -length:]
 
 

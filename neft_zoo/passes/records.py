@@ -50,7 +50,7 @@ class Pass:
         norms: L2 norm of the noise at every position (B, L), by site, where it was measured while it was added.
         embeds: the tensor that it was added to, by site.
         hidden: last hidden states, where the objective compares them.
-        logits: the model's logits, where they are few.
+        logits: the model's logits, where they are few: (B, L, V); of a class (B, C); of a span's two ends (2 B, L).
         inputs: the input of every decoder layer, by its number, where layers are hooked.
         batch: the batch of the model's call.
         calls: how often the model was called with gradients, where calls are read.
@@ -63,7 +63,7 @@ class Pass:
     norms: dict[int, Tensor] = field(default_factory=dict)
     embeds: dict[int, Tensor] = field(default_factory=dict)
     hidden: Float[Tensor, "B L D"] | None = None
-    logits: Float[Tensor, "B L V"] | None = None
+    logits: Float[Tensor, "*shape V"] | None = None
     inputs: dict[int, Tensor] = field(default_factory=dict)
     calls: int = 0
     unmatched: list[tuple[int, ...]] = field(default_factory=list)

@@ -18,7 +18,7 @@ def is_unsharded(weight: Any) -> bool:
     return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"
 
 
-def is_local(weight: Any) -> bool:
+def is_local(weight: object) -> bool:
     """Return whether a weight is all on this process and stays there, so that its gradient can be made by hand."""
     return is_unsharded(weight) and getattr(weight, "is_leaf", False) and not hasattr(weight, "ds_id")
 

@@ -123,7 +123,10 @@ class Step:
             constant: no gradient flows into the first side, nor into the LM head through it.
             trains: the LM head gets gradients; without, only what comes before it.
         """
-        return self._over_logits(partial(of_divergence, name, constant), [first, second], self.graded, trains=trains)
+        function = partial(of_divergence, name, constant)
+        if self.tap.task in ("sequence", "span"):
+            return self._over_classes(function, first, second)
+        return self._over_logits(function, [first, second], self.graded, trains=trains)
 
     def with_divergence(
         self,
@@ -141,7 +144,11 @@ class Step:
             weight: of the divergence.
             name, first, second, constant: as in `divergence`.
         """
-        return self._joint_loss(losses, weight, partial(of_divergence, name, constant), [first, second], self.graded)
+        function = partial(of_divergence, name, constant)
+        if self.tap.task in ("sequence", "span"):
+            own = [share * (first, second)[number].loss for number, share in losses.items()]
+            return sum(own, start=weight * self._over_classes(function, first, second))
+        return self._joint_loss(losses, weight, function, [first, second], self.graded)
 
     def with_labels(self, share: float | Tensor, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
         """Return `share` times a pass's own loss plus the rest of 1 times its loss against other labels."""
@@ -150,12 +157,17 @@ class Step:
 
     @property
     def graded(self) -> Tensor:
-        """True where the next token is a target of the loss."""
+        """True where the prediction is a target of the loss: of the next token, or of the token itself."""
         if self.batch.graded is None:
             raise NoiseError(
                 f"an objective that compares predictions needs labels in the batch, got none{self._where}."
             )
-        return self.batch.graded[:, 1:]
+        return self.batch.graded[:, self._shift :]
+
+    @property
+    def _shift(self) -> int:
+        """How many positions a label stands after its prediction."""
+        return int(self.tap.task == "next token")
 
     @property
     def _where(self) -> str:
@@ -167,18 +179,31 @@ class Step:
 
     def per_token(self, total: Tensor) -> Tensor:
         """Divide a sum over graded tokens as the trainer divides its own loss."""
+        if self.tap.task in ("sequence", "span"):
+            return total / len(self.batch.input_ids)
         if self.token_weight is None:
             return total / self.graded.sum().clamp(min=1)
         return total * self.token_weight
+
+    def _over_classes(self, function: LogitsFunction, first: Pass, second: Pass) -> Float[Tensor, ""]:
+        """Return the mean of a function of two passes' logits of classes, or of the ends of a span."""
+        if first.logits is None or second.logits is None:
+            raise NoiseError(f"model must return logits, got none from {type(self.tap.model).__name__}.")
+        return function(first.logits.float(), second.logits.float()).mean()
+
+    def _predicted(self, values: Tensor) -> Tensor:
+        """Return the positions (B, L, ...) whose prediction has a label at the places of `graded`."""
+        return values[:, : values.shape[1] - self._shift]
 
     def _over_logits(
         self, function: LogitsFunction, passes: list[Pass], places: Tensor, *aligned: Tensor, trains: bool = True
     ) -> Float[Tensor, ""]:
         """Return a function of the passes' logits summed over these places, on the trainer's loss scale."""
-        head, aligned = LanguageHead(self.tap.model), tuple(tensor[places] for tensor in aligned)
-        kept = [done.logits[:, :-1][places].float() for done in passes if done.logits is not None]
+        aligned = tuple(tensor[places] for tensor in aligned)
+        kept = [self._predicted(done.logits)[places].float() for done in passes if done.logits is not None]
         if len(kept) == len(passes):
             return self.per_token(function(*kept, *aligned).sum())
+        head = LanguageHead(self.tap.model)
         return self.per_token(sum_in_chunks(function, head, self._hidden(passes, places), *aligned, trains=trains))
 
     def _joint_loss(
@@ -195,9 +220,9 @@ class Step:
         Where the trainer's loss is a cross-entropy, everything is computed from the same logits. The LM head is half
         of a small model's work: with loss and divergence apart, its products are computed nearly twice as often.
         """
-        head, labels = LanguageHead(self.tap.model), self.batch.labels
-        opaque = not self.nll or self.token_weight is None or any(done.logits is not None for done in passes)
-        if opaque or labels is None or not head.is_one_product():
+        labels, unknown = self.batch.labels, not self.nll or self.token_weight is None
+        unknown = unknown or any(done.logits is not None for done in passes) or self.tap.task != "next token"
+        if unknown or labels is None or not (head := LanguageHead(self.tap.model)).is_one_product():
             own = [share * passes[number].loss for number, share in losses.items()]
             return sum(own, start=weight * self._over_logits(function, passes, places, *aligned))
         targets = labels[:, 1:]
@@ -208,7 +233,7 @@ class Step:
 
     def _hidden(self, passes: list[Pass], places: Tensor) -> list[Tensor]:
         """Return the last hidden states that passes have at these places."""
-        hidden = [done.hidden[:, :-1][places] for done in passes if done.hidden is not None]
+        hidden = [self._predicted(done.hidden)[places] for done in passes if done.hidden is not None]
         if len(hidden) < len(passes):
             raise NoiseError(f"model must call its backbone for a loss, got {type(self.tap.model).__name__}.")
         return hidden

@@ -120,7 +120,9 @@ class EveryStep:
                 weight.data.copy_(before)
 
 
-def draw(weight: Float[Tensor, "rows columns"], key: int, name: str, kind: Any) -> Float[Tensor, "rows columns"]:
+def draw(
+    weight: Float[Tensor, "rows columns"], key: int, name: str, kind: Callable[[Tensor, int], Tensor]
+) -> Float[Tensor, "rows columns"]:
     """Return numbers that depend on the key, the weight's name and the place in it."""
     rows = weight.new_ones(weight.shape[0]).long().cumsum(0) * randomness.GOLDEN
     keys = randomness.mix(rows ^ randomness.key_of(key, name))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neft_zoo.errors import NoiseError, shown
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
     from trl.trainer.sft_trainer import SFTTrainer
 
-Record = Mapping[str, object]
+Record: TypeAlias = Mapping[str, object]
+Records: TypeAlias = "Dataset | IterableDataset"
 ACCEPTED = "text, or messages, or prompt and completion, or instruction and output, or conversations (from, value)"
 # Columns that hold what a model is to read, and that no format above has: dropping them would change the task.
 DROPPED = ("history", "system")
@@ -22,7 +23,7 @@ MESSAGES = ("prompt", "completion", "messages")
 PEEKED = 100  # records of a stream that are looked at before training
 
 
-def check_records(data: Iterable[Record], source: str, text_field: str = "text") -> None:
+def check_records(data: Records, source: str, text_field: str = "text") -> None:
     """Raise unless every record is in the format that the columns say; of a stream the first hundred are read.
 
     Raises:
@@ -33,9 +34,9 @@ def check_records(data: Iterable[Record], source: str, text_field: str = "text")
     looked_at = [name for name in (*texts, *DROPPED) if name in columns]
     if not texts:
         return
-    records = data.select_columns(looked_at) if hasattr(data, "select_columns") else data  # type: ignore[union-attr]
+    records = data.select_columns(looked_at)
     images = bool(set(IMAGES) & set(columns))
-    for number, record in enumerate(islice(records, None if hasattr(data, "select") else PEEKED), 1):
+    for number, record in enumerate(_read(records), 1):
         for name in looked_at:
             value = record.get(name)
             problem = _dropped(value) if name in DROPPED else _problem(name, value, images)
@@ -43,10 +44,16 @@ def check_records(data: Iterable[Record], source: str, text_field: str = "text")
                 raise NoiseError(f"{source}, record {number}: {name} {problem}.")
 
 
-def column_names(data: Iterable[Record]) -> list[str]:
+def column_names(data: Records) -> list[str]:
     """Return the columns of a split; those of a stream or a list are its first record's."""
     names = getattr(data, "column_names", None)
-    return list(names or next(iter(data), {}))
+    return list(names or next(_read(data), {}))
+
+
+def _read(data: Records) -> Iterator[Record]:
+    """Return the records, of a stream the first ones."""
+    records: Iterable[Any] = data
+    return islice(records, None if hasattr(data, "select") else PEEKED)
 
 
 def text_columns(columns: Collection[str], text_field: str, source: str) -> tuple[str, ...]:
@@ -124,23 +131,22 @@ def _messages(record: Record, columns: Iterable[str]) -> list[Mapping[str, objec
     return [message for value in values if isinstance(value, list) for message in value]
 
 
-def with_texts(data: Dataset | IterableDataset) -> Dataset | IterableDataset:
+def with_texts(data: Records) -> Records:
     """Return records whose messages have texts: parts of text are joined, and a call of tools alone says nothing."""
     names = column_names(data)
     columns = [] if set(IMAGES) & set(names) else [name for name in MESSAGES if name in names]
-    first = islice(data, None if hasattr(data, "select") else PEEKED)
-    if any(_needs_text(record, columns) for record in first):
+    if any(_needs_text(record, columns) for record in _read(data)):
         return data.map(with_text, fn_kwargs={"columns": columns})
     return data
 
 
-def as_prompts(data: Dataset | IterableDataset) -> Dataset | IterableDataset:
+def as_prompts(data: Records) -> Records:
     """Return instructions as prompts and completions, and all other data as it is."""
     columns = column_names(data)
     return data.map(alpaca_record, remove_columns=columns) if is_instruction(columns) else data
 
 
-def check_kept(given: Dataset | IterableDataset, trainer: SFTTrainer) -> None:
+def check_kept(given: Records, trainer: SFTTrainer) -> None:
     """Warn of records that lost every graded token to `max_length`, which TRL drops without a word.
 
     Args:
@@ -151,9 +157,10 @@ def check_kept(given: Dataset | IterableDataset, trainer: SFTTrainer) -> None:
         NoiseError: if none is left.
     """
     kept: Any = trainer.train_dataset
-    if trainer.args.packing or not (isinstance(given, Sized) and isinstance(kept, Sized)):
+    args: Any = trainer.args  # typed as of every trainer
+    if args.packing or not (isinstance(given, Sized) and isinstance(kept, Sized)):
         return
-    before, after, length = len(given), len(kept), trainer.args.max_length
+    before, after, length = len(given), len(kept), args.max_length
     if not after:
         raise NoiseError(f"max_length must leave a graded token in a record, got {length}: all {before} lose theirs.")
     if after < before:

@@ -10,7 +10,7 @@ import argparse
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import Trainer
     from trl.trainer.sft_trainer import SFTTrainer
+
+    from neft_zoo.training.session import ModelInputs
 
 # TRL's names for the labels' negative log-likelihood; it had two ways to compute it once.
 NLL = ("nll", "chunked_nll")
@@ -194,7 +196,7 @@ def name_of_dataset(trainer: SFTTrainer, args: tuple[object, ...], kwargs: Mappi
 
 # transformers 5.6 to 5.23: what `training_step` does to a batch first; TRL's trainers override it.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
-def prepared_inputs(trainer: Trainer, inputs: dict[str, Any]) -> dict[str, Any]:
+def prepared_inputs(trainer: Trainer, inputs: ModelInputs) -> ModelInputs:
     """Return a batch on the trainer's device, as its loss takes it."""
     return read(trainer, "_prepare_inputs", "transformers")(inputs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,15 @@ from neft_zoo.noise.schedules import check_number
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_wrapped
-from neft_zoo.training.session import NoiseSession
+from neft_zoo.training.session import Inputs, ModelInputs, NoiseSession
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
-Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
+Loss = Callable[[nn.Module, ModelInputs], Tensor]
 
 
-def model_loss(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+def model_loss(model: nn.Module, inputs: ModelInputs) -> Tensor:
     """Return the loss that a transformers model computes when it is given labels.
 
     Raises:
@@ -44,7 +44,7 @@ class Attached:
         self.step = 0
         self.measured: dict[str, float] = {}
 
-    def loss(self, inputs: Mapping[str, Any], step: int | None = None, compute: Loss = model_loss) -> Tensor:
+    def loss(self, inputs: Inputs, step: int | None = None, compute: Loss = model_loss) -> Tensor:
         """Return the loss of a batch under the strategy; call backward on it as usual.
 
         In eval mode, or without gradients, it is the clean loss.
@@ -99,7 +99,7 @@ class Attached:
 
 def attach(
     model: nn.Module,
-    noise: str | Mapping[str, Any] | Strategy,
+    noise: str | Mapping[str, object] | Strategy,
     *,
     total_steps: int,
     seed: int = 0,

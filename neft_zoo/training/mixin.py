@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.batch import step_key
 from neft_zoo.passes.accumulation import KeptGraphs
-from neft_zoo.passes.anatomy import find_embedding
+from neft_zoo.passes.anatomy import find_table
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.callback import NoiseCallback
@@ -29,7 +29,7 @@ from neft_zoo.training.hf_internals import (
 )
 from neft_zoo.training.outermost_loss import outermost_loss
 from neft_zoo.training.provenance import check_run, tag_model_card, write
-from neft_zoo.training.session import NoiseSession
+from neft_zoo.training.session import ModelInputs, NoiseSession
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class NoiseMixin(Host):
     def __init__(
         self,
         *args: Any,
-        noise: str | Mapping[str, Any] | Strategy | None = None,
+        noise: str | Mapping[str, object] | Strategy | None = None,
         token_counts: Int[Tensor, " V"] | None = None,
         reference: Literal["clean", "same"] = "clean",
         **kwargs: Any,
@@ -108,7 +108,7 @@ class NoiseMixin(Host):
             self._change_weights_once(model)
         return model
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: ModelInputs, *args: Any, **kwargs: Any) -> Tensor:
         """Run the trainer's own step under the strategy.
 
         Raises:
@@ -134,7 +134,7 @@ class NoiseMixin(Host):
         self.session.steps += 1
         self.session.happened = True
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: ModelInputs, *args: Any, **kwargs: Any) -> Any:
         """Return the loss under the strategy.
 
         Arguments go on as they came, by position or by keyword: trainers differ in which they name.
@@ -142,7 +142,7 @@ class NoiseMixin(Host):
         return self._loss_under_strategy(super().compute_loss, model, inputs, *args, **kwargs)
 
     def _loss_under_strategy(
-        self, own_loss: Callable[..., Any], model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+        self, own_loss: Callable[..., Any], model: nn.Module, inputs: ModelInputs, *args: Any, **kwargs: Any
     ) -> Any:
         """Return a loss that is computed without regard to the strategy, under it."""
         session = self._current_session()
@@ -153,7 +153,7 @@ class NoiseMixin(Host):
         wants_outputs, num_items = bool(given.get("return_outputs")), given.get("num_items_in_batch")
         outputs, counters = None, PassCounters(self)
 
-        def one_pass(inputs: dict[str, Any]) -> Tensor:
+        def one_pass(inputs: ModelInputs) -> Tensor:
             nonlocal outputs
             counters.rewind()  # TRL counts every pass
             result = own_loss(model, inputs, *args, **kwargs)
@@ -209,8 +209,7 @@ class NoiseMixin(Host):
             self.session.happened = True
 
     def _count_tokens(self) -> Int[Tensor, " V"]:
-        table: Any = find_embedding(self._current_model())
-        return count_tokens(self.train_dataset, len(table.weight))
+        return count_tokens(self.train_dataset, len(find_table(self._current_model())))
 
     def _resume_counts(self, checkpoint: Path | None) -> None:
         """Go on with the token counts of the run that is resumed, should its data have changed."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from neft_zoo.passes.random_state import RandomState
 from neft_zoo.training.hf_internals import PassCounters
-from neft_zoo.training.session import NoiseSession
+from neft_zoo.training.session import ModelInputs, NoiseSession
 
 if TYPE_CHECKING:
     from torch import nn
 
 # `compute_loss`, bound; and what computes such a loss under the strategy.
-Loss: TypeAlias = Callable[..., Any]
-UnderStrategy: TypeAlias = Callable[..., Any]
+Loss: TypeAlias = Callable[..., object]
+UnderStrategy: TypeAlias = Callable[..., object]
 
 
 class Host(Protocol):
@@ -52,8 +52,14 @@ def outermost_loss(trainer: Host, ours: Loss, under_strategy: UnderStrategy) -> 
 
 
 def _loss(
-    trainer: Any, front: Loss, under_strategy: UnderStrategy, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any
-) -> Any:
+    trainer: Any,
+    front: Loss,
+    under_strategy: UnderStrategy,
+    model: nn.Module,
+    inputs: ModelInputs,
+    *args: object,
+    **kwargs: object,
+) -> object:
     """Return the loss, and compute it once more where the first try did not come to ours: every time after."""
     session: NoiseSession = trainer.session
     if session.active and not session.passed_by:

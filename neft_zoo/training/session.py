@@ -14,7 +14,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
-from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 # A model's keyword arguments.
 Inputs: TypeAlias = Mapping[str, Any]
+ModelInputs: TypeAlias = dict[str, Any]  # the same, to be written into
 # A host's own loss of one pass.
-Compute: TypeAlias = Callable[[dict[str, Any]], Tensor]
+Compute: TypeAlias = Callable[[ModelInputs], Tensor]
 Counts: TypeAlias = "Int[Tensor, ' V'] | Callable[[], Int[Tensor, ' V']]"
 
 
@@ -79,6 +80,7 @@ class NoiseSession:
         self._running = self._warned = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
         self.tokens = known_tokens(tokenizer, getattr(base_model(self.bare_model), "config", None))
+        self.tokens["shifted"] = task_of(self.bare_model) == "next token"
         self._key, self._progress = 0, 0.0
         self._last: Accumulation | None = None
         if strategy.weights is not None:
@@ -249,7 +251,7 @@ class NoiseSession:
                 yield record
 
     @contextmanager
-    def noisy_pass(self, inputs: Inputs, key: int, progress: float = 0.0) -> Iterator[dict[str, Any]]:
+    def noisy_pass(self, inputs: Inputs, key: int, progress: float = 0.0) -> Iterator[ModelInputs]:
         """Yield the inputs of a forward pass, with edited token ids under a noise that edits them, and open it."""
         batch = self.batch(inputs, key, progress)
         edited = {"input_ids": self.noise.edit(batch)} if isinstance(self.noise, TokenEdit) else {}

@@ -28,11 +28,11 @@ def test_list_shows_every_entry_and_filters(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # a row per entry
     status, out, _ = cli("list")
     header, *lines = out.splitlines()
-    assert status == 0 and header.split() == ["name", "passes", "paper", "what"]
+    assert status == 0 and header.split() == ["name", "family", "passes", "site", "paper", "what"]
     for name, line in zip(registry.names(), lines, strict=True):
         entry, strategy = registry.entry(name), registry.make(name)
         paper = entry.paper.rpartition("/")[2] if entry.paper else "-"
-        cells = [name, str(strategy.objective.passes), paper, entry.summary]
+        cells = [name, strategy.family, str(strategy.objective.passes), strategy.site, paper, entry.summary]
         assert [cell.strip() for cell in re.split(r"\s{2,}", line)] == cells
     _, out, _ = cli("list", "neft_[gu]*")
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["neft_gaussian", "neft_uniform"]

@@ -1,5 +1,6 @@
 """What holds for every command: spelling of flags, help, refusals, what is imported, what must be installed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed
 
 def test_list_and_recipes_fit_80_columns():
     for command in (["list"], ["recipes", "ls"]):
-        done = subprocess.run([sys.executable, "-m", "neft_zoo", *command], capture_output=True, text=True, check=True)
+        argv, narrow = [sys.executable, "-m", "neft_zoo", *command], {**os.environ, "COLUMNS": "80"}
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, env=narrow)
         assert max(map(len, done.stdout.splitlines())) <= 80
 
 

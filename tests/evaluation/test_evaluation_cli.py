@@ -140,12 +140,13 @@ def test_scorers_and_parts_from_python(tmp_path):
             "--parts text --max_new_tokens 40 --words 40".split(),
             "words must be at most the words",
         ),
-        (MODEL, "", ["--tasks", "arc_easy"], "--tasks needs lm_eval: pip install 'neft-zoo[eval]'"),
+        (MODEL, "", ["--tasks", "arc_easy"], "a benchmark task needs lm_eval: pip install 'neft-zoo[eval]'"),
+        (MODEL, "", ["--parts", "instructions"], "following instructions needs lm_eval: pip install 'neft-zoo[eval]'"),
         (MODEL, "", ["--noise", "symnoize"], "symnoise"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_writes_nothing(cli, tmp_path, monkeypatch, model, text, argv, message):
-    if "--tasks" in argv and importlib.util.find_spec("lm_eval"):
+    if {"--tasks", "instructions"} & {*argv} and importlib.util.find_spec("lm_eval"):
         pytest.skip("lm-evaluation-harness is installed")
     monkeypatch.chdir(tmp_path)
     record = json.dumps({"prompt": "Say a word.", "completion": " Cell."})

@@ -102,7 +102,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed
     (tmp_path / "file").touch()
     monkeypatch.setattr(generating, "load_model", None)  # never reached
     status, out, error = cli("--output", "file/o.json")
-    assert status == 2 and "output must be a folder, got file" in error and out == ""
+    assert status == 2 and "output must be a file in an existing folder, got file" in error and out == ""
 
 
 def test_instructions_take_the_form_that_the_model_was_trained_on(tmp_path):

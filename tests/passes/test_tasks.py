@@ -1,0 +1,95 @@
+"""Models that do not predict the next token: classes, spans, hidden tokens and numbers."""
+
+import pytest
+import torch
+import transformers as t
+from conftest import fitting
+from torch.nn.functional import kl_div
+
+from neft_zoo import NoiseError, attach, registry
+
+SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+BERT = dict(SIZES, attention_probs_dropout_prob=0.1, max_position_embeddings=16)
+IDS = torch.randint(5, 60, (4, 10), generator=torch.Generator().manual_seed(0))
+MASK = torch.ones_like(IDS).index_fill(1, torch.tensor([9]), 0)
+HIDDEN = IDS.where((torch.arange(10) % 3 == 0) & (MASK == 1), -100)
+CLASSES = torch.tensor([0, 2, 1, 2])
+SPAN = {"start_positions": torch.tensor([1, 0, 2, 3]), "end_positions": torch.tensor([4, 5, 2, 6])}
+TASKS = {
+    "sequence": (t.BertForSequenceClassification, {"labels": CLASSES}),
+    "sequence, a decoder": (t.LlamaForSequenceClassification, {"labels": CLASSES}),
+    "tokens": (t.BertForTokenClassification, {"labels": (IDS % 3).where(HIDDEN != -100, -100)}),
+    "span": (t.BertForQuestionAnswering, SPAN),
+    "masked": (t.BertForMaskedLM, {"labels": HIDDEN}),
+    "regression": (t.BertForSequenceClassification, {"labels": CLASSES.float()}),
+}
+COMPARE = {"r_drop", "r3f", "pdr", "smart", "vat", "hidden_cut", "cutoff_feature", "cutoff_span", "cutoff_token"}
+PER_TOKEN = {"neft_completion", "neft_prompt", "masked_thought"}
+
+
+def model_of(task):
+    torch.manual_seed(0)
+    kind = TASKS[task][0]
+    extra = {"num_labels": {"regression": 1, "span": 2}.get(task, 3), "pad_token_id": 0}
+    config = (
+        t.LlamaConfig(**SIZES, attention_dropout=0.1, **extra) if "decoder" in task else t.BertConfig(**BERT, **extra)
+    )
+    return kind(config).train()
+
+
+def is_refused(name, task):
+    if name == "embed_mix" or (task == "regression" and name in COMPARE):
+        return True
+    return name in PER_TOKEN and task not in ("tokens", "masked")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", registry.builtin_names())
+def test_every_entry_trains_or_is_one_sentence(name, task):
+    model, inputs = model_of(task), {"input_ids": IDS, "attention_mask": MASK, **TASKS[task][1]}
+    tokenizer = type("Tokenizer", (), {"mask_token_id": 3})()
+
+    def loss():
+        settings = {"total_steps": 1, "tokenizer": tokenizer, "token_counts": torch.ones(64).long()}
+        torch.manual_seed(1)
+        return attach(model, fitting(name), **settings).loss(inputs)
+
+    if is_refused(name, task):
+        with pytest.raises(NoiseError):
+            loss()
+        return
+    value = loss()
+    value.backward()
+    assert value.isfinite() and sum(w.grad.abs().sum() for w in model.parameters() if w.grad is not None) > 0
+    torch.manual_seed(1)
+    plain = model(**inputs).loss
+    assert (value.item() != plain.item()) == (name not in ("none", "noisy_tune", "flat_lora"))
+
+
+@pytest.mark.parametrize(
+    ("task", "places"), [("sequence", None), ("span", None), ("tokens", HIDDEN), ("masked", HIDDEN)]
+)
+def test_divergences_are_those_of_the_models_own_logits(task, places):
+    model, inputs = model_of(task).train(), {"input_ids": IDS, "attention_mask": MASK, **TASKS[task][1]}
+    outputs = []
+    model.register_forward_hook(lambda module, args, output: outputs.append(output))
+    loss = attach(model, {"name": "r3f", "eps": 0.5, "weight": 3.0}, total_steps=1).loss(inputs)
+    clean, noisy = outputs
+
+    def log_p(output):
+        if task == "span":
+            return torch.cat([output.start_logits, output.end_logits]).log_softmax(-1)
+        logits = output.logits if places is None else output.logits[places != -100]
+        return logits.log_softmax(-1)
+
+    p, q = log_p(clean), log_p(noisy)
+    both = [kl_div(a, b, log_target=True, reduction="batchmean") for a, b in ((p, q), (q, p))]
+    assert loss.item() == pytest.approx((clean.loss + 3 * sum(both)).item(), rel=1e-5)
+    assert sum(both) > 1e-4
+
+
+def test_several_labels_at_once_have_no_distribution_to_compare():
+    model = model_of("sequence")
+    model.config.problem_type = "multi_label_classification"
+    with pytest.raises(NoiseError, match="chooses one of several classes, got num_labels=3 and problem_type='multi"):
+        attach(model, "r3f", total_steps=1)
