@@ -101,9 +101,9 @@ def test_a_model_without_a_backbone(name):
 
 
 @pytest.mark.parametrize("name", ["r3f", "cutoff_token", "smart", "embed_mix"])
-def test_a_model_without_a_language_head(name):
-    model = LlamaForSequenceClassification(TINY)
-    refuse(lambda: attach(model, fitting(name), total_steps=1), "an LM head, got LlamaForSequenceClassification")
+def test_a_model_that_chooses_no_class(name):
+    model = LlamaForSequenceClassification(LlamaConfig(**{**TINY.to_dict(), "num_labels": 1}))
+    refuse(lambda: attach(model, fitting(name), total_steps=1), "one of several classes, got num_labels=1")
 
 
 @pytest.mark.parametrize("name", [name for name in HIDDEN if name != "lnsr"])

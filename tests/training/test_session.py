@@ -113,9 +113,9 @@ def t5():
     return T5ForConditionalGeneration(T5Config(**sizes))
 
 
-def classifier():
+def regression():
     sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=64)
-    return LlamaForSequenceClassification(LlamaConfig(**sizes, pad_token_id=0))
+    return LlamaForSequenceClassification(LlamaConfig(**sizes, pad_token_id=0, num_labels=1))
 
 
 def reentrant(llama):
@@ -138,8 +138,8 @@ REFUSED = {
         "token embedding",
     ),
     "two sequences": (lambda llama: t5(), "neft_uniform", None, "encoder-decoder"),
-    "no head": (lambda llama: classifier(), "r3f", None, "an LM head"),
-    "no head, ascent": (lambda llama: classifier(), "smart", None, "an LM head"),
+    "no classes": (lambda llama: regression(), "r3f", None, "one of several classes"),
+    "no classes, ascent": (lambda llama: regression(), "smart", None, "one of several classes"),
     "no layers": (lambda llama: Quadratic(), {"name": "hype", "size": 1}, None, "list of decoder layers"),
     "no backbone": (lambda llama: Quadratic(), "pdr", None, "a backbone"),
     "no such layer": (lambda llama: llama(), {"name": "lat", "layers": [7]}, None, "layers must lie between"),
