@@ -25,7 +25,8 @@ compare gsm8k --strategies "$twelve" --seeds 5
 compare dolly --strategies neft_uniform,neft_gaussian --seeds 3 --set 'neft_*.alpha=1,5,10,15,30' \
     --set 'neft_gaussian.match_rms=false,true'
 compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling
-compare dolly_lora --strategies "$main,r_drop,flat_lora" --seeds 5 --controls lora_dropout
+compare dolly_lora --strategies "$main,r_drop,flat_lora" --seeds 5 --controls lora_dropout \
+    --set lora_dropout.lora_dropout=0.2,0.3  # the recipe has 0.1
 compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5
 compare dolly --strategies cat --seeds 5
 # The model has four layers, lat's default is the fifth.
