@@ -64,7 +64,7 @@ class NoiseTraits:
     mixes_documents: ClassVar[bool] = False
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        raise NotImplementedError
+        raise NotImplementedError  # every noise has its own; here for the type of `in_parts`
 
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
         """Return a function that draws a stretch of the positions, None if all must be drawn at once."""

@@ -51,7 +51,7 @@ class DistributionTraits:
         return math.inf
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        raise NotImplementedError
+        raise NotImplementedError  # every distribution has its own; here for the type of `in_parts`
 
     def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]] | None:
         """Return a function that draws a stretch of the positions, None if all must be drawn at once."""
