@@ -29,7 +29,7 @@ class Ball:
         norm: the L2 norm of a whole document (over its real tokens) or of each token, or the absolute value of each
             coordinate.
         direction: the `gradient` divided by its norm (of coordinates: by the document's largest), its `sign` per
-            coordinate (a token's step has norm 1), or its `token_share`: each token's gradient over the largest token's.
+            coordinate (a token's step has norm 1), or its `token_share`: each token's over the largest token's.
         relative: the radius and the step are fractions of the mean L2 norm of the document's embeddings, those of a
             coordinate of that norm over the root of the width.
     """
@@ -46,8 +46,10 @@ class Ball:
         if self.direction not in get_args(Direction):
             raise NoiseError(f"direction must be one of {', '.join(get_args(Direction))}, got {self.direction!r}.")
 
-    def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
-        """Return the norm of the document, or of the token, at every position."""
+    def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L #D"]:
+        """Return the norm of the document or of the token at every position, or that of every coordinate."""
+        if self.norm == "coordinate":
+            return values.abs()
         squares = values.square().sum(-1)
         return (batch.document_sum(squares) if self.norm == "document" else squares).sqrt()[..., None]
 
@@ -68,8 +70,6 @@ class Ball:
     def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:
         """Return the nearest perturbation inside the ball."""
         radius = value_at(self.radius, batch.progress) * self.unit(embeds, batch)
-        if self.norm == "coordinate":
-            return delta.clamp(-radius, radius)
         return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)
 
     def unit(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Tensor | float:
