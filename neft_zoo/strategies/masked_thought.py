@@ -18,6 +18,10 @@ def masked_thought(p: Scalar = WarmUp(0.4, 2 / 3), by: Literal["mask", "random"]
     reasoning. Against: apart from worked solutions nothing is shown. Not for answers that copy names or numbers
     which occur nowhere else.
 
+    Differs from the paper in: the paper adds a mask token to the vocabulary, whose embedding is learned. Where the
+    tokenizer has none its padding token stands in, whose row gets no gradient in most models (`padding_idx`): it stays
+    what it was. Add a mask token, or use `by="random"`. Special tokens are never hidden.
+
     Args:
         p: probability that a graded token is hidden (0 to 1), a number or a schedule; the paper warms up over two
             thirds of training.

@@ -21,11 +21,12 @@ def start(strategy, naive):
     """Return what the entry's own noise adds first, as a constant: the one thing that is taken from the package."""
     batch = Batch.from_inputs(INPUTS, key=step_key(0, 0, 0))
     noise = strategy.noise
+    embeds = naive.table[INPUTS["input_ids"]].detach()
     if not isinstance(noise, AtLayers):
-        return {-1: noise(naive.table[INPUTS["input_ids"]].detach(), batch).double()}
+        return {-1: noise(embeds, batch).double()}
     states, count = naive.run()[2], len(naive.model.model.layers)
     numbers = range(count) if noise.layers == "all" else sorted(n % count for n in noise.layers)
-    return {n: noise(states[n - 1].detach(), batch.at(n)).double() for n in numbers}
+    return {n: noise(states[n - 1].detach() if n else embeds, batch.at(n)).double() for n in numbers}
 
 
 def compare(model, name, reference, **arguments):
@@ -121,6 +122,7 @@ def test_pdr_adds_the_divergence_of_choice(model, kind):
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_lnsr_sums_the_layers_from_the_first_on(model, first):
     def reference(naive, d):
+        assert list(d) == [first] and d[first].any(), "noise enters at the first layer that counts"
         (clean, _, states), (_, _, moved) = naive.run(), naive.run(d)
         total = 0.0
         for layer in range(first, 3):
