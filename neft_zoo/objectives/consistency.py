@@ -30,6 +30,7 @@ class DropoutConsistency(ComparesPredictions):
     weight: Scalar = 1.0
 
     family: ClassVar[Family] = "consistency"
+    site: ClassVar[str] = "dropout"
     passes = 2
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -34,6 +35,7 @@ class Ball:
         relative: the radius and the step are fractions of the mean L2 norm of the document's embeddings, those of a
             coordinate of that norm over the root of the width.
         where: which tokens may be moved.
+        joint: a step's norm is that over all sites, of which those with the larger gradients move further.
     """
 
     radius: Scalar
@@ -41,6 +43,7 @@ class Ball:
     direction: Direction = "gradient"
     relative: bool = False
     where: Where = Tokens()
+    joint: bool = False
 
     def __post_init__(self) -> None:
         check_scalar("radius", self.radius)
@@ -66,6 +69,17 @@ class Ball:
         if self.norm == "coordinate":
             return gradient
         return gradient / self.length(gradient, batch).clamp(min=SMALLEST)
+
+    def ups(self, gradients: Mapping[int, Float[Tensor, "B L D"]], batch: Batch) -> dict[int, Float[Tensor, "B L D"]]:
+        """Return the direction of steepest ascent at every site; if `joint`, all of them together have norm 1."""
+        ups = {site: self.up(gradient, batch) for site, gradient in gradients.items()}
+        if not self.joint:
+            return ups
+        largest = max(gradient.abs().max() for gradient in gradients.values()).clamp(min=SMALLEST)
+        masked = ((site, gradient / largest * self.where(batch)[..., None]) for site, gradient in gradients.items())
+        lengths = {site: self.length(gradient.float(), batch) for site, gradient in masked}
+        total = sum(length.square() for length in lengths.values()) ** 0.5
+        return {site: up * (lengths[site] / total.clamp(min=SMALLEST)) for site, up in ups.items()}
 
     def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:
         """Return the nearest perturbation inside the ball."""

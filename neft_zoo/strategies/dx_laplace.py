@@ -19,8 +19,7 @@ def dx_laplace(eta: Scalar = 10000.0) -> Strategy:
     guarantee whatever.
 
     Args:
-        eta: privacy parameter (inverse length, > 0), a number or a schedule; the mean norm of the noise is D /
-            eta.
+        eta: privacy parameter (inverse length, > 0), a number or a schedule; the mean norm of the noise is D / eta.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "dx_laplace", "eta": 20000})`

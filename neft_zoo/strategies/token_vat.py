@@ -22,16 +22,16 @@ def token_vat(steps: int = 2, size: Scalar = 0.1, alpha: Scalar = 0.1, radius: S
 
     Differs from the paper in: u starts from noise that is shared by equal tokens within an optimizer step, where the
     paper keeps the last u of every token of the vocabulary during training, as a strategy here holds no state; the
-    start is projected into the ball too. n_t is taken of u after its step, as in the
-    [published code](https://github.com/LinyangLee/Token-Aware-VAT), which divides its starting u by the norm of the
-    whole batch. Version 1 had one perturbation and took the share from the gradient.
+    start is projected into the ball too. n_t is taken of u after its step, as in the [published
+    code](https://github.com/LinyangLee/Token-Aware-VAT), which divides its starting u by the norm of the whole batch.
+    Version 1 had one perturbation and took the share from the gradient.
 
     Args:
         steps: K, the number of passes (>= 1).
-        size: eta, length of a document's and of a token's step (in the embedding's own unit, >= 0), a number or a schedule.
-        alpha: strength of both random starts (dimensionless, >= 0), as in `neft_uniform`.
-        radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a
+        size: eta, length of a document's and of a token's step (in the embedding's own unit, >= 0), a number or a
             schedule.
+        alpha: strength of both random starts (dimensionless, >= 0), as in `neft_uniform`.
+        radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a schedule.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="token_vat")`

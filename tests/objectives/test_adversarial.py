@@ -84,7 +84,7 @@ def test_token_vat_weighs_every_tokens_perturbation_by_its_share(model, alpha):
         batch = Batch.from_inputs(INPUTS, key=step_key(0, 0, 0))
         delta = document_start(naive.table[INPUTS["input_ids"]].detach(), batch).double()
         parts, total = [(delta[row], d[-1][row]) for row in range(3)], 0
-        for number in range(3):
+        for _ in range(3):
             inside = []
             for one, u in parts:
                 factor = min(1.0, 1.0 / (one + u).norm().item())
@@ -202,6 +202,25 @@ def test_cat_climbs_by_sign_in_a_ball_relative_to_the_documents_norm(model, wher
 
 def test_cat_moves_the_instruction_unless_told_otherwise():
     assert make("cat").objective.ball.where.role == "prompt"
+
+
+@pytest.mark.parametrize("layers", [[1], "all"])
+def test_vaccine_moves_all_layers_by_one_length(model, layers):
+    """d_l = rho * g_l / |(g_1 ... g_L)|, one document at a time; only the second pass trains."""
+
+    def reference(naive, d):
+        d = leaves(d)
+        g = slope(naive.loss(d), d)
+        moved = {site: torch.zeros_like(delta) for site, delta in d.items()}
+        for row, document in enumerate(DOCUMENTS):
+            n = len(document)
+            whole = math.sqrt(sum(g[site][row, :n].square().sum().item() for site in d))
+            for site in d:
+                moved[site][row, :n] = 0.8 * g[site][row, :n] / whole
+        assert len(d) == (3 if layers == "all" else 1)
+        return naive.loss(moved)
+
+    compare(model, "vaccine", reference, rho=0.8, layers=layers)
 
 
 SIZES = {
