@@ -60,10 +60,22 @@ class Step:
             ids, noise = noise.edit(self.batch), None
         with self.tap.open(noise, self.known, ids) as done:
             done.loss = self.compute(ids)
-        if done.batch is None or (noise is not None and not done.deltas):
+        self.add(done, noisy=noise is not None)
+        return done
+
+    def add(self, done: Pass, noisy: bool = True) -> None:
+        """Add the record of a pass.
+
+        Args:
+            done: the record.
+            noisy: whether it had a noise.
+
+        Raises:
+            NoiseError: if the noise found no way into the model.
+        """
+        if done.batch is None or (noisy and not done.deltas):
             raise NoiseError(self._reason(done))
         self.passes.append(done)
-        return done
 
     def _reason(self, done: Pass) -> str:
         """Return why the noise of a pass found no way into the model."""

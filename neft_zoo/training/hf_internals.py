@@ -10,6 +10,8 @@ import argparse
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +20,7 @@ from accelerate.utils import DistributedType, DynamoBackend
 from packaging.version import Version
 from torch import Tensor, nn
 
+from neft_zoo.errors import NoiseError
 from neft_zoo.passes.accumulation import Accumulation, EngineBackward, Gradient, StoredGradients
 from neft_zoo.passes.torch_internals import read
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from torch.amp.grad_scaler import GradScaler
     from torch.utils.hooks import RemovableHandle
     from transformers import Trainer
@@ -39,15 +43,29 @@ SFT = "trl.trainer.sft_trainer"
 COUNTING = {f"trl.trainer.{name}_trainer" for name in ("sft", "dpo", "kto", "reward", "grpo", "rloo")}
 
 
+def require_trl(least: str) -> None:
+    """Raise unless TRL is installed, in a version that its trainers were run with.
+
+    Raises:
+        NoiseError: if it is not.
+    """
+    found = version("trl") if find_spec("trl") is not None else None
+    if found is None or Version(found) < Version(least):
+        raise NoiseError(
+            f"this trainer with noise= needs trl>={least}, got {found or 'no trl'}: give a trainer of any version to "
+            "neft_zoo.enable(trainer, noise), or neft_zoo.NoiseCallback(noise) to its callbacks."
+        )
+
+
 # accelerate 1.10 to 1.15: undocumented; None without a mesh. `process_index` counts the ranks of a tensor-parallel
 # group apart, although they see the same data.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/accelerator.py
-def data_parallel_rank(accelerator: Accelerator) -> int:
+def data_parallel_rank(processes: AcceleratorState) -> int:
     """Return which share of the data this process sees; the ranks of a tensor-parallel group see the same one."""
-    mesh = read(accelerator, "torch_device_mesh", "accelerate")
+    mesh = read(processes, "device_mesh", "accelerate")
     names = getattr(mesh, "mesh_dim_names", None)
     if not names:
-        return accelerator.process_index
+        return processes.process_index
     rank = 0
     for name, size, place in zip(names, mesh.mesh.shape, mesh.get_coordinate(), strict=True):
         rank = rank * size + place if name.startswith("dp") else rank
@@ -56,9 +74,9 @@ def data_parallel_rank(accelerator: Accelerator) -> int:
 
 # accelerate 1.10 to 1.15: the options that it compiles a model with, documented for launching only.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/state.py
-def is_compiled(accelerator: Accelerator) -> bool:
+def is_compiled(processes: AcceleratorState) -> bool:
     """Return whether accelerate hands the model to torch.compile."""
-    return read(accelerator.state, "dynamo_plugin", "accelerate").backend != DynamoBackend.NO
+    return read(processes, "dynamo_plugin", "accelerate").backend != DynamoBackend.NO
 
 
 # accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well.
@@ -178,6 +196,25 @@ class PassCounters:
             setattr(self.trainer, "_total_train_tokens", self.tokens)  # noqa: B010 - no attribute of Trainer's own
         for name, values in self.metrics.items():
             del values[self.lengths.get(name, 0) :]
+
+
+# TRL 0.24 to 1.16: whether a trainer runs a reference model inside its loss, and what its loss makes of token ids,
+# nothing public says.
+# https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/dpo_trainer.py
+def runs_reference(trainer: Trainer) -> bool:
+    """Return whether a trainer is one of TRL's whose loss runs the reference model."""
+    return bool(_trl_classes(trainer) & {"DPOTrainer", "KTOTrainer"})
+
+
+def compares_token_ids(trainer: Trainer) -> bool:
+    """Return whether a loss reads token ids apart from the model's call: as targets, or for another model."""
+    trl = _trl_classes(trainer)
+    others = (getattr(trainer, name, None) for name in ("teacher_model", "ref_model"))
+    return bool(trl) and "SFTTrainer" not in trl or any(other is not None for other in others)
+
+
+def _trl_classes(trainer: Trainer) -> set[str]:
+    return {cls.__name__ for cls in type(trainer).__mro__ if cls.__module__.startswith("trl.")}
 
 
 # TRL 1.8 to 1.16: the one place that knows which data set is prepared; a subclass that grades one otherwise, or sorts
