@@ -41,7 +41,7 @@ def lines_of(trainer):
 
 @pytest.fixture
 def no_open_loader():
-    """Forget the data loaders of trainings that were refused: accelerate keeps weak references, which nothing copies."""
+    """Forget the data loaders of trainings that were refused: accelerate's weak references are not copied."""
     GradientState._reset_state()
 
 
