@@ -156,9 +156,9 @@ FITTING = {
     "masked_thought": {"p": 0.4},
     "pdr": {"eps": 0.1, "weight": 10},
     "r3f": {"eps": 0.02},
-    "smart": {"radius": 0.3, "start": 0.01, "size": 0.3},
+    "smart": {"radius": 0.1, "start": 0.01, "size": 1.0},
     "token_subspace": {"k": 4},
-    "vat": {"radius": 0.3, "start": 0.01, "size": 0.3},
+    "vat": {"radius": 0.3, "start": 0.01},
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import AtLayers, Layers, Noise
+from neft_zoo.noise.additive import AtLayers, Layers, Noise, layer_numbers
 from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
 from neft_zoo.passes.anatomy import (
@@ -89,9 +89,8 @@ class ModelHooks:
         self._embedding = embeddings[0] if compiled else None
         tapped = [find_layers(each) if layers else [] for each in models]
         self._layers = len(tapped[0])
-        for number in layers if isinstance(layers, tuple) else ():
-            if not -self._layers <= number < self._layers:
-                raise NoiseError(f"layers must lie between {-self._layers} and {self._layers - 1}, got {number}.")
+        if isinstance(layers, tuple):
+            layer_numbers(layers, self._layers)
         self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
@@ -154,7 +153,7 @@ class ModelHooks:
         return draw_for_layers(width, noise.noise, batch, sites)
 
     def _is_wanted(self, noise: AtLayers, index: int) -> bool:
-        return noise.layers == "all" or index in noise.layers or index - self._layers in noise.layers
+        return index in layer_numbers(noise.layers, self._layers)
 
     @property
     def _live(self) -> bool:
