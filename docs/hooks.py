@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from builder import compare, entries, findings, formulas, snippets
+from builder import compare, data, entries, findings, formulas, overview, snippets
+from builder.cards import CardTables
 from mkdocs.structure.files import File
 
 from neft_zoo import registry
@@ -11,22 +12,23 @@ from neft_zoo.compare.loading import load
 
 
 def on_config(config: Any) -> Any:
-    """Read the results, and put a page per strategy into the navigation, under the table of all."""
-    folder = Path(config["extra"].get("results") or Path(config["docs_dir"]) / "results")
-    config["extra"]["experiments"], config["extra"]["notes"] = load(folder)
-    pages = [{name: f"strategies/{name}.md"} for name in registry.builtin_names()]
-    section = {"Strategies": [{"All": "strategies.md"}, *pages]}
-    config["nav"] = [section if "Strategies" in item else item for item in config["nav"]]
+    """Read the results, and put the pages of the strategies into the navigation, under the table of all."""
+    extra = config["extra"]
+    folder = Path(extra.get("results") or Path(config["docs_dir"]) / "results")
+    extra["experiments"], extra["notes"] = load(folder)
+    # A test may ask for the pages of a few strategies only.
+    extra["entries"] = extra.get("entries") or registry.builtin_names()
+    config["markdown_extensions"].append(CardTables())
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the generated pages to those in the folder."""
-    extra = config["extra"]
-    made = {"strategies.md": entries.overview(extra["experiments"])}
-    made |= {f"strategies/{name}.md": entries.page(name, extra["experiments"]) for name in registry.builtin_names()}
-    made["compare.md"] = compare.page(extra["experiments"], extra["notes"])
-    made["findings.md"] = findings.page(extra["experiments"])
+    """Add the generated pages and files to those in the folder."""
+    extra, experiments = config["extra"], config["extra"]["experiments"]
+    made = {"strategies.md": overview.page(experiments), "findings.md": findings.page(experiments)}
+    made |= {f"strategies/{name}.md": entries.page(name, experiments) for name in extra["entries"]}
+    made["compare.md"] = compare.page(experiments, extra["notes"])
+    made |= data.files(experiments)
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     if extra.get("results"):

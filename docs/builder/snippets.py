@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from markupsafe import escape
-
-from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
+from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Column, Experiment, Row
 from neft_zoo.compare.metrics import metric
 
 from . import findings, front, playground, strength, sweep, tallies
-from .tables import difference_text, judged_text, table, typeset
+from .results import results_table
+from .tables import difference_text
+from .words import setting, title
 
 ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*]+)*) \}\}$", re.MULTILINE)
 NOT_RUN = "*Not run here.*"
+COLUMNS: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"))
 
 
 def fill(markdown: str, experiments: list[Experiment]) -> str:
@@ -27,28 +28,27 @@ def fill(markdown: str, experiments: list[Experiment]) -> str:
 
 
 def measured(experiments: list[Experiment], names: list[str]) -> str:
-    """Return what strategies or controls did to the test loss, at equal steps and at equal compute.
+    """Return what strategies or controls did to the test loss, a table per data set.
 
     A name stands for the row of its default arguments, with `*` behind it for every row; `lengths` for plain training
     of other lengths. Words behind `on` are data sets; without them, all are shown.
     """
-    lines = []
     names, where = (names[: names.index("on")], names[names.index("on") + 1 :]) if "on" in names else (names, [])
+    parts = []
     for experiment in experiments:
         if where and experiment.name.split("/")[-1] not in where:
             continue
-        for row in experiment.rows:
-            name = "lengths" if row.is_shorter else row.entry or row.label
-            plain = row.entry is None or row is experiment.find(row.entry)
-            if not row.cells or not (f"{name}*" in names or (name in names and plain)):
-                continue
-            cells = [row.cells.get(("test_loss", point)) for point in POINTS]
-            texts = ["-" if each is None else judged_text(each, metric("test_loss")) for each in cells]
-            label = escape(row.label)
-            link = f"[{label}](strategies/{row.entry}.md)" if row.entry else label
-            lines.append((experiment.title, link, *texts, typeset(row.compute, 2)))
-    heads = ("experiment", "row", *(f"test loss {point}" for point in POINTS.values()), "compute")
-    return table(heads, lines) if lines else NOT_RUN
+        if rows := [row for row in experiment.rows if row.cells and _is_asked(row, experiment, names)]:
+            rows = rows if experiment.none in rows else [experiment.none, *rows]
+            columns = [column for column in COLUMNS if column in experiment.columns]
+            parts.append(results_table(experiment, rows, columns, f"{title(experiment)}: {setting(experiment)}"))
+    return "\n\n".join(parts) or NOT_RUN
+
+
+def _is_asked(row: Row, experiment: Experiment, names: list[str]) -> bool:
+    name = "lengths" if row.is_shorter else row.entry or row.label.partition(" ")[0]
+    is_plain = row.entry is None or row is experiment.find(row.entry)
+    return f"{name}*" in names or (name in names and is_plain)
 
 
 def headline(experiments: list[Experiment], names: list[str]) -> str:
@@ -60,11 +60,11 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
         if cells and all(cells):
             end, best = (_sentence(each) for each in cells if each)
             sentences.append(
-                f"* **{experiment.name}**: test loss {end} at the end of training, {best} at the best point."
+                f"* **{title(experiment)}**: test loss {end} at the end of training, {best} at the best checkpoint."
             )
     if not sentences:
         return NOT_RUN
-    lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals:"
+    lead = "`neft_uniform` at alpha 5 minus `none`, in nats per token with 95 % intervals:"
     return f"{lead}\n\n" + "\n".join(sentences)
 
 
