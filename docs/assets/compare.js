@@ -152,7 +152,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const ends = make("span", { className: "axis" }, ...[fixed(low, metric.digits, true), sides, fixed(high, metric.digits, true)].map((text) => make("span", {}, text)));
     const chart = head(view.metric, `${named(metric).replace(/, at the \w+( \w+)?/, "")} minus the baseline`, ends);
     chart.classList.add("chart");
-    const table = make("table", { className: "results cards", ariaLabel: `Results: ${shown.title}` }, make("caption", {}, `${shown.title}: paired differences to the baseline with 95 % intervals`));
+    const table = make("table", { className: "results", ariaLabel: `Results: ${shown.title}` }, make("caption", {}, `${shown.title}: paired differences to the baseline with 95 % intervals`));
+    table.dataset.cards = "";
     const verdict = make("th", { scope: "col" }, "verdict");
     table.append(make("thead", {}, make("tr", {}, head("row", "row"), chart, ...columns().map((each) => head(each.key, each.label)), verdict)));
     const body = make("tbody");

@@ -25,7 +25,7 @@ class _Labels(Treeprocessor):
             heads = ["".join(head.itertext()).strip() for head in table.findall("./thead/tr/th")]
             if len(heads) < WIDE:
                 continue
-            table.set("class", f"{table.get('class', '')} cards".strip())
+            table.set("data-cards", "")
             for row in table.findall("./tbody/tr"):
                 for place, cell in enumerate(row.findall("td")):
                     if place and place < len(heads):

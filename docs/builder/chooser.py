@@ -128,7 +128,7 @@ NOISES = {
 } | {
     name: (
         f"\n  name: {name}\n  {argument}: {value}",
-        f'{{"name": "{name}", "{argument}": {value}}}',
+        f'{{\n        "name": "{name}",\n        "{argument}": {value},\n    }}',
         f'{{"name": "{name}", "{argument}": {value}}}',
         name,
         f"{name}.{argument}={values}",
@@ -189,8 +189,9 @@ def _render(name: str, method: str, packing: str) -> str:
 def memory(case: Case) -> str:
     """Return about how much memory weights, gradients and optimizer take."""
     gigabytes = parameters(case.size) * BYTES[case.method]
+    about = f"{gigabytes:,.0f}" if gigabytes >= 10 else f"{gigabytes:.1f}"
     many = "; more than one GPU: see the guide on several devices" if gigabytes > 75 else ""
-    return f"About {gigabytes:.2g} GB for weights, gradients and optimizer, and more for activations{many}."
+    return f"About {about} GB for weights, gradients and optimizer, and more for activations{many}."
 
 
 def control(case: Case) -> str:
@@ -307,7 +308,7 @@ def lines() -> str:
         words.append(METHODS[case.method] + (", packed" if case.packing == "yes" else ""))
         words[-1] += f", {case.family}" if case.family in SCALED else ""
         values = {name: value for each in slots(case).values() for name, value in each.items()}
-        words.append(f"`noise={values['NOISE_PYTHON']}`")
+        words.append(f"`{values['NOISE_FLAG']}`")
         words.append(f"plain training for {values['LENGTHS'].removesuffix(',1').replace(',', ' and ')} of the steps; `{values['CONTROL']}`")
         rows.append(f"| {' | '.join(words)} |")
     return "\n".join(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 
@@ -79,7 +80,17 @@ def example(entry: registry.Entry) -> list[str]:
     match = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
     if match is None:
         return []
-    return [code("python", "from neft_zoo import SFTTrainer\n\n" + re.sub(r"\n\s*", "\n    ", match[1]))]
+    return [code("python", "from neft_zoo import SFTTrainer\n\n" + one_argument_a_line(" ".join(match[1].split())))]
+
+
+def one_argument_a_line(call: str) -> str:
+    """Return a call in Python with an argument in each line, so that a phone shows all of it."""
+    tree = ast.parse(call, mode="eval").body
+    if not isinstance(tree, ast.Call):
+        return call
+    arguments = [*map(ast.unparse, tree.args), *(f"{each.arg}={ast.unparse(each.value)}" for each in tree.keywords)]
+    inside = "".join(f"    {each},\n" for each in arguments).replace("'", '"')
+    return f"{ast.unparse(tree.func)}(\n{inside})"
 
 
 def cost(name: str, experiments: list[Experiment]) -> str:
@@ -90,13 +101,16 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     lines = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
     for experiment in experiments:
         row = experiment.find(name)
-        clock = next((key for key in ("cpu_s", "wall_s") if row and (key, "end") in row.cells), None)
-        if row and name != "none" and clock and experiment.budget == STEPS:
-            own, plain = (each.cells[clock, "end"].mean for each in (row, experiment.none))
-            kind = "CPU time" if clock == "cpu_s" else "time"
-            if own and plain:
-                lines.append(f"{title(experiment)}: {own / plain:.2f} times the {kind} of `none` to train.")
+        spent = cpu_ratio(experiment, row) if row and name != "none" and experiment.budget == STEPS else None
+        if spent:
+            lines.append(f"{title(experiment)}: {spent:.2f} times the CPU time of `none` to train.")
     return "\n".join(f"* {line}" for line in lines)
+
+
+def cpu_ratio(experiment: Experiment, row: Row) -> float | None:
+    """Return the CPU time of training relative to the baseline, None where it was not measured."""
+    cell, plain = (each.cells.get(("cpu_s", "end")) for each in (row, experiment.none))
+    return cell.mean / plain.mean if cell and plain and cell.mean and plain.mean else None
 
 
 def measured(name: str, experiments: list[Experiment]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from markupsafe import Markup
 
 from neft_zoo import registry
 from neft_zoo.compare.experiment import CHOSEN_BY, Experiment, Row
@@ -40,7 +41,7 @@ def early_stopping(experiments: Sequence[Experiment]) -> str:
         return NOT_RUN
     seeds = set.intersection(*(set(row.values(CHOSEN_BY, "end")) for row in rows))
     with style():
-        figure, axes = new(6.4, 3.9)
+        figure, axes = new(6.4, 4.2)
         colours = {name: colour for name, colour in zip(BESIDE, (FIRST, SECOND), strict=True)}
         dashes = iter(DASHES)
         for row in rows:
@@ -56,16 +57,18 @@ def early_stopping(experiments: Sequence[Experiment]) -> str:
         figure.legend(loc="outside upper left", fontsize=10, ncols=2)
         names = ", ".join(row_name(row) for row in rows)
         picture = svg(figure, f"Test loss over epochs on {title(experiment)}: {names}; thin lines are seeds")
-    measured = f"Thin lines are seeds, thick ones their mean over the {len(seeds)} seeds that all rows have; noise off. "
-    return f"{picture}\n\n{measured}Measured on {setting(experiment)}. [All its rows](compare.md)."
+    text = Markup(
+        '<div class="lead">{}<div><p class="verdict">{}</p><p>Thin lines are seeds, thick ones their mean over the {} seeds '
+        'that all rows have, at equal cost; noise off. Measured on {}. <a href="compare.html">All its rows</a>.</p></div></div>'
+    )
+    return text.format(picture, early_verdict(experiment), len(seeds), setting(experiment))
 
 
-def early_verdict(experiments: Sequence[Experiment]) -> str:
+def early_verdict(experiment: Experiment) -> Markup:
     """Return the answer to the picture's question in a sentence, by rule."""
-    experiment = leading([*experiments])
-    row = experiment.find("neft_uniform") if experiment else None
-    if experiment is None or row is None or (CHOSEN_BY, "best") not in row.cells:
-        return NOT_RUN
+    row = experiment.find("neft_uniform")
+    if row is None or (CHOSEN_BY, "best") not in row.cells:
+        return Markup("NEFTune was not run there.")
     digits = metric(CHOSEN_BY).digits
     end, best = (row.cells[CHOSEN_BY, when] for when in ("end", "best"))
     assert end.verdict is not None and best.verdict is not None
@@ -83,8 +86,8 @@ def early_verdict(experiments: Sequence[Experiment]) -> str:
             f"{row_name(reference.row)} ({against[2].text()})"
         )
     answers = {"better": "No", "worse": "Yes, and stopping earlier does more", "practically the same": "Yes"}
-    undecided = "As far as these seeds can tell" if end.verdict.word == "better" else "Undecided"
-    return f"**{answers.get(word, undecided)}.** `neft_uniform`: {said}."
+    undecided = "Not shown to be more than that" if end.verdict.word == "better" else "Undecided"
+    return Markup("<b>{}.</b> <code>neft_uniform</code>: {}.").format(answers.get(word, undecided), said)
 
 
 TOKENS, FEATURES, ROW = 12, 40, -1

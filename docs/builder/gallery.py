@@ -90,7 +90,7 @@ def hardware(name: str) -> str:
     billions = float(found[1])
     size = billions * (0.6 if values.get("load_in_4bit") else 2 if values.get("use_peft") else 16)
     cards = -(-size // (0.75 * CARD))
-    return f"about {size:.2g} GB for the model and its training, {cards:.0f} GPU{'s' * (cards > 1)} of {CARD} GB"
+    return f"about {size:,.0f} GB for the model and its training, {cards:.0f} GPU{'s' * (cards > 1)} of {CARD} GB"
 
 
 def expected(name: str, experiments: Sequence[Experiment], up: str) -> str:

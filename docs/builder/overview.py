@@ -11,6 +11,7 @@ from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.registry.docstrings import argument_texts, prose
 
+from .entries import cpu_ratio
 from .results import MAIN, line_of
 from .tables import macros, typeset
 from .wants import grouped, leading
@@ -55,6 +56,7 @@ def _card(name: str, experiments: list[Experiment], ends: tuple[float, float]) -
     passes = strategy.objective.passes
     line = line_of(row, [], ends, "", costs=False) if row else {"marks": [], "zero": 0, "says": "", "verdicts": []}
     cell = row.cells.get((MAIN, "end")) if row else None
+    spent = cpu_ratio(experiment, row) if experiment and row else None
     runs = sum(len(each.records) for found in experiments for each in found.rows if each.entry == name)
     return {
         **{key: line[key] for key in ("marks", "zero", "says", "verdicts")},
@@ -62,7 +64,7 @@ def _card(name: str, experiments: list[Experiment], ends: tuple[float, float]) -
         "summary": entry.summary,
         "effect": interval_text(cell.difference, metric(MAIN).digits) if cell and cell.difference else "",
         "where": f"{title(experiment)}, {len(row.records)} seeds" if experiment and row else "",
-        "cost": f"{passes} pass{'es' * (passes > 1)}" + (f", {row.time:.2f} times the time" if row and row.time else ""),
+        "cost": f"{passes} pass{'es' * (passes > 1)}" + (f", {spent:.2f} times the CPU time" if spent else ""),
         "advice": _values(name),
         "unless": _unless(name),
         "runs": f"{runs} here" if runs else "none here",
