@@ -107,7 +107,7 @@ def test_saved_weights_are_read_back_into_a_trainer(trainer, tmp_path, monkeypat
             parameter.zero_()
     internals.load_weights(trainer, tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
-    gone(transformers.Trainer, "_load_from_checkpoint", monkeypatch)
+    remove_attribute(transformers.Trainer, "_load_from_checkpoint", monkeypatch)
     with pytest.raises(NoiseError, match="transformers must have SFTTrainer._load_from_checkpoint"):
         internals.load_weights(trainer, tmp_path)
 
