@@ -124,7 +124,7 @@ CARRIERS: dict[str, Numbers] = {
     "text_position_ids": by_position,  # ms-swift, beside three planes of position_ids
 }
 # Names that can only be about documents.
-UNKNOWN = re.compile(r"cu_?seq\w*|(seq|sequence|segment|doc|document)_?(ids?|idx|lens?|lengths?)|packed_\w+")
+UNKNOWN = re.compile(r"tree_\w+|cu_?seq\w*|(seq|sequence|segment|doc|document)_?(ids?|idx|lens?|lengths?)|packed_\w+")
 
 
 def read_documents(
