@@ -45,13 +45,17 @@ def measured(noise: str, method: str, packing: str, goal: str, experiments: Sequ
     against = next((each for each in reference.rows if each[0] is row), None) if reference else None
     if reference and against:
         text = Markup(" Against the best plain run of any length ({}): {} ({}).")
-        made += text.format(row_name(reference.row), interval_text(against[1], metric("test_loss").digits), against[2].text())
+        made += text.format(
+            row_name(reference.row), interval_text(against[1], metric("test_loss").digits), against[2].text()
+        )
     return made + Markup(' <a href="compare.html#experiment={}">All its rows</a>.').format(experiment.key)
 
 
 def said(row: Row) -> str:
     """Return a row's differences in test loss at both points, with their verdicts."""
-    cells = [(words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells]
+    cells = [
+        (words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells
+    ]
     return "; ".join(
         f"{interval_text(cell.difference, metric('test_loss').digits)} {words}"
         + (f" ({cell.verdict.text()})" if cell.verdict else "")

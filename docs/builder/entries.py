@@ -155,7 +155,11 @@ def results(name: str, experiments: list[Experiment]) -> str:
         columns = [column for column in SHOWN if column in experiment.columns]
         shown = results_table(experiment, [experiment.none, *rows], columns, setting(experiment), "../", costs=False)
         view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
-        parts += [f"### {title(experiment)}", shown, f'<a href="{escape(view)}">All metrics and runs of these rows</a>']
+        parts += [
+            f"### {title(experiment)}",
+            shown,
+            f'<a href="{escape(view)}">All metrics and runs of these rows</a>',
+        ]
     return "\n\n".join(parts) or "Not run."
 
 

@@ -22,7 +22,12 @@ TEMPLATES.globals["kinds"] = KINDS
 
 
 def results_table(
-    experiment: Experiment, rows: Sequence[Row], columns: Sequence[Column], caption: str, up: str = "", costs: bool = True
+    experiment: Experiment,
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    caption: str,
+    up: str = "",
+    costs: bool = True,
 ) -> Markup:
     """Return the table of some rows as HTML.
 

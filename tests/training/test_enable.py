@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import trl
+from accelerate.state import GradientState
 from conftest import same, weights
 from test_subclasses import mean_square, step_of_its_own
 from test_trainers import KINDS, LOUD, build, stock  # noqa: F401 - a fixture
@@ -41,7 +42,7 @@ def lines_of(trainer):
 
 @pytest.fixture
 def no_open_loader():
-    """Forget the data loaders of trainings that were refused: accelerate's weak references are not copied."""
+    """Forget the data loaders of refused trainings: accelerate keeps weak references, which nothing can copy."""
     GradientState._reset_state()
 
 
