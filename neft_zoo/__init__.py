@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from neft_zoo._version import __version__ as __version__
+__version__ = "0.2.0"  # read by the build as well
 
 # Names are loaded when first used, so that `neft-zoo list` need not import torch.
 _HOME = {
