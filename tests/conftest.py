@@ -1,5 +1,6 @@
 """Small real models and data: everything is built here or shipped, nothing is fetched."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +28,16 @@ from neft_zoo.config import recipe
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
 QUICKSTART = recipe.folder() / "quickstart"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_out_of_the_garbage_collectors_sight():
+    """Freeze what there is: accelerate collects garbage after every run, among all objects of every import.
+
+    https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/memory.py
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +134,12 @@ def with_lora(model, **settings):
         if "lora_" in name:
             weight.data = torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.1
     return model
+
+
+def remove_attribute(owner, name, monkeypatch):
+    """Take an attribute away, from the object or its class."""
+    owner = owner if name in vars(owner) else type(owner)
+    monkeypatch.delattr(owner, name)
 
 
 # Arguments that fit an entry to the tiny Llama and make what it does large enough to be seen.
