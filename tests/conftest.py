@@ -144,7 +144,7 @@ def remove_attribute(owner, name, monkeypatch):
 
 # Arguments that fit an entry to the tiny Llama and make what it does large enough to be seen.
 FITTING = {
-    "cat": {"steps": 2, "size": 0.05},
+    "cat": {"steps": 2, "size": 0.05, "where": "real"},
     "cutoff_feature": {"ratio": 0.3},
     "cutoff_span": {"ratio": 0.3},
     "cutoff_token": {"ratio": 0.3},
@@ -157,7 +157,9 @@ FITTING = {
     "pdr": {"eps": 0.1, "weight": 10},
     "r3f": {"eps": 0.02},
     "smart": {"radius": 0.1, "start": 0.01, "size": 1.0},
+    "noisefit": {"size": 5.0},
     "token_subspace": {"k": 4},
+    "vaccine": {"rho": 0.3},
     "vat": {"radius": 0.3, "start": 0.01},
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
-from neft_zoo.objectives.base import Defaults, Family
+from neft_zoo.objectives.adversarial import Ascends
 from neft_zoo.objectives.norm_ball import SMALLEST
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SharpnessAware(Defaults):
+class SharpnessAware(Ascends):
     """The loss at W + rho * g / |g|, g the gradient at all trainable weights W together (SAM).
 
     Args:
@@ -30,7 +30,6 @@ class SharpnessAware(Defaults):
 
     rho: Scalar = 0.05
 
-    family: ClassVar[Family] = "adversarial"
     site: ClassVar[str] = "weights"
     passes = 2
 

@@ -64,9 +64,11 @@ def test_a_strength_is_what_the_noise_is_proportional_to():
             assert repr(name) in str(error)
     expected = dict.fromkeys("neft_uniform neft_gaussian neft_bernoulli neft_laplace neft_sphere".split(), "alpha")
     expected |= dict.fromkeys("neft_scheduled symnoise token_subspace".split(), "alpha")
-    expected |= dict.fromkeys("token_relative token_frequency".split(), "rho") | {"r3f": "eps", "lnsr": "size"}
+    expected |= dict.fromkeys("token_relative token_frequency".split(), "rho") | {"r3f": "eps"}
     assert expected.items() <= found.items()
-    assert not found.keys() & {*"none r_drop freelb fgm lat token_dropout embedding_dropout dx_laplace".split()}
+    assert not found.keys() & {
+        *"none r_drop freelb fgm lat lnsr noisefit sam token_dropout embedding_dropout dx_laplace".split()
+    }
     assert not found.keys() & {*"flat_lora noisy_tune embed_mix masked_thought cutoff_span hidden_cut".split()}
 
 

@@ -21,6 +21,7 @@ ADDED = [name for name in SINGLE if make(name).site in ("embeddings", "layers")]
 LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 # Mixing takes a batch of several documents.
 SETTINGS = {"embed_mix": {"per_device_train_batch_size": 4}, "flat_lora": {"peft": LORA}}
+SETTINGS["lora_matrix_dropout"] = SETTINGS["flat_lora"]
 
 
 @dataclass

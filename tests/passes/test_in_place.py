@@ -42,9 +42,9 @@ def gradients(noise, dtype, in_place):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", sorted({*registry.builtin_names()} - {"masked_thought"}))
+@pytest.mark.parametrize("name", sorted({*registry.builtin_names()} - {"masked_thought", "lora_matrix_dropout"}))
 def test_values_and_gradients_are_those_of_a_model_that_does_not(name, dtype):
-    if dtype == torch.bfloat16 and name in ("noisy_tune", "flat_lora"):
+    if dtype == torch.bfloat16 and name in ("noisy_tune", "flat_lora", "mixout", "quant_noise", "sam"):
         pytest.skip("noise on the weights")
     ours, expected = (gradients(fitting(name), dtype, in_place) for in_place in (True, False))
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)

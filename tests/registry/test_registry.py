@@ -96,12 +96,15 @@ def test_a_strategy_is_passed_through_and_takes_no_arguments():
         ("r_drop", "dropout", "consistency", 2),
         ("symnoise", "embeddings", "consistency", 2),
         ("fgm", "embeddings", "adversarial", 2),
+        ("sam", "weights", "adversarial", 2),
+        ("vaccine", "layers", "adversarial", 2),
+        ("mixout", "weights", "weights", 1),
     ],
 )
 def test_a_strategy_says_where_and_how_it_works(name, site, family, passes):
     strategy = make(name)
     assert (strategy.site, strategy.family, strategy.objective.passes) == (site, family, passes)
-    assert strategy.clean == (name in ("none", "noisy_tune"))
+    assert strategy.clean == (name in ("none", "noisy_tune", "mixout"))
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def drifted(model):
 
 
 def test_mixout_mixes_whole_inputs_with_the_weights_that_training_began_with(llama):
-    """((1 - m) W0 + m W - p W0) / (1 - p), an m per column: as W moves away from W0, what falls back is -p/(1-p) of it."""
+    """((1 - m) W0 + m W - p W0) / (1 - p), an m per column, which the gradient is multiplied by."""
     model = llama(hidden_size=64, tie_word_embeddings=False).train()
     handle = attach(model, {"name": "mixout", "p": 0.7}, total_steps=10)
     begin = weights(model)
@@ -93,7 +93,9 @@ def test_mixout_keeps_its_start_through_a_resume_and_takes_a_new_one_for_a_new_r
 
 
 def test_mixout_is_for_full_fine_tuning(llama):
-    with pytest.raises(NoiseError, match="mixout must train the weights themselves, got a LoRA adapter: set lora_drop"):
+    with pytest.raises(
+        NoiseError, match="mixout must train the weights themselves, got a LoRA adapter: set lora_drop"
+    ):
         attach(with_lora(llama()), "mixout", total_steps=1)
 
 
@@ -104,7 +106,9 @@ def test_quant_noise_is_as_wide_as_a_quantization_step(llama, group):
     handle = attach(model, {"name": "quant_noise", "bits": 3, "group": group}, total_steps=4)
     with handle.perturbed(step=0):
         added = moved(before, weights(model))
-    assert same(weights(model), before) and len(added) == sum(n.endswith("base_layer") for n, _ in model.named_modules())
+    assert same(weights(model), before) and len(added) == sum(
+        n.endswith("base_layer") for n, _ in model.named_modules()
+    )
     for name, delta in added.items():
         layer = model.get_submodule(name.removesuffix(".base_layer.weight"))
         scale = layer.lora_alpha["default"] / layer.r["default"]
@@ -121,7 +125,7 @@ def test_quant_noise_is_as_wide_as_a_quantization_step(llama, group):
 
 
 def test_quant_noise_has_the_size_of_the_errors_it_stands_for():
-    """The same groups and steps as `neft-zoo evaluate --parts quantization`: rms step / sqrt(12), none above half a step."""
+    """Those of `neft-zoo evaluate --parts quantization`: rms step / sqrt(12), none above half a step."""
     weight = torch.randn(256, 3 * GROUP + 40, generator=torch.Generator().manual_seed(0))
     error = round_to_nearest(weight, 4) - weight
     steps = RoundingNoise(4, GROUP).steps(weight)
@@ -229,7 +233,9 @@ def test_sam_takes_the_gradient_at_weights_one_step_uphill(llama, rho):
     reference.zero_grad()
     expected = reference(**BATCH).loss
     expected.backward()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6) and loss.item() > reference(**BATCH).loss.item() - rho
+    assert (
+        loss.item() == pytest.approx(expected.item(), rel=1e-6) and loss.item() > reference(**BATCH).loss.item() - rho
+    )
     wanted = gradients(reference)
     assert got.keys() == wanted.keys()
     for name in got:
