@@ -13,11 +13,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from itertools import cycle, product
 from pathlib import Path
 
 import made_up
 import pytest
 import torch
+from selection import quick
 
 from neft_zoo import make
 from neft_zoo.noise.batch import Batch
@@ -130,8 +132,10 @@ def pages(site):
     return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if path.name != "404.html")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", CORE)
+@pytest.mark.parametrize(
+    ("path", "scheme"),
+    quick(product(CORE, ("light", "dark")), *zip(CORE, cycle(("light", "dark")))),
+)
 def test_pages_are_accessible_and_quiet(visit, path, scheme):
     assert faults(visit(path, color_scheme=scheme)) == []
 
