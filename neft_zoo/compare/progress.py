@@ -21,8 +21,15 @@ except ImportError:
     raise
 
 
-def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -> None:
+def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, models: Path | None = None) -> None:
     """Do what is missing of all grids, here or on the Ray cluster at an address, showing how far it is.
+
+    Args:
+        grids: of different recipes.
+        output: folder; one inside per recipe.
+        jobs: runs at a time.
+        ray: address of the cluster; None for this machine.
+        models: folder in which trained models are kept; None keeps none.
 
     Raises:
         NoiseError: for what is known to be wrong before the first run; a run that fails is shown and kept.
@@ -32,7 +39,7 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -
         from neft_zoo.compare.ray_cluster import runs_on
 
         run = runs_on(ray)
-    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]
+    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
     todo = [task for task in tasks if not runner.done(task)]
     labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

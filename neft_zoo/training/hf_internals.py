@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from neft_zoo.passes.torch_internals import read
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from accelerate import Accelerator
     from torch.utils.hooks import RemovableHandle
     from transformers import Trainer
@@ -91,6 +93,13 @@ def name_of_dataset(trainer: SFTTrainer, args: tuple[object, ...], kwargs: Mappi
 def prepared_inputs(trainer: Trainer, inputs: ModelInputs) -> ModelInputs:
     """Return a batch on the trainer's device, as its loss takes it."""
     return read(trainer, "_prepare_inputs", "transformers")(inputs)
+
+
+# transformers 5.6 to 5.23: the one function that reads a full model as well as an adapter into the model of a trainer.
+# https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
+def load_weights(trainer: Trainer, folder: Path) -> None:
+    """Load the weights that `save_model` wrote."""
+    read(trainer, "_load_from_checkpoint", "transformers")(str(folder))
 
 
 # transformers 5.6 to 5.23: TRL extends it class by class; without a field in it, a JSON text stays a text.

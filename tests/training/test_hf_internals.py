@@ -99,6 +99,19 @@ def test_a_batch_is_prepared_as_the_trainer_does(trainer, monkeypatch):
         internals.prepared_inputs(trainer, inputs)
 
 
+def test_saved_weights_are_read_back_into_a_trainer(trainer, tmp_path, monkeypatch):
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.save_model(str(tmp_path))
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.zero_()
+    internals.load_weights(trainer, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    gone(transformers.Trainer, "_load_from_checkpoint", monkeypatch)
+    with pytest.raises(NoiseError, match="transformers must have SFTTrainer._load_from_checkpoint"):
+        internals.load_weights(trainer, tmp_path)
+
+
 def test_the_fields_of_a_config_that_may_be_json(monkeypatch):
     assert "model_init_kwargs" in internals.json_fields(trl.SFTConfig)
     assert "noise" in internals.json_fields(NoiseSFTConfig)
