@@ -136,12 +136,6 @@ def with_lora(model, **settings):
     return model
 
 
-def remove_attribute(owner, name, monkeypatch):
-    """Take an attribute away, from the object or its class."""
-    owner = owner if name in vars(owner) else type(owner)
-    monkeypatch.delattr(owner, name)
-
-
 # Arguments that fit an entry to the tiny Llama and make what it does large enough to be seen.
 FITTING = {
     "cat": {"steps": 2, "size": 0.05},

@@ -43,7 +43,7 @@ class ModelHooks:
 
     Args:
         model: a transformers or PEFT model.
-        layers: also hook and record the inputs of the decoder layers; `True` and "all" hook every layer, and so do
+        layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
             numbers, all of which must exist.
         hidden: also record the last hidden state of every pass, and its logits where they are few.
         read: makes a batch of a call's keyword arguments, for calls with other token ids than `open` was given.
@@ -74,7 +74,7 @@ class ModelHooks:
         self._pass: Pass | None = None
         self._read, self._shared = read, reference is not None
         self._repeats, self._compares = repeats, hidden
-        self._input_batch: Batch | None = None  # what the pass was opened with
+        self._known: Batch | None = None  # what the pass was opened with
         self._ids: Tensor | None = None  # what the model is called with then
         # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
         backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
@@ -115,7 +115,7 @@ class ModelHooks:
         """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
-        self._input_batch, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
+        self._known, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
         self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
         try:
             yield self._pass
@@ -144,8 +144,8 @@ class ModelHooks:
         if not self._live or self._read is None or self._pass is None:
             return
         before, ids = self._batch, kwargs.get("input_ids", args[0] if args else None)
-        if self._input_batch is not None and (ids is None or _are_same(ids, self._ids)):
-            self._batch = self._input_batch
+        if self._known is not None and (ids is None or _are_same(ids, self._ids)):
+            self._batch = self._known
         elif self._pass.calls == 0 or before is None or not _are_same(ids, before.input_ids):
             self._batch = self._read(kwargs if ids is None else {**kwargs, "input_ids": ids})
         self._check_call(before)
@@ -269,12 +269,12 @@ def _idle_hooks() -> ModelHooks:
 class LayerHook:
     """The pre-hook of one decoder layer; a class, because a closure could not be pickled with the model."""
 
-    def __init__(self, hooks: ModelHooks, index: int) -> None:
-        self.hooks, self.index = hooks, index
+    def __init__(self, tap: ModelHooks, index: int) -> None:
+        self.tap, self.index = tap, index
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
-        noisy = self.hooks.at_layer(hidden, self.index)
+        noisy = self.tap.at_layer(hidden, self.index)
         if noisy is None:
             return None
         return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})

@@ -18,14 +18,15 @@ from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.callback import NoiseCallback
 from neft_zoo.training.checks import check_calls, check_engine
-from neft_zoo.training.engine_internals import (
+from neft_zoo.training.hf_internals import (
+    PassCounters,
     accumulation_of,
     data_parallel_rank,
     gradient_of,
     is_compiled,
+    is_nll,
     token_weight,
 )
-from neft_zoo.training.hf_internals import PassCounters, is_nll
 from neft_zoo.training.outermost_loss import outermost_loss
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.session import ModelInputs, NoiseSession
