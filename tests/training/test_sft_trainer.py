@@ -194,6 +194,7 @@ def test_tokens_and_metrics_are_those_of_one_pass(run):
         assert lines[0][name] == pytest.approx(lines[1][name], rel=1e-6)
 
 
+@pytest.mark.later
 @pytest.mark.cell("Precision", "bf16 autocast")
 def test_label_smoothing_and_bf16_train(run):
     for settings in (dict(label_smoothing_factor=0.1), dict(bf16=True)):
