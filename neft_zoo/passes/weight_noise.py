@@ -20,28 +20,32 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class WeightNoise(Protocol):
-    """What is done to the weights of a model.
+    """A change of a model's weights, once before training or around every step.
 
     Attributes:
-        every_step: whether `around` does anything.
+        every_step: whether the weights are changed at every step.
     """
 
     every_step: ClassVar[bool]
 
     def check(self, model: nn.Module) -> None:
-        """Raise if the model's weights cannot be changed so."""
+        """Raise if the model has no weights that can be changed in this way."""
 
     def begin(self, model: nn.Module, key: int) -> None:
         """Change the weights once, before the first step of a run; never on resume."""
 
     def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
-        """Change the weights for one forward and backward pass and restore them bit for bit."""
+        """Return a context that changes the weights for one step and restores them bit for bit."""
         ...
 
 
 @dataclass(frozen=True)
 class OnceRelative:
-    """Every trainable matrix += U(-strength/2, strength/2) * std(matrix), once."""
+    """Every trainable matrix += U(-strength/2, strength/2) * std(matrix), once.
+
+    Args:
+        strength: width of the uniform distribution in standard deviations of the matrix (dimensionless, >= 0).
+    """
 
     strength: float
 
@@ -76,8 +80,11 @@ class OnceRelative:
 class EveryStep:
     """Each step: W += N(0, (f * rho * |row| / sqrt(n_in))^2), f rising from 0 to 1 as half a cosine, then W as before.
 
-    Under LoRA the base weights of the adapted layers are moved, and |row| is that of base plus adapter; without an
-    adapter, the trainable matrices of linear layers are.
+    Under LoRA, W are the base weights of the adapted layers and |row| is the norm of base plus adapter; without an
+    adapter, W are the trainable matrices of linear layers.
+
+    Args:
+        rho: norm of a row's noise over the row's norm at the end of training (dimensionless, >= 0).
     """
 
     rho: float
@@ -101,7 +108,7 @@ class EveryStep:
                 )
 
     def begin(self, model: nn.Module, key: int) -> None:
-        """There is nothing to do before training."""
+        """Leave the weights as they are: the noise comes with every step."""
 
     @contextmanager
     def around(self, model: nn.Module, key: int, progress: float) -> Iterator[None]:
@@ -123,7 +130,7 @@ class EveryStep:
 def draw(
     weight: Float[Tensor, "rows columns"], key: int, name: str, kind: Callable[[Tensor, int], Tensor]
 ) -> Float[Tensor, "rows columns"]:
-    """Return numbers that depend on the key, the weight's name and the place in it."""
+    """Return random numbers of a weight's shape; key, name and position determine each of them."""
     rows = weight.new_ones(weight.shape[0]).long().cumsum(0) * randomness.GOLDEN
     keys = randomness.mix(rows ^ randomness.key_of(key, name))
     return kind(keys, weight[0].numel()).view_as(weight)
@@ -158,6 +165,6 @@ def _linear_weights(model: nn.Module) -> Iterator[_Linear]:
 
 def _merged(layer: Any, weight: Tensor) -> Tensor:
     """Return a weight with what the active adapters add to it."""
-    known = {*getattr(layer, "lora_A", ()), *getattr(layer, "lora_embedding_A", ())}
-    active = [name for name in getattr(layer, "active_adapters", ()) if name in known]
+    adapters = {*getattr(layer, "lora_A", ()), *getattr(layer, "lora_embedding_A", ())}
+    active = [name for name in getattr(layer, "active_adapters", ()) if name in adapters]
     return sum((layer.get_delta_weight(name).detach() for name in active), start=weight.data)
