@@ -137,6 +137,12 @@ def with_lora(model, **settings):
     return model
 
 
+def remove_attribute(owner, name, monkeypatch):
+    """Take an attribute away, from the object or its class."""
+    owner = owner if name in vars(owner) else type(owner)
+    monkeypatch.delattr(owner, name)
+
+
 # Arguments that fit an entry to the tiny Llama and make what it does large enough to be seen.
 FITTING = {
     "cat": {"steps": 2, "size": 0.05},
@@ -151,9 +157,9 @@ FITTING = {
     "masked_thought": {"p": 0.4},
     "pdr": {"eps": 0.1, "weight": 10},
     "r3f": {"eps": 0.02},
-    "smart": {"radius": 0.3, "start": 0.01, "size": 0.3},
+    "smart": {"radius": 0.1, "start": 0.01, "size": 1.0},
     "token_subspace": {"k": 4},
-    "vat": {"radius": 0.3, "start": 0.01, "size": 0.3},
+    "vat": {"radius": 0.3, "start": 0.01},
 }
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 # Names that can only be about documents.
-UNKNOWN = re.compile(r"cu_?seq\w*|(seq|sequence|segment|doc|document)_?(ids?|idx|lens?|lengths?)|packed_\w+")
+UNKNOWN = re.compile(r"tree_\w+|cu_?seq\w*|(seq|sequence|segment|doc|document)_?(ids?|idx|lens?|lengths?)|packed_\w+")
 
 
 def read_documents(

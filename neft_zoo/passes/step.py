@@ -30,16 +30,16 @@ class Step:
     """The passes of one batch.
 
     Args:
-        tap: the hooks of the model.
-        known: the batch; None if the tap reads it from the model's own call.
-        compute: the trainer's own loss of one pass, on these token ids where the batch is known.
+        hooks: of the model.
+        input_batch: the batch of the loss's inputs; None if the hooks read it from the model's own call.
+        compute: the trainer's own loss of one pass, on these token ids where there is an input batch.
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
         nll: the trainer's loss is `token_weight` times the labels' negative log-likelihood and nothing else.
         accumulation: how a part of the loss is differentiated before the other passes are run.
     """
 
-    tap: ModelHooks
-    known: Batch | None
+    hooks: ModelHooks
+    input_batch: Batch | None
     compute: Callable[[Tensor | None], Any]
     token_weight: Tensor | float | None = None
     nll: bool = False
@@ -55,32 +55,45 @@ class Step:
         """
         if not redraw_dropout:
             self._same_dropout()
-        ids = None if self.known is None else self.known.input_ids
+        ids = None if self.input_batch is None else self.input_batch.input_ids
         if isinstance(noise, TokenEdit):
             ids, noise = noise.edit(self.batch), None
-        with self.tap.open(noise, self.known, ids) as done:
-            done.loss = self.compute(ids)
-        if done.batch is None or (noise is not None and not done.deltas):
-            raise NoiseError(self._reason(done))
-        self.passes.append(done)
-        return done
+        with self.hooks.open(noise, self.input_batch, ids) as record:
+            record.loss = self.compute(ids)
+        self.add(record, noisy=noise is not None)
+        return record
 
-    def _reason(self, done: Pass) -> str:
+    def add(self, record: Pass, noisy: bool = True) -> None:
+        """Add the record of a pass.
+
+        Args:
+            record: of the pass.
+            noisy: whether it had a noise.
+
+        Raises:
+            NoiseError: if the noise found no way into the model.
+        """
+        if record.batch is None or (noisy and not record.deltas):
+            raise NoiseError(self._reason(record))
+        self.passes.append(record)
+
+    def _reason(self, record: Pass) -> str:
         """Return why the noise of a pass found no way into the model."""
-        name = type(base_model(self.tap.model)).__name__
-        if find_embedding(self.tap.model) is not self.tap.embeddings[0]:
+        name = type(base_model(self.hooks.model)).__name__
+        if find_embedding(self.hooks.model) is not self.hooks.embeddings[0]:
             return f"the token embedding of {name} must stay as it was when the noise was attached, got another one."
-        if done.unmatched and done.batch is not None:
+        if record.unmatched and record.batch is not None:
+            shape = tuple(record.batch.input_ids.shape)
             return (
-                f"the loss must call {name} with token ids of the batch's shape {tuple(done.batch.input_ids.shape)}, "
-                f"which noise enters by, got {done.unmatched[0]}."
+                f"the loss must call {name} with token ids of the batch's shape {shape}, "
+                f"which noise enters by, got {record.unmatched[0]}."
             )
         return f"the loss must call the model with input_ids, which noise enters by, got none from {name}."
 
     @property
     def batch(self) -> Batch:
-        """The batch of the last pass, before any pass the batch that is known."""
-        batch = self.passes[-1].batch if self.passes else self.known
+        """The batch of the last pass, before any pass that of the loss's inputs."""
+        batch = self.passes[-1].batch if self.passes else self.input_batch
         assert batch is not None  # objectives that read calls look at the batch after a pass
         return batch
 
@@ -145,9 +158,9 @@ class Step:
         function = partial(of_divergence, name, constant)
         return self._predictions.joint_loss(losses, weight, function, [first, second])
 
-    def with_labels(self, share: float | Tensor, done: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
-        """Return `share` times a pass's own loss plus the rest of 1 times its likelihood loss against other labels."""
-        return self._predictions.joint_loss({0: share}, 1 - share, cross_entropy, [done], labels[:, 1:])
+    def with_labels(self, share: float | Tensor, record: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
+        """Return `share` times a pass's own loss plus the rest of 1 times its loss against other labels."""
+        return self._predictions.joint_loss({0: share}, 1 - share, cross_entropy, [record], labels[:, 1:])
 
     @property
     def graded(self) -> Bool[Tensor, "B L"]:
@@ -160,11 +173,11 @@ class Step:
 
     @property
     def _predictions(self) -> Predictions:
-        return Predictions(self.tap, self.batch, self.known, self.token_weight, self.nll)
+        return Predictions(self.hooks, self.batch, self.input_batch, self.token_weight, self.nll)
 
     def _same_dropout(self) -> None:
         """Let every pass start from the random state that the first one started from."""
         if self._random_state is None:
-            self._random_state = RandomState(self.tap.model)
+            self._random_state = RandomState(self.hooks.model)
         else:
             self._random_state.restore()

@@ -75,7 +75,7 @@ def all_logits(
     self: Step, losses: Any, weight: Any, name: Any, first: Any, second: Any, constant: bool = False
 ) -> Any:
     """Return the clean loss and the symmetric KL as one would write it first."""
-    head = LanguageHead(self.tap.model)
+    head = LanguageHead(self.hooks.model)
     logits = [head(done.hidden)[:, :-1][self.graded] for done in (first, second)]
     return first.loss + weight * self.per_token(textbook(*logits).sum())
 
