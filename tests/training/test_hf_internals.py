@@ -46,7 +46,7 @@ def ranks_of(sizes):
         torch.distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
         try:
             mesh = ParallelismConfig(**sizes).get_device_mesh("cpu")
-            ranks.append(internals.data_parallel_rank(SimpleNamespace(torch_device_mesh=mesh, process_index=rank)))
+            ranks.append(internals.data_parallel_rank(SimpleNamespace(device_mesh=mesh, process_index=rank)))
         finally:
             torch.distributed.destroy_process_group()
     return ranks
@@ -67,12 +67,12 @@ def test_tensor_parallel_ranks_agree_and_data_parallel_ranks_differ(sizes, ranks
 
 
 def test_without_a_mesh_every_process_has_its_own_data():
-    assert internals.data_parallel_rank(SimpleNamespace(torch_device_mesh=None, process_index=3)) == 3
-    assert internals.data_parallel_rank(Accelerator(cpu=True)) == 0
+    assert internals.data_parallel_rank(SimpleNamespace(device_mesh=None, process_index=3)) == 3
+    assert internals.data_parallel_rank(Accelerator(cpu=True).state) == 0
 
 
 def test_whether_accelerate_compiles(trainer):
-    assert not internals.is_compiled(trainer.accelerator)
+    assert not internals.is_compiled(trainer.accelerator.state)
 
 
 def test_a_tensor_parallel_group_counts_as_one_rank():
