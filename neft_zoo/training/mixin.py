@@ -18,7 +18,6 @@ from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_calls, check_engine
 from neft_zoo.training.hf_internals import (
-    PassCounters,
     accumulation_of,
     gradient_of,
     is_compiled,
@@ -27,6 +26,7 @@ from neft_zoo.training.hf_internals import (
     token_weight,
 )
 from neft_zoo.training.outermost_loss import outermost_loss
+from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.progress import progress_of, step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.run_checks import RunChecks
