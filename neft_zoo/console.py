@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,28 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def say(text: str) -> None:
+    """Print a line about what a command does, on standard error; of several processes only the first prints it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"neft-zoo: {printable(text)}", file=sys.stderr, flush=True)
+
+
+class Seldom:
+    """Says no more than a line in so many seconds.
+
+    Args:
+        seconds: between two lines; the first one is said that long after this was made.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() - self.last >= self.seconds:
+            self.last = time.monotonic()
+            say(text)
 
 
 def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:

@@ -1,7 +1,8 @@
 """Keeping secrets out of what is saved or printed: `redact`, and the values that it has been told of.
 
-A secret is found where it comes in: by the name of an option or variable (`hub_token`, `WANDB_API_KEY`), as the password
-of a URL, or by its shape (`hf_...`). From then on its value is hidden wherever it turns up, in another library's words too.
+A secret is found where it comes in: by the name of an option or variable (`hub_token`, `WANDB_API_KEY`), as the
+password of a URL, or by its shape (`hf_...`). From then on its value is hidden wherever it turns up, in another
+library's words too.
 """
 
 from __future__ import annotations

@@ -21,11 +21,10 @@ import transformers
 
 from neft_zoo.compare import results
 from neft_zoo.compare.measures import MEASURED_ON, final, measure
-from neft_zoo.compare.records import Measurement, RunRecord
+from neft_zoo.compare.records import Measurement, RunRecord, Steps
 from neft_zoo.config.options import read_options, trainer_arguments
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.redaction import redacting_streams
-from neft_zoo.training.data_formats import check_kept
 from neft_zoo.training.hf_internals import name_of_dataset
 from neft_zoo.training.trainers import SFTTrainer
 
@@ -87,6 +86,8 @@ class MeasuredTrainer(SFTTrainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         mask = inputs.get("attention_mask")
         self.tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        if self.pipe is not None:
+            self.pipe.send(Steps(self.state.global_step, self.state.max_steps))
         return super().training_step(model, inputs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -114,7 +115,7 @@ class MeasuredTrainer(SFTTrainer):
 
 
 def work(task: Task, pipe: connection.Connection | None = None) -> None:
-    """Do a run and write its record, whatever happens; every evaluation is sent through the pipe."""
+    """Do a run and write its record, whatever happens; steps and evaluations are sent through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = task.path.with_suffix(".log")
     with open(log, "w", encoding="utf-8") as file:
@@ -147,7 +148,6 @@ def _train(task: Task, pipe: connection.Connection | None) -> None:
         given["eval_dataset"] = measured_sets(given)
         MeasuredTrainer.graded, MeasuredTrainer.pipe = task.graded, pipe
         trainer = MeasuredTrainer(**given, record=record)
-        check_kept(given["train_dataset"], trainer)
         record.steps = trainer.args.max_steps = _steps(trainer, task.share)
         record.device = _device(trainer.args.device)
         transformers.set_seed(trainer.args.seed)

@@ -15,6 +15,7 @@ from neft_zoo.noise.additive import TokenEdit
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.torch_internals import averages_gradients
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.ranges import check_ranges
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -24,11 +25,12 @@ def check_engine(trainer: Trainer, strategy: Strategy) -> None:
     """Raise, before training, for settings under which the noise would not be what it says.
 
     Raises:
-        NoiseError: for two noises at once, reentrant checkpointing with several passes, split weights that change at
-            every step, or a split sequence.
+        NoiseError: for a number that cannot be meant, two noises at once, reentrant checkpointing with several passes,
+            split weights that change at every step, or a split sequence.
     """
     args = trainer.args
-    if args.neftune_noise_alpha is not None:
+    check_ranges(vars(args))
+    if trainer.neftune_noise_alpha is not None:
         raise NoiseError(
             f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "
             "two noises would add up."
