@@ -5,9 +5,13 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Column, Experiment, Row
+from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.plots import forest
+from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.samples import same_data, samples
 from neft_zoo.compare.statistics import MANY
+from neft_zoo.compare.tables import REFERENCE, reference_sentence
 from neft_zoo.config.recipe import PLACEHOLDER
 
 from .tables import difference_text, macros, run_links, typeset
@@ -27,7 +31,8 @@ OPTIONS = (
 )
 EXPLAINED = f"""
 **How to read it.** A cell holds the mean over the seeds, and below it the difference to `none` with its 95 % interval:
-row less `none`, paired by seed (Student's t below {MANY} seeds, bootstrap from there). Rows differ in how many seeds
+row less `none`, paired by seed (Student's t below {MANY} seeds, bootstrap from there); where runs have the losses of
+their records, a second interval is over these too. Rows differ in how many seeds
 they have, and seeds differ: compare differences, not means. Losses are in nats per graded
 token with the noise off. *At the best point* is each run's own evaluation with the lowest test loss, chosen by that
 loss in every row alike; all other metrics are taken at the end. With one evaluation an epoch that point is coarse, and
@@ -36,7 +41,8 @@ learned by heart. *Compute* is tokens times passes over those of `none`. At *equ
 equally often; at *equal compute* a row of k passes trains for 1/k of the steps, which where training overfits is a
 regularizer by itself: a row is compared with plain training for as many steps, where that was run.
 **Bold**: better than the baseline; *italics*: worse; the title of a cell says *practically the same* or *undecided*
-where it has no mark, and what could have been seen. Verdicts are corrected by Holm's method over the rows that answer
+where it has no mark, and what could have been seen. Below a table, where plain training was run at several lengths,
+every row stands against the best of them. Verdicts are corrected by Holm's method over the rows that answer
 one question: strategies at their defaults, the values of one strategy, lengths of plain training, controls.
 [How runs are compared](comparison.md).
 """
@@ -46,7 +52,7 @@ NOT_RUN = "Not run: `docs/results` holds no finished comparison. `neft-zoo compa
 def page(experiments: list[Experiment], notes: list[str]) -> str:
     """Return the page in Markdown, its tables in HTML."""
     head = "---\nhide: [navigation, toc]\nsearch:\n  exclude: true\n---\n\n# Compare\n"
-    remarks = [f"* {note}" for note in notes]
+    remarks = [f"* {note}" for note in (same_data(experiments), *notes) if note]
     if not experiments:
         return "\n".join([head, NOT_RUN, *remarks]) + "\n"
     runs = sum(len(row.runs) for experiment in experiments for row in experiment.rows)
@@ -73,7 +79,18 @@ def section(experiment: Experiment) -> Markup:
     columns = experiment.columns
     heads = [_head(column) for column in columns]
     lines = [_line(row, columns) for row in experiment.rows]
-    return macros("compare.html.j2").section(experiment, setting(experiment), figures, heads, lines).strip()
+    about, best = f"{samples(experiment)} On {setting(experiment)}.", reference(experiment)
+    return macros("compare.html.j2").section(experiment, about, figures, heads, lines, best).strip()
+
+
+def reference(experiment: Experiment) -> dict[str, object] | None:
+    """Return what rows are against the best plain run of any length, None where only one length was run."""
+    found = find_reference(experiment)
+    if found is None:
+        return None
+    digits = metric(CHOSEN_BY).digits
+    rows = [(row.label, interval_text(each, digits), verdict.text(digits)) for row, each, verdict in found.rows]
+    return {"heading": REFERENCE, "sentence": reference_sentence(found), "rows": rows}
 
 
 def setting(experiment: Experiment) -> str:

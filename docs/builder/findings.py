@@ -10,6 +10,7 @@ from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
+from neft_zoo.compare.samples import answers, count_test_records, same_data
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.summary import difference
 from neft_zoo.compare.verdicts import Verdict
@@ -50,6 +51,7 @@ class Judgement:
     status: str
     why: str
     differences: dict[When, Difference] = field(default_factory=dict)
+    verdicts: dict[When, Verdict] = field(default_factory=dict)
 
 
 def page(experiments: list[Experiment]) -> str:
@@ -81,7 +83,8 @@ def summary(experiments: list[Experiment], intervals: bool = True) -> str:
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
     lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
-    return table(("finding", *(each.name for each in used)), lines)
+    found = table(("finding", *(each.name for each in used)), lines)
+    return f"{found}\n\n{shared}" if (shared := same_data(used)) else found
 
 
 def _marked(status: str) -> Markup:
@@ -92,6 +95,8 @@ def _marked(status: str) -> Markup:
 def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
     digits, shown = metric(claim.name).digits, judgement.differences if intervals else {}
     lines = [f"{point} {_interval(each, digits)}" for point, each in shown.items()]
+    if judgement.status == UNKNOWN:
+        lines += [f"{point} {each.text(digits)}" for point, each in judgement.verdicts.items() if each.visible]
     return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 
@@ -131,7 +136,7 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
     why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
     holds = [agrees(claim, each) for each in verdicts.values()]
     status = NO if False in holds else UNKNOWN if None in holds else YES
-    return Judgement(status, why, paired)
+    return Judgement(status, why, paired, verdicts)
 
 
 def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:
@@ -160,7 +165,8 @@ def detail(claim: Claim, experiment: Experiment) -> str:
         cells = [_interval(paired.get(point), digits) for point in points]
         if other is not None and paired:
             lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
-    head = f"**{experiment.name}**: {_marked(judgement.status)} ({judgement.why}{answers(claim, experiment)})."
+    stands_on = stands(claim, experiment, judgement)
+    head = f"**{experiment.name}**: {_marked(judgement.status)} ({'; '.join([judgement.why, *stands_on])})."
     return "\n\n".join(
         [head, table(("row", "less", *(POINTS[point] for point in points)), lines)] if lines else [head]
     )
@@ -173,9 +179,15 @@ def _interval(paired: Difference | None, digits: int) -> str:
     return text if paired.low is None else unbroken(text)
 
 
-def answers(claim: Claim, experiment: Experiment) -> str:
-    """Return how many answers a metric of generated text stands on and where they are cut, "" for another metric."""
-    options = experiment.config.get("evaluation")
-    if not isinstance(options, dict) or claim.name.endswith("_loss"):
-        return ""
-    return f"; {options.get('answers')} answers per run, of at most {options.get('max_new_tokens')} tokens"
+def stands(claim: Claim, experiment: Experiment, judgement: Judgement) -> list[str]:
+    """Return what an outcome stands on: test records, or answers with where they are cut, and what would be seen."""
+    if claim.name.endswith("_loss"):
+        count = count_test_records(experiment) if claim.name == "test_loss" else None
+        return [] if count is None else [f"{count} test records"]
+    verdict = judgement.verdicts.get("end")
+    seen = [] if verdict is None or verdict.visible is None or verdict.word == "undecided" else [verdict.visible]
+    digits = metric(claim.name).digits
+    return [
+        *filter(None, [answers(experiment)]),
+        *(f"\N{PLUS-MINUS SIGN}{each:.{digits}f} would have been seen" for each in seen),
+    ]

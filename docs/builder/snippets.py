@@ -69,8 +69,9 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
 
 
 def _sentence(cell: Cell) -> str:
-    word = f" ({cell.verdict.word})" if cell.verdict else ""
-    return difference_text(cell, metric("test_loss")) + word
+    kind = metric("test_loss")
+    word = f", {cell.verdict.text(kind.digits)}" if cell.verdict else ""
+    return difference_text(cell, kind) + word
 
 
 SNIPPETS: dict[str, Callable[[list[Experiment], list[str]], str]] = {
