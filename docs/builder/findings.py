@@ -181,6 +181,8 @@ def _interval(paired: Difference | None, digits: int) -> str:
 
 def stands(claim: Claim, experiment: Experiment, judgement: Judgement) -> list[str]:
     """Return what an outcome stands on: test records, or answers with where they are cut, and what would be seen."""
+    if not judgement.differences:
+        return []
     if claim.name.endswith("_loss"):
         count = count_test_records(experiment) if claim.name == "test_loss" else None
         return [] if count is None else [f"{count} test records"]

@@ -9,6 +9,7 @@ from markupsafe import escape
 
 from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
 from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.samples import same_data
 
 from . import findings, front, playground, strength, sweep, tallies
 from .tables import difference_text, judged_text, table, typeset
@@ -58,14 +59,13 @@ def headline(experiments: list[Experiment], names: list[str]) -> str:
         row = experiment.find("neft_uniform", alpha=findings.ALPHA) if experiment.budget == STEPS else None
         cells = [] if row is None else [row.cells.get(("test_loss", point)) for point in POINTS]
         if cells and all(cells):
-            end, best = (_sentence(each) for each in cells if each)
-            sentences.append(
-                f"* **{experiment.name}**: test loss {end} at the end of training, {best} at the best point."
-            )
+            texts = (f"{place} {_sentence(cell)}" for place, cell in zip(POINTS.values(), cells, strict=True) if cell)
+            sentences.append(f"* **{experiment.name}**, test loss: {'; '.join(texts)}.")
     if not sentences:
         return NOT_RUN
     lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals:"
-    return f"{lead}\n\n" + "\n".join(sentences)
+    shared = same_data(experiments)
+    return "\n".join([f"{lead}\n", *sentences, *([f"\n{shared}"] if shared else [])])
 
 
 def _sentence(cell: Cell) -> str:
