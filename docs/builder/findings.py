@@ -63,9 +63,8 @@ def page(experiments: list[Experiment]) -> str:
     )
     parts = ["---\nhide: [toc]\n---\n\n# Findings", intro, summary(experiments), RULE]
     for claim in CLAIMS:
-        unit = metric(claim.name).unit
-        margin = f" The margin is {claim.margin:g}." if claim.margin else ""
-        shown = f"Here: {metric(claim.name).label}{f', {unit}' if unit else ''}.{margin}"
+        kind = metric(claim.name)
+        shown = f"Here: {kind.label}{f', {kind.unit}' if kind.unit else ''}; up to {kind.margin:g} counts as the same."
         parts += [f"## {claim.title}", f"In the paper: {claim.source}. {shown}"]
         parts += [sweep.figures(experiments)] if claim.gaussian else []
         details = [detail(claim, each) for each in chosen(experiments)]
@@ -141,7 +140,7 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
 
 def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:
     """Return the verdicts on a claim's differences, which are one question."""
-    return judge_question(paired, claim.margin or experiment.margin(claim.name))
+    return judge_question(paired, experiment.margin(claim.name))
 
 
 def agrees(claim: Claim, verdict: Verdict) -> bool | None:

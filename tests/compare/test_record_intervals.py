@@ -27,17 +27,17 @@ def differences(random, seeds, records, of_seeds, of_records, of_both):
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("records", [64, 192])
-@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("seeds", [3, 10])
 def test_coverage(monkeypatch, seeds, records, parts):
     monkeypatch.setattr(record_intervals, "RESAMPLES", 999)
-    random, rounds, held, by_seeds = np.random.default_rng([seeds, records]), 600, 0, 0
+    random, rounds, held, by_seeds = np.random.default_rng([seeds, records]), 400, 0, 0
     for turn in range(rounds):
         drawn, tokens = differences(random, seeds, records, *parts)
         low, high = interval(drawn, tokens, turn)
         held += low <= 0 <= high
         alone = paired(drawn @ tokens / tokens.sum())
         by_seeds += alone.low <= 0 <= alone.high
-    assert held >= 0.905 * rounds, f"{held} of {rounds}"
+    assert held >= 0.9 * rounds, f"{held} of {rounds}"
     if parts in (PARTS["all"], PARTS["records_only"]):  # why there is a second interval
         assert by_seeds <= 0.8 * rounds
 
