@@ -22,6 +22,7 @@ FOLDS = 5
 GAMED = 0.1  # weight of a judgement of a gamed baseline
 FEWEST = 10
 FEWEST_SHARE = 0.9  # of the published instructions that annotations must have
+NEEDS_GAMED = "needs AlpacaEval's difficulties and judgements of gamed baselines (--gamed)"
 EDGE = 0.025  # share of judgements that must lie on each side of equal lengths
 
 
@@ -92,8 +93,8 @@ def length_controlled(
     Raises:
         NoiseError: if scipy is missing, or the instructions are not about as many as the published ones.
     """
-    if published is None or all(row[3] for row in published.rows):
-        return LengthControlled(note="needs AlpacaEval's difficulties and judgements of gamed baselines (--gamed)")
+    if published is None:
+        return LengthControlled(note=NEEDS_GAMED)
     total = len(published.difficulty)
     if not FEWEST_SHARE * total <= len(preferences) <= total:
         raise NoiseError(
@@ -103,6 +104,8 @@ def length_controlled(
     judged = np.array([preference is not None for preference in preferences])
     if judged.sum() < FEWEST:
         return LengthControlled(note=f"needs at least {FEWEST} judgements")
+    if all(row[3] for row in published.rows):
+        return LengthControlled(note=NEEDS_GAMED)
     difference = np.array(theirs, float) - np.array(ours, float)
     if difference.any() and not difference.std():
         return LengthControlled(note="all lengths differ by as much: nothing tells what equal ones would do")

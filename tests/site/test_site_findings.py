@@ -95,7 +95,7 @@ def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
     records = [made_up.record("none", seed, EFFECTS["none"]) for seed in range(3)]
     for record in records:
         twin = {**record, "noise": registry.make("r3f").to_dict(), "row": "row r3f", "passes": 2}
-        twin["end"] = {**record["end"], "test_loss": record["end"]["test_loss"] + 2e-8}
+        twin["end"] = {**record["end"], "test_loss": record["end"]["test_loss"] + 2e-8 * (1 + record["seed"])}
         for each in (record, twin):
             write(tmp_path / "r" / f"{each['row']} {each['seed']}.json", RunRecord.from_dict(each))
     found = loading.load(tmp_path)[0]
