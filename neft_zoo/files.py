@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.redaction import redact
 
 
 @contextmanager
@@ -44,13 +45,20 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+def write_json(path: Path, value: Any, indent: int | None = 2, *, is_data: bool = False) -> None:
     """Write a JSON file, whole or not at all.
+
+    Args:
+        path: of the file.
+        value: JSON values.
+        indent: spaces a level.
+        is_data: whether it holds texts of a data set or a model, which stay as they are; all else is redacted.
 
     Raises:
         NoiseError: if it cannot be written.
         ValueError: for NaN and infinity, which JSON does not have.
     """
+    value = value if is_data else redact(value)
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 

@@ -10,7 +10,7 @@ from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
-from neft_zoo.compare.samples import answers, count_test_records, same_data
+from neft_zoo.compare.samples import answers, count_test_records
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.summary import difference
 from neft_zoo.compare.verdicts import Verdict
@@ -19,6 +19,7 @@ from neft_zoo.compare.verdicts import judge as judge_question
 from . import sweep
 from .claims import CLAIMS, Claim
 from .tables import table, unbroken
+from .words import row_name, same_data, title
 
 ALPHA = 5.0  # the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
@@ -27,10 +28,10 @@ RULE = f"""
 ## The rule
 
 The difference is `neft_uniform` at alpha {ALPHA:g} minus `none`, paired by seed, at equal steps; for the last finding,
-minus `neft_gaussian` with `match_rms`, which has the same energy. Alpha {ALPHA:g} is this package's default; the paper
+minus `neft_gaussian` at the same energy. Alpha {ALPHA:g} is this package's default; the paper
 uses 5, 10 and 15, and 15 most often. Other values are listed, and do not count. Every difference gets the verdict of
 [Comparison](comparison.md), from its interval and the metric's margin, at the end of training *and* at each run's best
-point, both corrected together. A finding is
+checkpoint, both corrected together. A finding is
 
 * **{YES}** if the verdict is the paper's at both: the stated direction, or *practically the same*;
 * **{NO}** if it is another at one of them: the opposite direction, or *practically the same* where the paper has a
@@ -40,7 +41,7 @@ point, both corrected together. A finding is
 * *{MISSING}* where one of the two was not trained on that data.
 
 What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
-So is the train loss: the best points of two runs lie at different epochs, and train loss falls with every epoch.
+So is the train loss: the best checkpoints of two runs lie at different epochs, and train loss falls with every epoch.
 """
 
 
@@ -82,7 +83,7 @@ def summary(experiments: list[Experiment], intervals: bool = True) -> str:
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
     lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
-    found = table(("finding", *(each.name for each in used)), lines)
+    found = table(("finding", *(title(each) for each in used)), lines)
     return f"{found}\n\n{shared}" if (shared := same_data(used)) else found
 
 
@@ -163,11 +164,11 @@ def detail(claim: Claim, experiment: Experiment) -> str:
         other, paired = compared(claim, row, experiment), differences(claim, row, experiment)
         cells = [_interval(paired.get(point), digits) for point in points]
         if other is not None and paired:
-            lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
-    stands_on = stands(claim, experiment, judgement)
-    head = f"**{experiment.name}**: {_marked(judgement.status)} ({'; '.join([judgement.why, *stands_on])})."
+            lines.append((f"`{row_name(row)}`", f"`{row_name(other)}`", *cells))
+    why = "; ".join([judgement.why, *stands_on(claim, experiment, judgement)])
+    head = f"**{title(experiment)}**: {_marked(judgement.status)} ({why})."
     return "\n\n".join(
-        [head, table(("row", "less", *(POINTS[point] for point in points)), lines)] if lines else [head]
+        [head, table(("row", "minus", *(POINTS[point] for point in points)), lines)] if lines else [head]
     )
 
 
@@ -178,17 +179,14 @@ def _interval(paired: Difference | None, digits: int) -> str:
     return text if paired.low is None else unbroken(text)
 
 
-def stands(claim: Claim, experiment: Experiment, judgement: Judgement) -> list[str]:
+def stands_on(claim: Claim, experiment: Experiment, judgement: Judgement) -> list[str]:
     """Return what an outcome stands on: test records, or answers with where they are cut, and what would be seen."""
     if not judgement.differences:
         return []
     if claim.name.endswith("_loss"):
         count = count_test_records(experiment) if claim.name == "test_loss" else None
         return [] if count is None else [f"{count} test records"]
-    verdict = judgement.verdicts.get("end")
+    verdict, digits = judgement.verdicts.get("end"), metric(claim.name).digits
     seen = [] if verdict is None or verdict.visible is None or verdict.word == "undecided" else [verdict.visible]
-    digits = metric(claim.name).digits
-    return [
-        *filter(None, [answers(experiment)]),
-        *(f"\N{PLUS-MINUS SIGN}{each:.{digits}f} would have been seen" for each in seen),
-    ]
+    texts = [f"\N{PLUS-MINUS SIGN}{each:.{digits}f} would have been seen" for each in seen]
+    return [*filter(None, [answers(experiment)]), *texts]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from neft_zoo import registry
 from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.records import When
-from neft_zoo.compare.samples import same_data
 
 from .tables import could_have_been_seen
+from .words import same_data, title
 
 FEW = 8  # names are listed up to so many
 SEEDS = 3  # fewer pairs say nothing
@@ -27,7 +27,7 @@ def tally(experiments: list[Experiment]) -> str:
         if not (rows := defaults(experiment)):
             continue
         places = "; ".join(f"{place} {_counted(rows, point)}" for point, place in POINTS.items())
-        lines.append(f"* **{experiment.name}**, {len(rows)} strategies against `none`: {places}.")
+        lines.append(f"* **{title(experiment)}**, {len(rows)} strategies against `none`: {places}.")
     return "\n".join([*lines, *([f"\n{shared}"] if lines and (shared := same_data(experiments)) else [])])
 
 
@@ -48,7 +48,7 @@ def unchanged(experiments: list[Experiment]) -> str:
     lines, run = [], [each for each in experiments if each.budget == STEPS and defaults(each)]
     for experiment in run:
         still = [f"`{row.entry}`" for row in defaults(experiment) if all(_same(row, point) for point in POINTS)]
-        lines.append(f"* **{experiment.name}**: {', '.join(still) or 'not one'}.")
+        lines.append(f"* **{title(experiment)}**: {', '.join(still) or 'not one'}.")
     return "\n".join(lines)
 
 

@@ -149,6 +149,7 @@ def _finish(
     if folder is not None:
         names = (judged_by.ours, judged_by.theirs, judged_by.judge)
         make_folder(folder)
-        write_json(folder / ANNOTATIONS, [annotation(each, *names).to_dict() for each in judgements], indent=1)
+        annotations = [annotation(each, *names).to_dict() for each in judgements]
+        write_json(folder / ANNOTATIONS, annotations, indent=1, is_data=True)
         write_json(folder / REPORT, report.to_dict(), indent=1)
         print(folder / REPORT)

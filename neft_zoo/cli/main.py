@@ -13,6 +13,7 @@ from neft_zoo.cli.parser import Parser, as_epilog, with_underscores
 from neft_zoo.config.names import check_flags
 from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError, did_you_mean, shown
+from neft_zoo.redaction import redacting_streams, remember_command_line
 
 # Each module adds its commands by `add_to`. Only the chosen command's is imported, so that `neft-zoo list` is quick.
 MODULES = {
@@ -40,6 +41,12 @@ neft-zoo sft quickstart --noise symnoise --noise.alpha 10
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, or 2 for something that is not accepted."""
     arguments = with_underscores(sys.argv[1:] if argv is None else argv)
+    remember_command_line(arguments)
+    with redacting_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         command = _command(arguments)
         options = _parser(command).parse_args(arguments)

@@ -1,8 +1,6 @@
 """What the numbers of a comparison stand on: seeds, test records, answers."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from neft_zoo.compare.experiment import Experiment
@@ -49,21 +47,3 @@ def count_test_records(experiment: Experiment) -> int | None:
         return None
     with file.open(encoding="utf-8") as lines:
         return sum(1 for line in lines if line.strip())
-
-
-def same_data(experiments: Sequence[Experiment]) -> str:
-    """Return a sentence on experiments that share their data: these are settings, and not evidence of their own."""
-    by_data: dict[object, list[str]] = {}
-    for experiment in experiments:
-        names = by_data.setdefault(experiment.config.get("dataset_name"), [])
-        names += [experiment.name] if experiment.name not in names else []
-    shared = [names for data, names in by_data.items() if data and len(names) > 1]
-    return " ".join(
-        f"{', '.join(names[:-1])} and {names[-1]} are one data set in {_spelled(len(names))} settings, not "
-        f"{_spelled(len(names))} data sets."
-        for names in shared
-    )
-
-
-def _spelled(count: int) -> str:
-    return dict(zip(range(2, 7), "two three four five six".split(), strict=True)).get(count, str(count))

@@ -22,6 +22,7 @@ from neft_zoo.compare.measures import final
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.config.options import read_options, trainer_arguments
 from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.redaction import redacting_streams
 from neft_zoo.training.data_formats import check_kept
 
 RESOURCE = importlib.util.find_spec("resource") is not None
@@ -62,14 +63,15 @@ def work(task: Task, pipe: connection.Connection | None = None) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     record = task.record
-    try:
-        _train(task, pipe)
-        record.status = "ok"
-    except NoiseError as error:
-        record.error = str(error)
-    except Exception as error:
-        traceback.print_exc()
-        record.error, record.log = f"{type(error).__name__}: {one_line(error)}", log.name
+    with redacting_streams():
+        try:
+            _train(task, pipe)
+            record.status = "ok"
+        except NoiseError as error:
+            record.error = str(error)
+        except Exception as error:
+            traceback.print_exc()
+            record.error, record.log = f"{type(error).__name__}: {one_line(error)}", log.name
     record.peak_memory_mb = _peak_memory()
     sys.stdout.flush()
     results.write(task.path, record)

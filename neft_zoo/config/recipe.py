@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
+from neft_zoo.redaction import remember
 
 PLACEHOLDER = "{recipes}"
 SHORT = ("strategies/", "controls/")
@@ -88,6 +89,7 @@ def load(name: str) -> Recipe:
         origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
         path = None if parent is None else find(parent, extended_by=path)
     margins = values.pop("margins", None)
+    remember(values)
     return Recipe({key: _fill(value) for key, value in values.items()}, origin, margins)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from neft_zoo.errors import NoiseError, one_line, require, shown
 from neft_zoo.judging.judges import Answer
 from neft_zoo.judging.pairs import Question
+from neft_zoo.redaction import remember
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -85,6 +86,7 @@ class Endpoint:
 
     def _client(self) -> OpenAI:
         openai = require("openai", "an endpoint as the judge", "judge")
+        remember(self.base_url)
         if self.base_url is not None and urlsplit(self.base_url).scheme not in ("http", "https"):
             raise NoiseError(f"base_url must start with http:// or https://, got {self.base_url!r}.")
         key = os.environ.get(KEY)
@@ -148,10 +150,7 @@ class Endpoint:
         """Return an error's message on one line, without key and password, should the endpoint have sent them back."""
         body = getattr(error, "body", None)
         message = body.get("message") if isinstance(body, dict) else None
-        text = str(message or error)
-        for secret in (os.environ.get(KEY), urlsplit(self.base_url or "").password):
-            text = text.replace(secret, "***") if secret else text
-        return one_line(text)
+        return one_line(message or error)
 
     def _address(self, client: OpenAI) -> str:
         """Return scheme, host and port, without a password."""

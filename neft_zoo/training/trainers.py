@@ -1,8 +1,11 @@
-"""The trainers: TRL's, with `noise=`."""
+"""TRL's trainers, with `noise=`; a TRL that is too old is said in one sentence."""
 
 from __future__ import annotations
 
-import transformers
+from neft_zoo.training.hf_internals import require_trl
+
+require_trl("1.8")  # isort: split
+
 from trl.trainer.dpo_trainer import DPOTrainer as TRLDPOTrainer
 from trl.trainer.grpo_trainer import GRPOTrainer as TRLGRPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer as TRLKTOTrainer
@@ -21,10 +24,6 @@ class SFTTrainer(NoiseMixin, TRLSFTTrainer):
     """
 
 
-class Trainer(NoiseMixin, transformers.Trainer):
-    """transformers' `Trainer` with `noise=`."""
-
-
 class DPOTrainer(NoiseMixin, TRLDPOTrainer):
     """TRL's `DPOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise.
 
@@ -32,28 +31,18 @@ class DPOTrainer(NoiseMixin, TRLDPOTrainer):
         `DPOTrainer(model, args=args, train_dataset=pairs, noise="neft_uniform").train()`
     """
 
-    reads_calls = runs_reference = True
-
 
 class KTOTrainer(NoiseMixin, TRLKTOTrainer):
     """TRL's `KTOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise."""
-
-    reads_calls = runs_reference = True
 
 
 class RewardTrainer(NoiseMixin, TRLRewardTrainer):
     """TRL's `RewardTrainer` with `noise=`."""
 
-    reads_calls = True
-
 
 class GRPOTrainer(NoiseMixin, TRLGRPOTrainer):
     """TRL's `GRPOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
-    reads_calls = True
-
 
 class RLOOTrainer(NoiseMixin, TRLRLOOTrainer):
     """TRL's `RLOOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
-
-    reads_calls = True

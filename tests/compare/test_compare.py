@@ -266,7 +266,7 @@ def test_compute_matched_controls_and_jobs(tiny, tmp_path, capsys):
     assert main(["report", str(tmp_path / "tiny")]) == 0
     out = capsys.readouterr().out
     assert "## Against the best plain run of any length" in out and "chosen on one half of the test records" in out
-    assert "## Test loss, point chosen on other records at the end" in out
+    assert "## Test loss, checkpoint chosen on other records at the end" in out
     with pytest.raises(NoiseError, match=r"compute_matched True and None"):
         tasks(make_grid(str(tiny)), tmp_path / "tiny")
 

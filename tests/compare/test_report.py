@@ -5,7 +5,6 @@ import io
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,7 +19,7 @@ from neft_zoo.compare.grid import make_grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.reference import find_reference
-from neft_zoo.compare.samples import same_data, samples
+from neft_zoo.compare.samples import samples
 from neft_zoo.compare.tables import cell_of, markdown, per_compute, table, verdict_of
 
 SEEDS = range(3)
@@ -233,15 +232,6 @@ def test_what_the_numbers_stand_on(runs, tmp_path):
     assert told.startswith("3 seeds, 2 test records in every run, 7 answers a split and run, of at most 128 tokens.")
     (tmp_path / "test.jsonl").write_text('{"a": 1}\n')
     assert "a test set of unknown size" in samples(summarize(shipped)), "the file is not the one of the runs any more"
-
-
-def test_settings_of_one_data_set_are_not_several():
-    settings = [
-        SimpleNamespace(name=name, config={"dataset_name": data})
-        for name, data in (("a", "x"), ("a", "x"), ("b", "x"), ("c", "y"), ("d", "x"))
-    ]
-    assert same_data(settings) == "a, b and d are one data set in three settings, not three data sets."
-    assert same_data(settings[:2]) == same_data([]) == ""
 
 
 def test_less_compute_has_no_difference_per_compute(runs):
