@@ -15,7 +15,7 @@ from .entries import cpu_ratio
 from .results import MAIN, line_of
 from .tables import macros, typeset
 from .wants import grouped, leading
-from .words import setting, title
+from .words import title
 
 HEAD = "---\nhide: [toc]\n---\n\n# Strategies\n"
 INTRO = """

@@ -1,6 +1,7 @@
 """What the numbers of a comparison stand on: seeds, test records, answers."""
 
 from __future__ import annotations
+
 from pathlib import Path
 
 from neft_zoo.compare.experiment import Experiment
