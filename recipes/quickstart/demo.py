@@ -196,7 +196,7 @@ def plot(runs: dict[str, dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder for the plot")
-    parser.add_argument("--records", type=int, default=512, help="training records")
+    parser.add_argument("--records", type=int, default=384, help="training records")
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
