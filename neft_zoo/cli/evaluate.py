@@ -38,7 +38,9 @@ def add_to(commands: Commands) -> None:
     group.add_argument(
         "--answers", type=_count, default=plain.answers, metavar="INT", help="answers a split, or all (%(default)s)"
     )
-    group.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
+    group.add_argument(
+        "--tasks", default="", help="tasks of lm-evaluation-harness, with commas; ifeval from the shipped file"
+    )
     group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
     group = command.add_argument_group("Side effects")
     group.add_argument("--before", metavar="MODEL", help="before fine-tuning (the model that the recipe starts from)")
