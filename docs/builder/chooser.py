@@ -9,6 +9,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from itertools import product
 
 import neft_zoo
@@ -172,6 +173,7 @@ def fill(text: str, case: Case) -> str:
     return text
 
 
+@cache
 def texts() -> dict[str, dict[str, str]]:
     """Return the texts with their slots, by what they depend on."""
     code = {

@@ -56,7 +56,7 @@ def _card(name: str, experiments: list[Experiment], ends: tuple[float, float]) -
     passes = strategy.objective.passes
     line = line_of(row, [], ends, "", costs=False) if row else {"marks": [], "zero": 0, "says": "", "verdicts": []}
     cell = row.cells.get((MAIN, "end")) if row else None
-    spent = cpu_ratio(experiment, row) if experiment and row else None
+    spent = cpu_ratio(row) if row else None
     runs = sum(len(each.records) for found in experiments for each in found.rows if each.entry == name)
     return {
         **{key: line[key] for key in ("marks", "zero", "says", "verdicts")},
@@ -67,7 +67,7 @@ def _card(name: str, experiments: list[Experiment], ends: tuple[float, float]) -
         "cost": f"{passes} pass{'es' * (passes > 1)}" + (f", {spent:.2f} times the CPU time" if spent else ""),
         "advice": _values(name),
         "unless": _unless(name),
-        "runs": f"{runs} here" if runs else "none here",
+        "runs": f"{runs} here" if runs else "not run here",
         "paper": (entry.paper or "").rpartition("/")[2],
         "anchor": (entry.paper or "").rpartition("/")[2].replace(".", ""),
     }
