@@ -88,7 +88,11 @@ def _has(needed: str) -> bool:
     if needed in neft_zoo.__all__:
         return True
     package = importlib.util.find_spec("neft_zoo.integrations")
-    return package is not None and needed.startswith("integrations") and importlib.util.find_spec(f"neft_zoo.{needed}") is not None
+    return (
+        package is not None
+        and needed.startswith("integrations")
+        and importlib.util.find_spec(f"neft_zoo.{needed}") is not None
+    )
 
 
 REASONS = {
@@ -198,7 +202,9 @@ def memory(case: Case) -> str:
 
 def control(case: Case) -> str:
     """Return what would be the free control."""
-    free = "Plain training for fewer epochs costs less than nothing" if case.epochs != "1" else "Half an epoch costs half"
+    free = (
+        "Plain training for fewer epochs costs less than nothing" if case.epochs != "1" else "Half an epoch costs half"
+    )
     knob = "more <code>lora_dropout</code>" if case.method != "full" else "<code>weight_decay</code>"
     return f"{free}; {knob} costs nothing. Both are rows of the comparison: prefer them if they do as well."
 
@@ -281,7 +287,12 @@ def form(experiments: Sequence[Experiment]) -> str:
     choices = {name: dict(options) for name, (_, options) in LABELS.items()}
     choices["framework"], choices["size"] = frameworks(), {size: size for size in MODELS[first.family]}
     fields_of = [
-        {"name": each.name, "label": LABELS[each.name][0], "options": choices[each.name], "value": getattr(first, each.name)}
+        {
+            "name": each.name,
+            "label": LABELS[each.name][0],
+            "options": choices[each.name],
+            "value": getattr(first, each.name),
+        }
         for each in fields(Case)
     ]
     text = json.dumps(tables(experiments), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
@@ -311,6 +322,8 @@ def lines() -> str:
         words[-1] += f", {case.family}" if case.family in SCALED else ""
         values = {name: value for each in slots(case).values() for name, value in each.items()}
         words.append(f"`{values['NOISE_FLAG']}`")
-        words.append(f"plain training for {values['LENGTHS'].removesuffix(',1').replace(',', ' and ')} of the steps; `{values['CONTROL']}`")
+        words.append(
+            f"plain training for {values['LENGTHS'].removesuffix(',1').replace(',', ' and ')} of the steps; `{values['CONTROL']}`"
+        )
         rows.append(f"| {' | '.join(words)} |")
     return "\n".join(rows)

@@ -45,13 +45,17 @@ def measured(noise: str, method: str, packing: str, goal: str, experiments: Sequ
     against = next((each for each in reference.rows if each[0] is row), None) if reference else None
     if reference and against:
         text = Markup(" Against the best plain run of any length ({}): {} ({}).")
-        made += text.format(row_name(reference.row), interval_text(against[1], metric("test_loss").digits), against[2].text())
+        made += text.format(
+            row_name(reference.row), interval_text(against[1], metric("test_loss").digits), against[2].text()
+        )
     return made + Markup(' <a href="compare.html#experiment={}">All its rows</a>.').format(experiment.key)
 
 
 def said(row: Row) -> str:
     """Return a row's differences in test loss at both points, with their verdicts."""
-    cells = [(words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells]
+    cells = [
+        (words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells
+    ]
     return "; ".join(
         f"{interval_text(cell.difference, metric('test_loss').digits)} {words}"
         + (f" ({cell.verdict.text()})" if cell.verdict else "")
@@ -76,6 +80,7 @@ def nearest(
 
     for experiment in sorted((each for each in experiments if each.budget == STEPS), key=rank, reverse=True):
         row = experiment.find(noise) or next((each for each in experiment.rows if each.entry == noise), None)
-        if row is not None and len(row.values("test_loss", "end")) >= SEEDS:
+        cell = row.cells.get(("test_loss", "end")) if row is not None else None
+        if row is not None and cell is not None and cell.seeds >= SEEDS:
             return experiment, row
     return None

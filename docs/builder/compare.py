@@ -61,7 +61,7 @@ def controls(experiments: list[Experiment], first: Experiment) -> Markup:
 def section(experiment: Experiment) -> Markup:
     """Return an experiment's short table, with its setting."""
     caption = f"{title(experiment)}: paired differences to the baseline with 95 % intervals"
-    shown = results_table(experiment, short(experiment), chosen(experiment), caption)
+    shown = results_table(short(experiment), chosen(experiment), caption)
     words = f"{title(experiment)}: {setting(experiment)}."
     return Markup(macros("compare.html.j2").section(words, experiment.key, shown).strip())  # type: ignore[attr-defined]
 

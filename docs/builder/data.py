@@ -63,7 +63,10 @@ def described(experiment: Experiment) -> dict[str, object]:
         "setting": setting(experiment),
         "short": [f"{name}.{when}" for name, when in chosen(experiment)],
         "columns": [_column(column, axes) for column in columns]
-        + [{"key": key, "label": label, "unit": "relative to none", "digits": 2, "cost": True} for key, label in COSTS.items()],
+        + [
+            {"key": key, "label": label, "unit": "relative to none", "digits": 2, "cost": True}
+            for key, label in COSTS.items()
+        ],
         "rows": [_row(row, columns, fronts, ranks.get(id(row), 0)) for row in experiment.rows],
     }
 
@@ -89,8 +92,11 @@ def label_of(column: Column) -> str:
 
 
 def _row(row: Row, columns: Sequence[Column], fronts: Mapping[Column, set[int]], rank: int) -> dict[str, object]:
-    cells = {f"{name}.{when}": _cell(row.cells[name, when], id(row) in fronts[name, when])
-             for name, when in columns if (name, when) in row.cells}
+    cells = {
+        f"{name}.{when}": _cell(row.cells[name, when], id(row) in fronts[name, when])
+        for name, when in columns
+        if (name, when) in row.cells
+    }
     costs = {key: {"mean": _rounded(value)} for key in COSTS if (value := getattr(row, key)) is not None}
     return {
         "name": row_name(row),

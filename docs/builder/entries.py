@@ -152,10 +152,14 @@ def results(name: str, experiments: list[Experiment]) -> str:
         rows = [row for row in experiment.rows if row.entry == name and row is not experiment.none]
         if not rows and (name != "none" or experiment is not leading(experiments)):
             continue
-        columns = [column for column in SHOWN if column in experiment.columns]
-        shown = results_table(experiment, [experiment.none, *rows], columns, setting(experiment), "../", costs=False)
+        columns = [column for column in SHOWN if column in experiment.none.cells]
+        shown = results_table([experiment.none, *rows], columns, setting(experiment), "../", costs=False)
         view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
-        parts += [f"### {title(experiment)}", shown, f'<a href="{escape(view)}">All metrics and runs of these rows</a>']
+        parts += [
+            f"### {title(experiment)}",
+            shown,
+            f'<a href="{escape(view)}">All metrics and runs of these rows</a>',
+        ]
     return "\n\n".join(parts) or "Not run."
 
 

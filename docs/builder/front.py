@@ -50,7 +50,15 @@ def early_stopping(experiments: Sequence[Experiment]) -> str:
             for curve in curves:
                 axes.plot(*zip(*curve, strict=True), color=colour, linestyle=dash, linewidth=0.6, alpha=0.4)
             mean = mean_curve(curves)
-            axes.plot(*zip(*mean, strict=True), dash, color=colour, linewidth=2, marker="o", markersize=4, label=row_name(row))
+            axes.plot(
+                *zip(*mean, strict=True),
+                dash,
+                color=colour,
+                linewidth=2,
+                marker="o",
+                markersize=4,
+                label=row_name(row),
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"test loss, {metric(CHOSEN_BY).unit}")
         axes.locator_params(axis="x", integer=True)

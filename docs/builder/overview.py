@@ -31,11 +31,15 @@ def page(experiments: list[Experiment]) -> str:
     parts = [HEAD, INTRO]
     drawn = [row for name in registry.builtin_names() if (row := _shown(name, experiments)[1]) is not None]
     digits = metric(MAIN).digits
-    ends = axis_range([row.cells[MAIN, when].difference for row in drawn for when in POINTS if (MAIN, when) in row.cells], digits)
+    ends = axis_range(
+        [row.cells[MAIN, when].difference for row in drawn for when in POINTS if (MAIN, when) in row.cells], digits
+    )
     cards = macros("entries.html.j2").cards  # type: ignore[attr-defined]
     for want, names in grouped().items():
         parts += [f"## {want.title}", want.text, cards([_card(name, experiments, ends) for name in names]).strip()]
-    parts.append(f"All cards share one axis, from {typeset(ends[0], digits, True)} to {typeset(ends[1], digits, True)} nats per token.")
+    parts.append(
+        f"All cards share one axis, from {typeset(ends[0], digits, True)} to {typeset(ends[1], digits, True)} nats per token."
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,7 +90,11 @@ def _values(name: str) -> str:
 def _unless(name: str) -> str:
     """Return what a strategy's description says against using it."""
     said = [sentence for sentence in CAUTIONS.findall(" ".join(prose(registry.entry(name)).split()))]
-    text = " ".join(sentence.removeprefix("Not ").removeprefix("Do not ") for sentence in said if sentence.startswith(("Not", "Do not")))
+    text = " ".join(
+        sentence.removeprefix("Not ").removeprefix("Do not ")
+        for sentence in said
+        if sentence.startswith(("Not", "Do not"))
+    )
     if not text and registry.make(name).objective.passes > 1:
         return "where compute is short: as many steps of plain training cost a fraction."
     return text

@@ -49,7 +49,10 @@ def one(address: str, text: str, names: list[str], experiments: Sequence[Experim
     authors = field("author", text).split(" and ")
     who = f"{authors[0].partition(',')[0]} et al." if len(authors) > 1 else authors[0].partition(",")[0]
     links = ", ".join(f"[{name}](strategies/{name}.md)" for name in names)
-    parts = [f"## {words} {{ #{anchor} }}", f"{who}, {re.sub(r'[{}]', '', where)}, {field('year', text)}; [{address}]({address})."]
+    parts = [
+        f"## {words} {{ #{anchor} }}",
+        f"{who}, {re.sub(r'[{}]', '', where)}, {field('year', text)}; [{address}]({address}).",
+    ]
     parts.append(f"**Method.** {links}: {registry.entry(names[0]).summary}")
     if claim := claimed(names[0]):
         parts.append(f"**Claim.** {claim}")

@@ -66,7 +66,9 @@ def presets() -> list[dict[str, object]]:
         "rms": float(f"{table.square().mean().sqrt():.2g}"),
         "source": "measured when this page was built",
     }
-    return [{"name": name, "width": width, "rms": rms, "source": source} for name, width, rms, source in MODELS] + [shipped]
+    return [{"name": name, "width": width, "rms": rms, "source": source} for name, width, rms, source in MODELS] + [
+        shipped
+    ]
 
 
 def script() -> str:

@@ -57,8 +57,8 @@ def measured(asked: Asked) -> str:
             continue
         if rows := [row for row in experiment.rows if row.cells and _is_asked(row, experiment, names)]:
             rows = rows if experiment.none in rows else [experiment.none, *rows]
-            columns = [column for column in COLUMNS if column in experiment.columns]
-            parts.append(results_table(experiment, rows, columns, f"{title(experiment)}: {setting(experiment)}", asked.up))
+            columns = [column for column in COLUMNS if column in experiment.none.cells]
+            parts.append(results_table(rows, columns, f"{title(experiment)}: {setting(experiment)}", asked.up))
     return "\n\n".join(parts) or NOT_RUN
 
 
@@ -72,7 +72,10 @@ def noise_ratio(asked: Asked) -> str:
     """Return the signal-to-noise ratio of uniform noise: words are embedding rms, width, alpha, then lengths."""
     embedding, width, alpha, *lengths = (float(word) for word in asked.words)
     rms = [alpha * Uniform().rms / math.sqrt(length * width) for length in lengths]
-    texts = [f"{20 * math.log10(embedding / each):.1f} dB at {length:g} tokens" for each, length in zip(rms, lengths, strict=True)]
+    texts = [
+        f"{20 * math.log10(embedding / each):.1f} dB at {length:g} tokens"
+        for each, length in zip(rms, lengths, strict=True)
+    ]
     return f"Alpha {alpha:g}, embeddings of rms {embedding:g} and width {width:,.0f}: {' and '.join(texts)}."
 
 

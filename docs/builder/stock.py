@@ -80,7 +80,9 @@ def packed_noise() -> list[tuple[int, float, float]]:
     _, tokenizer, _ = documents()
     with open(recipe.folder() / "quickstart/data/train.jsonl", encoding="utf-8") as file:
         records = [json.loads(line) for line, _ in zip(file, range(PACKED), strict=False)]
-    encoded = [tokenizer(each["prompt"][0]["content"] + each["completion"][0]["content"])["input_ids"] for each in records]
+    encoded = [
+        tokenizer(each["prompt"][0]["content"] + each["completion"][0]["content"])["input_ids"] for each in records
+    ]
     inputs = {
         "input_ids": torch.tensor([[token for each in encoded for token in each]]),
         "position_ids": torch.tensor([[place for each in encoded for place in range(len(each))]]),

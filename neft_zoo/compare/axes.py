@@ -52,7 +52,11 @@ def frontier(rows: Sequence[Row], column: Column = (CHOSEN_BY, "end")) -> list[R
     if sign is None:
         return []
     priced = [
-        (row.compute, sign * (cell.difference.mean if cell.difference and cell.difference.mean is not None else 0.0), row)
+        (
+            row.compute,
+            sign * (cell.difference.mean if cell.difference and cell.difference.mean is not None else 0.0),
+            row,
+        )
         for row in rows
         if row.compute is not None and (cell := row.cells.get(column)) is not None and cell.mean is not None
     ]

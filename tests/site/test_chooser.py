@@ -74,7 +74,9 @@ def on_this_machine(code):
     model = json.dumps(str(recipe.folder() / "quickstart/model"))
     for name in {model for sizes in chooser.MODELS.values() for model in sizes.values()}:
         code = code.replace(f'"{name}"', model)
-    code = code.replace("    bf16=True,", '    bf16=False,\n    use_cpu=True,\n    max_steps=1,\n    report_to="none",')
+    code = code.replace(
+        "    bf16=True,", '    bf16=False,\n    use_cpu=True,\n    max_steps=1,\n    report_to="none",'
+    )
     return code.replace("bfloat16", "float32")
 
 
@@ -97,7 +99,9 @@ def test_the_page_says_what_the_tables_say(visit, experiments):
 
 def test_choosing_changes_the_code_and_the_address(visit):
     page = visit("choosing.html#family=Gemma+2&size=9B&method=lora")
-    assert "token_relative" in page.inner_text("#chooser-code") and "google/gemma-2-9b" in page.inner_text("#chooser-code")
+    assert "token_relative" in page.inner_text("#chooser-code") and "google/gemma-2-9b" in page.inner_text(
+        "#chooser-code"
+    )
     page.select_option("[name=method]", "qlora")
     assert "load_in_4bit" in page.inner_text("#chooser-code") and "method=qlora" in page.url
     page.select_option("[name=family]", "Llama 3")

@@ -201,7 +201,10 @@ def test_the_files_of_an_experiment_hold_the_numbers_of_its_report(experiments):
                 assert written["diff"] == pytest.approx(cell.difference.mean, rel=1e-4, abs=1e-12)
                 assert written.get("verdict") == (cell.verdict and cell.verdict.word)
     assert made["data/made-up-equal-steps.js"].startswith('window.neftLoaded("made-up-equal-steps", {')
-    assert made["data/results.csv"].count("\n") == sum(made[f"data/{each.key}.csv"].count("\n") - 1 for each in experiments) + 1
+    assert (
+        made["data/results.csv"].count("\n")
+        == sum(made[f"data/{each.key}.csv"].count("\n") - 1 for each in experiments) + 1
+    )
 
 
 def test_the_short_table_has_a_row_for_each_idea(experiments):
@@ -225,7 +228,9 @@ def test_a_real_model_leads_as_soon_as_it_has_enough_rows(tmp_path):
         effects = dict(list(made_up.EFFECTS.items())[:count])
         for path in made_up.write(tmp_path / place, effects=effects).glob("*.json"):
             run = json.loads(path.read_text())
-            path.write_text(json.dumps({**run, "config": {**run["config"], **model}, "recipe": {"name": place, "hash": place}}))
+            path.write_text(
+                json.dumps({**run, "config": {**run["config"], **model}, "recipe": {"name": place, "hash": place}})
+            )
     found = loading.load(tmp_path)[0]
     assert wants.leading([each for each in found if each.name != "smollm2"]).name == "dolly"
     assert wants.leading(found).name == "smollm2" and "135 M parameters" in words.setting(wants.leading(found))

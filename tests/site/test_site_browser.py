@@ -36,7 +36,10 @@ def pages(site):
 
 
 def is_cut(page):
-    return [*page.evaluate(CUT), *(["page"] if page.evaluate("document.documentElement.scrollWidth > innerWidth") else [])]
+    return [
+        *page.evaluate(CUT),
+        *(["page"] if page.evaluate("document.documentElement.scrollWidth > innerWidth") else []),
+    ]
 
 
 @pytest.mark.parametrize("path", ["choosing.html", "compare.html", "strategies/neft_uniform.html"])
@@ -129,7 +132,8 @@ def rows(page):
 def state(page):
     """Return what controls, table and chart say."""
     controls = {
-        name: page.input_value(f"#compare-{name}") for name in ("experiment", "metric", "rows", "filter", "against", "cells")
+        name: page.input_value(f"#compare-{name}")
+        for name in ("experiment", "metric", "rows", "filter", "against", "cells")
     }
     heads = page.locator("#compare-table thead th").all_inner_texts()
     charted = page.locator("#compare-scatter svg").get_attribute("aria-label")
@@ -220,8 +224,11 @@ def test_charts_have_sides_colours_and_arrows(visit):
     assert page.locator("#compare-table .dot.best").count() == page.locator("#compare-table .dot.end").count()
     points = page.locator("#compare-scatter .dot").count()
     assert points == 6, "all rows but the one that failed"
-    colours = {page.locator(f"#compare-table .badge.{kind}").first.evaluate("each => getComputedStyle(each).color")
-               for kind in ("better", "worse", "same", "undecided") if page.locator(f"#compare-table .badge.{kind}").count()}
+    colours = {
+        page.locator(f"#compare-table .badge.{kind}").first.evaluate("each => getComputedStyle(each).color")
+        for kind in ("better", "worse", "same", "undecided")
+        if page.locator(f"#compare-table .badge.{kind}").count()
+    }
     assert len(colours) >= 3, "verdicts have colours of their own"
 
 
@@ -260,7 +267,9 @@ def test_wide_tables_are_cards_on_paper(visit):
     page = visit("compare.html")
     page.emulate_media(media="print")
     cell = page.locator("#compare-table td[data-label]").first
-    assert cell.evaluate("each => getComputedStyle(each, '::before').content") == f'"{cell.get_attribute("data-label")}"'
+    assert (
+        cell.evaluate("each => getComputedStyle(each, '::before').content") == f'"{cell.get_attribute("data-label")}"'
+    )
     assert not page.locator("#compare-table thead").is_visible()
 
 
@@ -286,6 +295,7 @@ def test_search_finds_what_a_reader_means(visit):
         page.fill(".md-search__input", word)
         first = page.locator(".md-search-result__item .md-search-result__link").first
         page.wait_for_function(
-            "word => document.querySelector('.md-search-result__link')?.href.includes(encodeURIComponent(word))", arg=word
+            "word => document.querySelector('.md-search-result__link')?.href.includes(encodeURIComponent(word))",
+            arg=word,
         )
         assert target in first.get_attribute("href"), word
