@@ -63,17 +63,12 @@ def page(name: str, experiments: Sequence[Experiment]) -> str:
     parts = ["---\nhide: [navigation]\nsearch:\n  boost: 0.3\n---", f"# {name}", purpose(name)]
     extends = f"It extends [{base}]({up}recipes/{base}.md). " if base in recipe.names() else ""
     parts += [f"{extends}Runs on {hardware(name)}."]
-    parts += [
-        f"```\nneft-zoo sft {name}\nneft-zoo recipes cp {name} my.yaml\n```"
-        if _is_run(name)
-        else f"```\nneft-zoo compare RECIPE --controls {name.rpartition('/')[2]}\n```"
-    ]
+    command = f"neft-zoo sft {name}\nneft-zoo recipes cp {name} my.yaml"
+    if name.startswith("controls/"):
+        command = f"neft-zoo compare RECIPE --controls {name.rpartition('/')[2]}"
+    parts += [f"```\n{command}\n```"]
     parts += [f"```yaml\n{text.strip()}\n```", "## What to expect", expected(name, experiments, up)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _is_run(name: str) -> bool:
-    return not name.startswith("controls/")
 
 
 def _extends(text: str) -> str:

@@ -95,7 +95,14 @@ SIDE_EFFECTS = (
 ROWS = (
     Metric("test_loss", "test loss", NATS, "lower", 0.01, source="history", shown=True),
     Metric(
-        "chosen_loss", "test loss, checkpoint chosen on other records", NATS, "lower", 0.01, 3, "history", derive=_chosen
+        "chosen_loss",
+        "test loss, checkpoint chosen on other records",
+        NATS,
+        "lower",
+        0.01,
+        3,
+        "history",
+        derive=_chosen,
     ),
     Metric("test_choosing_loss", "test loss, choosing half", NATS, "lower", 0.01, source="derived"),
     Metric("test_reporting_loss", "test loss, reporting half", NATS, "lower", 0.01, source="derived"),
