@@ -56,5 +56,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Put in what a page asks for, and its formulas."""
+    if page.parent is not None and page.parent.title == "Developers":
+        page.meta.setdefault("search", {"boost": 0.3})  # what a reader means comes first
     up = "../" * page.file.src_uri.count("/")
     return formulas.render(snippets.fill(markdown, config["extra"]["experiments"], up))
