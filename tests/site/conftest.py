@@ -71,7 +71,7 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: make browser installs it")
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield found
         found.close()
 
