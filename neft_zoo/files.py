@@ -55,11 +55,14 @@ def write_json(path: Path, value: Any, indent: int | None = 2, *, is_data: bool 
         is_data: whether it holds texts of a data set or a model, which stay as they are; all else is redacted.
 
     Raises:
-        NoiseError: if it cannot be written.
-        ValueError: for NaN and infinity, which JSON does not have.
+        NoiseError: if it cannot be written, and for NaN and infinity, which JSON does not have.
     """
     value = value if is_data else redact(value)
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    try:
+        text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    except ValueError as error:
+        raise NoiseError(f"{path} must hold finite numbers: {one_line(error)}.") from error
+    write_text(path, text + "\n")
 
 
 def append_line(path: Path, line: str) -> None:
