@@ -105,10 +105,8 @@ def check_folder(option: str, path: Path) -> None:
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise NoiseError(f"{option} must be a folder, got {path}.")
-    trial = existing / f".{os.getpid()}.trial"
     try:
-        trial.write_text("trial")  # a full disk still makes empty files
-        trial.unlink()
+        _try_out(existing / f".{os.getpid()}.trial")
     except OSError as error:
         raise NoiseError(f"{option} must be a folder that can be written to, got {path}: {error.strerror}.") from None
 
@@ -125,9 +123,18 @@ def check_output(option: str, path: Path) -> None:
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise NoiseError(f"{option} must be a file in an existing folder, got {path}.")
-    trial = path.with_name(f".{path.name}.{os.getpid()}.trial")
     try:
-        trial.touch()
-        trial.unlink()
+        _try_out(path.with_name(f".{path.name}.{os.getpid()}.trial"))
     except OSError as error:
         raise NoiseError(f"{option} must be a file that can be written, got {path}: {error.strerror}.") from None
+
+
+def _try_out(trial: Path) -> None:
+    """Raise what the system raises at writing a file, which is not left; a full disk still makes empty ones."""
+    try:
+        trial.write_text("trial")
+    finally:
+        try:
+            trial.unlink(missing_ok=True)
+        except OSError:  # the first error is the one to tell
+            pass
