@@ -62,11 +62,14 @@ def write_json(path: Path, value: Any, indent: int | None = 2, *, is_data: bool 
         is_data: whether it holds texts of a data set or a model, which stay as they are; all else is redacted.
 
     Raises:
-        NoiseError: if it cannot be written.
-        ValueError: for NaN and infinity, which JSON does not have.
+        NoiseError: if it cannot be written, and for NaN and infinity, which JSON does not have.
     """
     value = value if is_data else redact(value)
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    try:
+        text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    except ValueError as error:
+        raise NoiseError(f"{path} must hold finite numbers: {one_line(error)}.") from error
+    write_text(path, text + "\n")
 
 
 def append_line(path: Path, line: str) -> None:
@@ -109,10 +112,8 @@ def check_folder(option: str, path: Path) -> None:
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise NoiseError(f"{option} must be a folder, got {path}.")
-    trial = existing / f".{os.getpid()}.trial"
     try:
-        trial.write_text("trial")  # a full disk still makes empty files
-        trial.unlink()
+        _try_out(existing / f".{os.getpid()}.trial")
     except OSError as error:
         raise NoiseError(f"{option} must be a folder that can be written to, got {path}: {error.strerror}.") from None
 
@@ -129,10 +130,8 @@ def check_output(option: str, path: Path) -> None:
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise NoiseError(f"{option} must be a file in an existing folder, got {path}.")
-    trial = path.with_name(f".{path.name}.{os.getpid()}.trial")
     try:
-        trial.touch()
-        trial.unlink()
+        _try_out(path.with_name(f".{path.name}.{os.getpid()}.trial"))
     except OSError as error:
         raise NoiseError(f"{option} must be a file that can be written, got {path}: {error.strerror}.") from None
 
@@ -203,3 +202,11 @@ def _remove(path: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
     except OSError:
         pass
+
+
+def _try_out(trial: Path) -> None:
+    """Raise what the system raises at writing a file, which is not left; a full disk still makes empty ones."""
+    try:
+        trial.write_text("trial")
+    finally:
+        _remove(trial)
