@@ -20,28 +20,32 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class WeightNoise(Protocol):
-    """What is done to the weights of a model.
+    """A change of a model's weights, once before training or around every step.
 
     Attributes:
-        every_step: whether `around` does anything.
+        every_step: whether the weights are changed at every step.
     """
 
     every_step: ClassVar[bool]
 
     def check(self, model: nn.Module) -> None:
-        """Raise if the model's weights cannot be changed so."""
+        """Raise if the model has no weights that can be changed in this way."""
 
     def begin(self, model: nn.Module, key: int) -> None:
         """Change the weights once, before the first step of a run; never on resume."""
 
     def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
-        """Change the weights for one forward and backward pass and restore them bit for bit."""
+        """Return a context that changes the weights for one step and restores them bit for bit."""
         ...
 
 
 @dataclass(frozen=True)
 class OnceRelative:
-    """Every trainable matrix += U(-strength/2, strength/2) * std(matrix), once."""
+    """Every trainable matrix += U(-strength/2, strength/2) * std(matrix), once.
+
+    Args:
+        strength: width of the uniform distribution in standard deviations of the matrix (dimensionless, >= 0).
+    """
 
     strength: float
 
@@ -76,8 +80,11 @@ class OnceRelative:
 class EveryStep:
     """Each step: W += N(0, (f * rho * |row| / sqrt(n_in))^2), f rising from 0 to 1 as half a cosine, then W as before.
 
-    Under LoRA the base weights of the adapted layers are moved, and |row| is that of base plus adapter; without an
-    adapter, the trainable matrices of linear layers are.
+    Under LoRA, W are the base weights of the adapted layers and |row| is the norm of base plus adapter; without an
+    adapter, W are the trainable matrices of linear layers.
+
+    Args:
+        rho: norm of a row's noise over the row's norm at the end of training (dimensionless, >= 0).
     """
 
     rho: float
@@ -91,7 +98,7 @@ class EveryStep:
         check_linear_weights(model, "flat_lora")
 
     def begin(self, model: nn.Module, key: int) -> None:
-        """There is nothing to do before training."""
+        """Leave the weights as they are: the noise comes with every step."""
 
     def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
         rise = (1 - math.cos(math.pi * progress)) / 2
