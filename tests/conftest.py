@@ -175,6 +175,7 @@ FITTING = {
     "hidden_cut": {"ratio": 0.3},
     "hype": {"size": 0.01},
     "lat": {"eps": 1.0, "steps": 2, "size": 0.5, "layers": [1]},
+    "lnsr": {"size": 1.0, "weight": 100},
     "masked_thought": {"p": 0.4},
     "pdr": {"eps": 0.1, "weight": 10},
     "r3f": {"eps": 0.02},
