@@ -138,7 +138,7 @@ def test_layers_get_noise_of_their_own(llama, batch):
         assert len({delta.sum().item() for delta in done.deltas.values()}) == len(expected)
     with tap.open(NEFT, batch) as done:
         model(IDS)
-    assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3]
+    assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3, 4], "and the output of the last"
 
 
 def test_on_layers_there_is_no_factor_of_an_embedding(llama, batch):
