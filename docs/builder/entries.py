@@ -18,8 +18,8 @@ from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, spell
 
 from .pictures import made_from, pictures
-from .results import results_table
-from .tables import difference_text, table
+from .results import against_plain, results_table
+from .tables import could_have_been_seen, difference_text, table
 from .wants import leading
 from .words import row_name, setting, title
 
@@ -128,6 +128,7 @@ def measured(name: str, experiments: list[Experiment]) -> str:
                     by_verdict.setdefault(cell.verdict.word, []).append(row)
             for word, alike in by_verdict.items():
                 side = {"better": "For", "worse": "Against"}.get(word, "Neither")
+                word += could_have_been_seen([row.cells["test_loss", point].verdict for row in alike], word)
                 speaks[side].append(f"{title(experiment)}, test loss {place}, {word}: {_listed(alike, point)}.")
         failed = [f"{row.failed} of {len(row.runs)} runs of `{row_name(row)}` failed" for row in rows if row.failed]
         speaks["Against"] += [f"{title(experiment)}: {each}." for each in failed]
@@ -158,9 +159,10 @@ def results(name: str, experiments: list[Experiment]) -> str:
         parts += [
             f"### {title(experiment)}",
             shown,
+            against_plain(experiment, rows),
             f'<a href="{escape(view)}">All metrics and runs of these rows</a>',
         ]
-    return "\n\n".join(parts) or "Not run."
+    return "\n\n".join(filter(None, parts)) or "Not run."
 
 
 def code(language: str, text: str) -> str:

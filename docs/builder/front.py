@@ -15,7 +15,7 @@ from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.plots import FIRST, INK, SECOND, by_seed, mean_curve, new, style, svg
 from neft_zoo.compare.reference import find_reference
 from neft_zoo.noise.batch import Batch
-from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.special_tokens import special_token_ids
 
 from .traces import documents, model
 from .wants import leading
@@ -111,7 +111,7 @@ def picture() -> str:
     """Return embedding, noise and sum of a few real tokens, on one colour scale."""
     inputs, tokenizer, _ = documents()
     one = {name: values[ROW:, :TOKENS] for name, values in inputs.items()}
-    batch = Batch.from_inputs(one, key=1, progress=0.5, **known_tokens(tokenizer))
+    batch = Batch.from_inputs(one, key=1, progress=0.5, **special_token_ids(tokenizer))
     embeds = model().get_input_embeddings()(one["input_ids"]).detach()
     document = replace(batch, lengths=torch.full_like(batch.lengths, inputs["input_ids"].shape[1]))
     noise = registry.make("neft_uniform").noise

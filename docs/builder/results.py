@@ -11,6 +11,8 @@ from neft_zoo.compare.experiment import POINTS, Cell, Column, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
+from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.tables import REFERENCE, reference_sentence
 
 from .data import label_of
 from .tables import TEMPLATES, typeset, unbroken
@@ -45,6 +47,16 @@ def results_table(
     lines = [line_of(row, columns, ends, up, costs) for row in rows]
     made = TEMPLATES.get_template("results.html.j2").module.table  # type: ignore[attr-defined]
     return made(caption, chart, heads, lines, caption)
+
+
+def against_plain(experiment: Experiment, rows: Sequence[Row]) -> str:
+    """Return rows against the best plain run of any length, "" where there is one length only."""
+    reference, digits = find_reference(experiment), metric(MAIN).digits
+    found = [] if reference is None else [each for each in reference.rows if each[0] in rows]
+    if reference is None or not found:
+        return ""
+    texts = [f"{row_name(row)} {interval_text(each, digits)}, {said.text(digits)}" for row, each, said in found]
+    return f"{REFERENCE}, {reference_sentence(reference)} Minus that: {'; '.join(texts)}."
 
 
 def line_of(row: Row, columns: Sequence[Column], ends: tuple[float, float], up: str, costs: bool) -> dict[str, object]:

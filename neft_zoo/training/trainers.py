@@ -1,8 +1,11 @@
-"""The trainers: TRL's, with `noise=`."""
+"""TRL's trainers, with `noise=`; a TRL that is too old is said in one sentence."""
 
 from __future__ import annotations
 
-import transformers
+from neft_zoo.training.hf_internals import require_trl
+
+require_trl("1.8")  # isort: split
+
 from trl.trainer.dpo_trainer import DPOTrainer as TRLDPOTrainer
 from trl.trainer.grpo_trainer import GRPOTrainer as TRLGRPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer as TRLKTOTrainer
@@ -10,10 +13,12 @@ from trl.trainer.reward_trainer import RewardTrainer as TRLRewardTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer.sft_trainer import SFTTrainer as TRLSFTTrainer
 
+from neft_zoo.training.arguments import ChecksData
+from neft_zoo.training.data_formats import PREFERENCE, PROMPTS, UNPAIRED
 from neft_zoo.training.mixin import NoiseMixin
 
 
-class SFTTrainer(NoiseMixin, TRLSFTTrainer):
+class SFTTrainer(ChecksData, NoiseMixin, TRLSFTTrainer):
     """TRL's `SFTTrainer` with `noise=`; every other argument is TRL's.
 
     Example:
@@ -21,39 +26,35 @@ class SFTTrainer(NoiseMixin, TRLSFTTrainer):
     """
 
 
-class Trainer(NoiseMixin, transformers.Trainer):
-    """transformers' `Trainer` with `noise=`."""
-
-
-class DPOTrainer(NoiseMixin, TRLDPOTrainer):
+class DPOTrainer(ChecksData, NoiseMixin, TRLDPOTrainer):
     """TRL's `DPOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise.
 
     Example:
         `DPOTrainer(model, args=args, train_dataset=pairs, noise="neft_uniform").train()`
     """
 
-    reads_calls = runs_reference = True
+    formats = PREFERENCE
 
 
-class KTOTrainer(NoiseMixin, TRLKTOTrainer):
+class KTOTrainer(ChecksData, NoiseMixin, TRLKTOTrainer):
     """TRL's `KTOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise."""
 
-    reads_calls = runs_reference = True
+    formats = UNPAIRED
 
 
-class RewardTrainer(NoiseMixin, TRLRewardTrainer):
+class RewardTrainer(ChecksData, NoiseMixin, TRLRewardTrainer):
     """TRL's `RewardTrainer` with `noise=`."""
 
-    reads_calls = True
+    formats = PREFERENCE
 
 
-class GRPOTrainer(NoiseMixin, TRLGRPOTrainer):
+class GRPOTrainer(ChecksData, NoiseMixin, TRLGRPOTrainer):
     """TRL's `GRPOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
-    reads_calls = True
+    formats = PROMPTS
 
 
-class RLOOTrainer(NoiseMixin, TRLRLOOTrainer):
+class RLOOTrainer(ChecksData, NoiseMixin, TRLRLOOTrainer):
     """TRL's `RLOOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
-    reads_calls = True
+    formats = PROMPTS
