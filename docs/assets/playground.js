@@ -138,10 +138,10 @@
       const x = (tokens) => 40 + ((Math.log2(tokens) - 3) / 10) * (wide - 54), y = (level) => high - 34 - ((level - low) / (top - low)) * (high - 56);
       const inside = [];
       for (let level = low; level <= top; level += 10) inside.push(`<line x1="40" x2="${wide - 14}" y1="${y(level)}" y2="${y(level)}" class="${level ? "grid" : "zero"}"/><text x="34" y="${y(level) + 4}" text-anchor="end">${String(level).replace("-", "−")}</text>`);
-      for (const tokens of [8, 32, 128, 512, 2048, 8192]) inside.push(`<text x="${x(tokens)}" y="${high - 18}" text-anchor="middle">${tokens.toLocaleString("en-US")}</text>`);
+      for (const tokens of [8, 32, 128, 512, 2048, 8192]) inside.push(`<text x="${x(tokens)}" y="${high - 18}" text-anchor="${tokens === 8192 ? "end" : "middle"}">${tokens.toLocaleString("en-US")}</text>`);
       inside.push(`<polyline class="front" points="${lengths.map((tokens, place) => `${x(tokens)},${y(levels[place])}`).join(" ")}"/>`);
       if (given.tokens >= 8 && given.tokens <= 8192) inside.push(`<circle class="dot neutral" r="4" cx="${x(given.tokens)}" cy="${y(at(given.tokens))}"/>`);
-      figure.innerHTML = `<svg class="neft-chart" viewBox="0 0 ${wide} ${high}" role="img" aria-label="Signal-to-noise ratio over document length" style="max-width: 32rem"><text x="4" y="12">dB of embedding over noise</text><text x="${wide - 14}" y="${high - 3}" text-anchor="end">tokens of the document</text>${inside.join("")}</svg>`;
+      figure.innerHTML = `<svg class="neft-chart" viewBox="0 0 ${wide} ${high}" role="img" aria-label="Signal-to-noise ratio over document length" style="max-width: 24rem"><text x="4" y="12">dB of embedding over noise</text><text x="${wide - 14}" y="${high - 3}" text-anchor="end">tokens of the document</text>${inside.join("")}</svg>`;
     }
     function snippet(given) {
       const noise = { name: chosen().name, [chosen().argument]: given.strength, ...chosen().changed };

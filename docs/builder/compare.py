@@ -7,6 +7,7 @@ import json
 from markupsafe import Markup
 
 from neft_zoo.compare.experiment import Experiment
+from neft_zoo.compare.formats import markdown_text
 from neft_zoo.compare.statistics import MANY
 
 from .data import chosen
@@ -76,10 +77,10 @@ def section(experiment: Experiment) -> Markup:
 
 def files(experiments: list[Experiment]) -> str:
     """Return the table of experiments, with their numbers as files."""
-    lines = [
-        (title(each), setting(each), str(len(each.rows)), f"[CSV](data/{each.key}.csv), [JSON](data/{each.key}.json)")
-        for each in experiments
-    ]
+    lines = []
+    for each in experiments:
+        words = [markdown_text(text) for text in (title(each), setting(each))]
+        lines.append((*words, str(len(each.rows)), f"[CSV](data/{each.key}.csv), [JSON](data/{each.key}.json)"))
     whole = "[All experiments in one CSV](data/results.csv). Every run has a JSON of its own with options, versions, "
     whole += "commit, device and history; the number of runs in a row leads to them."
     return f"{table(('experiment', 'setting', 'rows', 'numbers'), lines)}\n\n{whole}"

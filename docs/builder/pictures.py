@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from neft_zoo import registry
 from neft_zoo.compare.plots import FAINT, FIRST, INK, SECOND, THIRD, new, style, svg
 from neft_zoo.noise.schedules import value_at
@@ -40,9 +43,17 @@ def made_from(name: str) -> str:
     return f"Drawn by the package when this page was built: the shipped model, real text, default arguments{but}."
 
 
+def small() -> tuple[Figure, Axes]:
+    """Return a figure with fixed margins: laying out eighty of them anew takes half the time of drawing them."""
+    figure, axes = new(*SIZE)
+    figure.set_layout_engine("none")
+    figure.subplots_adjust(left=0.14, right=0.97, bottom=0.19, top=0.92)
+    return figure, axes
+
+
 def _histogram(name: str, made: Trace) -> str:
     assert made.token is not None
-    figure, axes = new(*SIZE)
+    figure, axes = small()
     rms = math.sqrt(sum(value * value for value in made.token) / len(made.token))
     largest = max(made.bound or 0.0, *(abs(value) for value in made.token)) * 1.15
     axes.hist(made.token, bins=41, range=(-largest, largest), color=FIRST)
@@ -62,7 +73,7 @@ def _histogram(name: str, made: Trace) -> str:
 
 
 def _norms(name: str, made: Trace) -> str:
-    figure, axes = new(*SIZE)
+    figure, axes = small()
     lengths = [length for length, *_ in made.norms]
     document, token = ([norms[place] for norms in made.norms] for place in (1, 2))
     axes.plot(lengths, document, "o-", color=FIRST, label="whole document", markersize=4)
@@ -94,7 +105,7 @@ def _edited(name: str, made: Trace) -> str:
 
 def _weights(name: str, made: Trace) -> str:
     assert made.weights is not None
-    figure, axes = new(*SIZE)
+    figure, axes = small()
     axes.hist(made.weights, bins=61, color=FIRST)
     axes.set_xlabel("change of a weight over the matrix's standard deviation")
     axes.set_ylabel("weights")
@@ -104,7 +115,7 @@ def _weights(name: str, made: Trace) -> str:
 
 
 def _changing(name: str, argument: str, value: object) -> str:
-    figure, axes = new(*SIZE)
+    figure, axes = small()
     steps = [step / 60 for step in range(61)]
     axes.plot(steps, [value_at(value, step) for step in steps], color=THIRD, linewidth=2)  # type: ignore[arg-type]
     axes.set_xlabel("fraction of training")

@@ -22,7 +22,7 @@ def title(experiment: Experiment) -> str:
     parts += ["packed"] if config.get("packing") else []
     parts += ["QLoRA" if config.get("load_in_4bit") else "LoRA"] if config.get("use_peft") else []
     if config.get("eval_strategy") == "steps":
-        parts.append(f"measured every {config['eval_steps']} steps")
+        parts.append(f"measured every {config.get('eval_steps')} steps")
     parts += ["equal compute"] if experiment.budget == COMPUTE else []
     name = model(experiment)
     return f"{', '.join(parts)} ({name})" if name else ", ".join(parts)

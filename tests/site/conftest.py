@@ -26,7 +26,7 @@ few = {"entries": ["none", "neft_uniform", "symnoise"], "recipes": ["base", "pap
 changed = {"extra": {"results": results, **({} if whole else few)}, "strict": bool(whole)}
 if not whole:
     changed["plugins"] = ["search"]
-    changed["exclude_docs"] = "hooks.py\\nbuilder/\\noverrides/\\n__pycache__/\\napi.md\\n"
+    changed["exclude_docs"] = "hooks.py\\nbuilder/\\noverrides/\\n__pycache__/\\napi.md\\napi-parts.md\\n"
 config = load_config("mkdocs.yml", site_dir=folder, **changed)
 config.plugins.on_startup(command="build", dirty=False)
 build(config)

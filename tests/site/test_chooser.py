@@ -97,7 +97,7 @@ def test_python_runs(folder, framework, method, packing):
 def test_the_page_says_what_the_tables_say(visit, experiments):
     page = visit("choosing.html")
     for case in random.Random(0).sample(CASES, 40):
-        found = page.evaluate("case => window.neftChooser.answer(case)", asdict(case))
+        found = page.evaluate("given => window.neftChooser.answer(given)", asdict(case))
         assert found == asdict(chooser.answer(case, experiments)), case
 
 
