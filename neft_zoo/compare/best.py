@@ -64,7 +64,7 @@ def confirm(search: Search, seeds: int) -> Best:
         grid = replace(search.grid, rows=[plain, row], seeds=list(range(1, seeds + 1)))
         folder = search.folder / f"best-{row.key[:8]}"
         tasks = runner.tasks(grid, folder)
-        runner.run([task for task in tasks if not runner.done(task)], 1, lambda task, record: None)
+        runner.run([task for task in tasks if not runner.is_finished(task)], 1, lambda task, record: None)
         compared = _compared({task.path: results.read(task.path) for task in tasks})
         report["comparison"] = {"folder": str(folder), "seeds": grid.seeds, **compared}
     write_json(search.folder / "best.json", report, 1)

@@ -40,7 +40,7 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
 
         run = runs_on(ray)
     tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
-    todo = [task for task in tasks if not runner.done(task)]
+    todo = [task for task in tasks if not runner.is_finished(task)]
     labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)
