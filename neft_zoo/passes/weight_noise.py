@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import randomness
-from neft_zoo.noise.schedules import check_number
+from neft_zoo.noise.schedules import check_count, check_number
+from neft_zoo.passes.linear_weights import LinearWeight, check_linear_weights, draw, shifted
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -95,76 +95,61 @@ class EveryStep:
         check_number("rho", self.rho)
 
     def check(self, model: nn.Module) -> None:
-        targets = list(_linear_weights(model))
-        if not targets:
-            raise NoiseError("model must have linear layers that train or carry LoRA, got none.")
-        for target in targets:
-            kind = type(target.weight).__name__
-            # A quantized weight may be stored in a floating type, and a computed one would not keep what is added.
-            if kind != "Parameter" or not target.weight.is_floating_point() or target.weight.element_size() < 2:
-                raise NoiseError(
-                    f"flat_lora needs plain weights of 16 bits or more, not a quantized base, got {kind} of type "
-                    f"{getattr(target.weight, 'dtype', None)} in {target.name}."
-                )
+        check_linear_weights(model, "flat_lora")
 
     def begin(self, model: nn.Module, key: int) -> None:
         """Leave the weights as they are: the noise comes with every step."""
 
-    @contextmanager
-    def around(self, model: nn.Module, key: int, progress: float) -> Iterator[None]:
+    def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
         rise = (1 - math.cos(math.pi * progress)) / 2
-        saved = []
-        try:
-            for target in _linear_weights(model):
-                # Adding and subtracting would drift in bf16, hence a copy.
-                weight = target.weight
-                saved.append((weight, weight.data.clone()))
-                size = rise * self.rho * target.merged().float().square().mean(target.inputs, keepdim=True).sqrt()
-                weight.data += (draw(weight, key, target.name, randomness.normal) * size).to(weight.dtype)
-            yield
-        finally:
-            for weight, before in saved:
-                weight.data.copy_(before)
 
+        def change(target: LinearWeight) -> Tensor:
+            size = rise * self.rho * target.merged().float().square().mean(target.inputs, keepdim=True).sqrt()
+            return draw(target.weight, key, target.name, randomness.normal) * size
 
-def draw(
-    weight: Float[Tensor, "rows columns"], key: int, name: str, kind: Callable[[Tensor, int], Tensor]
-) -> Float[Tensor, "rows columns"]:
-    """Return random numbers of a weight's shape; key, name and position determine each of them."""
-    rows = weight.new_ones(weight.shape[0]).long().cumsum(0) * randomness.GOLDEN
-    keys = randomness.mix(rows ^ randomness.key_of(key, name))
-    return kind(keys, weight[0].numel()).view_as(weight)
+        return shifted(model, change)
 
 
 @dataclass(frozen=True)
-class _Linear:
-    """The weight of a linear layer, the weight it works with (adapter included) and the dimension of its inputs."""
+class RoundingNoise:
+    """Each step: W += U(-1/2, 1/2) * step, step being that of `bits` bits between a group's least and greatest weight.
 
-    name: str
-    weight: Any
-    merged: Callable[[], Tensor]
-    inputs: int
+    Groups are stretches of a row's inputs, of the merged weight under LoRA; 0 means whole rows. So the noise has the
+    distribution of the errors of rounding to nearest.
+    """
 
+    bits: int
+    group: int
 
-def _linear_weights(model: nn.Module) -> Iterator[_Linear]:
-    """Yield every weight of the adapted layers, without an adapter every one that trains, each once."""
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
+    every_step: ClassVar[bool] = True
 
-    adapted = [(name, m) for name, m in model.named_modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer")]
-    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-    layers: Any = adapted or [(name, m) for name, m in linear if m.weight.requires_grad]
-    seen = set()  # a tied weight is one weight
-    for name, layer in layers:
-        base = layer.get_base_layer() if adapted else layer
-        weight: Any = layer.get_param() if hasattr(layer, "get_param") else getattr(base, "weight", None)
-        if id(weight) not in seen and getattr(weight, "ndim", 2) == 2:
-            seen.add(id(weight))
-            yield _Linear(name, weight, partial(_merged, layer, weight), 0 if isinstance(base, Conv1D) else 1)
+    def __post_init__(self) -> None:
+        check_count("bits", self.bits, 2)
+        check_count("group", self.group)
 
+    def check(self, model: nn.Module) -> None:
+        check_linear_weights(model, "quant_noise")
 
-def _merged(layer: Any, weight: Tensor) -> Tensor:
-    """Return a weight with what the active adapters add to it."""
-    adapters = {*getattr(layer, "lora_A", ()), *getattr(layer, "lora_embedding_A", ())}
-    active = [name for name in getattr(layer, "active_adapters", ()) if name in adapters]
-    return sum((layer.get_delta_weight(name).detach() for name in active), start=weight.data)
+    def begin(self, model: nn.Module, key: int) -> None:
+        """There is nothing to do before training."""
+
+    def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
+        def change(target: LinearWeight) -> Tensor:
+            merged = target.merged().float()
+            steps = self.steps(merged if target.inputs else merged.T)
+            return (
+                draw(target.weight, key, target.name, randomness.uniform) * (steps if target.inputs else steps.T) / 2
+            )
+
+        return shifted(model, change)
+
+    def steps(self, weight: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows inputs"]:
+        """Return the width of a quantization step at every weight."""
+        from torch.nn.functional import pad
+
+        width = weight.shape[1]
+        size = self.group or width
+        # A last group that is not full repeats its last weight.
+        groups = pad(weight[None], (0, -width % size), mode="replicate")[0].unflatten(1, (-1, size))
+        step = (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)) / (2**self.bits - 1)
+        return step.expand_as(groups).flatten(1)[:, :width]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
 from transformers.trainer_utils import get_last_checkpoint
 
-import neft_zoo
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.files import replacing, write_json
 from neft_zoo.registry.strategy import Strategy
@@ -25,7 +25,7 @@ def provenance(strategy: Strategy) -> dict[str, Any]:
     except NoiseError:
         arguments = {"name": strategy.name}  # a schedule function of the user's own: the repr is what can be kept
     name = arguments.pop("name")
-    saved = {"name": name, "arguments": arguments, "version": strategy.version, "neft_zoo": neft_zoo.__version__}
+    saved = {"name": name, "arguments": arguments, "version": strategy.version, "neft_zoo": version("neft-zoo")}
     return saved | ({"repr": repr(strategy)} if not strategy.version else {})
 
 

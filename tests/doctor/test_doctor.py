@@ -120,6 +120,8 @@ def test_scaled_embeddings_in_bf16(examined, gemma):
     assert found["weights"] == "random weights" and found["dtype"] == "bfloat16"
     assert hook["lost"] > 0.2 and ours["rounded_ratio"] == pytest.approx(1, abs=0.02)
     assert ours["snr_db"] > 35 and any("token_relative" in sentence for sentence in found["advice"])
+    above = next(sentence for sentence in found["advice"] if " dB above the noise" in sentence)
+    assert "above the noise (a guess, from random weights), as in" in above
     assert any("Rounding to bfloat16" in sentence for sentence in found["advice"])
 
 
