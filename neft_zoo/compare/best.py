@@ -65,7 +65,7 @@ def confirm(search: Search, seeds: int) -> Best:
         grid = replace(search.grid, rows=[plain, row], seeds=list(range(1, seeds + 1)))
         folder = search.folder / f"best-{row.key[:8]}"
         tasks = runner.tasks(grid, folder)
-        todo = [task for task in tasks if not runner.done(task)]
+        todo = [task for task in tasks if not runner.is_finished(task)]
         say(f"comparing the best with none: {len(todo)} runs")
         runner.run(todo, 1, lambda task, record: say(f"{record.name}, seed {record.seed}: {record.status}"))
         compared = _compared({task.path: results.read(task.path) for task in tasks})

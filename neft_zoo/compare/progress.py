@@ -54,7 +54,7 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
 
 
 def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: Callable[..., None]) -> None:
-    todo = [task for task in tasks if not runner.done(task)]
+    todo = [task for task in tasks if not runner.is_finished(task)]
     labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)

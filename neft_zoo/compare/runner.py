@@ -148,7 +148,7 @@ def _check(config: dict[str, object]) -> RunOptions:
         return read_options({**config, "output_dir": scratch})
 
 
-def done(task: Task) -> bool:
+def is_finished(task: Task) -> bool:
     """Return whether a run has its result; a failed one is tried again."""
     if not task.path.exists():
         return False

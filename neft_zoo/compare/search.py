@@ -58,7 +58,7 @@ class Search:
         grid = replace(self.grid, rows=[self.row(values)], seeds=[0])
         try:
             task = runner.tasks(grid, self.folder / f"trial-{trial.number:04}")[0]
-            record = results.read(task.path) if runner.done(task) else follow(trial, task)
+            record = results.read(task.path) if runner.is_finished(task) else follow(trial, task)
             error = None if record.ok else record.error or "no reason given"
         except (NoiseError, optuna.exceptions.UpdateFinishedTrialError) as raised:
             record, error = None, str(raised)

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from neft_zoo import NoiseError
+from neft_zoo import NoiseError, noise
 from neft_zoo.noise.additive import AdditiveNoise, AtLayers
 from neft_zoo.noise.batch import Batch
-from neft_zoo.noise.distributions import Gaussian, Laplace, Rademacher, SharedByToken, Sphere, Uniform
+from neft_zoo.noise.distributions import DistributionTraits, Gaussian, Uniform
 from neft_zoo.noise.scales import ByLength, Fixed
 from neft_zoo.passes.adding import add_drawn
 from neft_zoo.registry.strategy import Strategy
@@ -18,6 +18,10 @@ from neft_zoo.registry.strategy import Strategy
 NOISE = "additive batch cutoff data_dependent distributions mixup scales schedules tokens"
 MODULES = [f"noise.{name}" for name in NOISE.split()]
 MODULES += [f"objectives.{name}" for name in "adversarial consistency norm_ball simple".split()]
+DISTRIBUTIONS = [
+    kind for kind in vars(noise).values() if isinstance(kind, type) and DistributionTraits in kind.__mro__[1:]
+]
+SIZED = [kind for kind in DISTRIBUTIONS if dataclasses.fields(kind)]  # with an rms to choose, the first field
 MODULES += ["passes.records", "passes.weight_noise", "registry.entries", "registry.strategy"]
 
 
@@ -33,32 +37,41 @@ def test_parts_are_frozen(module):
     assert parts and all(kind.__dataclass_params__.frozen for kind in parts)
 
 
-@pytest.mark.parametrize("kind", [Uniform, SharedByToken, Gaussian, Rademacher, Laplace, Sphere])
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
 def test_rms_is_that_of_what_is_drawn(kind):
     batch = batch_of(input_ids=torch.arange(512).view(8, 64))
-    parts = [kind()] if kind in (Uniform, SharedByToken) else [kind(), kind(0.25), kind(0.0)]
-    for part in parts:
+    for part in [kind(), kind(0.25), kind(0.0)] if kind in SIZED else [kind()]:
         drawn = part(batch, 64)
         assert drawn.dtype == torch.float32
         assert drawn.square().mean().sqrt().item() == pytest.approx(part.rms, rel=0.02)
-    if len(parts) == 3:
-        assert kind().rms == pytest.approx(1 / 3**0.5 if kind is Sphere else 1.0)
 
 
-@pytest.mark.parametrize("kind", [Uniform, SharedByToken, Gaussian, Rademacher, Laplace, Sphere])
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
 def test_what_says_that_it_is_pointwise_draws_a_part_as_it_draws_the_whole(kind):
     batch, part = batch_of(input_ids=torch.arange(24).view(2, 12)), slice(8, 15)
     whole, alone = kind()(batch, 16).flatten(0, 1)[part], kind()(batch.part(part), 16)[0]
     assert torch.equal(whole, alone) == kind.pointwise
 
 
-@pytest.mark.parametrize("kind", [Uniform, SharedByToken, Gaussian, Rademacher, Laplace, Sphere])
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
 def test_bound_is_the_largest_number_that_is_drawn(kind):
     batch = batch_of(input_ids=torch.arange(512).view(8, 64))
-    for part in [kind()] if kind in (Uniform, SharedByToken) else [kind(0.25), kind(2.0)]:
+    for part in [kind(0.25), kind(2.0)] if kind in SIZED else [kind()]:
         largest = part(batch, 64).abs().max().item()
         assert largest <= part.bound and (part.bound < 1.001 * largest or math.isinf(part.bound))
-    assert math.isinf(kind().bound) == (kind in (Gaussian, Laplace, Sphere))
+
+
+def test_the_distributions_of_the_papers_have_the_size_and_bound_that_they_state():
+    stated = {
+        "Uniform": (3**-0.5, 1),
+        "SharedByToken": (3**-0.5, 1),
+        "Rademacher": (1, 1),
+        "Sphere": (3**-0.5, math.inf),
+    }
+    stated |= {"Gaussian": (1, math.inf), "Laplace": (1, math.inf)}
+    for name, sizes in stated.items():
+        distribution = getattr(noise, name)()
+        assert (distribution.rms, distribution.bound) == pytest.approx(sizes), name
 
 
 def test_a_plain_function_is_a_noise_that_is_drawn_as_a_whole():
@@ -91,7 +104,7 @@ def test_raw_alpha_is_measured_before_the_modules_factor():
 
 @pytest.mark.parametrize("layers", [(), ("1",), (0, "1"), [0], 0])
 def test_layers_are_all_or_numbers(layers):
-    with pytest.raises(NoiseError, match="layers must be 'all' or a list of layer numbers, got"):
+    with pytest.raises(NoiseError, match="layers must be 'all' or a list of layer numbers, or of fractions .*, got"):
         AtLayers(Gaussian(), layers)
 
 
