@@ -70,13 +70,7 @@ test-kernels: setup  ## run the CUDA kernels in Triton's interpreter
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/triton triton==3.9.0
 	PYTHONPATH=build/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -m slow tests/passes/test_triton_kernels.py
 
-# Left out: families, labels in DPO's own calls and fixes that came later than the oldest versions.
 OLDEST := .venv-oldest
-OLDEST_TESTS := noise/test_parts.py noise/test_batch.py strategies/test_oracles.py passes registry cli/test_cli.py doctor \
-	objectives/test_objectives.py $(patsubst %,training/test_%.py,loop hf_internals sft_trainer sft_layouts trainers peft \
-	provenance interruptions)
-LATER := minicpm3 or gemma4 or hyperclovax or label_smoothing or precompute or vision or when_shrunk or \
-	(several_passes and (r3f or cutoff))
 
 $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
@@ -86,7 +80,7 @@ $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
 	touch $@
 
 test-oldest: $(OLDEST)/installed  ## run the tests of core and trainers with the oldest supported versions
-	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -k "not ($(LATER))" $(OLDEST_TESTS:%=tests/%)
+	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -m "oldest and not slow"
 
 matrix: $(VENV)/installed-all  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix=docs/support.md

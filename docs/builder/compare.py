@@ -23,10 +23,10 @@ A number is the mean over the seeds of row **minus the baseline**, paired by see
 (Student's t under {MANY} seeds, bootstrap from there); where runs hold the losses of their test records, a second
 interval is over these too. The baseline is `none`, plain training; at equal compute it is
 plain training for as many steps. Its own line shows means. In the chart ● is the end of training and ◇ the *best
-checkpoint*, each run's own evaluation with the lowest test loss; the axis lies between the 10th and the 90th percentile
-of the differences, and an arrow stands for what lies outside. All other metrics are taken at the end. Losses are in
-nats per graded token with the noise off; the gap is test loss minus train loss, which is what was learned by heart;
-*compute* is tokens times passes over those of `none`.
+checkpoint*, each run's own evaluation with the lowest test loss; the axis lies between the 10th and the 90th
+percentile of the differences, and an arrow stands for what lies outside. All other metrics are taken at the end.
+Losses are in nats per graded token with the noise off; the gap is test loss minus train loss, which was learned by
+heart; *compute* is tokens times passes over those of `none`.
 
 Four verdicts: <span class="badge better">better</span> <span class="badge worse">worse</span>
 <span class="badge same">practically the same</span> <span class="badge undecided">undecided</span>. They come from the
@@ -69,7 +69,7 @@ def controls(experiments: list[Experiment], first: Experiment) -> Markup:
 def section(experiment: Experiment) -> Markup:
     """Return an experiment's short table, with its setting."""
     caption = f"{title(experiment)}: paired differences to the baseline with 95 % intervals"
-    shown = results_table(experiment, short(experiment), chosen(experiment), caption)
+    shown = results_table(short(experiment), chosen(experiment), caption)
     words = f"{title(experiment)}: {setting(experiment)}."
     return Markup(macros("compare.html.j2").section(words, experiment.key, shown).strip())  # type: ignore[attr-defined]
 

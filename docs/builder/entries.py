@@ -101,16 +101,16 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     lines = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
     for experiment in experiments:
         row = experiment.find(name)
-        spent = cpu_ratio(experiment, row) if row and name != "none" and experiment.budget == STEPS else None
+        spent = cpu_ratio(row) if row and name != "none" and experiment.budget == STEPS else None
         if spent:
             lines.append(f"{title(experiment)}: {spent:.2f} times the CPU time of `none` to train.")
     return "\n".join(f"* {line}" for line in lines)
 
 
-def cpu_ratio(experiment: Experiment, row: Row) -> float | None:
-    """Return the CPU time of training relative to the baseline, None where it was not measured."""
-    cell, plain = (each.cells.get(("cpu_s", "end")) for each in (row, experiment.none))
-    return cell.mean / plain.mean if cell and plain and cell.mean and plain.mean else None
+def cpu_ratio(row: Row) -> float | None:
+    """Return the CPU time of training relative to the baseline at the same seeds, None where it was not measured."""
+    cell = row.cells.get(("cpu_s", "end"))
+    return cell.mean / cell.baseline if cell and cell.mean and cell.baseline else None
 
 
 def measured(name: str, experiments: list[Experiment]) -> str:
@@ -153,8 +153,8 @@ def results(name: str, experiments: list[Experiment]) -> str:
         rows = [row for row in experiment.rows if row.entry == name and row is not experiment.none]
         if not rows and (name != "none" or experiment is not leading(experiments)):
             continue
-        columns = [column for column in SHOWN if column in experiment.columns]
-        shown = results_table(experiment, [experiment.none, *rows], columns, setting(experiment), "../", costs=False)
+        columns = [column for column in SHOWN if column in experiment.none.cells]
+        shown = results_table([experiment.none, *rows], columns, setting(experiment), "../", costs=False)
         view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
         parts += [
             f"### {title(experiment)}",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from neft_zoo.compare.axes import ranges
-from neft_zoo.compare.experiment import POINTS, Cell, Column, Experiment, Row
+from neft_zoo.compare.axes import axis_range
+from neft_zoo.compare.experiment import POINTS, Cell, Column, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
@@ -24,24 +24,20 @@ TEMPLATES.globals["kinds"] = KINDS
 
 
 def results_table(
-    experiment: Experiment,
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    caption: str,
-    up: str = "",
-    costs: bool = True,
+    rows: Sequence[Row], columns: Sequence[Column], caption: str, up: str = "", costs: bool = True
 ) -> Markup:
     """Return the table of some rows as HTML.
 
     Args:
-        experiment: the comparison.
         rows: those to show.
         columns: metrics and points whose difference is shown.
         caption: what the table shows.
         up: leads to the site's root.
         costs: whether to show the compute.
     """
-    kind, ends = metric(MAIN), ranges(experiment, rows).get(MAIN, (-1.0, 1.0))
+    kind = metric(MAIN)
+    cells = [cell for row in rows for when in POINTS if (cell := row.cells.get((MAIN, when))) is not None]
+    ends = axis_range([cell.difference for cell in cells], kind.digits)
     chart = {
         "title": f"{kind.label} minus the baseline, {kind.unit}",
         "ends": [typeset(end, kind.digits, sign=True) for end in ends],
@@ -64,6 +60,7 @@ def against_plain(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 
 def line_of(row: Row, columns: Sequence[Column], ends: tuple[float, float], up: str, costs: bool) -> dict[str, object]:
+    """Return what the template shows of a row, on an axis with these ends; see `results_table`."""
     points = {when: cell for when in POINTS if (cell := row.cells.get((MAIN, when))) is not None}
     marks = [_mark(cell, when, ends) for when, cell in points.items() if _is_drawn(cell)]
     cells = [_cell(row.cells.get(column), column) for column in columns]

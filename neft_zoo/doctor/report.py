@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from neft_zoo.console import show_table
+from neft_zoo.console import show_table, terminal_width
 
 HOOK, OURS = KINDS = ("neftune_noise_alpha", "neft-zoo")
 FAINT = 30  # dB between embeddings and noise, above which noise does little
@@ -191,6 +192,6 @@ def show(report: DoctorReport) -> None:
         "Noise is given as its rms over the paper's, alpha / sqrt(3 n D): "
         f"alpha {report.alpha:g}, n tokens in the document, width D."
     )
-    print(about, end="\n\n")
+    print(*(textwrap.fill(line, terminal_width()) for line in about.splitlines()), sep="\n", end="\n\n")
     show_table([("what", HOOK, report.noise["name"], "advice"), *rows(report)])
-    print("", *report.advice, sep="\n")
+    print("", *(textwrap.fill(sentence, terminal_width()) for sentence in report.advice), sep="\n")

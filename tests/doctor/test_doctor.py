@@ -167,6 +167,7 @@ def test_wrapped_rows_are_not_called_documents(examined, capsys):
     assert "as in the paper" not in shown
 
 
+@pytest.mark.later
 @pytest.mark.cell("Doctor", "vision-language model{how}")
 @pytest.mark.parametrize("how", [", shrunk", ", the model itself"])
 def test_a_vision_language_model(examined, tmp_path, how):
@@ -183,6 +184,7 @@ def test_a_vision_language_model(examined, tmp_path, how):
     assert hook["padding_share"] > 0.2 and ours["padding_share"] == 0
 
 
+@pytest.mark.later
 def test_a_model_that_fails_when_shrunk_is_one_sentence(tmp_path, capsys):
     """Of two passes the first runs to its end, and here the tower wants larger images."""
     processor = vision.processor()
