@@ -7,7 +7,7 @@ from pathlib import Path
 from neft_zoo.compare.experiment import Experiment
 from neft_zoo.compare.fingerprint import fingerprint
 from neft_zoo.config import recipe
-from neft_zoo.evaluation.options import read_options
+from neft_zoo.evaluation.options import Options
 
 
 def samples(experiment: Experiment) -> str:
@@ -30,9 +30,9 @@ def answers(experiment: Experiment) -> str:
     chosen = experiment.config.get("evaluation")
     if not isinstance(chosen, dict):
         return ""
-    options = read_options(chosen)
-    count = "all" if options.answers is None else str(options.answers)
-    return f"{count} answers a split and run, of at most {options.max_new_tokens} tokens"
+    plain = Options()
+    count, longest = (chosen.get(name, getattr(plain, name)) for name in ("answers", "max_new_tokens"))
+    return f"{'all' if count is None else count} answers a split and run, of at most {longest} tokens"
 
 
 def count_test_records(experiment: Experiment) -> int | None:
