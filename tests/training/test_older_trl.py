@@ -24,7 +24,10 @@ def build(llama, tokenizer, records, tmp_path):
     """Return a maker of TRL's trainers: two steps of four records."""
 
     def make(kind="SFT", mixed=False, callbacks=None, noise=None, **settings):
-        cls = getattr(trl, f"{kind}Trainer")
+        try:
+            cls = getattr(trl, f"{kind}Trainer")
+        except RuntimeError as error:  # trl 0.24 imports mergekit for it, with transformers 5
+            pytest.skip(f"the stock trainer: {error}")
         defaults = dict(
             output_dir=str(tmp_path / "out"),
             max_steps=2,

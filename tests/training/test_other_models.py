@@ -7,7 +7,7 @@ import torch
 import transformers
 from conftest import same, weights
 from datasets import Dataset
-from test_tasks import TASKS, model_of
+from tasks import TASKS, model_of
 
 from neft_zoo import NoiseCallback, NoiseError, enable
 
