@@ -10,9 +10,14 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from neft_zoo.redaction import MASK, is_secret, redact
+
 
 class NoiseError(ValueError):
     """A value that the user gave is not accepted; the message is one sentence that names it and what is."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class _Short(reprlib.Repr):
@@ -25,9 +30,15 @@ class _Short(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
         return repr(x) if x.bit_length() < 64 else f"a whole number of {x.bit_length()} bits"
 
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(redact(x), level)  # before it is cut: half a secret would not be known
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        return super().repr_dict({key: MASK if is_secret(key) else value for key, value in x.items()}, level)
+
 
 def shown(value: Any) -> str:
-    """Return the repr of what a user passed, shortened for a message."""
+    """Return the repr of what a user passed, shortened and without secrets, for a message."""
     return _SHORT.repr(value)
 
 
@@ -41,7 +52,7 @@ def one_line(error: object, limit: int = 300) -> str:
     text = " ".join(str(error).split())
     if not text and isinstance(error, BaseException):
         text = type(error).__name__
-    return text[:limit].rstrip(".")
+    return redact(text)[:limit].rstrip(".")
 
 
 @contextmanager

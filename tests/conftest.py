@@ -1,5 +1,7 @@
 """Small real models and data: everything is built here or shipped, nothing is fetched."""
 
+import gc
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +19,7 @@ from matrix import (  # noqa: F401 - hooks and a fixture of pytest
     pytest_terminal_summary,
     refused,
 )
+from oldest import pytest_itemcollected  # noqa: F401 - a hook of pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -27,6 +30,16 @@ from neft_zoo.config import recipe
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
 QUICKSTART = recipe.folder() / "quickstart"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_out_of_the_garbage_collectors_sight():
+    """Freeze what there is: accelerate collects garbage after every run, among all objects of every import.
+
+    https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/memory.py
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +82,26 @@ def records():
             for i in range(32)
         ]
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory, tokenizer):
+    """Return a recipe: one step of 4 records on a two-layer Llama."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "data").mkdir()
+    for split, count in (("train", 8), ("test", 4)):
+        lines = (QUICKSTART / "data" / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        (folder / "data" / f"{split}.jsonl").write_text("".join(lines[:count]))
+    options = dict(extends="quickstart", max_steps=1, per_device_train_batch_size=4, warmup_steps=0, max_length=48)
+    options |= dict(model_name_or_path=str(folder / "model"), dataset_name=str(folder / "data"))
+    options |= dict(eval_strategy="no", save_strategy="no", output_dir=str(folder / "out"), disable_tqdm=True)
+    (folder / "tiny.yaml").write_text(json.dumps(options))
+    return folder / "tiny.yaml"
 
 
 @pytest.fixture
@@ -125,6 +158,12 @@ def with_lora(model, **settings):
     return model
 
 
+def remove_attribute(owner, name, monkeypatch):
+    """Take an attribute away, from the object or its class."""
+    owner = owner if name in vars(owner) else type(owner)
+    monkeypatch.delattr(owner, name)
+
+
 # Arguments that fit an entry to the tiny Llama and make what it does large enough to be seen.
 FITTING = {
     "cat": {"steps": 2, "size": 0.05},
@@ -139,9 +178,9 @@ FITTING = {
     "masked_thought": {"p": 0.4},
     "pdr": {"eps": 0.1, "weight": 10},
     "r3f": {"eps": 0.02},
-    "smart": {"radius": 0.3, "start": 0.01, "size": 0.3},
+    "smart": {"radius": 0.1, "start": 0.01, "size": 1.0},
     "token_subspace": {"k": 4},
-    "vat": {"radius": 0.3, "start": 0.01, "size": 0.3},
+    "vat": {"radius": 0.3, "start": 0.01},
 }
 
 

@@ -13,6 +13,7 @@ from neft_zoo.cli.parser import Parser, as_epilog, with_underscores
 from neft_zoo.config.names import check_flags
 from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError, did_you_mean, shown
+from neft_zoo.redaction import redacting_streams, remember_command_line
 
 # Each module adds its commands by `add_to`. Only the chosen command's is imported, so that `neft-zoo list` is quick.
 MODULES = {
@@ -30,6 +31,14 @@ MODULES = {
     "generate": "generate",
     "judge": "judge",
 }
+# What an interrupted command has kept.
+AFTERWARDS = {
+    **dict.fromkeys(
+        ("compare", "tune", "generate", "judge"), "; what is done is kept, and the same command goes on from there"
+    ),
+    **dict.fromkeys(("evaluate", "alpha", "doctor"), "; nothing is kept, and the same command starts again"),
+    "sft": "; with --resume_from_checkpoint true the same command goes on from the last checkpoint, if one was saved",
+}
 EXAMPLE = """
 neft-zoo list
 neft-zoo doctor quickstart
@@ -40,6 +49,13 @@ neft-zoo sft quickstart --noise symnoise --noise.alpha 10
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, or 2 for something that is not accepted."""
     arguments = with_underscores(sys.argv[1:] if argv is None else argv)
+    remember_command_line(arguments)
+    with redacting_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    command = ""
     try:
         command = _command(arguments)
         options = _parser(command).parse_args(arguments)
@@ -54,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has read enough
         return 0
     except KeyboardInterrupt:
-        print("neft-zoo: interrupted", file=sys.stderr)
+        print(f"neft-zoo: interrupted{AFTERWARDS.get(command, '')}", file=sys.stderr)
         return 130
 
 

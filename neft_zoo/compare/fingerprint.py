@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from neft_zoo.config import recipe
+from neft_zoo.redaction import redact
 
 LARGE = 64 * 2**20  # bytes; of a larger file, size and time stand for the contents
 
@@ -18,11 +19,14 @@ def digest(value: object) -> str:
 
 
 def fingerprint(config: Mapping[str, object]) -> str:
-    """Return a hash of a recipe's options, with the contents of local model and data instead of their paths."""
+    """Return a hash of a recipe's options, with the contents of local model and data instead of their paths.
+
+    Secrets do not count: a token may be renewed, and a hash of one is not for files that are passed on.
+    """
     named = {key: str(config[key]) for key in ("model_name_or_path", "dataset_name") if config.get(key)}
     paths = {key: Path(name.replace(recipe.PLACEHOLDER, str(recipe.folder()))) for key, name in named.items()}
     local = {key: _contents(path.expanduser()) for key, path in paths.items() if path.expanduser().exists()}
-    return digest({**config, **local})
+    return digest(redact({**config, **local}, known=()))
 
 
 def _contents(path: Path) -> list[list[object]]:

@@ -13,10 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict
 
-from neft_zoo._version import NUMBERS_SINCE
 from neft_zoo.compare.records import FORMAT, RunRecord
 from neft_zoo.errors import NoiseError
 from neft_zoo.files import replacing
+from neft_zoo.redaction import redact
+
+# The oldest version whose runs give the same numbers, which identifies results in the place of the package's own: a
+# release that changes no number must not make them invalid. A change in one entry raises that entry's version.
+NUMBERS_SINCE = "0.1.0"
 
 
 def path_of(folder: Path, name: str, row: str, seed: int) -> Path:
@@ -31,8 +35,9 @@ def write(path: Path, record: RunRecord) -> None:
         NoiseError: if the file cannot be written.
     """
     # ASCII and one space, as ever: committed results stay the same bytes when they are written back.
+    values = redact(record.to_dict())
     with replacing(path) as partial:
-        partial.write_text(json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> RunRecord:
@@ -42,7 +47,7 @@ def read(path: Path) -> RunRecord:
         NoiseError: if the file is damaged or no result; the message names it.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = redact(json.loads(path.read_text(encoding="utf-8")))  # versions before 0.2 wrote all of a recipe
     except (ValueError, UnicodeDecodeError):
         raise NoiseError(
             f"{path} must hold the result of a run, but it is damaged; remove it and compare again."
@@ -80,7 +85,7 @@ def check_recipe(folder: Path, known: RunRecord, fingerprint: str, config: Mappi
     """
     if known.recipe.hash == fingerprint:
         return
-    theirs = known.config
+    theirs, config = known.config, redact(config)
     keys = [key for key in {**theirs, **config} if theirs.get(key) != config.get(key)]
     differing = ", ".join(f"{key} {theirs.get(key)!r} and {config.get(key)!r}" for key in keys)
     raise NoiseError(

@@ -18,14 +18,19 @@ from neft_zoo.config import recipe
 from neft_zoo.config.data import BUILDERS, DataArguments, read_splits
 from neft_zoo.config.names import check_keys
 from neft_zoo.config.noise_flags import with_stock_noise
-from neft_zoo.config.ranges import check_ranges
 from neft_zoo.errors import NoiseError, one_line, shown
+from neft_zoo.redaction import remember
 from neft_zoo.registry.entries import make
-from neft_zoo.training.data_formats import as_prompts
+from neft_zoo.training.data_conversion import as_prompts
+from neft_zoo.training.ranges import check_ranges
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
 CONFIGS = (DataArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
 NAMES = frozenset(option.name for config in CONFIGS for option in fields(config) if option.init)
+NEWER_NAMES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 ABSENT = object()  # argparse.SUPPRESS would be set as a text by set_defaults
 NO_ORIGIN: Mapping[str, str] = MappingProxyType({})
 
@@ -84,7 +89,8 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     Raises:
         NoiseError: if an option or its value is not accepted, or a local path does not exist.
     """
-    options = with_precision(with_stock_noise(values))
+    options = with_precision(with_newer_names(with_stock_noise(values)))
+    remember(options)
     _set_environment(options.pop("env", None) or {})
     check_keys(options, NAMES, origin)
     noise: Any = options.get("noise")
@@ -100,6 +106,7 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     except Exception as error:  # the checks of four libraries' configs raise what they like
         raise NoiseError(f"the options do not fit: {one_line(repr(error), 500)}") from None
     run = RunOptions(*configs)
+    _hand_over_tokens(run.training)
     check_ranges({name: value for config in configs for name, value in vars(config).items()})
     _check_paths(run)
     return run
@@ -108,6 +115,16 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
 def with_precision(values: Mapping[str, object]) -> dict[str, object]:
     """Return options that run on this machine: without an accelerator, those of a CPU unless `use_cpu` is given."""
     return dict(values) if torch.accelerator.is_available() else {"use_cpu": True, **values}
+
+
+def with_newer_names(values: Mapping[str, object]) -> dict[str, object]:
+    """Return options under the names that this version of transformers has, which warns of its older ones."""
+    options = dict(values)
+    for old, new in NEWER_NAMES.items():
+        if new in NAMES and old in options:
+            value = options.pop(old)
+            options.setdefault(new, value)
+    return options
 
 
 def parse_flags(argv: Sequence[str]) -> dict[str, object]:
@@ -173,6 +190,17 @@ def _set_environment(variables: object) -> None:
             os.environ[variable] = str(value)
         except (ValueError, TypeError, OSError):
             raise NoiseError(f"env must be a mapping of variables, got {shown({variable: value})}.") from None
+
+
+def _hand_over_tokens(training: NoiseSFTConfig) -> None:
+    """Move the hub's token into the environment, where its client looks: all options are saved with a model."""
+    kwargs: Any = training.model_init_kwargs
+    tokens = [kwargs.pop("token", None) if isinstance(kwargs, dict) else None, training.hub_token]
+    for token in tokens:
+        if isinstance(token, str) and token:
+            remember(token, "token")
+            _set_environment({"HF_TOKEN": token})
+    training.hub_token = None
 
 
 def _check_paths(options: RunOptions) -> None:

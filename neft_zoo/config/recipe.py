@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
+from neft_zoo.redaction import remember
 
 PLACEHOLDER = "{recipes}"
 SHORT = ("strategies/", "controls/")
@@ -37,6 +38,24 @@ def folder() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped(name: str) -> str:
+    """Return the path of a model or data set that comes with the package.
+
+    Args:
+        name: `quickstart/model` or `quickstart/data`.
+
+    Raises:
+        NoiseError: if there is none of this name.
+
+    Example:
+        `data = load_dataset(shipped("quickstart/data"), split="train")`
+    """
+    path = folder() / name
+    if not path.is_dir():
+        raise NoiseError(f"name must be quickstart/model or quickstart/data, got {shown(name)}.")
+    return str(path)
 
 
 def names() -> list[str]:
@@ -88,6 +107,7 @@ def load(name: str) -> Recipe:
         origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
         path = None if parent is None else find(parent, extended_by=path)
     margins = values.pop("margins", None)
+    remember(values)
     return Recipe({key: _fill(value) for key, value in values.items()}, origin, margins)
 
 

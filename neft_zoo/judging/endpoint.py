@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
-from neft_zoo.errors import NoiseError, one_line, require, shown
+from neft_zoo.errors import NoiseError, as_sentence, one_line, require, shown
 from neft_zoo.judging.judges import Answer
 from neft_zoo.judging.pairs import Question
+from neft_zoo.redaction import remember
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -85,14 +86,16 @@ class Endpoint:
 
     def _client(self) -> OpenAI:
         openai = require("openai", "an endpoint as the judge", "judge")
+        remember(self.base_url)
         if self.base_url is not None and urlsplit(self.base_url).scheme not in ("http", "https"):
             raise NoiseError(f"base_url must start with http:// or https://, got {self.base_url!r}.")
         key = os.environ.get(KEY)
         if not key and self.base_url is None:
             raise NoiseError(f"environment variable {KEY} must hold the key of the endpoint, got none.")
-        return openai.OpenAI(
-            api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
-        )
+        with as_sentence(f"base_url must be an address, got {self.base_url!r}"):
+            return openai.OpenAI(
+                api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
+            )
 
     def _verdict(self, client: OpenAI, question: Question, first: bool = False) -> tuple[float | None, str]:
         """Return the first verdict among all attempts, or None and the reason of the last failure."""
@@ -148,10 +151,7 @@ class Endpoint:
         """Return an error's message on one line, without key and password, should the endpoint have sent them back."""
         body = getattr(error, "body", None)
         message = body.get("message") if isinstance(body, dict) else None
-        text = str(message or error)
-        for secret in (os.environ.get(KEY), urlsplit(self.base_url or "").password):
-            text = text.replace(secret, "***") if secret else text
-        return one_line(text)
+        return one_line(message or error)
 
     def _address(self, client: OpenAI) -> str:
         """Return scheme, host and port, without a password."""

@@ -93,7 +93,7 @@ def write_outputs(
         {"instruction": question.instruction, "output": text, "generator": generator, **question.about}
         for question, text in zip(questions, texts, strict=True)
     ]
-    write_json(output, records, indent=1)
+    write_json(output, records, indent=1, is_data=True)
     partial(output).unlink(missing_ok=True)
     return output
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import AtLayers, Layers, Noise
+from neft_zoo.noise.additive import AtLayers, Layers, Noise, layer_numbers
 from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
 from neft_zoo.passes.anatomy import (
@@ -47,7 +47,7 @@ class ModelHooks:
 
     Args:
         model: a transformers or PEFT model.
-        layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
+        layers: also hook and record the inputs of the decoder layers; `True` and "all" hook every layer, and so do
             numbers, all of which must exist.
         hidden: also record the last hidden state of every pass, and its logits where they are few.
         read: makes a batch of a call's keyword arguments, for calls with other token ids than `open` was given.
@@ -78,7 +78,7 @@ class ModelHooks:
         self._pass: Pass | None = None
         self._read, self._shared = read, reference is not None
         self._repeats, self._compares = repeats, hidden
-        self._known: Batch | None = None  # what the pass was opened with
+        self._input_batch: Batch | None = None  # what the pass was opened with
         self._ids: Tensor | None = None  # what the model is called with then
         self.watched: tuple[Noise, Finished] | None = None
         self._caller: nn.Module | None = None  # whose call was read, until it ends
@@ -90,13 +90,13 @@ class ModelHooks:
         self._embedding = embeddings[0] if compiled else None
         tapped = [find_layers(each) if layers else [] for each in models]
         self._layers = len(tapped[0])
-        for number in layers if isinstance(layers, tuple) else ():
-            if not -self._layers <= number < self._layers:
-                raise NoiseError(f"layers must lie between {-self._layers} and {self._layers - 1}, got {number}.")
+        if isinstance(layers, tuple):
+            layer_numbers(layers, self._layers)
         self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        self._handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
         self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
         inner = _backbones(model) if read is not None else set()
@@ -125,7 +125,7 @@ class ModelHooks:
         """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
-        self._known, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
+        self._input_batch, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
         self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
         try:
             yield self._pass
@@ -155,7 +155,7 @@ class ModelHooks:
         return draw_for_layers(width, noise.noise, batch, sites)
 
     def _is_wanted(self, noise: AtLayers, index: int) -> bool:
-        return noise.layers == "all" or index in noise.layers or index - self._layers in noise.layers
+        return index in layer_numbers(noise.layers, self._layers)
 
     @property
     def _live(self) -> bool:
@@ -175,8 +175,8 @@ class ModelHooks:
         if ids is None and module is self.model and len(self._own) > 1:
             return  # the loss may call a part of the model inside of this call, as TRL's redirection of forward does
         self._caller = module
-        if self._known is not None and (ids is None or _are_same(ids, self._ids)):
-            self._batch = self._known
+        if self._input_batch is not None and (ids is None or _are_same(ids, self._ids)):
+            self._batch = self._input_batch
         elif self._pass.calls == 0 or before is None or not _are_same(ids, before.input_ids):
             self._batch = self._read(call)
         self._check_call(before)
@@ -231,6 +231,10 @@ class ModelHooks:
         if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
             setattr(hidden, ADDED, (wanted.noise, self._batch.at(index)))
         return noisy
+
+    def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
+        if self._live and self._pass is not None:
+            self._pass.inputs[self._layers] = output[0] if isinstance(output, tuple) else output
 
     def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
         if not self._live or self._noise is None or self._batch is None or self._pass is None:
@@ -319,12 +323,12 @@ def _idle_hooks() -> ModelHooks:
 class LayerHook:
     """The pre-hook of one decoder layer; a class, because a closure could not be pickled with the model."""
 
-    def __init__(self, tap: ModelHooks, index: int) -> None:
-        self.tap, self.index = tap, index
+    def __init__(self, hooks: ModelHooks, index: int) -> None:
+        self.hooks, self.index = hooks, index
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
-        noisy = self.tap.at_layer(hidden, self.index)
+        noisy = self.hooks.at_layer(hidden, self.index)
         if noisy is None:
             return None
         return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})

@@ -15,7 +15,7 @@ from neft_zoo.noise.batch import step_key
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_engine
-from neft_zoo.training.hf_internals import is_compiled
+from neft_zoo.training.engine_internals import is_compiled
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.session import NoiseSession, several_passes

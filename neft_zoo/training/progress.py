@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 from neft_zoo.noise.batch import step_key
-from neft_zoo.training.hf_internals import data_parallel_rank
+from neft_zoo.training.engine_internals import data_parallel_rank
 
 if TYPE_CHECKING:
     from accelerate.state import AcceleratorState

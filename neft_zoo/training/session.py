@@ -18,7 +18,7 @@ from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
-from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.special_tokens import special_token_ids
 from neft_zoo.passes.step import Step
 from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.registry.strategy import Strategy
@@ -77,7 +77,7 @@ class NoiseSession:
         self.passed_by = False  # whether the host's loss is known to pass by the strategy
         self._running = self._warned = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
-        self.tokens = known_tokens(tokenizer, getattr(base_model(self.bare_model), "config", None))
+        self.tokens = special_token_ids(tokenizer, getattr(base_model(self.bare_model), "config", None))
         self.tokens["shifted"] = task_of(self.bare_model) == "next token"
         self._key, self._progress = 0, 0.0
         self._labels: Tensor | None = None  # of the batch that a step's loss is given

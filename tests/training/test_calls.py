@@ -106,21 +106,20 @@ def test_labels_that_are_shifted_outside(llama, tokenizer):
         attached(model, "r3f", tokenizer).loss(BATCH, compute=shifted)
 
 
-def test_a_backbone_that_is_called_by_the_loss_itself_has_noise_of_its_own_tokens(llama):
+def test_tokens_that_are_embedded_apart_are_named_with_both_shapes(llama):
     model = llama().train()
     handle = attach(model, "neft_uniform", total_steps=1)
-    for ids in (IDS[:, :-1], IDS):
-        added = []
 
-        def look(module, args, kwargs, ids=ids, added=added):
-            added.append((args[0] - module.table[ids]).detach())
+    def embedded(model, ids):
+        return model.model(inputs_embeds=model.get_input_embeddings()(ids)).last_hidden_state.square().mean()
 
-        layer = model.model.layers[0]
-        layer.table = model.get_input_embeddings().weight.detach()
-        hook = layer.register_forward_pre_hook(look, with_kwargs=True)
-        handle.loss(BATCH, compute=lambda m, inputs, ids=ids: m.model(ids).last_hidden_state.mean())
-        hook.remove()
-        assert added[0].square().mean().sqrt() == pytest.approx(5 / (3 * added[0][0].numel()) ** 0.5, rel=0.1)
+    shapes = r"must call LlamaForCausalLM with token ids of the batch's shape \(2, 26\), .* got \(2, 25\)\.$"
+    with pytest.raises(NoiseError, match=shapes):
+        handle.loss(BATCH, compute=lambda m, inputs: embedded(m, IDS[:, :-1]))
+    assert handle.loss(BATCH, compute=lambda m, inputs: embedded(m, IDS)) != embedded(model, IDS)
+    for ids in (IDS, IDS[:, :-1]):  # of a backbone's call the batch is read
+        clean = model.model(ids).last_hidden_state.square().mean()
+        assert handle.loss(BATCH, compute=lambda m, inputs: m.model(ids).last_hidden_state.square().mean()) != clean  # noqa: B023
 
 
 def test_an_embedding_that_was_replaced_is_named(llama):
