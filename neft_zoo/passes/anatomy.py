@@ -15,9 +15,21 @@ if TYPE_CHECKING:
 
 
 def base_model(model: nn.Module) -> Any:
-    """Return the transformers model inside a PEFT model, or the model itself."""
+    """Return the transformers model inside a PEFT model or another module, or the model itself."""
     unwrap: Any = getattr(model, "get_base_model", None)  # PEFT need not be installed
-    return model if unwrap is None else unwrap()
+    if unwrap is not None:
+        return unwrap()
+    return model if hasattr(model, "get_input_embeddings") else _only_model_in(model)
+
+
+def _only_model_in(module: nn.Module) -> nn.Module:
+    """Return the one transformers model that a module is made around, as in sentence-transformers, else the module."""
+    from transformers import PreTrainedModel
+
+    found = next((each for each in module.modules() if isinstance(each, PreTrainedModel)), module)
+    inside = set(found.modules())
+    others = (each for each in module.modules() if isinstance(each, PreTrainedModel) and each not in inside)
+    return module if next(others, None) is not None else found
 
 
 # What a model predicts: the next token, hidden tokens, a class of every token, a class of the sequence, or a span.

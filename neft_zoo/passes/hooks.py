@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -28,6 +28,7 @@ from neft_zoo.passes.calls import arguments_of
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
 from neft_zoo.passes.records import Deltas, Pass
 from neft_zoo.passes.sharding import gather_in_backward
+from neft_zoo.passes.torch_internals import in_backward
 
 # Is given the record of a call that was watched.
 Finished: TypeAlias = Callable[[Pass], None]
@@ -164,7 +165,7 @@ class ModelHooks:
     def _at_model(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         """Read the batch of a call, unless it is the one that is known; it is known by its token ids."""
         watches = self.watched is not None and module in self._own and module.training
-        if watches and self._pass is None and torch.is_grad_enabled():
+        if watches and self._pass is None and torch.is_grad_enabled() and not in_backward():
             assert self.watched is not None
             self._noise, self._pass, self._opener = self.watched[0], Pass(), module
         if not self._live or self._read is None or self._pass is None or self._caller is not None:
@@ -304,10 +305,9 @@ def _are_same(ids: object, known: Tensor | None) -> bool:
 
 def _backbones(model: nn.Module) -> set[nn.Module]:
     """Return the modules inside a model whose calls show token ids where the model's own call does not."""
-    try:
-        found = {find_backbone(model), find_decoder(model)}
-    except NoiseError:  # a model without a head
-        found = set()
+    found = {base_model(model), find_decoder(model)}
+    with suppress(NoiseError):  # a model without a head has none
+        found.add(find_backbone(model))
     return {module for module in found if module is not None} - {model}
 
 

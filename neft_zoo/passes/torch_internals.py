@@ -10,6 +10,7 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from neft_zoo.errors import NoiseError
@@ -43,6 +44,14 @@ def read(owner: object, name: str, library: str) -> Any:
 
 def _version(library: str) -> str:
     return platform.python_version() if library == "python" else version(library)
+
+
+# torch 2.13: nothing public says so. A loss that caches gradients calls its model again there, to differentiate a pass
+# that was run without gradients, and so without noise.
+# https://github.com/pytorch/pytorch/blob/v2.13.0/torch/autograd/graph.py
+def in_backward() -> bool:
+    """Return whether the current thread is inside of a backward pass."""
+    return read(torch._C, "_current_graph_task_id", "torch")() != -1
 
 
 # torch 2.13: torch has no public way to ask whether a module has hooks. A head that has some must be called as a

@@ -173,11 +173,7 @@ def test_dropout_of_lora_or_of_modules_is_enough(llama):
 
 
 def robust(hidden, batch_rows, size, beta, z):
-<<<<<<< HEAD
     """NoiseFiT's noise, a token at a time: its median, deviation and variance; the variances' mean is per document."""
-=======
-    """NoiseFiT's noise by token: its own median, deviation and variance, the variances' mean per document."""
->>>>>>> habits
     noise = np.zeros(hidden.shape)
     for row, n in enumerate(batch_rows):
         variances = [hidden[row, t].var(ddof=1) for t in range(n)]

@@ -40,11 +40,7 @@ def drifted(model):
 
 
 def test_mixout_mixes_whole_inputs_with_the_weights_that_training_began_with(llama):
-<<<<<<< HEAD
     """((1 - m) W0 + m W - p W0) / (1 - p), an m per column, which the gradient is multiplied by."""
-=======
-    """((1 - m) W0 + m W - p W0) / (1 - p), an m per column: as W leaves W0, what falls back is -p/(1-p) of it."""
->>>>>>> habits
     model = llama(hidden_size=64, tie_word_embeddings=False).train()
     handle = attach(model, {"name": "mixout", "p": 0.7}, total_steps=10)
     begin = weights(model)
@@ -129,11 +125,7 @@ def test_quant_noise_is_as_wide_as_a_quantization_step(llama, group):
 
 
 def test_quant_noise_has_the_size_of_the_errors_it_stands_for():
-<<<<<<< HEAD
     """Those of `neft-zoo evaluate --parts quantization`: rms step / sqrt(12), none above half a step."""
-=======
-    """Groups and steps as of `neft-zoo evaluate --parts quantization`: rms step / sqrt(12), none above half a step."""
->>>>>>> habits
     weight = torch.randn(256, 3 * GROUP + 40, generator=torch.Generator().manual_seed(0))
     error = round_to_nearest(weight, 4) - weight
     steps = RoundingNoise(4, GROUP).steps(weight)

@@ -23,6 +23,8 @@ OLDEST = Path(__file__).resolve().parents[2] / "constraints-oldest.txt"
 AREAS = {
     "Batch layouts": "Every document has noise of its own size, that of its own n tokens; padding has none.",
     "Adapters": "Noise arrives under the adapter; it trains, is saved as plain PEFT, and loads as such.",
+    "Every trainer of TRL": "Given to `enable()`: noise of its size in each document where the policy is trained; "
+    "teachers, references, decoding and padding are clean.",
     "Trainers": "Noise is in the pass that trains; without strength a trainer is the stock one, bit for bit.",
     "The clean model": "No noise there, to the bit, while it is on in training.",
     "Architectures": "Noise of the stated size on text tokens only; evaluation and decoding are clean; TRL trains it.",
@@ -90,9 +92,9 @@ def head():
     return HEAD.format(device=device, versions=told[0], oldest=told[1])
 
 
-def oldest():
-    """Return the oldest supported versions, by distribution."""
-    lines = OLDEST.read_text(encoding="utf-8").splitlines()
+def oldest(constraints=OLDEST):
+    """Return the versions in a file of constraints, by distribution: the oldest that are supported."""
+    lines = constraints.read_text(encoding="utf-8").splitlines()
     return dict(line.partition(";")[0].strip().split("==") for line in lines if "==" in line and line[0] != "#")
 
 

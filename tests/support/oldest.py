@@ -12,7 +12,7 @@ TESTS = Path(__file__).resolve().parents[1]
 RUN = ("noise/test_parts", "noise/test_batch", "objectives/test_objectives", "passes/", "registry/", "doctor/")
 RUN += ("strategies/test_oracles", "config/test_declared", "cli/test_cli")
 TRAINING = ["loop", "engine_internals", "hf_internals", "interruptions", "peft", "provenance", "sft_layouts"]
-TRAINING += ["sft_trainer", "trainers"]
+TRAINING += ["sft_trainer", "trainers", "older_trl", "pass_counters"]
 RUN += tuple(f"training/test_{name}" for name in TRAINING)
 FAMILIES = {"minicpm3", "gemma4", "hyperclovax"}  # that are newer
 
