@@ -1,34 +1,50 @@
 """Makes the site's pages from the package and docs/results when it is built; docs/builder holds the parts."""
 
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
-from builder import compare, entries, findings, formulas, snippets
+from builder import compare, data, entries, findings, formulas, gallery, overview, papers, snippets, social
+from builder.cards import CardTables
 from mkdocs.structure.files import File
 
 from neft_zoo import registry
 from neft_zoo.compare.loading import load
+from neft_zoo.config import recipe
 
 
 def on_config(config: Any) -> Any:
-    """Read the results, and put a page per strategy into the navigation, under the table of all."""
-    folder = Path(config["extra"].get("results") or Path(config["docs_dir"]) / "results")
-    config["extra"]["experiments"], config["extra"]["notes"] = load(folder)
-    pages = [{name: f"strategies/{name}.md"} for name in registry.builtin_names()]
-    section = {"Strategies": [{"All": "strategies.md"}, *pages]}
-    config["nav"] = [section if "Strategies" in item else item for item in config["nav"]]
+    """Read the results, and put the pages of the strategies into the navigation, under the table of all."""
+    extra = config["extra"]
+    folder = Path(extra.get("results") or Path(config["docs_dir"]) / "results")
+    extra["experiments"], extra["notes"] = load(folder)
+    # A test may ask for the pages of a few strategies only.
+    extra["entries"] = extra.get("entries") or registry.builtin_names()
+    config["markdown_extensions"].append(CardTables())
+    _link_repository(config)
     return config
 
 
+def _link_repository(config: Any) -> None:
+    """Add links to the repository and to each page's source, where the package's metadata says where that is."""
+    urls = dict(each.split(", ", 1) for each in metadata("neft-zoo").get_all("Project-URL") or [])
+    if address := urls.get("Repository"):
+        config["repo_url"], config["repo_name"] = address, config["site_name"]
+        config["edit_uri"] = "edit/main/docs/"
+        config["theme"]["features"].append("content.action.edit")
+
+
 def on_files(files: Any, config: Any) -> Any:
-    """Add the generated pages to those in the folder."""
-    extra = config["extra"]
-    made = {"strategies.md": entries.overview(extra["experiments"])}
-    made |= {f"strategies/{name}.md": entries.page(name, extra["experiments"]) for name in registry.builtin_names()}
-    made["compare.md"] = compare.page(extra["experiments"], extra["notes"])
-    made["findings.md"] = findings.page(extra["experiments"])
-    for path, text in made.items():
-        files.append(File.generated(config, path, content=text))
+    """Add the generated pages and files to those in the folder."""
+    extra, experiments = config["extra"], config["extra"]["experiments"]
+    made = {"strategies.md": overview.page(experiments), "findings.md": findings.page(experiments)}
+    made |= {f"strategies/{name}.md": entries.page(name, experiments) for name in extra["entries"]}
+    made |= {"recipes.md": gallery.overview(), "papers.md": papers.page(experiments)}
+    made |= {f"recipes/{name}.md": gallery.page(name, experiments) for name in recipe.names()}
+    made["compare.md"] = compare.page(experiments, extra["notes"])
+    made |= data.files(experiments)
+    for path, content in {**made, "assets/social.png": social.card()}.items():
+        files.append(File.generated(config, path, content=content))
     if extra.get("results"):
         root = Path(extra["results"])
         for path in sorted(root.rglob("*.json")):
@@ -39,4 +55,5 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Put in what a page asks for, and its formulas."""
-    return formulas.render(snippets.fill(markdown, config["extra"]["experiments"]))
+    up = "../" * page.file.src_uri.count("/")
+    return formulas.render(snippets.fill(markdown, config["extra"]["experiments"], up))

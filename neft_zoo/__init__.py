@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from neft_zoo._version import __version__ as __version__
+__version__ = "0.2.0"  # read by the build as well
 
 # Names are loaded when first used, so that `neft-zoo list` need not import torch.
 _HOME = {
@@ -14,7 +14,10 @@ _HOME = {
     "KTOTrainer": "training.trainers",
     "RLOOTrainer": "training.trainers",
     "RewardTrainer": "training.trainers",
-    "Trainer": "training.trainers",
+    "DistillationTrainer": "training.distillation",
+    "Trainer": "training.hf_trainer",
+    "enable": "training.enable",
+    "NoiseCallback": "training.callback",
     "NoiseMixin": "training.mixin",
     "NoiseError": "errors",
     "Strategy": "registry",
@@ -22,17 +25,21 @@ _HOME = {
     "make": "registry",
     "names": "registry",
     "register": "registry",
-    "shipped": "config.recipe",
+    "shipped": "package_data",
 }
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
-    from neft_zoo.config.recipe import shipped as shipped
     from neft_zoo.errors import NoiseError as NoiseError
+    from neft_zoo.package_data import shipped as shipped
     from neft_zoo.registry.entries import make as make
     from neft_zoo.registry.entries import names as names
     from neft_zoo.registry.entries import register as register
     from neft_zoo.registry.strategy import Strategy as Strategy
+    from neft_zoo.training.callback import NoiseCallback as NoiseCallback
+    from neft_zoo.training.distillation import DistillationTrainer as DistillationTrainer
+    from neft_zoo.training.enable import enable as enable
+    from neft_zoo.training.hf_trainer import Trainer as Trainer
     from neft_zoo.training.loop import attach as attach
     from neft_zoo.training.mixin import NoiseMixin as NoiseMixin
     from neft_zoo.training.sft_config import NoiseSFTConfig as NoiseSFTConfig
@@ -42,7 +49,6 @@ if TYPE_CHECKING:
     from neft_zoo.training.trainers import RewardTrainer as RewardTrainer
     from neft_zoo.training.trainers import RLOOTrainer as RLOOTrainer
     from neft_zoo.training.trainers import SFTTrainer as SFTTrainer
-    from neft_zoo.training.trainers import Trainer as Trainer
 
 
 def __getattr__(name: str) -> Any:

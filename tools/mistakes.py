@@ -38,6 +38,12 @@ KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
 TRAINING = "not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
 GUARD = "return delta / (self.length(delta, batch) + radius)"
 MEAN = "return total / self.graded.sum().clamp(min=1)"
+PLACES = "targets, aligned = self._targets(labels)"
+EVERYWHERE, REAL = (
+    f"{PLACES}\n        targets = targets | ~targets",
+    f"{PLACES}\n        targets = self.batch.real[:, 1:]",
+)
+ALONE, WITH_LOSS = f"{PLACES}\n        aligned =", f"{PLACES}\n        own_labels ="
 
 FORMULA = "strategies/test_oracles.py::test_additive_entries_equal_their_formula[neft_uniform]"
 DISTRIBUTION = "noise/test_small_noise.py::test_noise_has_the_stated_distribution_and_size"
@@ -65,7 +71,7 @@ MISTAKES = (
     (4, "noise on padding", FORMULA,
      ("noise/tokens", "return batch.real.float()", "return (batch.real | ~batch.real).float()")),
     (4, "noise on the padding of a packed row", "noise/test_batch.py::test_reads_what_trl_collates",
-     ("noise/layout", ".where(~tail, -1)", "")),
+     ("noise/carriers", ".where(~tail, -1)", "")),
     (5, "noise in evaluation", "training/test_sft_trainer.py::test_evaluation_is_that_of_the_clean_model",
      ("training/session", f"training = {TRAINING}", "training = not self.strategy.clean"), ("passes/hooks", LIVE, "return self._pass is not None")),
     (5, "noise in generation: whenever the model is in train mode",
@@ -78,7 +84,7 @@ MISTAKES = (
      ("training/mixin", "            self.session.starts_run = False\n            self.session.detach()\n",
       "            self.session.starts_run = False\n")),
     (6, "a noise that cannot enter is ignored", f"{HERE}noise_that_cannot_enter_is_an_error_and_not_ignored",
-     ("passes/step", "if done.batch is None or (noise is not None and not done.deltas):", "if done.batch is None:")),
+     ("passes/step", "if record.batch is None or (noise is not None and not record.deltas):", "if record.batch is None:")),
     (6, "a model without a token embedding is accepted", "training/test_loop.py::test_models_and_batches_that_cannot_work",
      ("passes/anatomy", "if not isinstance(embedding, nn.Module):", "embedding = embedding or nn.Identity()\n    if False:")),
     (6, "alpha is ignored", FORMULA, ("noise/scales", "alpha = value_at(self.alpha, batch.progress)", "alpha = 5.0")),
@@ -105,15 +111,15 @@ MISTAKES = (
     (13, "a radius that only guards against 0 / 0", "objectives/test_adversarial.py::test_a_radius_is_a_radius[smart-right]",
      ("objectives/norm_ball", "return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)", GUARD)),
     (14, "a divergence over padding", GRADED,
-     ("passes/step", "[first, second], self.graded,", "[first, second], self.graded | ~self.graded,")),
+     ("passes/predictions", ALONE, ALONE.replace(PLACES, EVERYWHERE))),
     (14, "a divergence over the prompt", GRADED,
-     ("passes/step", "[first, second], self.graded,", "[first, second], self.batch.real[:, 1:],")),
+     ("passes/predictions", ALONE, ALONE.replace(PLACES, REAL))),
     (14, "a divergence over padding, made with the losses", f"{JOINT}[whole]",
-     ("passes/step", "[first, second], self.graded)", "[first, second], self.graded | ~self.graded)")),
+     ("passes/predictions", WITH_LOSS, WITH_LOSS.replace(PLACES, EVERYWHERE))),
     (14, "a divergence over the prompt, made with the losses", f"{JOINT}[padded]",
-     ("passes/step", "[first, second], self.graded)", "[first, second], self.batch.real[:, 1:])")),
-    (14, "a divergence summed over tokens", GRADED, ("passes/step", MEAN, "return total")),
-    (14, "a divergence averaged per micro-batch", f"{SPLIT}[r3f]", ("passes/step", "return total * self.token_weight", MEAN)),
+     ("passes/predictions", WITH_LOSS, WITH_LOSS.replace(PLACES, REAL))),
+    (14, "a divergence summed over tokens", GRADED, ("passes/predictions", MEAN, "return total")),
+    (14, "a divergence averaged per micro-batch", f"{SPLIT}[r3f]", ("passes/predictions", "return total * self.token_weight", MEAN)),
     (15, "JS with its arguments reversed", "passes/test_divergences.py::test_a_divergence_equals_its_definition[js-1.0]",
      ("passes/divergences", "(_kl(log_p, log_mean) + _kl(log_q, log_mean)) / 2",
       "(_kl(log_mean, log_p) + _kl(log_mean, log_q)) / 2")),
@@ -125,8 +131,8 @@ MISTAKES = (
       "        parameters = parameters_of(part)\n        for each in parameters:\n            each.grad = None\n")),
     (17, "zero_grad inside a loop's step",
      "passes/test_step.py::test_gradients_of_an_earlier_micro_batch_are_kept[symnoise]",
-     ("passes/step", "        self.passes.append(done)\n",
-      "        self.passes.append(done)\n        self.tap.model.zero_grad()\n")),
+     ("passes/step", "        self.passes.append(record)\n",
+      "        self.passes.append(record)\n        self.hooks.model.zero_grad()\n")),
     (18, "the variance of a distribution used as its deviation", f"{RMS}[Gaussian]",
      ("noise/distributions", GAUSSIAN, GAUSSIAN.replace("rms", "rms**2"))),
     (18, "the variance of a size used as its deviation", f"{DISTRIBUTION}[pdr-right]",

@@ -29,9 +29,9 @@ EQUIVALENT = [
     ),
     (
         "objectives/consistency",
-        "assert clean.hidden is not None and noisy.hidden is not None  # the tap records them",
+        "assert clean.hidden is not None and noisy.hidden is not None  # the hooks record them",
         ["And -> Or"],
-        "the tap always records both: the line is for the type checker",
+        "the hooks always record both: the line is for the type checker",
     ),
 ]
 WHY = {(module, code, change): why for module, code, changes, why in EQUIVALENT for change in changes}

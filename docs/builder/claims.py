@@ -21,7 +21,7 @@ class Claim:
         name: the metric.
         side: where the difference must lie.
         margin: how far from 0 still counts as the same; for `side="same"`.
-        end_only: why only the end is compared, where the best point was measured too.
+        end_only: why only the end is compared, where the best checkpoint was measured too.
         gaussian: compare with Gaussian noise of equal energy instead of with `none`.
         needs: returns why the data cannot tell, "" if they can.
     """
@@ -50,7 +50,7 @@ CLAIMS = (
         "Fig. 4: training loss, noise off, about 0.6 without and 1.0 with",
         "train_loss",
         "up",
-        end_only="best points lie at different epochs",
+        end_only="best checkpoints lie at different epochs",
     ),
     Claim("Held-out loss goes down", "Fig. 4: loss on another data set, slightly lower with", "test_loss", "down"),
     Claim(

@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 
 import yaml
+from markupsafe import escape
 
 from neft_zoo import registry
 from neft_zoo.compare.experiment import POINTS, STEPS, Column, Experiment, Row
 from neft_zoo.compare.metrics import metric
-from neft_zoo.compare.plots import forest
 from neft_zoo.compare.records import When
 from neft_zoo.config import recipe
 from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, spell
 
 from .pictures import made_from, pictures
-from .tables import difference_text, judged_text, run_links, table, typeset
+from .results import results_table
+from .tables import difference_text, table
+from .wants import leading
+from .words import row_name, setting, title
 
 SHOWN: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
-SHOWN += (("test_words", "end"), ("test_repetition_2", "end"))
 LINKS = {"https://arxiv.org/abs/2310.05914": "[What is published about NEFTune, table by table](../paper.md)."}
-
-
-def overview(experiments: list[Experiment]) -> str:
-    """Return the page that lists all strategies."""
-    lines = []
-    largest = max(experiments, key=lambda each: len(each.rows), default=None)
-    for name in registry.builtin_names():
-        entry, strategy = registry.entry(name), registry.make(name)
-        facts = (strategy.family, str(strategy.objective.passes), strategy.site)
-        row = largest.find(name) if largest else None
-        cells = [_brief(row, point) if row else "not run" for point in POINTS]
-        lines.append((f"[{name}](strategies/{name}.md)", escape_bar(entry.summary), *facts, *cells))
-    intro = (
-        "Passes are forward passes per batch, and as many backward; one is the cost of plain fine-tuning. "
-        "[Choosing](choosing.md) says which to try, [Compare](compare.md) has all rows and metrics."
-    )
-    if largest:
-        intro += (
-            f" The test loss is that of {largest.title}, at default arguments, less that of `none`, in nats per token "
-            "with a 95 % interval."
-        )
-    heads = (
-        "strategy",
-        "what it does",
-        "family",
-        "passes",
-        "site",
-        *(f"test loss {each}" for each in POINTS.values()),
-    )
-    return f"---\nhide: [toc]\n---\n\n# Strategies\n\n{intro}\n\n{table(heads, lines)}\n"
 
 
 def page(name: str, experiments: list[Experiment]) -> str:
     """Return the page of one strategy."""
     entry, strategy = registry.entry(name), registry.make(name)
     formula, where, text = split(prose(entry))
-    parts = [f"# {name}", entry.summary, formula, where, "## The noise"]
+    parts = ["---\nhide: [navigation]\n---", f"# {name}", entry.summary, formula, where, "## The noise"]
     drawn = pictures(name)
     nothing = "Nothing is added to embeddings, layers, tokens or weights."
     parts += [drawn, made_from(name)] if drawn else [nothing if name == "none" else f"{nothing} Dropout is redrawn."]
@@ -107,7 +80,17 @@ def example(entry: registry.Entry) -> list[str]:
     match = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
     if match is None:
         return []
-    return [code("python", "from neft_zoo import SFTTrainer\n\n" + re.sub(r"\n\s*", "\n    ", match[1]))]
+    return [code("python", "from neft_zoo import SFTTrainer\n\n" + one_argument_a_line(" ".join(match[1].split())))]
+
+
+def one_argument_a_line(call: str) -> str:
+    """Return a call in Python with an argument in each line, so that a phone shows all of it."""
+    tree = ast.parse(call, mode="eval").body
+    if not isinstance(tree, ast.Call):
+        return call
+    arguments = [*map(ast.unparse, tree.args), *(f"{each.arg}={ast.unparse(each.value)}" for each in tree.keywords)]
+    inside = "".join(f"    {each},\n" for each in arguments).replace("'", '"')
+    return f"{ast.unparse(tree.func)}(\n{inside})"
 
 
 def cost(name: str, experiments: list[Experiment]) -> str:
@@ -118,13 +101,16 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     lines = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
     for experiment in experiments:
         row = experiment.find(name)
-        clock = next((key for key in ("cpu_s", "wall_s") if row and (key, "end") in row.cells), None)
-        if row and name != "none" and clock and experiment.budget == STEPS:
-            own, plain = (each.cells[clock, "end"].mean for each in (row, experiment.none))
-            kind = "CPU time" if clock == "cpu_s" else "time"
-            if own and plain:
-                lines.append(f"{experiment.title}: {own / plain:.2f} times the {kind} of `none` to train.")
+        spent = cpu_ratio(experiment, row) if row and name != "none" and experiment.budget == STEPS else None
+        if spent:
+            lines.append(f"{title(experiment)}: {spent:.2f} times the CPU time of `none` to train.")
     return "\n".join(f"* {line}" for line in lines)
+
+
+def cpu_ratio(experiment: Experiment, row: Row) -> float | None:
+    """Return the CPU time of training relative to the baseline, None where it was not measured."""
+    cell, plain = (each.cells.get(("cpu_s", "end")) for each in (row, experiment.none))
+    return cell.mean / plain.mean if cell and plain and cell.mean and plain.mean else None
 
 
 def measured(name: str, experiments: list[Experiment]) -> str:
@@ -142,9 +128,9 @@ def measured(name: str, experiments: list[Experiment]) -> str:
                     by_verdict.setdefault(cell.verdict.word, []).append(row)
             for word, alike in by_verdict.items():
                 side = {"better": "For", "worse": "Against"}.get(word, "Neither")
-                speaks[side].append(f"{experiment.title}, test loss {place}, {word}: {_listed(alike, point)}.")
-        failed = [f"{row.failed} of {len(row.runs)} runs of `{row.label}` failed" for row in rows if row.failed]
-        speaks["Against"] += [f"{experiment.title}: {each}." for each in failed]
+                speaks[side].append(f"{title(experiment)}, test loss {place}, {word}: {_listed(alike, point)}.")
+        failed = [f"{row.failed} of {len(row.runs)} runs of `{row_name(row)}` failed" for row in rows if row.failed]
+        speaks["Against"] += [f"{title(experiment)}: {each}." for each in failed]
     if not any(speaks.values()):
         return "Not run."
     lists = [f"**{side}**\n\n" + "\n".join(f"* {line}" for line in each) for side, each in speaks.items() if each]
@@ -154,49 +140,27 @@ def measured(name: str, experiments: list[Experiment]) -> str:
 def _listed(rows: list[Row], point: When) -> str:
     """Return rows with their differences; where there are many, the table below has them."""
     if len(rows) > 3:
-        return ", ".join(f"`{row.label}`" for row in rows)
+        return ", ".join(f"`{row_name(row)}`" for row in rows)
     kind = metric("test_loss")
-    return "; ".join(f"`{row.label}` {difference_text(row.cells['test_loss', point], kind)}" for row in rows)
+    return "; ".join(f"`{row_name(row)}` {difference_text(row.cells['test_loss', point], kind)}" for row in rows)
 
 
 def results(name: str, experiments: list[Experiment]) -> str:
-    """Return tables and figures of a strategy's rows; the baseline stands above them."""
+    """Return the tables of a strategy's rows, each with its chart; the baseline stands above them."""
     parts = []
     for experiment in experiments:
-        rows = [row for row in experiment.rows if row.entry == name]
-        if not rows:
+        rows = [row for row in experiment.rows if row.entry == name and row is not experiment.none]
+        if not rows and (name != "none" or experiment is not leading(experiments)):
             continue
-        none = experiment.none
         columns = [column for column in SHOWN if column in experiment.columns]
-        heads = ["row", *(f"{metric(m).label} {POINTS[p]}" for m, p in columns), "compute", "runs"]
-        lines = []
-        for row in [none, *(row for row in rows if row is not none)]:
-            cells = [_cell(row, pair) for pair in columns]
-            lines.append((f"`{row.label}`", *cells, typeset(row.compute, 2), run_links(row, "../")))
-        parts += [f"### {experiment.title}", table(heads, lines)]
-        parts += [forest(experiment, ("test_loss", point), [row.label for row in rows]) for point in POINTS]
-    where = "[Compare](../compare.md) has all rows and metrics, and says how to read the numbers."
-    return "\n\n".join(part for part in [*parts, where] if part) if parts else "Not run."
-
-
-def _brief(row: Row, point: When) -> str:
-    """Return the difference alone: means over different seeds cannot be compared."""
-    cell = row.cells.get(("test_loss", point))
-    if cell is None:
-        return "-"
-    if cell.difference is None:
-        return f"<small>{typeset(cell.mean, 3)}</small>"
-    return f"<small>{judged_text(cell, metric('test_loss'))}</small>"
-
-
-def _cell(row: Row, column: Column) -> str:
-    cell, kind = row.cells.get(column), metric(column[0])
-    if cell is None:
-        return "-"
-    mean = typeset(cell.mean, kind.digits)
-    if cell.difference is None:
-        return mean
-    return f"{mean} against {typeset(cell.baseline, kind.digits)}<br><small>{judged_text(cell, kind)}</small>"
+        shown = results_table(experiment, [experiment.none, *rows], columns, setting(experiment), "../", costs=False)
+        view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
+        parts += [
+            f"### {title(experiment)}",
+            shown,
+            f'<a href="{escape(view)}">All metrics and runs of these rows</a>',
+        ]
+    return "\n\n".join(parts) or "Not run."
 
 
 def code(language: str, text: str) -> str:

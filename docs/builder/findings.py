@@ -18,6 +18,7 @@ from neft_zoo.compare.verdicts import judge as judge_question
 from . import sweep
 from .claims import CLAIMS, Claim
 from .tables import table, unbroken
+from .words import row_name, title
 
 ALPHA = 5.0  # the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
@@ -26,10 +27,10 @@ RULE = f"""
 ## The rule
 
 The difference is `neft_uniform` at alpha {ALPHA:g} minus `none`, paired by seed, at equal steps; for the last finding,
-minus `neft_gaussian` with `match_rms`, which has the same energy. Alpha {ALPHA:g} is this package's default; the paper
+minus `neft_gaussian` at the same energy. Alpha {ALPHA:g} is this package's default; the paper
 uses 5, 10 and 15, and 15 most often. Other values are listed, and do not count. Every difference gets the verdict of
 [Comparison](comparison.md), from its interval and the metric's margin, at the end of training *and* at each run's best
-point, both corrected together. A finding is
+checkpoint, both corrected together. A finding is
 
 * **{YES}** if the verdict is the paper's at both: the stated direction, or *practically the same*;
 * **{NO}** if it is another at one of them: the opposite direction, or *practically the same* where the paper has a
@@ -39,7 +40,7 @@ point, both corrected together. A finding is
 * *{MISSING}* where one of the two was not trained on that data.
 
 What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
-So is the train loss: the best points of two runs lie at different epochs, and train loss falls with every epoch.
+So is the train loss: the best checkpoints of two runs lie at different epochs, and train loss falls with every epoch.
 """
 
 
@@ -81,7 +82,7 @@ def summary(experiments: list[Experiment], intervals: bool = True) -> str:
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
     lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
-    return table(("finding", *(each.name for each in used)), lines)
+    return table(("finding", *(title(each) for each in used)), lines)
 
 
 def _marked(status: str) -> Markup:
@@ -159,10 +160,10 @@ def detail(claim: Claim, experiment: Experiment) -> str:
         other, paired = compared(claim, row, experiment), differences(claim, row, experiment)
         cells = [_interval(paired.get(point), digits) for point in points]
         if other is not None and paired:
-            lines.append((f"`{row.label}`", f"`{other.label}`", *cells))
-    head = f"**{experiment.name}**: {_marked(judgement.status)} ({judgement.why}{answers(claim, experiment)})."
+            lines.append((f"`{row_name(row)}`", f"`{row_name(other)}`", *cells))
+    head = f"**{title(experiment)}**: {_marked(judgement.status)} ({judgement.why}{answers(claim, experiment)})."
     return "\n\n".join(
-        [head, table(("row", "less", *(POINTS[point] for point in points)), lines)] if lines else [head]
+        [head, table(("row", "minus", *(POINTS[point] for point in points)), lines)] if lines else [head]
     )
 
 

@@ -2,85 +2,99 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from markupsafe import escape
+from neft_zoo.compare.experiment import Column, Experiment, Row
+from neft_zoo.noise.distributions import Uniform
 
-from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
-from neft_zoo.compare.metrics import metric
+from . import chooser, findings, front, papers, playground, stock, strength, sweep, tallies
+from .results import results_table
+from .words import setting, title
 
-from . import findings, front, playground, strength, sweep, tallies
-from .tables import difference_text, judged_text, table, typeset
-
-ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*]+)*) \}\}$", re.MULTILINE)
+ASKED = re.compile(r"^\{\{ (\w+)((?: [\w*.]+)*) \}\}$", re.MULTILINE)
 NOT_RUN = "*Not run here.*"
+COLUMNS: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"))
 
 
-def fill(markdown: str, experiments: list[Experiment]) -> str:
+@dataclass(frozen=True)
+class Asked:
+    """What a page asks for.
+
+    Attributes:
+        experiments: all there are.
+        words: behind the name.
+        up: leads from the page to the site's root.
+    """
+
+    experiments: list[Experiment]
+    words: list[str]
+    up: str = ""
+
+
+def fill(markdown: str, experiments: list[Experiment], up: str = "") -> str:
     """Return a page with what it asks for.
 
     Raises:
         KeyError: for something that nobody makes.
     """
-    return ASKED.sub(lambda match: SNIPPETS[match[1]](experiments, match[2].split()), markdown)
+    return ASKED.sub(lambda match: SNIPPETS[match[1]](Asked(experiments, match[2].split(), up)), markdown)
 
 
-def measured(experiments: list[Experiment], names: list[str]) -> str:
-    """Return what strategies or controls did to the test loss, at equal steps and at equal compute.
+def measured(asked: Asked) -> str:
+    """Return what strategies or controls did to the test loss, a table per data set.
 
     A name stands for the row of its default arguments, with `*` behind it for every row; `lengths` for plain training
     of other lengths. Words behind `on` are data sets; without them, all are shown.
     """
-    lines = []
+    names = asked.words
     names, where = (names[: names.index("on")], names[names.index("on") + 1 :]) if "on" in names else (names, [])
-    for experiment in experiments:
+    parts = []
+    for experiment in asked.experiments:
         if where and experiment.name.split("/")[-1] not in where:
             continue
-        for row in experiment.rows:
-            name = "lengths" if row.is_shorter else row.entry or row.label
-            plain = row.entry is None or row is experiment.find(row.entry)
-            if not row.cells or not (f"{name}*" in names or (name in names and plain)):
-                continue
-            cells = [row.cells.get(("test_loss", point)) for point in POINTS]
-            texts = ["-" if each is None else judged_text(each, metric("test_loss")) for each in cells]
-            label = escape(row.label)
-            link = f"[{label}](strategies/{row.entry}.md)" if row.entry else label
-            lines.append((experiment.title, link, *texts, typeset(row.compute, 2)))
-    heads = ("experiment", "row", *(f"test loss {point}" for point in POINTS.values()), "compute")
-    return table(heads, lines) if lines else NOT_RUN
-
-
-def headline(experiments: list[Experiment], names: list[str]) -> str:
-    """Return what NEFTune did in each data set, in a sentence."""
-    sentences = []
-    for experiment in experiments:
-        row = experiment.find("neft_uniform", alpha=findings.ALPHA) if experiment.budget == STEPS else None
-        cells = [] if row is None else [row.cells.get(("test_loss", point)) for point in POINTS]
-        if cells and all(cells):
-            end, best = (_sentence(each) for each in cells if each)
-            sentences.append(
-                f"* **{experiment.name}**: test loss {end} at the end of training, {best} at the best point."
+        if rows := [row for row in experiment.rows if row.cells and _is_asked(row, experiment, names)]:
+            rows = rows if experiment.none in rows else [experiment.none, *rows]
+            columns = [column for column in COLUMNS if column in experiment.columns]
+            parts.append(
+                results_table(experiment, rows, columns, f"{title(experiment)}: {setting(experiment)}", asked.up)
             )
-    if not sentences:
-        return NOT_RUN
-    lead = "`neft_uniform` at alpha 5 less `none`, in nats per token with 95 % intervals:"
-    return f"{lead}\n\n" + "\n".join(sentences)
+    return "\n\n".join(parts) or NOT_RUN
 
 
-def _sentence(cell: Cell) -> str:
-    word = f" ({cell.verdict.word})" if cell.verdict else ""
-    return difference_text(cell, metric("test_loss")) + word
+def _is_asked(row: Row, experiment: Experiment, names: list[str]) -> bool:
+    name = "lengths" if row.is_shorter else row.entry or row.label.partition(" ")[0]
+    is_plain = row.entry is None or row is experiment.find(row.entry)
+    return f"{name}*" in names or (name in names and is_plain)
 
 
-SNIPPETS: dict[str, Callable[[list[Experiment], list[str]], str]] = {
+def noise_ratio(asked: Asked) -> str:
+    """Return the signal-to-noise ratio of uniform noise: words are embedding rms, width, alpha, then lengths."""
+    embedding, width, alpha, *lengths = (float(word) for word in asked.words)
+    rms = [alpha * Uniform().rms / math.sqrt(length * width) for length in lengths]
+    texts = [
+        f"{20 * math.log10(embedding / each):.1f} dB at {length:g} tokens"
+        for each, length in zip(rms, lengths, strict=True)
+    ]
+    return f"Alpha {alpha:g}, embeddings of rms {embedding:g} and width {width:,.0f}: {' and '.join(texts)}."
+
+
+SNIPPETS: dict[str, Callable[[Asked], str]] = {
     "measured": measured,
-    "headline": headline,
-    "strength": lambda experiments, names: strength.compared(experiments, names) or NOT_RUN,
-    "findings": lambda experiments, _: findings.summary(experiments, intervals=False),
-    "sweep": lambda experiments, _: sweep.figures(experiments) or NOT_RUN,
-    "tally": lambda experiments, _: tallies.tally(experiments) or NOT_RUN,
-    "unchanged": lambda experiments, _: tallies.unchanged(experiments) or NOT_RUN,
-    "picture": lambda *_: front.picture(),
-    "playground": lambda *_: playground.script(),
+    "strength": lambda asked: strength.compared(asked.experiments, asked.words) or NOT_RUN,
+    "findings": lambda asked: findings.summary(asked.experiments, intervals=False),
+    "sweep": lambda asked: sweep.figures(asked.experiments) or NOT_RUN,
+    "tally": lambda asked: tallies.tally(asked.experiments) or NOT_RUN,
+    "unchanged": lambda asked: tallies.unchanged(asked.experiments) or NOT_RUN,
+    "early_stopping": lambda asked: front.early_stopping(asked.experiments),
+    "noise_ratio": noise_ratio,
+    "chooser": lambda asked: chooser.form(asked.experiments),
+    "cases": lambda _: chooser.lines(),
+    "stock_chart": lambda _: stock.chart(),
+    "packed_documents": lambda _: stock.packed_documents(),
+    "citation": lambda _: papers.citation(),
+    "picture": lambda _: front.picture(),
+    "playground": lambda _: playground.script(),
 }

@@ -14,6 +14,7 @@ from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference, paired
 
 from .tables import table, typeset
+from .words import title
 
 SWEEPS = Path(__file__).parents[1] / "strength"  # what neft-zoo alpha wrote, a file per strategy
 FEWEST = 3  # strengths that make a grid
@@ -42,12 +43,12 @@ def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
         )
         for alpha, row in grid.items()
     ]
-    heads = ("alpha", *(f"test loss less `none`, {place}" for place in POINTS.values()), "CPU seconds of training")
+    heads = ("alpha", *(f"test loss minus `none`, {place}" for place in POINTS.values()), "CPU seconds of training")
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     spent = [_cpu(row, seeds) for row in grid.values()]
     cost = None if None in spent else sum(each for each in spent if each is not None)
     sentence = _sentence(ends, best, cost, sweep)
-    return f"**`{name}`**, {experiment.name}, {count}:\n\n{table(heads, lines)}\n\n{sentence}"
+    return f"**`{name}`**, {title(experiment)}, {count}:\n\n{table(heads, lines)}\n\n{sentence}"
 
 
 def alphas(experiment: Experiment, name: str) -> dict[float, Row]:

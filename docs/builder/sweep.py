@@ -9,6 +9,8 @@ from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment
 from neft_zoo.compare.plots import FIRST, INK, SECOND, THIRD, new, style, svg
 from neft_zoo.compare.records import When
 
+from .words import title
+
 LINES: tuple[tuple[str, str, dict[str, bool], str, str], ...] = (
     ("uniform", "neft_uniform", {}, FIRST, "o-"),
     ("Gaussian", "neft_gaussian", {"match_rms": False}, SECOND, "s--"),
@@ -48,7 +50,7 @@ def whiskers(cell: Cell) -> tuple[float, float, float]:
 
 
 def drawn(experiment: Experiment) -> str:
-    """Return the figures of an experiment: one for the end, one for the best point."""
+    """Return the figures of an experiment: one for the end, one for the best checkpoint."""
     panels = "".join(panel(experiment, point) for point in POINTS)
     return f'<div class="plots">{panels}</div>'
 
@@ -69,7 +71,7 @@ def panel(experiment: Experiment, point: When) -> str:
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.set_xticks([], minor=True)
         axes.set_xlabel("alpha")
-        axes.set_ylabel("test loss less none")
+        axes.set_ylabel("test loss minus none")
         figure.legend(loc="outside upper left", fontsize=8, ncols=len(LINES), columnspacing=1)
-        caption = f"{experiment.title}, test loss {place}: difference to none by alpha, with 95 % intervals"
+        caption = f"{title(experiment)}, test loss {place}: difference to none by alpha, with 95 % intervals"
         return svg(figure, caption, f"{caption}.")

@@ -1,4 +1,4 @@
-"""Small parts of tables: differences with their intervals, links to a row's runs."""
+"""Small parts of tables: numbers, differences with their intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2.environment import TemplateModule
 from markupsafe import Markup
 
-from neft_zoo.compare.experiment import Cell, Row
+from neft_zoo.compare.experiment import Cell
 from neft_zoo.compare.formats import interval_text, number
 from neft_zoo.compare.html import environment
 from neft_zoo.compare.metrics import Metric
@@ -31,22 +31,9 @@ def difference_text(cell: Cell, kind: Metric) -> str:
     return interval_text(cell.difference, kind.digits)
 
 
-def judged_text(cell: Cell, kind: Metric) -> Markup:
-    """Return a paired difference, its interval, and the verdict on it."""
-    text = unbroken(difference_text(cell, kind))
-    return text if cell.verdict is None else text + Markup("<br><small>{}</small>").format(cell.verdict.word)
-
-
 def unbroken(text: str) -> Markup:
     """Return a cell's text that is not broken over lines."""
     return Markup('<span class="whole">{}</span>').format(text)
-
-
-def run_links(row: Row, up: str) -> Markup:
-    """Return a link to the JSON of every run, by seed; `up` leads to the site's root."""
-    link = Markup('<a href="{}">s{}{}</a>')
-    links = [link.format(up + path.as_posix(), each.seed, "" if each.ok else " failed") for path, each in row.runs]
-    return unbroken(Markup(" ").join(links))
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,8 @@ from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 
+from .words import title
+
 FEW = 8  # names are listed up to so many
 SEEDS = 3  # fewer pairs say nothing
 BELOW = 0.5 * 10.0 ** -metric("test_loss").digits  # what the tables show as no difference at all
@@ -26,7 +28,7 @@ def tally(experiments: list[Experiment]) -> str:
         if not (rows := defaults(experiment)):
             continue
         places = "; ".join(f"{place} {_counted(rows, point)}" for point, place in POINTS.items())
-        lines.append(f"* **{experiment.name}**, {len(rows)} strategies against `none`: {places}.")
+        lines.append(f"* **{title(experiment)}**, {len(rows)} strategies against `none`: {places}.")
     return "\n".join(lines)
 
 
@@ -44,7 +46,7 @@ def unchanged(experiments: list[Experiment]) -> str:
     lines, run = [], [each for each in experiments if each.budget == STEPS and defaults(each)]
     for experiment in run:
         still = [f"`{row.entry}`" for row in defaults(experiment) if all(_same(row, point) for point in POINTS)]
-        lines.append(f"* **{experiment.name}**: {', '.join(still) or 'not one'}.")
+        lines.append(f"* **{title(experiment)}**: {', '.join(still) or 'not one'}.")
     return "\n".join(lines)
 
 

@@ -41,6 +41,12 @@ def add_to(commands: Commands) -> None:
     )
     group = command.add_argument_group("Machine and output")
     group.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder; one inside per recipe")
+    group.add_argument(
+        "--keep_models",
+        type=Path,
+        metavar="FOLDER",
+        help="keep trained models: other --evaluate options do not train again",
+    )
     group.add_argument("--jobs", type=int, default=1, metavar="INT", help="runs at a time, a CPU thread each if many")
     group.add_argument("--ray", metavar="ADDRESS", help="do the runs on a Ray cluster: auto, or host:port")
 
@@ -55,6 +61,10 @@ def run(options: argparse.Namespace) -> None:
     if options.jobs < 1:
         raise NoiseError(f"jobs must be a whole number >= 1, got {options.jobs}.")
     check_folder("output", options.output)
+    if options.keep_models is not None:
+        if options.ray is not None:
+            raise NoiseError(f"keep_models must not be given with --ray, got {options.keep_models}.")
+        check_folder("keep_models", options.keep_models)
     strategies, controls = _names(options.strategies), _names(options.controls)
     shared = (options.compute_matched, options.train_records, _mapping(options.evaluate), _names(options.lengths))
     grids = [
@@ -66,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
         get_ready(all(grid.config.get("use_cpu") for grid in grids))
     from neft_zoo.compare.progress import follow
 
-    follow(grids, options.output, options.jobs, options.ray)
+    follow(grids, options.output, options.jobs, options.ray, options.keep_models)
 
 
 def _names(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from neft_zoo.compare.verdicts import Verdict
 from neft_zoo.errors import NoiseError
 
 Column = tuple[str, When]  # a metric at the end, or at the best evaluation
-POINTS: dict[When, str] = {"end": "at the end", "best": "at the best point"}
+POINTS: dict[When, str] = {"end": "at the end", "best": "at the best checkpoint"}
 STEPS, COMPUTE = "equal steps", "equal compute"
 # Of a run's best evaluation only what it is best in is shown: the rest is not at its best there.
 CHOSEN_BY = "test_loss"

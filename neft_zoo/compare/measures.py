@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +18,36 @@ from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
 from neft_zoo.noise.batch import IGNORED
+from neft_zoo.training.hf_internals import prepared_inputs
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Float, Int
 
 Measure = Callable[[Any], dict[str, float]]
 # What names of evaluation sets begin with: TRL calls the training set "train".
 MEASURED_ON = "on_"
+
+
+@dataclass(frozen=True, eq=False)
+class RecordLosses:
+    """Summed losses of a set's records, in the order in which they are measured.
+
+    Attributes:
+        sums: of the graded tokens of each record, in nats.
+        counts: graded tokens of each record.
+    """
+
+    sums: Float[Tensor, " R"]
+    counts: Int[Tensor, " R"]
+
+    @property
+    def means(self) -> Float[Tensor, " R"]:
+        """Mean loss of each record in nats per graded token; 0 for one without any."""
+        return self.sums / self.counts.clamp(min=1)
+
+    def mean(self, chosen: slice = slice(None)) -> float:
+        """Return the mean over the graded tokens of some records; NaN without any."""
+        return (self.sums[chosen].sum() / self.counts[chosen].sum()).item()
 
 
 def losses(trainer: Any) -> dict[str, float]:
@@ -34,33 +59,32 @@ def losses(trainer: Any) -> dict[str, float]:
     """
     means: dict[str, float] = {}
     for name in trainer.eval_dataset:
-        kind, totals, counts, records = name.removeprefix(MEASURED_ON), [0.0, 0.0, 0.0], [0, 0, 0], 0
-        for batch in trainer.get_eval_dataloader(name):
-            batch = trainer._prepare_inputs(batch)
-            with torch.no_grad(), trainer.accelerator.autocast():
-                hidden = last_hidden(trainer.model, batch)
-                halves = _halves(batch["labels"], records)
-                for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
-                    # In float32 the sum would depend on its order and the batches.
-                    per_token = functional.cross_entropy(logits, targets, reduction="none").double()
-                    half, halves = halves[: len(targets)], halves[len(targets) :]
-                    for place, part in enumerate((per_token, per_token[half == 0], per_token[half == 1])):
-                        totals[place] += part.sum().item()
-                        counts[place] += len(part)
-            records += len(batch["labels"])
-        # A set of one record has an empty half.
-        names = (f"{kind}_loss", *(HALVES if kind == "test" and all(counts) else ()))
-        means |= {
-            name: total / count if count else float("nan")
-            for name, total, count in zip(names, totals, counts, strict=False)
-        }
+        kind = name.removeprefix(MEASURED_ON)
+        trainer.record_losses[kind] = records = _record_losses(trainer, name)
+        means[f"{kind}_loss"] = records.mean()
+        halves = [records.mean(slice(half, None, 2)) for half in (0, 1)]
+        if kind == "test" and not any(map(math.isnan, halves)):  # a set of one record has an empty half
+            means |= zip(HALVES, halves, strict=True)
     return means
 
 
-def _halves(labels: Int[Tensor, "B L"], before: int) -> Int[Tensor, " N"]:
-    """Return 0 or 1 for every graded token: the half that its record belongs to, `before` records into the set."""
-    graded = (labels[:, 1:] != IGNORED).sum(1)
-    return torch.arange(before, before + len(labels), device=labels.device).remainder(2).repeat_interleave(graded)
+def _record_losses(trainer: Any, name: str) -> RecordLosses:
+    sums, counts = [], []
+    for batch in trainer.get_eval_dataloader(name):
+        batch = prepared_inputs(trainer, batch)
+        graded = (batch["labels"][:, 1:] != IGNORED).sum(1)
+        record = torch.arange(len(graded), device=graded.device).repeat_interleave(graded)
+        total = torch.zeros(len(graded), dtype=torch.float64, device=graded.device)
+        with torch.no_grad(), trainer.accelerator.autocast():
+            hidden = last_hidden(trainer.model, batch)
+            for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
+                # In float32 the sum would depend on its order and the batches.
+                per_token = functional.cross_entropy(logits, targets, reduction="none").double()
+                total.index_add_(0, record[: len(targets)], per_token)
+                record = record[len(targets) :]
+        sums.append(total)
+        counts.append(graded)
+    return RecordLosses(torch.cat(sums), torch.cat(counts))
 
 
 # A further metric is one more function from a trainer to named numbers, and a row in `metrics.ROWS`.

@@ -95,13 +95,20 @@ SIDE_EFFECTS = (
 ROWS = (
     Metric("test_loss", "test loss", NATS, "lower", 0.01, source="history", shown=True),
     Metric(
-        "chosen_loss", "test loss, point chosen on other records", NATS, "lower", 0.01, 3, "history", derive=_chosen
+        "chosen_loss",
+        "test loss, checkpoint chosen on other records",
+        NATS,
+        "lower",
+        0.01,
+        3,
+        "history",
+        derive=_chosen,
     ),
     Metric("test_choosing_loss", "test loss, choosing half", NATS, "lower", 0.01, source="derived"),
     Metric("test_reporting_loss", "test loss, reporting half", NATS, "lower", 0.01, source="derived"),
     Metric("train_loss", "train loss", NATS, None, 0.01, source="history", shown=True),
-    Metric("gap", "gap, test less train", NATS, "lower", 0.01, source="derived", shown=True, derive=_gap),
-    Metric("best_epoch", "epoch of the best point", digits=1, source="derived", shown=True, derive=_best_epoch),
+    Metric("gap", "gap, test minus train", NATS, "lower", 0.01, source="derived", shown=True, derive=_gap),
+    Metric("best_epoch", "epoch of the best checkpoint", digits=1, source="derived", shown=True, derive=_best_epoch),
     Metric("test_accuracy", "accuracy, test", "share of tokens", "higher", 0.005, shown=True),
     Metric("test_calibration_error", "calibration error, test", "", "lower", 0.005),
     Metric("train_rouge_l", "ROUGE-L on train prompts", "", "lower", 0.01, shown=True),

@@ -120,7 +120,7 @@ def forest(experiment: Experiment, column: Column, rows: Sequence[str] | None = 
             axes.set_xlim(low - room, high + room)
         axes.locator_params(axis="x", nbins=5)
         unit = f", {kind.unit}" if kind.unit else ""
-        axes.set_xlabel(f"{kind.label[:LONGEST]} {POINTS[column[1]]}, less none{unit}", fontsize=9)
+        axes.set_xlabel(f"{kind.label[:LONGEST]} {POINTS[column[1]]}, minus none{unit}", fontsize=9)
     place = POINTS[column[1]]
     return svg(figure, f"{experiment.title}: paired differences to none in {kind.label}, {place}, with 95 % intervals")
 

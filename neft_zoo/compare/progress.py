@@ -27,8 +27,15 @@ except ImportError:
 SILENCE = 30.0  # seconds between lines about a run where there is no terminal
 
 
-def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -> None:
+def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, models: Path | None = None) -> None:
     """Do what is missing of all grids, here or on the Ray cluster at an address, showing how far it is.
+
+    Args:
+        grids: of different recipes.
+        output: folder; one inside per recipe.
+        jobs: runs at a time.
+        ray: address of the cluster; None for this machine.
+        models: folder in which trained models are kept; None keeps none.
 
     Raises:
         NoiseError: for what is known to be wrong before the first run; a run that fails is shown and kept.
@@ -41,12 +48,12 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None) -
     with ExitStack() as held:
         for grid in grids:
             held.enter_context(locked("output", output / grid.recipe))
-        _follow(grids, output, jobs, run)
+        _follow(grids, output, jobs, run, models)
 
 
-def _follow(grids: list[Grid], output: Path, jobs: int, run: Callable[..., None]) -> None:
+def _follow(grids: list[Grid], output: Path, jobs: int, run: Callable[..., None], models: Path | None) -> None:
     say("reading data")
-    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs)]
+    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
     todo = [task for task in tasks if not runner.done(task)]
     labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -101,6 +101,8 @@ class RunRecord:
         tokens: tokens that were trained on; a token counts once, however many passes see it.
         end: the last evaluation.
         best: the evaluation with the lowest test loss.
+        record_losses: of the test records in the order in which they are measured; "tokens": graded tokens, "end" and
+            "best": mean loss at these evaluations in nats per graded token.
         evaluation: numbers of `neft-zoo evaluate` on the trained model; None where one could not be measured.
         error: why the run failed.
         log: file with the output of a run that ended unexpectedly.
@@ -136,6 +138,7 @@ class RunRecord:
     tokens: int | None = None
     end: Measurement | None = None
     best: Measurement | None = None
+    record_losses: dict[str, list[float]] | None = None
     evaluation: dict[str, float | None] | None = None
     error: str | None = None
     log: str | None = None

@@ -10,12 +10,13 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from neft_zoo.compare import processes, results
+from neft_zoo.compare import kept_models, processes, results
 from neft_zoo.compare.fingerprint import digest, fingerprint
 from neft_zoo.compare.grid import Grid
+from neft_zoo.compare.measured_trainer import check_count_of_records
 from neft_zoo.compare.records import Measurement, RecipeId, RunRecord, Steps
 from neft_zoo.compare.rows import Row
-from neft_zoo.compare.worker import Task, check_count_of_records, work
+from neft_zoo.compare.worker import Task, work
 from neft_zoo.config.data import read_splits
 from neft_zoo.config.measuring import OUTPUT, PROGRESS
 from neft_zoo.config.options import RunOptions, read_options
@@ -54,8 +55,14 @@ Finished: TypeAlias = Callable[[Task, RunRecord], None]
 Stepped: TypeAlias = Callable[[Live], None]
 
 
-def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
+def tasks(grid: Grid, folder: Path, jobs: int = 1, models: Path | None = None) -> list[Task]:
     """Return all runs of a grid, done or not.
+
+    Args:
+        grid: of one recipe.
+        folder: for the results.
+        jobs: runs at a time.
+        models: folder in which trained models are kept; None keeps none.
 
     Raises:
         NoiseError: if the recipe, or what a control makes of it, is not accepted, or the folder holds results of
@@ -96,7 +103,9 @@ def tasks(grid: Grid, folder: Path, jobs: int = 1) -> list[Task]:
         )
         path = results.path_of(folder, row.name, row.key, seed)
         config, threads = _config(grid, row, seed), int(jobs > 1)
-        made.append(Task(record, config, path, share, grid.graded, threads, grid.train_records, grid.evaluation))
+        kept = None if models is None else kept_models.folder_of(models, record)
+        options = (grid.graded, threads, grid.train_records, grid.evaluation, kept)
+        made.append(Task(record, config, path, share, *options))
     return made
 
 

@@ -193,7 +193,7 @@ def _set_environment(variables: object) -> None:
 
 
 def _hand_over_tokens(training: NoiseSFTConfig) -> None:
-    """Move the hub's token into the environment, where its client looks: transformers saves options with a model."""
+    """Move the hub's token into the environment, where its client looks: all options are saved with a model."""
     kwargs: Any = training.model_init_kwargs
     tokens = [kwargs.pop("token", None) if isinstance(kwargs, dict) else None, training.hub_token]
     for token in tokens:

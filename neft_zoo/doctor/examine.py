@@ -27,7 +27,8 @@ from neft_zoo.config.measuring import (
     replaced,
 )
 from neft_zoo.config.options import RunOptions, init_kwargs, read_options
-from neft_zoo.doctor.measurements import BATCHES, HALF_WAY, Source, compare
+from neft_zoo.doctor.measurements import BATCHES, Source, compare
+from neft_zoo.doctor.probes import HALF_WAY
 from neft_zoo.doctor.report import DoctorReport
 from neft_zoo.doctor.small_model import embeddings, shrunk
 from neft_zoo.errors import NoiseError, one_line

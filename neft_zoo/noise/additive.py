@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from neft_zoo.noise.batch import Batch
     from neft_zoo.noise.scales import Scale
 
-# Which decoder layers, counted from 0; negative numbers count from the end.
-Layers: TypeAlias = tuple[int, ...] | Literal["all"]
+# Which decoder layers, counted from 0; negative numbers count from the end, fractions are of the model's depth.
+Layers: TypeAlias = tuple[int | float, ...] | Literal["all"]
 
 
 @runtime_checkable
@@ -101,12 +101,33 @@ class AtLayers:
     layers: Layers = "all"
 
     def __post_init__(self) -> None:
-        numbers = isinstance(self.layers, tuple) and self.layers and all(type(i) is int for i in self.layers)
+        numbers = isinstance(self.layers, tuple) and self.layers and all(map(_is_layer, self.layers))
         if self.layers != "all" and not numbers:
-            raise NoiseError(f"layers must be 'all' or a list of layer numbers, got {shown(self.layers)}.")
+            raise NoiseError(
+                "layers must be 'all' or a list of layer numbers, or of fractions of the depth between 0 and 1, got "
+                f"{shown(self.layers)}."
+            )
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         return self.noise(embeds, batch)
+
+
+def _is_layer(value: object) -> bool:
+    return type(value) is int or (isinstance(value, float) and 0 < value < 1)
+
+
+def layer_numbers(layers: Layers, depth: int) -> set[int]:
+    """Return the numbers of the chosen layers of a model with so many, counted from 0.
+
+    Raises:
+        NoiseError: for a number that the model does not have.
+    """
+    if layers == "all":
+        return set(range(depth))
+    for number in layers:
+        if not -depth <= number < depth:
+            raise NoiseError(f"layers must lie between {-depth} and {depth - 1}, got {number}.")
+    return {int(layer * depth) if isinstance(layer, float) else layer % depth for layer in layers}
 
 
 @runtime_checkable

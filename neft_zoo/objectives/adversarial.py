@@ -43,13 +43,16 @@ def leaf(start: Noise | TokenEdit | None, ball: Ball | None = None) -> Noise:
     return replace(start, noise=Leaf(start.noise, ball)) if isinstance(start, AtLayers) else Leaf(start, ball)
 
 
-def ascend(step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, size: float) -> dict[int, Tensor]:
-    """Return the perturbations one step of length `size` further up, back inside the ball, as leaves."""
+def ascend(
+    step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, size: float, afresh: bool = False
+) -> dict[int, Tensor]:
+    """Return the perturbations one step of length `size` further up, from 0 if `afresh`, in the ball, as leaves."""
     moved = {}
     for site, delta in done.deltas.items():
         embeds = done.embeds[site]
         stride = size * ball.unit(embeds, step.batch)
-        higher = delta.detach() + stride * ball.up(gradients[site], step.batch)
+        up = stride * ball.up(gradients[site], step.batch)
+        higher = up if afresh else delta.detach() + up
         moved[site] = ball.project(higher, embeds, step.batch).requires_grad_()
     return moved
 
@@ -166,6 +169,8 @@ class VirtualAdversarial(Ascends, ComparesPredictions):
         steps: gradient steps (>= 1).
         size: length of a step (>= 0).
         constant_clean: no gradient flows into the clean side of D.
+        power: every step begins at 0 again, so that only the gradient's direction is kept, and the last one goes to
+            the surface of the ball (the power iteration of VAT).
     """
 
     ball: Ball
@@ -174,6 +179,7 @@ class VirtualAdversarial(Ascends, ComparesPredictions):
     steps: int = 1
     size: Scalar = 1e-3
     constant_clean: bool = False
+    power: bool = False
 
     def __post_init__(self) -> None:
         check_scalar("weight", self.weight)
@@ -186,12 +192,13 @@ class VirtualAdversarial(Ascends, ComparesPredictions):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, current = step.run(None), leaf(noise)
-        for _ in range(self.steps):
+        for number in range(1, self.steps + 1):
             done = step.run(current)
             apart = step.divergence(self.divergence, clean, done, constant=True, trains=False)
             gradients = step.gradients(apart, done.deltas)
-            moved = ascend(step, done, gradients, self.ball, value_at(self.size, step.batch.progress))
-            current = step.fixed(moved, noise)
+            last = self.power and number == self.steps
+            size = value_at(self.ball.radius if last else self.size, step.batch.progress)
+            current = step.fixed(ascend(step, done, gradients, self.ball, size, afresh=self.power), noise)
         worst = step.run(current)
         weight = value_at(self.weight, step.batch.progress)
         return step.with_divergence({0: 1.0}, weight, self.divergence, clean, worst, self.constant_clean)

@@ -79,7 +79,7 @@ class LayerStability(Defaults):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, noisy = step.run(None), step.run(noise)
-        assert clean.hidden is not None and noisy.hidden is not None  # the tap records them
+        assert clean.hidden is not None and noisy.hidden is not None  # the hooks record them
         distance = _distance(clean.hidden, noisy.hidden, step.batch)
         for index in sorted(clean.inputs):
             if index > self.first:

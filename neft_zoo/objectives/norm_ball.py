@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from neft_zoo.noise.batch import Batch
 
-Norm: TypeAlias = Literal["document", "token"]
+Norm: TypeAlias = Literal["document", "token", "coordinate"]
 Direction: TypeAlias = Literal["gradient", "sign", "token_share"]
 SMALLEST = 1e-30  # keeps 0 / 0 at 0; a divide-guard, never a radius
 
@@ -25,11 +25,13 @@ class Ball:
     """Where a perturbation may be, and which way is up.
 
     Args:
-        radius: largest L2 norm, in the embedding's own unit; 0 leaves no room.
-        norm: of a whole document (over its real tokens), or of each token.
-        direction: the `gradient` divided by its norm, its `sign` per coordinate (a token's step has norm 1), or its
-            `token_share`: each token's gradient over the largest token's.
-        relative: the radius and the step are fractions of the mean L2 norm of the document's embeddings.
+        radius: largest norm, in the embedding's own unit; 0 leaves no room.
+        norm: the L2 norm of a whole document (over its real tokens) or of each token, or the absolute value of each
+            coordinate.
+        direction: the `gradient` divided by its norm (of coordinates: by the document's largest), its `sign` per
+            coordinate (a token's step has norm 1), or its `token_share`: each token's over the largest token's.
+        relative: the radius and the step are fractions of the mean L2 norm of the document's embeddings, those of a
+            coordinate of that norm over the root of the width.
     """
 
     radius: Scalar
@@ -39,13 +41,15 @@ class Ball:
 
     def __post_init__(self) -> None:
         check_scalar("radius", self.radius)
-        if self.norm not in ("document", "token"):
-            raise NoiseError(f"norm must be 'document' or 'token', got {self.norm!r}.")
+        if self.norm not in get_args(Norm):
+            raise NoiseError(f"norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}.")
         if self.direction not in get_args(Direction):
             raise NoiseError(f"direction must be one of {', '.join(get_args(Direction))}, got {self.direction!r}.")
 
-    def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
-        """Return the norm of the document, or of the token, at every position."""
+    def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L #D"]:
+        """Return the norm of the document or of the token at every position, or that of every coordinate."""
+        if self.norm == "coordinate":
+            return values.abs()
         squares = values.square().sum(-1)
         return (batch.document_sum(squares) if self.norm == "document" else squares).sqrt()[..., None]
 
@@ -59,6 +63,8 @@ class Ball:
         if self.direction == "token_share":
             tokens = gradient.square().sum(-1).sqrt()
             return gradient / batch.document_max(tokens)[..., None].clamp(min=SMALLEST)
+        if self.norm == "coordinate":
+            return gradient
         return gradient / self.length(gradient, batch).clamp(min=SMALLEST)
 
     def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:
@@ -71,4 +77,5 @@ class Ball:
         if not self.relative:
             return 1.0
         norms = embeds.detach().float().square().sum(-1).sqrt()
+        norms = norms / math.sqrt(embeds.shape[-1]) if self.norm == "coordinate" else norms
         return (batch.document_sum(norms) / batch.lengths)[..., None]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import AtLayers, Layers, Noise
+from neft_zoo.noise.additive import AtLayers, Layers, Noise, layer_numbers
 from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
 from neft_zoo.passes.anatomy import (
@@ -24,10 +24,13 @@ from neft_zoo.passes.anatomy import (
     find_layers,
     task_of,
 )
+from neft_zoo.passes.calls import arguments_of
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
 from neft_zoo.passes.records import Deltas, Pass
 from neft_zoo.passes.sharding import gather_in_backward
 
+# Is given the record of a call that was watched.
+Finished: TypeAlias = Callable[[Pass], None]
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
 # backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
 ADDED = "noise_that_was_added"
@@ -43,7 +46,7 @@ class ModelHooks:
 
     Args:
         model: a transformers or PEFT model.
-        layers: also tap and record the inputs of the decoder layers; `True` and "all" tap every layer, and so do
+        layers: also hook and record the inputs of the decoder layers; `True` and "all" hook every layer, and so do
             numbers, all of which must exist.
         hidden: also record the last hidden state of every pass, and its logits where they are few.
         read: makes a batch of a call's keyword arguments, for calls with other token ids than `open` was given.
@@ -74,8 +77,11 @@ class ModelHooks:
         self._pass: Pass | None = None
         self._read, self._shared = read, reference is not None
         self._repeats, self._compares = repeats, hidden
-        self._known: Batch | None = None  # what the pass was opened with
+        self._input_batch: Batch | None = None  # what the pass was opened with
         self._ids: Tensor | None = None  # what the model is called with then
+        self.watched: tuple[Noise, Finished] | None = None
+        self._caller: nn.Module | None = None  # whose call was read, until it ends
+        self._opener: nn.Module | None = None  # whose call opened the pass that is watched, until it ends
         # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
         backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
         models = [model, *(other for other in reference or () if other is not None)]
@@ -83,17 +89,19 @@ class ModelHooks:
         self._embedding = embeddings[0] if compiled else None
         tapped = [find_layers(each) if layers else [] for each in models]
         self._layers = len(tapped[0])
-        for number in layers if isinstance(layers, tuple) else ():
-            if not -self._layers <= number < self._layers:
-                raise NoiseError(f"layers must lie between {-self._layers} and {self._layers - 1}, got {number}.")
+        if isinstance(layers, tuple):
+            layer_numbers(layers, self._layers)
         self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
-        if read is not None:
-            self._handles += [each.register_forward_pre_hook(self._at_model, with_kwargs=True) for each in models]
+        inner = _backbones(model) if read is not None else set()
+        for each in [*models, *inner] if read is not None else ():
+            self._handles.append(each.register_forward_pre_hook(self._at_model, with_kwargs=True))
+            self._handles.append(each.register_forward_hook(self._after_model, always_call=True))
+        self._own = {model, *inner}
 
     def __reduce__(self) -> tuple[Callable[[], ModelHooks], tuple[()]]:
         """Copies and pickles of a model take no noise with them, even if they are made inside a pass."""
@@ -115,13 +123,26 @@ class ModelHooks:
         """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
-        self._known, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
+        self._input_batch, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
         self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
         try:
             yield self._pass
         finally:
             self._noise = self._batch = self._pass = None
             PREDRAWN.drawn = {}
+
+    def watch(self, noise: Noise, finished: Finished) -> None:
+        """Add a noise to every call of the model in train mode with gradients, until `unwatch`.
+
+        Args:
+            noise: what is added.
+            finished: is given the record of a call.
+        """
+        self.watched = noise, finished
+
+    def unwatch(self) -> None:
+        """Let calls outside of a pass be clean again."""
+        self.watched = None
 
     def _ahead(self, embedding: nn.Module, noise: Noise, batch: Batch) -> Mapping[int, Any]:
         """Return what can be known of a noise before the pass, by site."""
@@ -132,7 +153,7 @@ class ModelHooks:
         return draw_for_layers(width, noise.noise, batch, sites)
 
     def _is_wanted(self, noise: AtLayers, index: int) -> bool:
-        return noise.layers == "all" or index in noise.layers or index - self._layers in noise.layers
+        return index in layer_numbers(noise.layers, self._layers)
 
     @property
     def _live(self) -> bool:
@@ -141,17 +162,35 @@ class ModelHooks:
 
     def _at_model(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         """Read the batch of a call, unless it is the one that is known; it is known by its token ids."""
-        if not self._live or self._read is None or self._pass is None:
+        watches = self.watched is not None and module in self._own and module.training
+        if watches and self._pass is None and torch.is_grad_enabled():
+            assert self.watched is not None
+            self._noise, self._pass, self._opener = self.watched[0], Pass(), module
+        if not self._live or self._read is None or self._pass is None or self._caller is not None:
             return
-        before, ids = self._batch, kwargs.get("input_ids", args[0] if args else None)
-        if self._known is not None and (ids is None or _are_same(ids, self._ids)):
-            self._batch = self._known
+        call = arguments_of(module, args, kwargs)
+        before, ids = self._batch, call.get("input_ids")
+        if ids is None and module is self.model and len(self._own) > 1:
+            return  # the loss may call a part of the model inside of this call, as TRL's redirection of forward does
+        self._caller = module
+        if self._input_batch is not None and (ids is None or _are_same(ids, self._ids)):
+            self._batch = self._input_batch
         elif self._pass.calls == 0 or before is None or not _are_same(ids, before.input_ids):
-            self._batch = self._read(kwargs if ids is None else {**kwargs, "input_ids": ids})
+            self._batch = self._read(call)
         self._check_call(before)
         if self._batch is not before:  # what was added to another batch is not part of this call
             self._pass.deltas, self._pass.norms, self._pass.embeds = Deltas(), {}, {}
         self._pass.calls, self._pass.batch = self._pass.calls + 1, self._batch
+
+    def _after_model(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
+        """End the reading of a call, and the pass that it opened; after an exception as well, with no output."""
+        if module is self._caller:
+            self._caller = None
+        if module is not self._opener:
+            return
+        done, self._pass, self._opener, self._noise, self._batch = self._pass, None, None, None, None
+        if output is not None and self.watched is not None and done is not None:
+            self.watched[1](done)
 
     def _check_call(self, before: Batch | None) -> None:
         """Raise for a second call in a pass, where the strategy works with one."""
@@ -258,10 +297,20 @@ def _are_same(ids: object, known: Tensor | None) -> bool:
     return ids is known or ids.data_ptr() == known.data_ptr() or torch.equal(ids, known.to(ids.device))
 
 
+def _backbones(model: nn.Module) -> set[nn.Module]:
+    """Return the modules inside a model whose calls show token ids where the model's own call does not."""
+    try:
+        found = {find_backbone(model), find_decoder(model)}
+    except NoiseError:  # a model without a head
+        found = set()
+    return {module for module in found if module is not None} - {model}
+
+
 def _idle_hooks() -> ModelHooks:
     """Return what stands for the hooks in a copy of their model: no pass is ever opened on them."""
     hooks = object.__new__(ModelHooks)
-    hooks._pass = hooks._noise = hooks._batch = hooks._read = None
+    hooks._pass = hooks._noise = hooks._batch = hooks._read = hooks.watched = hooks._caller = hooks._opener = None
+    hooks._own = set()
     hooks._shared, hooks.clean_calls = False, 0
     return hooks
 
@@ -269,12 +318,12 @@ def _idle_hooks() -> ModelHooks:
 class LayerHook:
     """The pre-hook of one decoder layer; a class, because a closure could not be pickled with the model."""
 
-    def __init__(self, tap: ModelHooks, index: int) -> None:
-        self.tap, self.index = tap, index
+    def __init__(self, hooks: ModelHooks, index: int) -> None:
+        self.hooks, self.index = hooks, index
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
-        noisy = self.tap.at_layer(hidden, self.index)
+        noisy = self.hooks.at_layer(hidden, self.index)
         if noisy is None:
             return None
         return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})

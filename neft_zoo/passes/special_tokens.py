@@ -9,7 +9,7 @@ from typing import Any
 MEDIA = re.compile(r"(image|video|audio)_token_(id|index)")
 
 
-def known_tokens(tokenizer: Any, config: Any = None) -> dict[str, Any]:
+def special_token_ids(tokenizer: Any, config: Any = None) -> dict[str, Any]:
     """Return the ids that `Batch.from_inputs` takes: special, mask and padding tokens, and placeholders of media.
 
     Args:

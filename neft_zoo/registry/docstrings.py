@@ -55,7 +55,7 @@ def spell(hint: object) -> str:
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(repr, typing.get_args(hint)))
     if hint == Layers:
-        return "'all' or a list of layer numbers"
+        return "'all' or a list of layer numbers, or fractions of the depth"
     return _SPELLED.get(hint, str(hint))
 
 

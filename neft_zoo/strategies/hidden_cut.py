@@ -21,7 +21,7 @@ def hidden_cut(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.
         ratio: share of the document's tokens in the span (0 to 1, 1 excluded), a number or a schedule.
         weight: b, of the divergence (>= 0), a number or a schedule.
         cut_weight: a, of the loss on the cut pass (>= 0).
-        layers: `all`, or a list of layer numbers; negative ones count from the end.
+        layers: `all`, or a list of layer numbers (negative ones count from the end) or of fractions of the depth.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "hidden_cut", "layers": [-2]})`

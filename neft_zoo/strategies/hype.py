@@ -28,7 +28,7 @@ def hype(
             schedule.
         what: the distribution.
         relative: read `size` as a fraction of the token's own rms.
-        layers: `all`, or a list of layer numbers; negative ones count from the end.
+        layers: `all`, or a list of layer numbers (negative ones count from the end) or of fractions of the depth.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "hype", "size": 0.01, "relative": True})`

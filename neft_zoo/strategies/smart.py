@@ -1,39 +1,53 @@
 from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.distributions import Gaussian
-from neft_zoo.noise.scales import Fixed
-from neft_zoo.noise.schedules import Scalar
+from neft_zoo.noise.scales import Fixed, Relative
+from neft_zoo.noise.schedules import Scalar, check_scalar
 from neft_zoo.objectives.adversarial import VirtualAdversarial
 from neft_zoo.objectives.norm_ball import Ball
 from neft_zoo.registry.entries import register
 from neft_zoo.registry.strategy import Strategy
 
 
-@register(paper="https://arxiv.org/abs/1911.03437", version=1)
+@register(paper="https://arxiv.org/abs/1911.03437", version=2)
 def smart(
-    radius: Scalar = 1e-5, start: Scalar = 1e-5, size: Scalar = 1e-3, weight: Scalar = 1.0, steps: int = 1
+    radius: Scalar = 0.02,
+    start: Scalar = 0.02,
+    size: Scalar = 1.0,
+    weight: Scalar = 1.0,
+    steps: int = 1,
+    relative: bool = True,
 ) -> Strategy:
     r"""SMART: predictions must not change under the worst small perturbation.
 
     $$\mathrm{CE}(e)
-    + \lambda \max_{\lVert d \rVert \le \epsilon} [\mathrm{KL}(p \Vert p_d) + \mathrm{KL}(p_d \Vert p)]$$
+    + \lambda \max_{\lVert d \rVert_\infty \le \epsilon} [\mathrm{KL}(p \Vert p_d) + \mathrm{KL}(p_d \Vert p)], \qquad
+    d \leftarrow \Pi_\epsilon(d + \eta\, g / \lVert g \rVert_\infty), \quad d_0 \sim N(0, \sigma^2)$$
 
-    The perturbation is found by ascent on the divergence from Gaussian noise and projected into the ball of that
-    radius, per document; in published code the radius is only a guard against division by zero. The paper reports
-    gains on GLUE and with few examples of a new domain, for encoders; we know of no result for large causal models.
-    Its defaults vanish in bf16 and are tiny for language models: raise radius and size together. Three passes.
+    The perturbation is found by ascent on the divergence from Gaussian noise, and no coordinate of it exceeds the
+    radius; the largest coordinate of a step is eta. The paper reports gains on GLUE and with few examples of a new
+    domain, for encoders; we know of no result for large causal models. Three passes.
+
+    Differs from the paper in: epsilon, sigma and eta are fractions of the embedding's rms, with the paper's ratios but
+    a size that language models notice (`relative=False` with `radius=1e-5, start=1e-5, size=1e-3` are the paper's
+    numbers, which move nothing there and vanish in bf16); the proximal term to a moving average of the model, the
+    second half of the method, is missing; the divergence is averaged over graded tokens. In published code epsilon is
+    only a guard against division by zero. Version 1 took the L2 norm of a document, in which the start hid the
+    gradient.
 
     Args:
-        radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a
-            schedule.
-        start: standard deviation of the random start (>= 0), a number or a schedule.
-        size: length of an ascent step (>= 0), a number or a schedule.
-        weight: of the divergence (>= 0), a number or a schedule.
+        radius: epsilon, largest coordinate of the perturbation (a fraction of the mean rms of the document's
+            embeddings, or in their own unit; >= 0), a number or a schedule.
+        start: sigma, standard deviation of the random start (in the same unit, >= 0), a number or a schedule.
+        size: eta, largest coordinate of an ascent step (in the same unit, >= 0), a number or a schedule.
+        weight: lambda, of the divergence (>= 0), a number or a schedule.
         steps: ascent steps (>= 1).
+        relative: read radius, start and size as fractions of the embeddings' rms.
 
     Example:
-        `SFTTrainer(model, train_dataset=data, noise={"name": "smart", "radius": 0.5, "size": 0.5})`
+        `SFTTrainer(model, train_dataset=data, noise={"name": "smart", "radius": 0.05, "start": 0.05})`
     """
+    check_scalar("start", start)
     return Strategy(
-        AdditiveNoise(Gaussian(), Fixed(start)),
-        VirtualAdversarial(Ball(radius), "symmetric_kl", weight, steps, size),
+        AdditiveNoise(Gaussian(), Relative(start) if relative else Fixed(start)),
+        VirtualAdversarial(Ball(radius, "coordinate", relative=relative), "symmetric_kl", weight, steps, size),
     )

@@ -1,38 +1,43 @@
 from neft_zoo.noise.additive import AdditiveNoise
-from neft_zoo.noise.distributions import Gaussian
-from neft_zoo.noise.scales import Fixed
-from neft_zoo.noise.schedules import Scalar
+from neft_zoo.noise.distributions import Sphere
+from neft_zoo.noise.scales import ByLength
+from neft_zoo.noise.schedules import Scalar, check_scalar
 from neft_zoo.objectives.adversarial import VirtualAdversarial
 from neft_zoo.objectives.norm_ball import Ball
 from neft_zoo.registry.entries import register
 from neft_zoo.registry.strategy import Strategy
 
 
-@register(paper="https://arxiv.org/abs/1704.03976", version=1)
-def vat(
-    radius: Scalar = 1.0, start: Scalar = 1e-3, size: Scalar = 1.0, weight: Scalar = 1.0, steps: int = 1
-) -> Strategy:
+@register(paper="https://arxiv.org/abs/1704.03976", version=2)
+def vat(radius: Scalar = 1.0, start: Scalar = 0.1, weight: Scalar = 1.0, steps: int = 1) -> Strategy:
     r"""VAT: the clean prediction as a fixed target under the worst perturbation.
 
-    $$\mathrm{CE}(e) + \lambda\,\mathrm{KL}(\mathrm{const}(p) \,\Vert\, p_{d}),
-    \qquad d = \mathrm{argmax}_{\lVert d \rVert \le \epsilon} \mathrm{KL}(p \Vert p_d)$$
+    $$\mathrm{CE}(e) + \lambda\,\mathrm{KL}(\mathrm{const}(p) \,\Vert\, p_{\epsilon \hat d}),
+    \qquad \hat d \leftarrow \nabla_d \mathrm{KL}(p \Vert p_d) / \lVert \cdot \rVert \;\text{ at }\; d = \xi \hat d
+    \;\; K \text{ times}$$
 
     Virtual adversarial training: no gradient flows into the clean side, so it cannot be met by making the clean
-    prediction vague. Made for semi-supervised learning; for language models we know of no comparison.
-    Three passes.
+    prediction vague. A random direction of length xi is turned towards that in which the prediction changes most, by
+    power iteration, and is then made epsilon long. Made for semi-supervised learning; for language models we know of
+    no comparison. Three passes.
+
+    Differs from the paper in: xi is 0.1 and not 1e-6, as differences of predictions that small are rounding errors in
+    float32 already; norms are of the embeddings of a document, as in the paper's sequel on text
+    ([1605.07725](https://arxiv.org/abs/1605.07725)), which normalizes its embeddings first and takes a radius of 5;
+    there are no unlabelled data. Version 1 added the gradient to the random start, which is most of the direction in
+    long documents.
 
     Args:
-        radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a
-            schedule.
-        start: standard deviation of the random start (>= 0), a number or a schedule.
-        size: length of an ascent step (>= 0), a number or a schedule.
+        radius: epsilon, norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a schedule.
+        start: xi, the length at which the direction is sought (as above, > 0), a number or a schedule.
         weight: of the divergence (>= 0), a number or a schedule.
-        steps: ascent steps (>= 1).
+        steps: K, power iterations (>= 1).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "vat", "radius": 0.5})`
     """
+    check_scalar("start", start)
     return Strategy(
-        AdditiveNoise(Gaussian(), Fixed(start)),
-        VirtualAdversarial(Ball(radius), "kl", weight, steps, size, constant_clean=True),
+        AdditiveNoise(Sphere(1.0), ByLength(start)),
+        VirtualAdversarial(Ball(radius), "kl", weight, steps, start, constant_clean=True, power=True),
     )

@@ -1,68 +1,180 @@
-"""NoiseCallback: what is checked while a trainer with noise trains."""
+"""NoiseCallback: noise where a trainer takes callbacks only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from accelerate.state import AcceleratorState
+from torch import nn
 from transformers import TrainerCallback
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.noise.batch import step_key
 from neft_zoo.registry.entries import make
-from neft_zoo.training.session import NoiseSession
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.checks import check_engine
+from neft_zoo.training.engine_internals import is_compiled
+from neft_zoo.training.progress import step_of
+from neft_zoo.training.provenance import check_run, tag_model_card, write
+from neft_zoo.training.session import NoiseSession, several_passes
+from neft_zoo.training.token_counts import save_counts
 
 if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class NoiseCallback(TrainerCallback):
-    """Checks a run when it begins, and that no optimizer step is taken without the strategy.
+    """Adds noise in any `transformers.Trainer`, where callbacks are all that a program takes.
+
+    It goes into every call of the model in train mode with gradients, from the beginning of a step to its end, and
+    reads the batch from that call. Prefer `enable` where the trainer is at hand: it runs every strategy, leaves no
+    hook after an exception, and logs to every tracker; trackers that stand before a callback do not see what it logs.
 
     Args:
-        session: returns the trainer's current session.
-        trainer: name of the trainer's class, for messages.
+        noise: the name of a strategy of one pass, a mapping with `name` and arguments, or a `Strategy`.
+        token_counts: how often each token occurs in the training data (V,), for `token_frequency`.
+
+    Raises:
+        NoiseError: if the noise is not accepted, or needs more than one pass of the trainer's own loss.
+
+    Example:
+        >>> Trainer(model, args, callbacks=[NoiseCallback("neft_uniform")]).train()  # doctest: +SKIP
     """
 
-    def __init__(self, session: Callable[[], NoiseSession], trainer: str) -> None:
-        self.session, self.trainer = session, trainer
+    def __init__(
+        self, noise: str | Mapping[str, object] | Strategy, *, token_counts: Int[Tensor, " V"] | None = None
+    ) -> None:
+        self.strategy, self.token_counts = make(noise), token_counts
+        changes_steps = self.strategy.weights is not None and self.strategy.weights.every_step
+        if several_passes(self.strategy) or changes_steps:
+            raise NoiseError(
+                "a callback adds noise to the one pass that a trainer runs, which is not all that "
+                f"{self.strategy.name!r} does: give the trainer to enable(trainer, {self.strategy.name!r}) instead."
+            )
+        self.session: NoiseSession | None = None
         self._mark = (0, 0)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Raise where a trial of a hyperparameter search has changed `args.noise`.
-
-        The strategy was made with the trainer, before the search.
+        """Check arguments and model when the trainer is made.
 
         Raises:
-            NoiseError: if it has.
+            NoiseError: if the noise does not go with them.
         """
-        configured, strategy = getattr(args, "noise", None), self.session().strategy
-        if configured is not None and make(configured) != strategy:
-            raise NoiseError(
-                f"hp_space must leave noise as the trainer was made with, {strategy.name!r}, got {configured!r}; "
-                "make a trainer for each noise."
-            )
+        if kwargs.get("model") is None:  # `model_init` makes one later
+            check_engine(args, AcceleratorState(), self.strategy)
+        else:
+            self._set_session(args, kwargs)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Attach the noise, to a run of the same noise only.
+
+        Raises:
+            NoiseError: if the run goes on, or writes over, a run of another strategy.
+        """
+        session, output_dir = self._set_session(args, kwargs), Path(str(args.output_dir))
+        resumed = output_dir / f"checkpoint-{state.global_step}" if state.global_step else None
+        check_run(output_dir, resumed if resumed is not None and resumed.is_dir() else None, self.strategy)
+        session.attach()
+        session.happened = session.happened or bool(state.global_step)
+        if self.strategy.weights is not None and not state.global_step:
+            self.strategy.weights.begin(session.bare_model, step_key(args.seed, 0, 0))
+            session.happened = True
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Set the hooks, for a trainer whose `training_step` is not ours."""
-        self.session().attach()
-        self._mark = self.session().progress_mark
+        """Let calls of the model have noise."""
+        session = self._attached()
+        self._mark = session.progress_mark
+        session.watch(**step_of(args, AcceleratorState(), state))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Raise before the optimizer takes a step that did not go through the strategy.
+        """Raise before the optimizer takes a step in which the model had no noise.
 
         Raises:
-            NoiseError: if the model was called with gradients, but not under the strategy.
+            NoiseError: if it had none.
         """
-        self.session().check_went_through(self._mark, f"{self.trainer}.training_step")
+        if self._attached().passed_by_since(self._mark):
+            raise NoiseError(
+                "the trainer must call the model with input_ids, in train mode, for a callback's noise of "
+                f"{self.strategy.name} to reach it, got a step without: enable(trainer, noise) says why."
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Check the same in training loops of their own, which do not announce the optimizer's step."""
-        self.session().check_went_through(self._mark, f"{self.trainer}.train")
+        """Let calls of the model be clean, for evaluation and generation."""
+        self._attached().unwatch()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Add `noise/rms`, `noise/snr_db` and the strategy's numbers to what is logged."""
+        if self.session is None or logs is None or "loss" not in logs:
+            return
+        means = self.session.stats.take(warn=state.is_world_process_zero)
+        named = {f"noise/{name}": mean for name, mean in means.items()}
+        logs.update(named)
+        if state.log_history:  # the trainer has entered its line already
+            state.log_history[-1].update(named)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        """Write `noise.json` into a checkpoint."""
+        self._write(args, state, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Remove the hooks, and write `noise.json` where the model will be saved."""
+        self._write(args, state, Path(str(args.output_dir)))
+        if state.is_world_process_zero:
+            tag_model_card(Path(str(args.output_dir)) / "README.md", self.strategy)
+        self.detach()
+
+    def detach(self) -> None:
+        """Remove the hooks, after an exception; the end of training does it too."""
+        if self.session is not None:
+            self.session.detach()
+
+    def _attached(self) -> NoiseSession:
+        assert self.session is not None  # training has begun
+        return self.session
+
+    def _set_session(self, args: TrainingArguments, given: Mapping[str, Any]) -> NoiseSession:
+        """Return a session of the model that the trainer has now, without hooks."""
+        processes, model = AcceleratorState(), given["model"]
+        check_engine(args, processes, self.strategy)
+        self.detach()
+        if self.session is None or self.session.model is not model:
+            self.session = self._session_on(model, given.get("processing_class"), is_compiled(processes))
+            self.session.detach()
+        return self.session
+
+    def _session_on(self, model: nn.Module, tokenizer: object, compiled: bool) -> NoiseSession:
+        if compiled and not self.strategy.clean:
+            raise NoiseError(
+                "torch_compile must be off with a callback, which reads the batch from the model's own call, got on: "
+                f"give the trainer to enable(trainer, {self.strategy.name!r}) instead."
+            )
+        return NoiseSession(model, self.strategy, tokenizer=tokenizer, token_counts=self.token_counts)
+
+    def _write(self, args: TrainingArguments, state: TrainerState, folder: Path) -> None:
+        if self.session is not None and self.session.happened and args.should_save:
+            write(folder, self.strategy)
+            if self.session.token_counts is not None:
+                save_counts(folder, self.session.token_counts)

@@ -15,22 +15,31 @@ from neft_zoo.noise.additive import TokenEdit
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.torch_internals import averages_gradients
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.hf_internals import compares_token_ids
 from neft_zoo.training.ranges import check_ranges
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from accelerate.state import AcceleratorState
+    from transformers import Trainer, TrainingArguments
 
 
-def check_engine(trainer: Trainer, strategy: Strategy) -> None:
+def check_engine(
+    args: TrainingArguments, processes: AcceleratorState, strategy: Strategy, replaces_stock: bool = False
+) -> None:
     """Raise, before training, for settings under which the noise would not be what it says.
+
+    Args:
+        args: the trainer's arguments.
+        processes: what accelerate runs the trainer in.
+        strategy: the trainer's strategy.
+        replaces_stock: whether it runs in place of transformers' own noise, which is switched off.
 
     Raises:
         NoiseError: for a number that cannot be meant, two noises at once, reentrant checkpointing with several passes,
             split weights that change at every step, or a split sequence.
     """
-    args = trainer.args
     check_ranges(vars(args))
-    if trainer.neftune_noise_alpha is not None:
+    if args.neftune_noise_alpha is not None and not replaces_stock:
         raise NoiseError(
             f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "
             "two noises would add up."
@@ -42,14 +51,14 @@ def check_engine(trainer: Trainer, strategy: Strategy) -> None:
             f"use_reentrant must be false with {strategy.name}, which runs several forward passes a step, "
             "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
         )
-    kind = trainer.accelerator.distributed_type
+    kind = processes.distributed_type
     split_weights = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if split_weights and strategy.weights is not None and strategy.weights.every_step:
         # DeepSpeed's backward takes the optimizer step as well, which putting the weights back would undo.
         raise NoiseError(
             f"{strategy.name} needs whole weights, which it changes around a step, got {kind.value}: choose DDP."
         )
-    split = getattr(trainer.accelerator, "parallelism_config", None)
+    split = getattr(processes, "parallelism_config", None)
     for size in ("cp_size", "sp_size"):
         if strategy.noise is not None and getattr(split, size, 1) > 1:
             raise NoiseError(f"{size} must be 1 with noise, which needs whole documents, got {getattr(split, size)}.")
@@ -62,16 +71,13 @@ def check_engine(trainer: Trainer, strategy: Strategy) -> None:
         )
 
 
-def check_calls(
-    trainer: Trainer, strategy: Strategy, reference: str, *, reads_calls: bool, runs_reference: bool
-) -> None:
+def check_calls(trainer: Trainer, strategy: Strategy, reference: str, runs_reference: bool) -> None:
     """Raise for a strategy, or a reference, that does not go with how a trainer calls its model.
 
     Args:
         trainer: the trainer.
         strategy: its strategy.
         reference: what a reference model sees, `clean` or `same`.
-        reads_calls: the model is called with other inputs than the loss is.
         runs_reference: the loss runs the reference model.
 
     Raises:
@@ -80,7 +86,7 @@ def check_calls(
     name = type(trainer).__name__
     if reference not in ("clean", "same"):
         raise NoiseError(f"reference must be 'clean' or 'same', got {reference!r}.")
-    if reads_calls and isinstance(strategy.noise, TokenEdit):
+    if isinstance(strategy.noise, TokenEdit) and compares_token_ids(trainer):
         raise NoiseError(f"noise must not edit token ids with {name}, got {strategy.name!r}.")
     # GRPO and RLOO score references and old log-probabilities ahead, for several steps, and each step draws anew.
     if reference == "same" and (not runs_reference or strategy.objective.passes > 1):

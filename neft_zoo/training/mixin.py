@@ -16,19 +16,18 @@ from neft_zoo.passes.accumulation import KeptGraphs
 from neft_zoo.passes.anatomy import find_table
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
-from neft_zoo.training.callback import NoiseCallback
 from neft_zoo.training.checks import check_calls, check_engine
-from neft_zoo.training.hf_internals import (
-    PassCounters,
+from neft_zoo.training.engine_internals import (
     accumulation_of,
-    data_parallel_rank,
     gradient_of,
     is_compiled,
-    is_nll,
     token_weight,
 )
+from neft_zoo.training.hf_internals import PassCounters, is_nll, runs_reference
 from neft_zoo.training.outermost_loss import outermost_loss
+from neft_zoo.training.progress import progress_of, step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
+from neft_zoo.training.run_checks import RunChecks
 from neft_zoo.training.session import ModelInputs, NoiseSession
 from neft_zoo.training.stock_noise import take_stock_noise
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
@@ -57,9 +56,7 @@ class NoiseMixin(Host):
             as `neft_uniform`.
     """
 
-    # True where the model is called with other inputs than `compute_loss` is: they are read from the call then.
-    reads_calls: ClassVar[bool] = False
-    # True where `compute_loss` also runs the reference model, which can share the policy's draw then.
+    # True where `compute_loss` also runs the reference model, which can share the policy's draw then. TRL's are known.
     runs_reference: ClassVar[bool] = False
 
     def __init__(
@@ -72,26 +69,38 @@ class NoiseMixin(Host):
     ) -> None:
         strategy = None if noise is None else make(noise)  # before a model is loaded: a typo costs nothing
         super().__init__(*args, **kwargs)
+        self.set_noise(strategy, token_counts=token_counts, reference=reference)
+
+    def set_noise(
+        self,
+        strategy: Strategy | None,
+        *,
+        token_counts: Int[Tensor, " V"] | None = None,
+        reference: Literal["clean", "same"] = "clean",
+    ) -> None:
+        """Give a trainer that is made its strategy; arguments as the class has them.
+
+        Raises:
+            NoiseError: as the class does.
+        """
         configured = getattr(self.args, "noise", None)
         if strategy is not None and configured is not None and make(configured) != strategy:
             raise NoiseError(f"noise is given twice: {strategy.name!r} as an argument and {configured!r} in args.")
-        if strategy is None and configured is None:
-            configured = take_stock_noise(self)
+        stock = take_stock_noise(self) if strategy is None and configured is None else None
+        configured = stock or configured
         self.strategy = strategy or make(configured if configured is not None else "none")
-        check_engine(self, self.strategy)
-        how = dict(reads_calls=self.reads_calls, runs_reference=self.runs_reference)
-        check_calls(self, self.strategy, reference, **how)
+        check_engine(self.args, self.accelerator.state, self.strategy, replaces_stock=stock is not None)
+        check_calls(self, self.strategy, reference, self.runs_reference or runs_reference(self))
         self.session = NoiseSession(
             self._current_model(),
             self.strategy,
             tokenizer=self.processing_class,
             token_counts=self._count_tokens if token_counts is None else token_counts,
-            reads_calls=self.reads_calls,
             reference=[getattr(self, "ref_model", None)] if reference == "same" else None,
-            compiled=is_compiled(self.accelerator),
+            compiled=is_compiled(self.accelerator.state),
         )
         self.session.detach()  # until training begins
-        self.add_callback(NoiseCallback(self._current_session, type(self).__name__))
+        self.add_callback(RunChecks(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         resumed = check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
@@ -118,7 +127,7 @@ class NoiseMixin(Host):
         Raises:
             NoiseError: if its loss was computed without the strategy.
         """
-        session = self._current_session()
+        session = self.current_session()
         session.attach()
         before = session.progress_mark
         with self._perturbed_weights(), outermost_loss(self, NoiseMixin.compute_loss, self._loss_under_strategy):
@@ -133,7 +142,7 @@ class NoiseMixin(Host):
             return
         # Every rank must train the same perturbed weights, hence no rank in the key.
         key = step_key(self.args.seed, 0, self.state.global_step)
-        with self.strategy.weights.around(self._current_model(), key, self._progress()):
+        with self.strategy.weights.around(self._current_model(), key, progress_of(self.state)):
             yield
         self.session.steps += 1
         self.session.happened = True
@@ -149,7 +158,7 @@ class NoiseMixin(Host):
         self, own_loss: Callable[..., Any], model: nn.Module, inputs: ModelInputs, *args: Any, **kwargs: Any
     ) -> Any:
         """Return a loss that is computed without regard to the strategy, under it."""
-        session = self._current_session()
+        session = self.current_session()
         if not session.active:
             session.warn_in_eval_mode()
             return own_loss(model, inputs, *args, **kwargs)
@@ -164,13 +173,13 @@ class NoiseMixin(Host):
             loss, outputs = result if isinstance(result, tuple) else (result, None)
             return loss
 
-        keeps = wants_outputs or self.reads_calls  # outputs of the last pass may be differentiated as well
+        # Outputs of the last pass may be differentiated as well.
+        keeps = wants_outputs or session.reads(inputs)
         accumulation = KeptGraphs(gradient_of(self)) if keeps else accumulation_of(self, num_items)
         loss = session.loss(
             inputs,
             one_pass,
-            key=step_key(self.args.seed, data_parallel_rank(self.accelerator), self.state.global_step),
-            progress=self._progress(),
+            **step_of(self.args, self.accelerator.state, self.state),
             token_weight=token_weight(self, num_items),
             nll=is_nll(self, own_loss),
             accumulation=accumulation,
@@ -196,7 +205,7 @@ class NoiseMixin(Host):
         if self.is_world_process_zero() and self.session.happened:
             tag_model_card(Path(str(self.args.output_dir)) / "README.md", self.strategy)
 
-    def _current_session(self) -> NoiseSession:
+    def current_session(self) -> NoiseSession:
         """Return the session of the current model; `model_init` and some engines replace the model inside `train`."""
         if self.session.model is not self.model and not self.strategy.clean:
             self.session = self.session.on(self._current_model())
@@ -220,6 +229,3 @@ class NoiseMixin(Host):
         saved, counts = None if checkpoint is None else load_counts(checkpoint), self.session.token_counts
         if saved is not None and counts is not None and not torch.equal(saved, counts.cpu()):
             self.session.use_counts(saved)
-
-    def _progress(self) -> float:
-        return min(1.0, self.state.global_step / max(1, self.state.max_steps))

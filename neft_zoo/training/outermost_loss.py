@@ -64,7 +64,8 @@ def _loss(
     session: NoiseSession = trainer.session
     if session.active and not session.passed_by:
         before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)
-        loss = front(model, dict(inputs), *args, **kwargs)
+        with session.unwatched():
+            loss = front(model, dict(inputs), *args, **kwargs)
         if not session.passed_by_since(before):
             return loss
         session.passed_by = True

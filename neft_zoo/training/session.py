@@ -18,7 +18,7 @@ from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
-from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.special_tokens import special_token_ids
 from neft_zoo.passes.step import Step
 from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.registry.strategy import Strategy
@@ -47,7 +47,6 @@ class NoiseSession:
         strategy: what is added and how a step spends its passes.
         tokenizer: tokenizer or processor that knows the special tokens; None knows of none.
         token_counts: how often each token occurs in the training data, or a function that counts, called if needed.
-        reads_calls: read the batch from every call of the model, where that gets other inputs than the loss does.
         reference: add the noise in passes without gradients as well, and to these models; None never does.
         compiled: draw the noise before a pass, for a model that torch.compile runs.
 
@@ -62,13 +61,12 @@ class NoiseSession:
         *,
         tokenizer: object = None,
         token_counts: Counts | None = None,
-        reads_calls: bool = False,
         reference: Sequence[nn.Module | None] | None = None,
         compiled: bool = False,
     ) -> None:
         self.model, self.strategy, self.tokenizer = model, strategy, tokenizer
         self.bare_model = unwrapped(model)
-        self.reads_calls, self.reference, self.compiled = reads_calls, reference, compiled
+        self.reference, self.compiled = reference, compiled
         self.token_counts = token_counts if isinstance(token_counts, Tensor) else None
         self.stats = NoiseStats(strategy)
         self.noise: Noise | TokenEdit | None = None
@@ -79,9 +77,12 @@ class NoiseSession:
         self.passed_by = False  # whether the host's loss is known to pass by the strategy
         self._running = self._warned = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
-        self.tokens = known_tokens(tokenizer, getattr(base_model(self.bare_model), "config", None))
+        self.tokens = special_token_ids(tokenizer, getattr(base_model(self.bare_model), "config", None))
         self.tokens["shifted"] = task_of(self.bare_model) == "next token"
         self._key, self._progress = 0, 0.0
+        self._labels: Tensor | None = None  # of the batch that a step's loss is given
+        # A look at token ids would break the graph of a compiled model.
+        self._reads = not compiled
         self._last: Accumulation | None = None
         if strategy.weights is not None:
             strategy.weights.check(self.bare_model)
@@ -144,7 +145,6 @@ class NoiseSession:
             self.strategy,
             tokenizer=self.tokenizer,
             token_counts=self._count if self.token_counts is None else self.token_counts,
-            reads_calls=self.reads_calls,
             reference=self.reference,
             compiled=self.compiled,
         )
@@ -160,8 +160,7 @@ class NoiseSession:
             self.bare_model,
             layers=self.strategy.layers,
             hidden=self.strategy.objective.hidden,
-            # A look at token ids would break the graph of a compiled model.
-            read=self._read_call if self.reads_calls or not self.compiled else None,
+            read=self._read_call if self._reads else None,
             repeats=self.strategy.name if self.strategy.objective.passes > 1 else None,
             reference=self.reference,
             compiled=self.compiled,
@@ -210,14 +209,28 @@ class NoiseSession:
             return compute(dict(inputs))
         return self.run(self.step(inputs, compute, key=key, progress=progress, **scale))
 
+    def reads(self, inputs: Inputs) -> bool:
+        """Return whether a loss makes what it calls the model with: it is given no token ids, or no labels, then.
+
+        The batch is read from the model's own calls in that case.
+        """
+        given = [isinstance(inputs.get(name), Tensor) for name in ("input_ids", "labels")]
+        return not isinstance(self.noise, TokenEdit) and not all(given)
+
     def step(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Step:
         """Return the step of one batch, with no pass run yet; arguments as in `loss`."""
         self.attach()
         assert self.hooks is not None  # set just now
         if self._last is not None:
             self._last.check()
-        self._key, self._progress = key, progress
-        batch = None if self.reads_calls else self.batch(inputs, key, progress)
+        self._key, self._progress, self._labels = key, progress, inputs.get("labels")
+        batch = None
+        if not self.reads(inputs):
+            batch = self.batch(inputs, key, progress)
+        elif not self._reads:
+            self._reads = True
+            self.detach()
+            self.attach()
 
         def one_pass(ids: Tensor | None) -> Tensor:
             return compute(dict(inputs) if ids is None else {**inputs, "input_ids": ids})
@@ -258,9 +271,59 @@ class NoiseSession:
         with self.open(batch):
             yield {**inputs, **edited}
 
-    def _read_call(self, inputs: Inputs) -> Batch:
-        return self.batch(inputs, self._key, self._progress)
+    def watch(self, key: int, progress: float) -> None:
+        """Add the noise in calls of the model outside of `loss` too, up to `unwatch`, where one call is one pass.
+
+        Args:
+            key: of the optimizer step.
+            progress: fraction of training done, in [0, 1].
+        """
+        self.attach()
+        self._key, self._progress, self._labels = key, progress, None
+        if self.hooks is not None and self._reads and not several_passes(self.strategy):
+            assert self.noise is not None and not isinstance(self.noise, TokenEdit)
+            self.hooks.watch(self.noise, self._record_call)
+
+    def unwatch(self) -> None:
+        """Let calls outside of `loss` be clean again."""
+        if self.hooks is not None:
+            self.hooks.unwatch()
+
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Let calls outside of `loss` be clean for a while."""
+        watched = None if self.hooks is None else self.hooks.watched
+        self.unwatch()
+        try:
+            yield
+        finally:
+            if watched is not None and self.hooks is not None:
+                self.hooks.watch(*watched)
+
+    def _record_call(self, done: Pass) -> None:
+        """Count a call that was watched as a step."""
+        assert self.hooks is not None
+        step = Step(self.hooks, done.batch, _no_loss)
+        step.add(done)
+        self.stats.record(step)
+        self.steps += 1
+        self.happened = True
+
+    def _read_call(self, call: Inputs) -> Batch:
+        ids, labels = call.get("input_ids"), self._labels
+        if call.get("labels") is None and labels is not None and ids is not None and labels.shape == ids.shape:
+            call = {**call, "labels": labels}
+        return self.batch(call, self._key, self._progress)
 
     def _prepare(self) -> None:
         counted = self.token_counts is not None or self._count is not None
         self.noise = prepare(self.strategy.noise, self.bare_model, self.counts if counted else None)
+
+
+def several_passes(strategy: Strategy) -> bool:
+    """Return whether a strategy is more than noise in one pass of a host's own loss."""
+    return strategy.objective.passes > 1 or strategy.objective.hidden or isinstance(strategy.noise, TokenEdit)
+
+
+def _no_loss(ids: Tensor | None) -> Tensor:
+    raise AssertionError("a call that was watched is over")

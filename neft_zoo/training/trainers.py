@@ -1,8 +1,11 @@
-"""The trainers: TRL's, with `noise=`."""
+"""TRL's trainers, with `noise=`; a TRL that is too old is said in one sentence."""
 
 from __future__ import annotations
 
-import transformers
+from neft_zoo.training.hf_internals import require_trl
+
+require_trl("1.8")  # isort: split
+
 from trl.trainer.dpo_trainer import DPOTrainer as TRLDPOTrainer
 from trl.trainer.grpo_trainer import GRPOTrainer as TRLGRPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer as TRLKTOTrainer
@@ -23,10 +26,6 @@ class SFTTrainer(ChecksData, NoiseMixin, TRLSFTTrainer):
     """
 
 
-class Trainer(NoiseMixin, transformers.Trainer):
-    """transformers' `Trainer` with `noise=`."""
-
-
 class DPOTrainer(ChecksData, NoiseMixin, TRLDPOTrainer):
     """TRL's `DPOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise.
 
@@ -35,32 +34,27 @@ class DPOTrainer(ChecksData, NoiseMixin, TRLDPOTrainer):
     """
 
     formats = PREFERENCE
-    reads_calls = runs_reference = True
 
 
 class KTOTrainer(ChecksData, NoiseMixin, TRLKTOTrainer):
     """TRL's `KTOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise."""
 
     formats = UNPAIRED
-    reads_calls = runs_reference = True
 
 
 class RewardTrainer(ChecksData, NoiseMixin, TRLRewardTrainer):
     """TRL's `RewardTrainer` with `noise=`."""
 
     formats = PREFERENCE
-    reads_calls = True
 
 
 class GRPOTrainer(ChecksData, NoiseMixin, TRLGRPOTrainer):
     """TRL's `GRPOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
     formats = PROMPTS
-    reads_calls = True
 
 
 class RLOOTrainer(ChecksData, NoiseMixin, TRLRLOOTrainer):
     """TRL's `RLOOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
     formats = PROMPTS
-    reads_calls = True

@@ -4,15 +4,16 @@
 #
 #   sh recipes/results/run_smollm2.sh                   # docs/results, two runs at a time of 4.6 GiB each
 #   SEEDS=5 JOBS=1 sh recipes/results/run_smollm2.sh runs/compare
+#   EVALUATION= sh recipes/results/run_smollm2.sh       # losses only; the models are kept to be evaluated later
 set -e
 output=${1:-docs/results}
-evaluation="records: 64, answers: 32, max_new_tokens: 64, min_new_tokens: 48, words: 20, rates: [0.1], alphas: [15.0]"
+evaluation=${EVALUATION-"records: 64, answers: 32, max_new_tokens: 64, min_new_tokens: 48, words: 20, rates: [0.1], alphas: [15.0]"}
 
 compare() {
     recipe=$1
     shift
-    neft-zoo compare "results/$recipe" --train_records 96 --evaluate "$evaluation" --output "$output" \
-        --jobs "${JOBS:-2}" --seeds "${SEEDS:-3}" "$@"
+    neft-zoo compare "results/$recipe" --train_records 96 ${evaluation:+--evaluate "$evaluation"} --output "$output" \
+        --jobs "${JOBS:-2}" --seeds "${SEEDS:-3}" --keep_models "${MODELS:-build/models}" "$@"
 }
 
 # Noise against plain training of the same and of other lengths.

@@ -20,7 +20,7 @@ from ratios import DEVICE, interval, machine, paired, peak, seconds, table
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from neft_zoo.passes import step as steps
+from neft_zoo.passes.lm_head import LanguageHead
 from neft_zoo.passes.step import Step
 
 WORDS = 131072
@@ -38,7 +38,7 @@ def sides(tokens: int, width: int, words: int, trained: bool) -> tuple[Callable[
     config.get_text_config = lambda: config
     model: Any = SimpleNamespace(get_output_embeddings=lambda: head, config=config)
     batch: Any = SimpleNamespace(graded=torch.ones(1, tokens + 1, dtype=torch.bool, device=DEVICE))
-    step = Step(SimpleNamespace(model=model), batch, lambda ids: None)  # pyright: ignore[reportArgumentType]
+    step = Step(SimpleNamespace(model=model, task="next token"), batch, lambda ids: None)  # pyright: ignore[reportArgumentType]
     passes: list[Any] = [SimpleNamespace(hidden=each, logits=None) for each in (one, two)]
 
     def backward(value: torch.Tensor) -> list[torch.Tensor]:
@@ -75,7 +75,7 @@ def all_logits(
     self: Step, losses: Any, weight: Any, name: Any, first: Any, second: Any, constant: bool = False
 ) -> Any:
     """Return the clean loss and the symmetric KL as one would write it first."""
-    head = steps.LanguageHead(self.tap.model)
+    head = LanguageHead(self.hooks.model)
     logits = [head(done.hidden)[:, :-1][self.graded] for done in (first, second)]
     return first.loss + weight * self.per_token(textbook(*logits).sum())
 

@@ -14,12 +14,13 @@ import torch
 import trl
 import yaml
 
-from neft_zoo import SFTTrainer, registry
+from neft_zoo import registry
 from neft_zoo.cli.main import main
 from neft_zoo.compare import results
 from neft_zoo.compare import worker as training
 from neft_zoo.compare.fingerprint import fingerprint
 from neft_zoo.compare.grid import make_grid
+from neft_zoo.compare.measured_trainer import MeasuredTrainer
 from neft_zoo.compare.measures import measure
 from neft_zoo.compare.metrics import HALVES
 from neft_zoo.compare.progress import left_text
@@ -168,13 +169,15 @@ def test_losses_are_measured_with_the_noise_off(llama, config, records, tokenize
     eight = records.select(range(8))
     settings = dict(args=config(per_device_eval_batch_size=8), train_dataset=records, processing_class=tokenizer)
     loud = {"name": "neft_uniform", "alpha": 300}
-    noisy = SFTTrainer(llama(attention_dropout=0.3), eval_dataset={"test": eight}, noise=loud, **settings)
+    plain = trl.SFTTrainer(llama(), eval_dataset=eight, **settings)
+    settings |= dict(eval_dataset={"test": eight}, record={"history": []})
+    noisy = MeasuredTrainer(llama(attention_dropout=0.3), noise=loud, **settings)
     noisy.session.attach()
     noisy.model.train()
     found = measure(noisy)
     assert noisy.model.training
     assert {name: found[name] for name in found if name not in HALVES} == {
-        "test_loss": pytest.approx(trl.SFTTrainer(llama(), eval_dataset=eight, **settings).evaluate()["eval_loss"])
+        "test_loss": pytest.approx(plain.evaluate()["eval_loss"])
     }
 
 
@@ -213,6 +216,35 @@ def test_killed_in_the_middle_it_loses_the_run_in_flight_only(tiny, tmp_path):
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 
 
+@pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
+def test_a_kept_model_is_evaluated_without_training(tiny, tmp_path, peft, capsys):
+    values = yaml.safe_load(tiny.read_text())
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**values, "use_peft": True, "lora_r": 2} if peft else values))
+    kept = ["--seeds", "1", "--keep-models", str(tmp_path / "models")]
+    evaluate = ["--evaluate", "records: 4, parts: [losses]"]
+    assert compare(recipe, tmp_path / "first", "--strategies", "neft_uniform", *kept) == 0
+    assert compare(recipe, tmp_path / "later", "--strategies", "neft_uniform", *kept, *evaluate) == 0
+    assert compare(recipe, tmp_path / "at_once", "--strategies", "neft_uniform", "--seeds", "1", *evaluate) == 0
+    first, later, at_once = (read(tmp_path / name) for name in ("first", "later", "at_once"))
+    own = {"cpu_s", "wall_s", "measuring_s", "command", "peak_memory_mb"}
+    for name, run in later.items():
+        assert run["cpu_s"] == first[name]["cpu_s"] and run["status"] == "ok", "the time is that of the training"
+        for key in run.keys() - own:
+            assert run[key] == at_once[name][key], key
+    assert set(later) == set(first) and all("evaluation" not in run for run in first.values())
+
+
+def test_the_losses_of_test_records_are_kept(grid):
+    for run in read(grid).values():
+        if run["status"] == "ok":
+            kept = run["record_losses"]
+            for when in ("end", "best"):
+                total = sum(mean * tokens for mean, tokens in zip(kept[when], kept["tokens"], strict=True))
+                assert total / sum(kept["tokens"]) == pytest.approx(run[when]["test_loss"], abs=1e-5)
+            assert len(kept["tokens"]) == 8
+
+
 def test_compute_matched_controls_and_jobs(tiny, tmp_path, capsys):
     argv = ["--strategies", "r_drop", "--controls", "label_smoothing,instruction_modelling", "--seeds", "2"]
     argv += ["--compute-matched", "--lengths", "1/3,1"]
@@ -234,7 +266,7 @@ def test_compute_matched_controls_and_jobs(tiny, tmp_path, capsys):
     assert main(["report", str(tmp_path / "tiny")]) == 0
     out = capsys.readouterr().out
     assert "## Against the best plain run of any length" in out and "chosen on one half of the test records" in out
-    assert "## Test loss, point chosen on other records at the end" in out
+    assert "## Test loss, checkpoint chosen on other records at the end" in out
     with pytest.raises(NoiseError, match=r"compute_matched True and None"):
         tasks(make_grid(str(tiny)), tmp_path / "tiny")
 

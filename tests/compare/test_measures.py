@@ -5,16 +5,16 @@ import math
 import torch
 from torch.nn import functional
 
-from neft_zoo import SFTTrainer
+from neft_zoo.compare.measured_trainer import MeasuredTrainer, measured_sets
 from neft_zoo.compare.measures import MEASURED_ON, measure
 from neft_zoo.compare.metrics import HALVES
-from neft_zoo.compare.worker import MeasuredTrainer, measured_sets
 
 
 def test_a_measured_loss_is_the_exact_mean_over_tokens(llama, config, records, tokenizer):
     sets = {"train": records, "test": records.select(range(7))}
     args = config(per_device_eval_batch_size=3)
-    trainer = SFTTrainer(llama(), args=args, train_dataset=records, eval_dataset=sets, processing_class=tokenizer)
+    given = dict(train_dataset=records, eval_dataset=sets, processing_class=tokenizer)
+    trainer = MeasuredTrainer(llama(), args=args, record={"history": []}, **given)
     found, model = measure(trainer), trainer.model.eval()
     for name in sets:
         tokens, halves, place = [], ([], []), 0

@@ -12,7 +12,7 @@ from transformers import AddedToken
 from neft_zoo import NoiseError, make
 from neft_zoo.noise.additive import AtLayers
 from neft_zoo.passes.hooks import ModelHooks
-from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.special_tokens import special_token_ids
 
 DOCS = documents(400)
 SPECIAL = (7, 8, 9, *range(100, 1000))
@@ -78,9 +78,9 @@ def test_markers_of_a_chat_template_are_special(tokenizer):
     tokenizer.add_tokens([AddedToken("<|header|>", special=True), AddedToken("<plain>", special=False)])
     marker, plain = tokenizer.convert_tokens_to_ids(["<|header|>", "<plain>"])
     assert marker not in tokenizer.all_special_ids, "it has no role"
-    special = known_tokens(tokenizer)["special_ids"]
+    special = special_token_ids(tokenizer)["special_ids"]
     assert marker in special and plain not in special and set(tokenizer.all_special_ids) < set(special)
-    assert known_tokens(None) == {"special_ids": [], "fill_id": None, "pad_id": None, "media_ids": []}
+    assert special_token_ids(None) == {"special_ids": [], "fill_id": None, "pad_id": None, "media_ids": []}
 
 
 @pytest.mark.parametrize("name", SPAN)

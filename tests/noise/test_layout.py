@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from neft_zoo import NoiseError, make
 from neft_zoo.noise.batch import Batch
-from neft_zoo.noise.layout import CARRIERS
+from neft_zoo.noise.carriers import CARRIERS
 
 PAD = 2
 DOCUMENTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [5, 6]]

@@ -8,6 +8,7 @@ from layouts import LAYOUTS, documents, embeddings, lay_out, outside, per_docume
 from scipy import stats
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
+from neft_zoo.noise.additive import layer_numbers
 from neft_zoo.passes.hooks import ModelHooks
 
 DOCS = documents(300, seed=4)
@@ -80,6 +81,17 @@ def test_chosen_layers_only_and_negative_numbers_count_from_the_end(llama, batch
     assert sorted(some) == [1, 3] and all(torch.equal(some[i], everywhere[i]) for i in some)
 
 
+@pytest.mark.parametrize(("depth", "layer"), [(1, 0), (4, 0), (8, 1), (32, 4), (80, 10)])
+def test_lats_layer_exists_at_every_depth(depth, layer):
+    assert layer_numbers(make("lat").noise.layers, depth) == {layer}
+
+
+def test_a_fraction_is_of_the_depth(llama, batch):
+    model = llama(num_hidden_layers=4).train()
+    some = open_layers(model, make("hype", size=0.1, layers=[0.3, 0.75]).noise, batch).deltas
+    assert sorted(some) == [1, 3]
+
+
 def test_a_recomputed_block_sees_the_same_noise(llama, config, records, tokenizer):
     runs = []
     for checkpointing in (False, True):
@@ -117,7 +129,7 @@ def test_layers_that_the_model_lacks_are_refused(llama, config, records, tokeniz
         SFTTrainer(llama(), args=config(), train_dataset=records, processing_class=tokenizer, noise=noise)
 
 
-@pytest.mark.parametrize("layers", [[], "some", [0.5], [True], 1])
+@pytest.mark.parametrize("layers", [[], "some", [1.0], [0.0], [True], 1])
 def test_layers_that_are_no_numbers_are_refused(layers):
     with pytest.raises(NoiseError, match="layers must be 'all' or a list of layer numbers"):
         make("hype", layers=layers)

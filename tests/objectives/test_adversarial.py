@@ -79,18 +79,69 @@ def test_freelb_trains_on_every_pass(model, name, alpha):
     compare(model, name, reference, steps=3, size=0.6, radius=1.0, alpha=alpha)
 
 
-@pytest.mark.parametrize("name", ["smart", "vat"])
+@pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_virtual_ascent_climbs_the_divergence_from_a_fixed_clean_side(model, name, steps):
-    kind = "kl" if name == "vat" else "symmetric_kl"
+def test_smart_climbs_the_divergence_in_a_box_from_a_fixed_clean_side(model, relative, steps):
+    """Algorithm 1 of the paper: d <- clip(d + eta * g / largest |g|, -eps, eps), a document at a time."""
 
     def reference(naive, d):
         clean, p, _ = naive.run()
+        table = naive.table[INPUTS["input_ids"]].detach()
         for _ in range(steps):
-            d = climb(naive, d, lambda d: apart(kind, p.detach(), naive.run(d)[1]), 2.0, 1.5)
-        return clean + 2 * apart(kind, p.detach() if name == "vat" else p, naive.run(d)[1])
+            d = leaves(d)
+            up = slope(apart("symmetric_kl", p.detach(), naive.run(d)[1]), d)[-1]
+            moved = torch.zeros_like(up)
+            for row, document in enumerate(DOCUMENTS):
+                n = len(document)
+                unit = table[row, :n].norm(dim=-1).mean() / math.sqrt(32) if relative else 1.0
+                higher = d[-1][row, :n].detach() + 1.1 * unit * up[row, :n] / up[row, :n].abs().max()
+                moved[row, :n] = (
+                    torch.minimum(torch.maximum(higher, -0.4 * unit), 0.4 * unit)
+                    if relative
+                    else (higher.clamp(-0.4, 0.4))
+                )
+            d = {-1: moved}
+        return clean + 2 * apart("symmetric_kl", p, naive.run(d)[1])
 
-    compare(model, name, reference, radius=1.5, start=0.05, size=2.0, weight=2, steps=steps)
+    compare(model, "smart", reference, radius=0.4, start=0.05, size=1.1, weight=2, steps=steps, relative=relative)
+
+
+def powers(naive, d, steps, radius, length):
+    """Return VAT's perturbation: `steps` times the gradient's direction at this length, then at the radius."""
+    p = naive.run()[1].detach()
+    for number in range(steps):
+        found = slope(apart("kl", p, naive.run(leaves_ := leaves(d))[1]), leaves_)[-1]
+        d = {-1: naive.unit(found, "document") * (radius if number + 1 == steps else length)}
+    return d
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_vat_discards_its_start_and_keeps_the_direction(model, steps):
+    def reference(naive, d):
+        assert naive.norms(d[-1], "document").allclose(torch.tensor(0.05).double(), rtol=1e-5), "a length per document"
+        clean, p, _ = naive.run()
+        return clean + 2 * apart("kl", p.detach(), naive.run(powers(naive, d, steps, 1.5, 0.05))[1])
+
+    compare(model, "vat", reference, radius=1.5, start=0.05, weight=2, steps=steps)
+
+
+@pytest.mark.parametrize("length", [8, 200])
+def test_the_direction_of_vat_is_the_gradients_in_long_documents_too(llama, length):
+    """A start that is a deviation per coordinate, and is kept, grows with the document until it is the direction."""
+    model = llama(max_position_embeddings=256).double().train()
+    ids = torch.randint(5, 60, (1, length), generator=torch.Generator().manual_seed(0))
+    strategy = make("vat", radius=1.0, start=0.01)
+    spy = Spy(strategy.objective)
+    inputs = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
+    attach(model, Strategy(strategy.noise, spy), total_steps=1).loss(inputs)
+    _, sought, worst = spy.step.passes
+    begin, end = (done.deltas[-1].flatten() for done in (sought, worst))
+    assert begin.norm().item() == pytest.approx(0.01, rel=1e-5) and end.norm().item() == pytest.approx(1.0, rel=1e-5)
+    small = leaves(sought.deltas)
+    embeds = model.get_input_embeddings().weight[ids]
+    clean, noisy = (model(inputs_embeds=e).logits[0, :-1] for e in (embeds, embeds + small[-1]))
+    found = slope(apart("kl", clean.detach(), noisy), small)[-1]
+    assert torch.cosine_similarity(found.flatten(), end, dim=0) > 1 - 1e-6
 
 
 @pytest.mark.parametrize("layers", [[1], [0, -1], "all"])
@@ -116,13 +167,18 @@ def test_cat_climbs_by_sign_in_a_ball_relative_to_the_documents_norm(model):
     compare(model, "cat", reference, eps=1.0, steps=3, size=0.4)
 
 
+SIZES = {
+    "document": lambda row: row.norm(),
+    "token": lambda row: row.norm(dim=-1).max(),
+    "coordinate": lambda row: row.abs().max(),
+}
 BALLS = {
     "fgm": (dict(eps=0.3), "document"),
     "pgd": (dict(radius=0.3, size=0.5, alpha=4), "document"),
     "freelb": (dict(radius=0.3, size=0.5, alpha=4, steps=3), "document"),
     "token_vat": (dict(radius=0.3, size=0.5, alpha=4, steps=3), "document"),
-    "smart": (dict(radius=0.3, size=0.5, start=0.1), "document"),
-    "vat": (dict(radius=0.3, size=0.5, start=0.1), "document"),
+    "smart": (dict(radius=0.3, size=0.5, start=0.1), "coordinate"),
+    "vat": (dict(radius=0.3, start=0.1), "document"),
     "lat": (dict(eps=0.3, size=0.2, steps=3, layers="all"), "token"),
     "cat": (dict(eps=0.3, size=0.2, steps=3), "token"),
 }
@@ -145,8 +201,9 @@ def test_a_radius_is_a_radius(llama, name, layout):
             assert not delta[~batch.real].any()
             rows = [delta[batch.real & (batch.document == n)] for n in range(3)]
             embeds = [done.embeds[site][batch.real & (batch.document == n)] for n in range(3)]
-            units = [e.norm(dim=-1).mean() if name == "cat" else 1.0 for e in embeds]
-            norms = [row.norm() if per == "document" else row.norm(dim=-1).max() for row in rows]
+            width = math.sqrt(delta.shape[-1]) if name == "smart" else 1
+            units = [e.norm(dim=-1).mean() / width if name in ("cat", "smart") else 1.0 for e in embeds]
+            norms = [SIZES[per](row) for row in rows]
             shares = torch.stack([norm / (0.3 * unit) for norm, unit in zip(norms, units, strict=True)])
             assert shares.max() <= 1 + 1e-6 and shares.max() > 0.9, "inside, and room is used"
 

@@ -13,7 +13,7 @@ from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.anatomy import find_embedding, find_layers
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.lm_head import LanguageHead
-from neft_zoo.passes.special_tokens import known_tokens
+from neft_zoo.passes.special_tokens import special_token_ids
 from neft_zoo.passes.step import Step
 
 ALPHA = 5.0
@@ -147,7 +147,7 @@ def test_layers_and_the_head_are_the_models_own(family):
     """What a divergence compares are the logits that the model returns, noise included."""
     name, model, inputs = family
     tap = ModelHooks(model, layers=True, hidden=True)
-    batch = Batch.from_inputs(inputs, **known_tokens(None, model.config))
+    batch = Batch.from_inputs(inputs, **special_token_ids(None, model.config))
     with tap.open(make("neft_uniform", alpha=20).noise, batch) as done:
         logits = model(**inputs).logits
     tap.detach()
@@ -166,7 +166,7 @@ def test_a_divergence_is_that_of_the_models_logits(family):
         return results[-1].loss
 
     tap = ModelHooks(model, hidden=True)
-    step = Step(tap, Batch.from_inputs(inputs, **known_tokens(None, model.config)), compute)
+    step = Step(tap, Batch.from_inputs(inputs, **special_token_ids(None, model.config)), compute)
     first, second = step.run(None), step.run(make("neft_uniform", alpha=20).noise)
     got = step.divergence("kl", first, second)
     tap.detach()
@@ -251,7 +251,7 @@ def test_a_second_token_embedding_stays_clean(name):
 def test_placeholders_are_read_from_the_config_at_any_depth():
     for name, (make_model, count) in VISION.items():
         model, inputs = make_model(), image_batch(name)
-        known = known_tokens(None, model.config)
+        known = special_token_ids(None, model.config)
         assert PLACEHOLDER in known["media_ids"]
         batch = Batch.from_inputs(inputs, **known)
         assert batch.lengths[:, 0].tolist() == list(LENGTHS)
@@ -259,14 +259,14 @@ def test_placeholders_are_read_from_the_config_at_any_depth():
         places = torch.arange(count + 14).expand(3, -1)
         there = batch.gather(places, batch.position * batch.real, batch.document)
         assert torch.equal(there[batch.real], places[batch.real]), "gather knows the places around an image"
-    assert known_tokens(None, t.LlamaConfig())["media_ids"] == []
+    assert special_token_ids(None, t.LlamaConfig())["media_ids"] == []
     nested = t.Phi4MultimodalConfig(vision_config={"image_token_id": 7}, audio_config={"audio_token_id": 8})
-    assert {7, 8} <= set(known_tokens(None, nested)["media_ids"])
+    assert {7, 8} <= set(special_token_ids(None, nested)["media_ids"])
 
 
 def test_noise_of_a_document_does_not_depend_on_where_its_image_stands():
     model, inputs = llava(), image_batch("llava")
-    tokens = known_tokens(None, model.config)
+    tokens = special_token_ids(None, model.config)
     noise = make("neft_uniform").noise
     batches = [Batch.from_inputs(each, **tokens) for each in (inputs, text_batch())]
     deltas = [noise(torch.zeros(*b.input_ids.shape, 32), b)[b.real] for b in batches]
@@ -277,7 +277,7 @@ def test_positions_of_three_planes_cut_no_document_at_an_image():
     model, inputs = qwen2_vl(), image_batch("qwen2_vl")
     told = {key: inputs[key] for key in ("image_grid_thw", "attention_mask", "mm_token_type_ids")}
     positions, _ = model.model.get_rope_index(inputs["input_ids"], **told)
-    tokens = known_tokens(None, model.config)
+    tokens = special_token_ids(None, model.config)
     plain = Batch.from_inputs(inputs, **tokens)
     for planes in (positions, torch.cat([torch.arange(16).expand(1, 3, 16), positions])):
         batch = Batch.from_inputs({**inputs, "position_ids": planes}, **tokens)

@@ -53,7 +53,7 @@ def test_a_tap_hooks_what_it_is_asked_for_and_nothing_else(llama):
         ({}, {"model.embed_tokens"}),
         ({"hidden": True}, {"model.embed_tokens", "model", ""}),
         ({"layers": True}, {"model.embed_tokens", "model.layers.0", "model.layers.1"}),
-        ({"read": lambda kwargs: None}, {"model.embed_tokens", ""}),
+        ({"read": lambda kwargs: None}, {"model.embed_tokens", "model", ""}),
         ({"layers": "all", "hidden": True}, parts),
     ):
         tap = ModelHooks(model, **options)

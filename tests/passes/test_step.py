@@ -92,7 +92,7 @@ SILENT = {
     "pgd": ({"alpha": 0, "size": 0}, 1),
     "smart": ({"start": 0, "size": 0}, 1),
     "token_vat": ({"alpha": 0, "size": 0}, 1),
-    "vat": ({"start": 0, "size": 0}, 1),
+    "vat": ({"start": 0, "radius": 0}, 1),
     "symnoise": ({"alpha": 0}, 1),
 }
 

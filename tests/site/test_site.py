@@ -156,7 +156,7 @@ def test_evidence_is_sorted_by_verdict(experiments):
         "test loss at the end, better: `neft_uniform alpha=5` −0.081 [−0.087, −0.076]; `neft_uniform alpha=10`"
         in sides[0]
     )
-    assert "test loss at the best point, practically the same: `neft_uniform alpha=10`" in sides[1]
+    assert "test loss at the best checkpoint, practically the same: `neft_uniform alpha=10`" in sides[1]
 
 
 @pytest.mark.parametrize("name", registry.builtin_names())

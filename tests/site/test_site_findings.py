@@ -41,21 +41,21 @@ def judged(tmp_path, title, changes=None, **more):
 def test_better_at_the_end_only_is_contradicted(tmp_path):
     judgement = judged(tmp_path, "Held-out", {"neft_uniform 5": (-0.08, 0.02, 0.2, 0.0)})
     assert judgement.status == findings.NO
-    assert judgement.why == "at the end lower; at the best point higher"
+    assert judgement.why == "at the end lower; at the best checkpoint higher"
 
 
 def test_what_the_seeds_cannot_show_is_undecided_and_says_what_they_could(tmp_path):
     judgement = judged(tmp_path, "Held-out", {"neft_uniform 5": (-0.08, -0.009, 0.2, 0.0)})
     assert judgement.status == findings.UNKNOWN
     assert re.fullmatch(
-        r"at the end lower; at the best point undecided \(±0\.\d{3} would have been seen\)", judgement.why
+        r"at the end lower; at the best checkpoint undecided \(±0\.\d{3} would have been seen\)", judgement.why
     )
 
 
 def test_train_loss_is_judged_at_the_end_alone(tmp_path):
     judgement = judged(tmp_path, "Train loss")
     assert judgement.status == findings.YES and list(judgement.differences) == ["end"]
-    assert "best points lie at different epochs" in judgement.why
+    assert "best checkpoints lie at different epochs" in judgement.why
 
 
 def test_a_finding_shows_its_interval_and_what_was_not_run(tmp_path, experiments):
@@ -84,7 +84,7 @@ def test_nothing_learned_by_heart_cannot_be_unlearned(tmp_path):
 def test_strategies_are_counted_by_corrected_verdicts(experiments):
     assert tallies.tally(experiments) == (
         "* **made-up**, 2 strategies against `none`: at the end 2 (`neft_uniform`, `symnoise`) better, 0 worse, "
-        "0 practically the same, 0 undecided; at the best point 1 (`neft_uniform`) better, 1 (`symnoise`) worse, "
+        "0 practically the same, 0 undecided; at the best checkpoint 1 (`neft_uniform`) better, 1 (`symnoise`) worse, "
         "0 practically the same, 0 undecided."
     )
 

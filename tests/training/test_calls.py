@@ -106,13 +106,20 @@ def test_labels_that_are_shifted_outside(llama, tokenizer):
         attached(model, "r3f", tokenizer).loss(BATCH, compute=shifted)
 
 
-def test_a_backbone_that_is_called_on_other_tokens_is_named_with_both_shapes(llama):
+def test_tokens_that_are_embedded_apart_are_named_with_both_shapes(llama):
     model = llama().train()
     handle = attach(model, "neft_uniform", total_steps=1)
+
+    def embedded(model, ids):
+        return model.model(inputs_embeds=model.get_input_embeddings()(ids)).last_hidden_state.square().mean()
+
     shapes = r"must call LlamaForCausalLM with token ids of the batch's shape \(2, 26\), .* got \(2, 25\)\.$"
     with pytest.raises(NoiseError, match=shapes):
-        handle.loss(BATCH, compute=lambda m, inputs: m.model(IDS[:, :-1]).last_hidden_state.mean())
-    handle.loss(BATCH, compute=lambda m, inputs: m.model(IDS).last_hidden_state.mean())
+        handle.loss(BATCH, compute=lambda m, inputs: embedded(m, IDS[:, :-1]))
+    assert handle.loss(BATCH, compute=lambda m, inputs: embedded(m, IDS)) != embedded(model, IDS)
+    for ids in (IDS, IDS[:, :-1]):  # of a backbone's call the batch is read
+        clean = model.model(ids).last_hidden_state.square().mean()
+        assert handle.loss(BATCH, compute=lambda m, inputs: m.model(ids).last_hidden_state.square().mean()) != clean  # noqa: B023
 
 
 def test_an_embedding_that_was_replaced_is_named(llama):

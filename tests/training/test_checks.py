@@ -18,9 +18,9 @@ def test_split_sequences_are_refused(llama, config, records, tokenizer, monkeypa
     monkeypatch.setattr(trainer.accelerator.state, "parallelism_config", sizes)
     message = f"^{size} must be 1 with noise, which needs whole documents, got 2.$"
     with pytest.raises(NoiseError, match=message) as caught:
-        check_engine(trainer, make("neft_uniform"))
+        check_engine(trainer.args, trainer.accelerator.state, make("neft_uniform"))
     refused(caught)
-    check_engine(trainer, make("none"))
+    check_engine(trainer.args, trainer.accelerator.state, make("none"))
 
 
 @pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
@@ -28,5 +28,5 @@ def test_weights_that_are_split_are_not_perturbed_around_a_step(llama, config, r
     trainer = SFTTrainer(llama(), args=config(), train_dataset=records, processing_class=tokenizer)
     monkeypatch.setattr(trainer.accelerator.state, "distributed_type", kind)
     with pytest.raises(NoiseError, match=f"^flat_lora needs whole weights, .* got {kind.value}: choose DDP.$"):
-        check_engine(trainer, make("flat_lora"))
-    check_engine(trainer, make("noisy_tune"))
+        check_engine(trainer.args, trainer.accelerator.state, make("flat_lora"))
+    check_engine(trainer.args, trainer.accelerator.state, make("noisy_tune"))

@@ -8,8 +8,7 @@ import torch
 from conftest import same, weights
 from torch import nn
 
-from neft_zoo import NoiseError, SFTTrainer, attach
-from neft_zoo.training.trainers import Trainer
+from neft_zoo import NoiseError, SFTTrainer, Trainer, attach
 
 LAT = {"name": "lat", "layers": [0, 1]}
 IDS = torch.arange(5, 29).view(4, 6)

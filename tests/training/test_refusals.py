@@ -41,7 +41,7 @@ def refuse(what, match):
         ("cutoff_token", {"ratio": 1}, "cutoff_token: ratio must be between 0 and .* got 1.0"),
         ("cutoff_span", {"ratio": -0.1}, "ratio must be between 0 and .* got -0.1"),
         ("cutoff_feature", {"cut_weight": -1}, "cut_weight must be a finite number >= 0, got -1.0"),
-        ("hidden_cut", {"layers": []}, "layers must be 'all' or a list of layer numbers, got \\(\\)"),
+        ("hidden_cut", {"layers": []}, "layers must be 'all' or a list of layer numbers, or .* got \\(\\)"),
         ("lat", {"layers": "last"}, "layers must be 'all' or .* got 'last'"),
         ("lat", {"layers": [1.5]}, "layers must be 'all' or .* got \\(1.5,\\)"),
         ("lnsr", {"first": -1}, "lnsr: first must be a whole number >= 0, got -1"),
@@ -55,7 +55,7 @@ def test_numbers_out_of_range(name, arguments, match):
 @pytest.mark.parametrize(
     ("build", "match"),
     [
-        (lambda: Ball(1.0, norm="batch"), "norm must be 'document' or 'token', got 'batch'"),
+        (lambda: Ball(1.0, norm="batch"), "norm must be one of document, token, coordinate, got 'batch'"),
         (lambda: Ball(1.0, direction="down"), "direction must be one of gradient, sign, token_share, got 'down'"),
         (lambda: Ball(float("nan")), "radius must be a finite number"),
         (lambda: Ascent(Ball(1.0), steps=1.0), "steps must be a whole number >= 0, got 1.0"),

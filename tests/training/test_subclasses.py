@@ -120,22 +120,39 @@ def step_of_its_own(loss):
 BASES = {"behind the mixin": False, "in front of it": True}
 
 
+def with_a_step(where, loss):
+    """Return a class whose training step computes a loss, in front of the mixin or behind it."""
+    step = {"training_step": step_of_its_own(loss)}
+    if BASES[where]:
+        return type("Front", (SFTTrainer,), step)
+    return type("Behind", (NoiseMixin, type("Base", (trl.SFTTrainer,), step)), {})
+
+
 @pytest.mark.parametrize("where", BASES)
 def test_a_training_step_that_passes_by_is_refused_before_the_optimizer_steps(sft, where):
-    step = {"training_step": step_of_its_own(lambda self, model, inputs: mean_square(model, inputs))}
-    if BASES[where]:
-        cls = type("Front", (SFTTrainer,), step)
-    else:
-        cls = type("Behind", (NoiseMixin, type("Base", (trl.SFTTrainer,), step)), {})
-    trainer = sft(cls)
+    cls = with_a_step(where, lambda self, model, inputs: mean_square(model, inputs))
+    trainer = sft(cls, "symnoise")
     before = weights(trainer.model)
-    with pytest.raises(NoiseError, match=rf"^{cls.__name__}.training_step must call compute_loss, .* neft_uniform"):
+    with pytest.raises(NoiseError, match=rf"^{cls.__name__}.training_step must call compute_loss, .* symnoise"):
         trainer.train()
     assert same(weights(trainer.model), before), "the optimizer took a step"
     assert not any(module._forward_hooks for module in trainer.model.modules())
     trainer.save_model()
     assert not (Path(trainer.args.output_dir) / "noise.json").exists()
     sft(cls, "none").train()
+
+
+@pytest.mark.parametrize("where", BASES)
+def test_noise_of_one_pass_goes_into_the_calls_of_a_training_step_that_passes_by(sft, where):
+    noisy = sft(with_a_step(where, lambda self, model, inputs: mean_square(model, inputs)))
+    own_loss_noisy = sft(type("W", (SFTTrainer,), {"compute_loss": own_loss}), max_grad_norm=1.0)
+    for trainer in (noisy, own_loss_noisy):
+        trainer.train()
+    assert noise_of(noisy) == noise_of(own_loss_noisy) and all(rms > 0.01 for rms in noise_of(noisy))
+    assert same(weights(noisy.model), weights(own_loss_noisy.model))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in noisy.model.modules())
+    noisy.save_model()
+    assert (Path(noisy.args.output_dir) / "noise.json").exists()
 
 
 def test_a_training_step_that_computes_the_loss_by_us_works(sft):

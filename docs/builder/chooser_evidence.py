@@ -1,0 +1,85 @@
+"""What to expect of a choice: the run of this repository that is nearest to it, and what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
+from neft_zoo.compare.formats import interval_text
+from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.reference import find_reference
+
+from .words import is_real, row_name, setting, title
+
+SEEDS = 3
+# From the tables of docs/paper.md.
+PUBLISHED = {
+    ("neft_uniform", "full"): "LLaMA-2-7B on Alpaca, three epochs: 29.8 to 64.7 % wins with alpha 5; on the "
+    "leaderboard with length controlled 26.3 to 31.6 %",
+    ("neft_uniform", "lora"): "with adapters only QLoRA was published: 26.7 to 31.4 % wins on LLaMA-2-7B with alpha 5",
+    ("neft_uniform", "qlora"): "LLaMA-2-7B on Alpaca, one epoch: 26.7 to 31.4 % wins with alpha 5",
+    ("masked_thought", ""): "LLaMA-2-7B on GSM8K: 41.6 right without, 47.1 with it, 41.3 with NEFTune at alpha 5",
+}
+
+
+def expected(noise: str, method: str, packing: str, goal: str, experiments: Sequence[Experiment]) -> str:
+    """Return in HTML what was measured nearest to a case, and what is published."""
+    parts = [measured(noise, method, packing, goal, experiments)]
+    published = PUBLISHED.get((noise, method)) or PUBLISHED.get((noise, ""))
+    if published:
+        parts.append(Markup('Published: {} (<a href="paper.html">the tables</a>). ').format(published))
+    return str(Markup(" ").join(parts)).strip()
+
+
+def measured(noise: str, method: str, packing: str, goal: str, experiments: Sequence[Experiment]) -> Markup:
+    """Return what a strategy did in the run that is nearest to a case."""
+    found = nearest(noise if noise != "none" else "neft_uniform", method, packing, goal, experiments)
+    if found is None:
+        return Markup("Not run here for this case.")
+    experiment, row = found
+    text = Markup("Measured here, <code>{}</code> on {} ({}): test loss minus plain training {}.")
+    made = text.format(row_name(row), title(experiment), setting(experiment), said(row))
+    reference = find_reference(experiment)
+    against = next((each for each in reference.rows if each[0] is row), None) if reference else None
+    if reference and against:
+        text = Markup(" Against the best plain run of any length ({}): {} ({}).")
+        made += text.format(
+            row_name(reference.row), interval_text(against[1], metric("test_loss").digits), against[2].text()
+        )
+    return made + Markup(' <a href="compare.html#experiment={}">All its rows</a>.').format(experiment.key)
+
+
+def said(row: Row) -> str:
+    """Return a row's differences in test loss at both points, with their verdicts."""
+    cells = [
+        (words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells
+    ]
+    return "; ".join(
+        f"{interval_text(cell.difference, metric('test_loss').digits)} {words}"
+        + (f" ({cell.verdict.text()})" if cell.verdict else "")
+        for words, cell in cells
+    )
+
+
+def nearest(
+    noise: str, method: str, packing: str, goal: str, experiments: Sequence[Experiment]
+) -> tuple[Experiment, Row] | None:
+    """Return the experiment nearest to a case that has the strategy at enough seeds, and its row."""
+
+    def rank(each: Experiment) -> tuple[bool, ...]:
+        config = each.config
+        return (
+            ("gsm8k" in str(config.get("dataset_name"))) == (goal == "reasoning"),
+            bool(config.get("use_peft")) == (method != "full"),
+            bool(config.get("packing")) == (packing == "yes"),
+            is_real(each),
+            config.get("eval_strategy") != "steps",
+        )
+
+    for experiment in sorted((each for each in experiments if each.budget == STEPS), key=rank, reverse=True):
+        row = experiment.find(noise) or next((each for each in experiment.rows if each.entry == noise), None)
+        if row is not None and len(row.values("test_loss", "end")) >= SEEDS:
+            return experiment, row
+    return None

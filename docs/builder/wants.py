@@ -1,0 +1,93 @@
+"""Strategies grouped by what a user wants, and which rows stand for an idea in a short table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neft_zoo import registry
+from neft_zoo.compare.experiment import Experiment, Row
+
+SHOWN = 10  # rows of a table that can be taken in
+# A row for each idea, in the order in which they enter the short table.
+IDEAS = (
+    "neft_uniform",
+    "embedding_dropout",
+    "symnoise",
+    "neft_gaussian",
+    "masked_thought",
+    "token_relative",
+    "r_drop",
+    "freelb",
+    "hype",
+    "flat_lora",
+)
+
+
+@dataclass(frozen=True)
+class Want:
+    """A group of strategies.
+
+    Attributes:
+        title: what a user wants.
+        text: which strategies answer it.
+    """
+
+    title: str
+    text: str
+
+
+PLAIN = Want("Overfit less at the cost of plain training", "Noise or dropout on the embeddings, one pass a step.")
+SHAPE = Want(
+    "Give NEFTune's noise another shape, place or schedule",
+    "The same size with another distribution, on some tokens only, or changing over training; one pass a step.",
+)
+TOKENS = Want("Learn more from the question", "Tokens of prompt or answer are hidden or mixed; one pass a step.")
+TWICE = Want("Spend more compute on steadier predictions", "Two passes a step or more, which must agree.")
+WORST = Want("Withstand the worst small perturbation", "The noise is found by ascent: two passes a step or many more.")
+WEIGHTS = Want("Put the noise on weights", "For adapters, and for weights that will move again later.")
+WANTS = (PLAIN, SHAPE, TOKENS, TWICE, WORST, WEIGHTS)
+FIRST = ("none", "neft_uniform", "embedding_dropout", "token_relative", "hype")
+MIXED = ("embed_mix",)
+BY_FAMILY = {"consistency": TWICE, "adversarial": WORST, "weights": WEIGHTS}
+
+
+def want(name: str) -> Want:
+    """Return the group of a strategy."""
+    strategy = registry.make(name)
+    if name in FIRST:
+        return PLAIN
+    if strategy.family in BY_FAMILY:
+        return BY_FAMILY[strategy.family]
+    return TOKENS if strategy.site == "token ids" or name in MIXED else SHAPE
+
+
+def grouped() -> dict[Want, list[str]]:
+    """Return the built-in strategies by group, those to try first in front."""
+    order = {name: place for place, name in enumerate((*FIRST, *IDEAS))}
+    groups: dict[Want, list[str]] = {each: [] for each in WANTS}
+    for name in sorted(registry.builtin_names(), key=lambda name: (order.get(name, len(order)), name)):
+        groups[want(name)].append(name)
+    return {each: names for each, names in groups.items() if names}
+
+
+def short(experiment: Experiment) -> list[Row]:
+    """Return the rows that stand for an idea each: plain training of all lengths, then ideas at their defaults."""
+    plain = [row for row in experiment.rows if row is experiment.none or row.is_shorter]
+    ideas = [row for name in IDEAS if (row := experiment.find(name)) is not None]
+    controls = [row for row in experiment.rows if row.question == "controls"]
+    others = [row for row in experiment.rows if not any(row is each for each in (*plain, *ideas, *controls))]
+    return [*plain, *ideas, *controls, *others][:SHOWN]
+
+
+def leading(experiments: list[Experiment]) -> Experiment | None:
+    """Return the experiment to lead with: of a real model where it has enough rows, else the one with most rows."""
+    from .words import is_real
+
+    def rank(each: Experiment) -> tuple[bool, int]:
+        measured = sum(len(row.values("test_loss", "end")) >= ENOUGH_SEEDS for row in each.rows)
+        return is_real(each) and measured >= ENOUGH_ROWS, measured
+
+    return max(experiments, key=rank, default=None)
+
+
+ENOUGH_SEEDS, ENOUGH_ROWS = 3, 4

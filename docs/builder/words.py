@@ -1,0 +1,61 @@
+"""What readers call experiments, rows and settings: never by a folder, a recipe or an option's name."""
+
+from __future__ import annotations
+
+from neft_zoo.compare.experiment import COMPUTE, Experiment, Row
+from neft_zoo.config.recipe import PLACEHOLDER
+
+SHIPPED = "2.6 M model"
+MODELS = {f"{PLACEHOLDER}/quickstart/model": SHIPPED, "./build/smollm2": "SmolLM2-135M"}
+SIZES = {SHIPPED: "the shipped model of 2.6 M parameters", "SmolLM2-135M": "SmolLM2-135M-Instruct, 135 M parameters"}
+DATA = {"dolly": "Dolly", "smollm2": "Dolly", "gsm8k": "GSM8K"}
+SWITCHES = {" match_rms": ", energy of uniform noise"}
+
+
+def title(experiment: Experiment) -> str:
+    """Return what an experiment is called: data, layout, adapter, budget, and the model in brackets."""
+    config = experiment.config
+    parts = [DATA.get(str(config.get("dataset_name")).rpartition("/")[2], experiment.name)]
+    parts += ["packed"] if config.get("packing") else []
+    parts += ["QLoRA" if config.get("load_in_4bit") else "LoRA"] if config.get("use_peft") else []
+    if config.get("eval_strategy") == "steps":
+        parts.append(f"measured every {config['eval_steps']} steps")
+    parts += ["equal compute"] if experiment.budget == COMPUTE else []
+    name = model(experiment)
+    return f"{', '.join(parts)} ({name})" if name else ", ".join(parts)
+
+
+def model(experiment: Experiment) -> str:
+    """Return the model's name in short, "" where the results do not say."""
+    name = experiment.config.get("model_name_or_path")
+    return MODELS.get(str(name), str(name).rpartition("/")[2]) if name else ""
+
+
+def is_real(experiment: Experiment) -> bool:
+    """Return whether the model is another than the small one that is shipped."""
+    return model(experiment) not in ("", SHIPPED)
+
+
+def setting(experiment: Experiment) -> str:
+    """Return size, records, epochs and seeds in a line."""
+    config, name = experiment.config, model(experiment)
+    parts = [SIZES.get(name, name)] if name else []
+    parts += [f"{config['train_records']} training records per seed"] if config.get("train_records") else []
+    epochs = config.get("num_train_epochs")
+    parts += [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs else []
+    return ", ".join([*parts, seeds(experiment)])
+
+
+def seeds(experiment: Experiment) -> str:
+    """Return how many seeds the rows have."""
+    counts = sorted({len(row.records) for row in experiment.rows if row.records} or {0})
+    few = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    return f"{few} seed{'s' * (few != '1')}"
+
+
+def row_name(row: Row) -> str:
+    """Return what a row is called."""
+    name = row.label
+    for switch, words in SWITCHES.items():
+        name = name.replace(switch, words)
+    return name

@@ -1,0 +1,42 @@
+"""The arguments of a model's call, by name, however they are passed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from neft_zoo.passes.anatomy import base_model
+
+
+def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name; what is no tensor under `input_ids` is left out.
+
+    TRL's forward redirection calls a model with arguments of another function in place of its own, of which some are
+    modules and dictionaries: https://github.com/huggingface/trl/blob/v1.16.0/trl/models/utils.py
+
+    Args:
+        module: what is called.
+        args, kwargs: what it is called with.
+    """
+    named = {**dict(zip(_positional(module), args, strict=False)), **kwargs}
+    if not isinstance(named.get("input_ids"), Tensor):
+        named.pop("input_ids", None)
+    return named
+
+
+def _positional(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of a module's positional arguments, those of the model inside where PEFT passes them on."""
+    # An instance's `forward` may be replaced, by TRL, accelerate and torch.compile among others.
+    return _names(type(module)) or _names(type(base_model(module)))
+
+
+@cache
+def _names(cls: type[nn.Module]) -> tuple[str, ...]:
+    _, *parameters = inspect.signature(cls.forward).parameters.values()
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return ()
+    return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))

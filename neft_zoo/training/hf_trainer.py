@@ -1,0 +1,11 @@
+"""transformers' own trainer, with `noise=`; it needs no TRL."""
+
+from __future__ import annotations
+
+import transformers
+
+from neft_zoo.training.mixin import NoiseMixin
+
+
+class Trainer(NoiseMixin, transformers.Trainer):
+    """transformers' `Trainer` with `noise=`."""

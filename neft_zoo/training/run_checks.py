@@ -1,0 +1,101 @@
+"""RunChecks: what is checked while a trainer with noise trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from transformers import TrainerCallback
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.registry.entries import make
+from neft_zoo.training.callback import NoiseCallback
+from neft_zoo.training.progress import step_of
+from neft_zoo.training.session import NoiseSession
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from neft_zoo.registry.strategy import Strategy
+
+
+class NoisyTrainer(Protocol):
+    """A trainer with a strategy, and what of it is looked at."""
+
+    strategy: Strategy
+    accelerator: Any
+    callback_handler: Any
+
+    def current_session(self) -> NoiseSession:
+        """Return the session of the model that the trainer has now."""
+        ...
+
+
+class RunChecks(TrainerCallback):
+    """Checks a run when it begins, and that no optimizer step is taken without the strategy.
+
+    Args:
+        trainer: whose run it is.
+    """
+
+    def __init__(self, trainer: NoisyTrainer) -> None:
+        self.trainer, self._mark = trainer, (0, 0)
+
+    @property
+    def _session(self) -> NoiseSession:
+        return self.trainer.current_session()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Raise where a trial of a hyperparameter search has changed `args.noise`, or a callback brings another noise.
+
+        The strategy was made with the trainer, before the search.
+
+        Raises:
+            NoiseError: if it has.
+        """
+        other = next(
+            (each for each in self.trainer.callback_handler.callbacks if isinstance(each, NoiseCallback)), None
+        )
+        if other is not None:
+            other.detach()
+            raise NoiseError(
+                f"{type(self.trainer).__name__} must have one noise, got {self.trainer.strategy.name!r} and a "
+                f"NoiseCallback of {other.strategy.name!r}: two noises would add up."
+            )
+        configured, strategy = getattr(args, "noise", None), self.trainer.strategy
+        if configured is not None and make(configured) != strategy:
+            raise NoiseError(
+                f"hp_space must leave noise as the trainer was made with, {strategy.name!r}, got {configured!r}; "
+                "make a trainer for each noise."
+            )
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Set the hooks, and let them see calls of the model that do not come to our `compute_loss`."""
+        self._mark = self._session.progress_mark
+        self._session.watch(**step_of(args, self.trainer.accelerator.state, state))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Raise before the optimizer takes a step that did not go through the strategy.
+
+        Raises:
+            NoiseError: if the model was called with gradients, but not under the strategy.
+        """
+        self._session.check_went_through(self._mark, f"{type(self.trainer).__name__}.training_step")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Check the same in training loops of their own, which do not announce the optimizer's step."""
+        self._session.unwatch()
+        self._session.check_went_through(self._mark, f"{type(self.trainer).__name__}.train")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Remove the hooks, where the trainer was given noise after its `train` had begun."""
+        self._session.detach()

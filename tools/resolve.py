@@ -1,0 +1,99 @@
+"""Resolve the package's requirements beside those of other frameworks, and print a table: `make resolve`.
+
+pip resolves for real, from metadata, in a scratch environment, and stops before it would download. Wheels whose index
+serves their metadata apart (PEP 658) cost kilobytes; a package that is published as source only has to be downloaded
+and asked for its metadata, and is named in the table. torch is pinned to the version that is tested, wherever a
+framework allows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TORCH = "torch==2.13.0"
+FRAMEWORKS = {
+    "axolotl": "axolotl==0.19.0",
+    "ms-swift": "ms-swift==4.6.0",
+    "llamafactory": "llamafactory==0.9.5",
+    "unsloth": "unsloth==2026.10.9",
+    "oumi": "oumi==0.9",
+    "nemo-automodel": "nemo-automodel==0.7.0",
+}
+# What they do not let torch be.
+OWN_TORCH = {"oumi"}
+SHOWN = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+# `pip install --dry-run` downloads what it has chosen before it says so: https://github.com/pypa/pip/issues/12603
+PIP = """
+import sys
+from pip._internal.operations.prepare import RequirementPreparer
+RequirementPreparer.prepare_linked_requirements_more
+RequirementPreparer.prepare_linked_requirements_more = lambda *arguments, **options: None
+from pip._internal.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def resolve(python: Path, requirements: list[str], constraints: list[str], folder: Path, limit: float) -> dict | str:
+    """Return pip's report of what it would install, or the line that says why it cannot."""
+    report, file = folder / "report.json", folder / "constraints.txt"
+    report.unlink(missing_ok=True)
+    file.write_text("\n".join(constraints), encoding="utf-8")
+    options = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report), "-c", str(file)]
+    command = [str(python), "-c", PIP, "install", *options, *requirements]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {limit:.0f} s"
+    if done.returncode == 0:
+        return json.loads(report.read_text(encoding="utf-8"))
+    errors = [line for line in done.stderr.splitlines() if line.startswith(("ERROR: Cannot", "ERROR: No", "ERROR:"))]
+    return (errors or done.stderr.splitlines()[-1:] or ["pip failed"])[0].removeprefix("ERROR: ")
+
+
+def row(name: str, alone: dict | str, together: dict | str) -> str:
+    """Return the row of a framework."""
+    if isinstance(together, str):
+        found, verdict = [""] * len(SHOWN), f"no: {together}" if not isinstance(alone, str) else f"alone: {alone}"
+        sources = ""
+    else:
+        chosen = {each["metadata"]["name"].lower().replace("_", "-"): each for each in together["install"]}
+        found = [chosen[each]["metadata"]["version"] if each in chosen else "" for each in SHOWN]
+        verdict = "yes" if not isinstance(alone, str) else f"yes; alone: {alone}"
+        urls = (each["download_info"]["url"] for each in together["install"])
+        sources = ", ".join(Path(url).name for url in urls if not url.endswith(".whl"))
+    return "| " + " | ".join([FRAMEWORKS.get(name, name), verdict.replace("|", "\\|"), *found, sources]) + " |"
+
+
+def main() -> None:
+    """Resolve for the frameworks that are named, all by default."""
+    parser = argparse.ArgumentParser(description="Resolve beside other frameworks, from metadata.")
+    parser.add_argument("names", nargs="*", default=[*FRAMEWORKS], metavar="NAME", help=", ".join(FRAMEWORKS))
+    parser.add_argument("--limit", type=float, default=900, help="seconds for one resolution")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        venv.create(scratch / "env", with_pip=True)
+        python = scratch / "env" / "bin" / "python"
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--upgrade", "pip"], check=True)
+        subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(ROOT)], check=True)
+        wheel = str(next(scratch.glob("neft_zoo-*.whl")))
+        head = ["beside", "neft-zoo installs", *SHOWN, "asked as source"]
+        print(*(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head))), sep="\n", flush=True)
+        print(row("nothing", {}, resolve(python, [wheel], [TORCH], scratch, options.limit)), flush=True)
+        for name in options.names:
+            pins = [] if name in OWN_TORCH else [TORCH]
+            alone = resolve(python, [FRAMEWORKS[name]], pins, scratch, options.limit)
+            together = resolve(python, [FRAMEWORKS[name], wheel], pins, scratch, options.limit)
+            print(row(name, alone, together), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
