@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
 from neft_zoo.errors import NoiseError
 
 if sys.platform != "win32":
