@@ -14,9 +14,10 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.locking import FILE, locked
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from neft_zoo.locking import locked
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run in the background
 with locked("output", Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
