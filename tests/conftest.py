@@ -19,6 +19,7 @@ from matrix import (  # noqa: F401 - hooks and a fixture of pytest
     pytest_terminal_summary,
     refused,
 )
+from oldest import pytest_itemcollected  # noqa: F401 - a hook of pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

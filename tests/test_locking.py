@@ -11,12 +11,12 @@ import pytest
 
 from neft_zoo.cli.main import main
 from neft_zoo.errors import NoiseError
-from neft_zoo.locking import FILE, locked
+from neft_zoo.files import locked
 
 HOLD = """
 import signal, sys, time
 from pathlib import Path
-from neft_zoo.locking import locked
+from neft_zoo.files import locked
 signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run in the background
 with locked("output", Path(sys.argv[1])):
     print("held", flush=True)
@@ -38,7 +38,7 @@ def test_a_folder_is_held_and_let_go_and_nothing_is_left(tmp_path):
     folder = tmp_path / "runs" / "out"
     for _ in range(2):
         with locked("output", folder):
-            assert [path.name for path in folder.iterdir()] == [FILE]
+            assert [path.name for path in folder.iterdir()] == [LOCK]
         assert not folder.parent.exists(), "it was empty"
     with locked("output", folder):
         (folder / "result.json").write_text("{}")
@@ -89,7 +89,7 @@ def test_a_second_run_is_refused_before_it_loads_anything(argv, tmp_path, capsys
         assert main(argv.format(**names).split()) == 2
         said = capsys.readouterr().err
         assert f"process {process.pid} on" in said and said.count("neft-zoo: error") == 1
-        assert [path.name for path in folder.iterdir()] == [FILE], "the first run's folder is as it was"
+        assert [path.name for path in folder.iterdir()] == [LOCK], "the first run's folder is as it was"
     finally:
         process.kill()
         process.wait()

@@ -8,8 +8,7 @@ from pathlib import Path
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.config.noise_flags import read_noise
 from neft_zoo.console import quiet, say
-from neft_zoo.files import check_folder, make_folder, write_json
-from neft_zoo.locking import locked
+from neft_zoo.files import check_folder, locked, make_folder, write_json
 
 
 def add_to(commands: Commands) -> None:

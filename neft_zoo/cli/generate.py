@@ -8,8 +8,7 @@ from pathlib import Path
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import quiet, say
 from neft_zoo.errors import NoiseError
-from neft_zoo.files import check_output
-from neft_zoo.locking import locked
+from neft_zoo.files import check_output, locked
 
 EXAMPLE = """
 neft-zoo generate runs/quickstart --config quickstart --limit 64

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError
-from neft_zoo.files import check_folder, check_output, make_folder, write_json
-from neft_zoo.locking import locked
+from neft_zoo.files import check_folder, check_output, locked, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
 
 if TYPE_CHECKING:

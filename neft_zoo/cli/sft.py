@@ -14,8 +14,7 @@ from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
 from neft_zoo.console import say
 from neft_zoo.errors import as_sentence
-from neft_zoo.files import check_folder
-from neft_zoo.locking import locked
+from neft_zoo.files import check_folder, locked
 
 if TYPE_CHECKING:
     from neft_zoo.config.options import RunOptions

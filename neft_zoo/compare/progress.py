@@ -14,7 +14,7 @@ from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.worker import Task
 from neft_zoo.console import Seldom, printable, say
 from neft_zoo.errors import require
-from neft_zoo.locking import locked
+from neft_zoo.files import locked
 
 try:
     from rich.console import Console
@@ -48,12 +48,12 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
     with ExitStack() as held:
         for grid in grids:
             held.enter_context(locked("output", output / grid.recipe))
-        _follow(grids, output, jobs, run, models)
+        say("reading data")
+        tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
+        _follow(grids, output, tasks, jobs, run)
 
 
-def _follow(grids: list[Grid], output: Path, jobs: int, run: Callable[..., None], models: Path | None) -> None:
-    say("reading data")
-    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
+def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: Callable[..., None]) -> None:
     todo = [task for task in tasks if not runner.done(task)]
     labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -57,6 +58,9 @@ class Task:
 def work(task: Task, pipe: connection.Connection | None = None) -> None:
     """Do a run and write its record, whatever happens; steps and evaluations are sent through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # accelerate collects garbage after a run, which takes longer than a short run among the objects of every import.
+    # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/memory.py
+    gc.freeze()
     log = task.path.with_suffix(".log")
     with open(log, "w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)

@@ -122,17 +122,22 @@ class DoctorReport:
             )
         if ours.snr_db is not None and ours.snr_db > FAINT and self.noise["name"] != "token_relative":
             sentences.append(
-                f"Embeddings are {ours.snr_db:.0f} dB above the noise, as in models that scale them (Gemma) or on "
-                "long documents: token_relative sets the noise in proportion to them."
+                f"Embeddings are {ours.snr_db:.0f} dB above the noise{self.guess}, as in models that scale them "
+                "(Gemma) or on long documents: token_relative sets the noise in proportion to them."
             )
         if hook.lost is not None and hook.lost > 0.05:
             sentences.append(
-                f"Rounding to {layout.dtype} leaves {hook.lost:.0%} of the hook's coordinates as they were; "
-                "float32 weights under autocast lose none."
+                f"Rounding to {layout.dtype} leaves {hook.lost:.0%} of the hook's coordinates as they were"
+                f"{self.guess}; float32 weights under autocast lose none."
             )
         if len(sentences) < 3:
             sentences.append("Sampling or scoring in train mode meets the hook's noise, and never this package's.")
         return sentences
+
+    @property
+    def guess(self) -> str:
+        """What a number at the model's width is followed by where its weights are not on this machine."""
+        return "" if self.weights == "real weights" else " (a guess, from random weights)"
 
     def counted_length(self) -> str:
         """Return what the hook takes for the length of a document."""
@@ -167,7 +172,7 @@ def rows(report: DoctorReport) -> list[tuple[str, str, str, str]]:
         row("decoded token, train mode", "{:.3f}", "decoded_ratio", remark="hits GRPO, RLOO, sampling callbacks"),
         row("correlation between two ranks", "{:.2f}", "rank_correlation", remark="1: every device draws alike"),
         row("coordinates lost to rounding", "{:.1%}", "lost", remark=lost),
-        row("rms after over before rounding", "{:.3f}", "rounded_ratio"),
+        row("rms after over before rounding", "{:.3f}", "rounded_ratio", remark=wide),
         row("signal-to-noise ratio", "{:.1f} dB", "snr_db", remark=wide),
     ]
 

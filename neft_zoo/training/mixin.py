@@ -23,8 +23,9 @@ from neft_zoo.training.engine_internals import (
     is_compiled,
     token_weight,
 )
-from neft_zoo.training.hf_internals import PassCounters, is_nll, runs_reference
+from neft_zoo.training.hf_internals import is_nll, runs_reference
 from neft_zoo.training.outermost_loss import outermost_loss
+from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.progress import progress_of, step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.run_checks import RunChecks

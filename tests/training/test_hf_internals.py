@@ -9,7 +9,7 @@ from conftest import remove_attribute
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers.integrations import neftune
 
-from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, Trainer
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
 from neft_zoo.passes import torch_internals
 from neft_zoo.training import hf_internals as internals
 
@@ -44,32 +44,6 @@ def test_the_loss_of_trl_is_told_from_others(trainer, llama, monkeypatch):
     ):
         monkeypatch.setattr(trainer, "model", get_peft_model(llama(), adapter))
         assert internals.is_nll(trainer, own) == nll
-
-
-def test_a_step_of_several_passes_is_counted_once(trainer, monkeypatch):
-    trainer._total_train_tokens, trainer._metrics["train"]["entropy"] = 7, [1.0]
-    counters = internals.PassCounters(trainer)
-    trainer._total_train_tokens = 9
-    trainer._metrics["train"]["entropy"].append(2.0)
-    trainer._metrics["train"]["new"].append(3.0)
-    counters.rewind()
-    assert trainer._total_train_tokens == 7
-    assert trainer._metrics["train"] == {"entropy": [1.0], "new": []}
-    for name in ("_total_train_tokens", "_metrics"):
-        with monkeypatch.context() as context, pytest.raises(NoiseError, match=f"trl must have SFTTrainer.{name}"):
-            remove_attribute(trainer, name, context)
-            internals.PassCounters(trainer)
-
-
-@pytest.mark.parametrize("name", ["SFT", "DPO", "KTO", "GRPO", "RLOO", "Reward"])
-def test_trainers_that_count_are_those_of_trl(name):
-    assert getattr(trl, f"{name}Trainer").__module__ in internals.COUNTING
-
-
-def test_a_trainer_that_counts_nothing_has_nothing_to_rewind(llama, config):
-    trainer = Trainer(llama(), args=config())
-    internals.PassCounters(trainer).rewind()
-    assert not hasattr(trainer, "_total_train_tokens")
 
 
 def test_the_data_set_is_named_however_the_preparation_is_called(trainer, monkeypatch):
