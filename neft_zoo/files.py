@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.redaction import redact
@@ -160,40 +160,38 @@ def locked(option: str, folder: Path, name: str = LOCK) -> Iterator[None]:
         yield
     finally:
         _remove(folder / name)
-        file.close()
+        os.close(file)
         for path in made:
             _remove(path)
 
 
-def _hold(option: str, folder: Path, path: Path) -> TextIO:
-    """Return the lock's open file: closing it lets go."""
+def _hold(option: str, folder: Path, path: Path) -> int:
+    """Return the descriptor of the lock's file: closing it lets go."""
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+", encoding="utf-8")
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             message = f"{option} must be a folder that can be written to, got {folder}: {error.strerror}."
             raise NoiseError(message) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it before may have removed the file between the two lines above.
-            if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
+            if os.fstat(file).st_ino == os.stat(path).st_ino:
+                os.ftruncate(file, 0)
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 return file
         except BlockingIOError:
-            file.seek(0)
-            who = file.read().strip() or "another process"
-            file.close()
+            who = os.read(file, 300).decode(errors="replace").strip() or "another process"
+            os.close(file)
             raise NoiseError(
                 f"{option} must be a folder that no other run writes to, got {folder}, which {who} is writing to."
             ) from None
         except FileNotFoundError:
             pass
-        except OSError:  # a file system without locks: nothing can be said about others
+        except OSError:  # a full disk, or a file system without locks: nothing can be said about others
             return file
-        file.close()
+        os.close(file)
 
 
 def _remove(path: Path) -> None:

@@ -23,8 +23,8 @@ NAME = re.compile(
     r"|(?:api|access|secret|private|account|auth|encryption|client)[_-]?key)$"
     r"|[A-Z]_KEY$"
 )
-# Names of tokens of a vocabulary, and of numbers of tokens.
-HARMLESS = re.compile(r"(?:bos|eos|pad|unk|sep|cls|mask|image|video|audio|stop|per|max|min)_token$")
+# Names of tokens of a vocabulary, of numbers of tokens, and of the working folder.
+HARMLESS = re.compile(r"^PWD$|(?:bos|eos|pad|unk|sep|cls|mask|image|video|audio|stop|per|max|min)_token$")
 CREDENTIALS = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 QUERY = re.compile(
     r"(?<=[?&;])([\w.-]*(?:token|password|passwd|pwd|secret|key|credential|auth|signature|sig))=([^\s&#'\"]+)",
@@ -175,4 +175,5 @@ def _forms(secret: str) -> set[str]:
 
 
 def _of_environment() -> set[str]:
-    return {value for name, value in os.environ.items() if len(value) >= SHORTEST and is_secret(name)}
+    named = {value for name, value in os.environ.items() if len(value) >= SHORTEST and is_secret(name)}
+    return {value for value in named if not os.path.exists(value)}  # as GOOGLE_APPLICATION_CREDENTIALS: a file's path

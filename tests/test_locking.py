@@ -11,12 +11,13 @@ import pytest
 
 from neft_zoo.cli.main import main
 from neft_zoo.errors import NoiseError
-from neft_zoo.files import locked
+from neft_zoo.files import LOCK, locked
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
-from neft_zoo.files import locked
+from neft_zoo.files import LOCK, locked
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run in the background
 with locked("output", Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

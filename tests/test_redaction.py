@@ -25,7 +25,7 @@ SECRET_NAMES = (
 ).split()
 PUBLIC_NAMES = (
     "eos_token pad_token max_tokens key row_key loss_per_token tokens author tokenizer max_new_tokens "
-    "num_input_tokens_seen dataset_text_field passes signature"
+    "num_input_tokens_seen dataset_text_field passes signature PWD OLDPWD"
 ).split()
 
 
@@ -100,6 +100,12 @@ def test_numbers_stay_unless_they_are_a_password():
 def test_a_secret_of_the_environment_is_known(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     assert redact("key 0123456789abcdef refused") == "key *** refused"
+
+
+def test_paths_in_the_environment_are_no_secrets(monkeypatch, tmp_path):
+    for name in ("PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS", "CI_JOB_TOKEN"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert redact({"dataset_name": f"{tmp_path}/data"}) == {"dataset_name": f"{tmp_path}/data"}
 
 
 @pytest.mark.parametrize("name", recipe.names())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from neft_zoo.config.options import RunOptions
 
 WRITTEN = ("model*.safetensors", "adapter_model.safetensors", "checkpoint-*")  # what a run leaves
+KNOWN_WARNINGS = (
+    "`is_gradient_checkpointing` is deprecated",  # PEFT and TRL ask models by the older name that transformers had
+    "`label_smoothing_factor` is deprecated in",  # a shipped control is just that; TRL 2 will need another one
+)
 SUMMARY = "fine-tune with TRL: a recipe, any TRL option, and --noise"
 EXAMPLE = """
 neft-zoo sft quickstart --noise symnoise --noise.alpha 10
@@ -42,6 +49,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _without_known_warnings() -> Iterator[None]:
+    """Leave out the warnings of libraries that shipped recipes cause and no reader of them can do anything about."""
+    with warnings.catch_warnings():
+        for message in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+        yield
+
+
+@_without_known_warnings()
 def train(values: dict[str, object], origin: dict[str, str]) -> None:
     """Fine-tune with the options of a recipe."""
     from neft_zoo.config.options import read_options, trainer_arguments

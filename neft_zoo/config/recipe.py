@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
+from neft_zoo.package_data import folder as folder
 from neft_zoo.redaction import remember
 
 PLACEHOLDER = "{recipes}"
@@ -31,31 +32,6 @@ class Recipe:
     values: dict[str, Any]
     origin: dict[str, str]
     margins: object = None
-
-
-def folder() -> Path:
-    """Return the folder of the shipped recipes: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "recipes"
-    return installed if installed.is_dir() else package.parent / "recipes"
-
-
-def shipped(name: str) -> str:
-    """Return the path of a model or data set that comes with the package.
-
-    Args:
-        name: `quickstart/model` or `quickstart/data`.
-
-    Raises:
-        NoiseError: if there is none of this name.
-
-    Example:
-        `data = load_dataset(shipped("quickstart/data"), split="train")`
-    """
-    path = folder() / name
-    if not path.is_dir():
-        raise NoiseError(f"name must be quickstart/model or quickstart/data, got {shown(name)}.")
-    return str(path)
 
 
 def names() -> list[str]:

@@ -23,20 +23,23 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
 
-def check_engine(args: TrainingArguments, processes: AcceleratorState, strategy: Strategy) -> None:
+def check_engine(
+    args: TrainingArguments, processes: AcceleratorState, strategy: Strategy, replaces_stock: bool = False
+) -> None:
     """Raise, before training, for settings under which the noise would not be what it says.
 
     Args:
         args: the trainer's arguments.
         processes: what accelerate runs the trainer in.
         strategy: the trainer's strategy.
+        replaces_stock: whether it runs in place of transformers' own noise, which is switched off.
 
     Raises:
         NoiseError: for a number that cannot be meant, two noises at once, reentrant checkpointing with several passes,
             split weights that change at every step, or a split sequence.
     """
     check_ranges(vars(args))
-    if args.neftune_noise_alpha is not None:
+    if args.neftune_noise_alpha is not None and not replaces_stock:
         raise NoiseError(
             f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "
             "two noises would add up."

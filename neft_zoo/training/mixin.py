@@ -87,10 +87,10 @@ class NoiseMixin(Host):
         configured = getattr(self.args, "noise", None)
         if strategy is not None and configured is not None and make(configured) != strategy:
             raise NoiseError(f"noise is given twice: {strategy.name!r} as an argument and {configured!r} in args.")
-        if strategy is None and configured is None:
-            configured = take_stock_noise(self)
+        stock = take_stock_noise(self) if strategy is None and configured is None else None
+        configured = stock or configured
         self.strategy = strategy or make(configured if configured is not None else "none")
-        check_engine(self.args, self.accelerator.state, self.strategy)
+        check_engine(self.args, self.accelerator.state, self.strategy, replaces_stock=stock is not None)
         check_calls(self, self.strategy, reference, self.runs_reference or runs_reference(self))
         self.session = NoiseSession(
             self._current_model(),

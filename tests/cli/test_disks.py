@@ -42,7 +42,9 @@ PREPARE = {
 def answers(folder):
     records = [{"instruction": f"Question {i}", "output": "a" * 400, "generator": "m"} for i in range(12)]
     (folder / "answers.json").write_text(json.dumps(records))
-    (folder / "judging.py").write_text("def same(question):\n    return 0.5\n")
+    (folder / "judging.py").write_text(
+        "class same:\n    def judge(self, prompts, completions, shuffle_order):\n        return [0] * len(prompts)\n"
+    )
     return folder / "answers.json"
 
 
@@ -64,11 +66,18 @@ def test_an_output_that_cannot_be_written_is_one_sentence(name, state, tiny_reci
         pytest.skip("no file system can be mounted here")
     assert "Traceback" not in done.stderr, done.stderr
     left = [line for line in done.stderr.splitlines() if line.startswith(str(disk))]
-    assert not [path for path in left if "partial" in path or path.endswith(".trial") or path.endswith(".lock")], left
+    # What generate has answered is kept, and the same command goes on from there.
+    assert not [
+        path
+        for path in left
+        if ("partial" in path and name != "generate") or path.endswith(".trial") or path.endswith(".lock")
+    ], left
     errors = [line for line in done.stderr.splitlines() if line.startswith("neft-zoo: error: ")]
     if state == "nearly full" and name not in ("sft", "tune", "compare"):
         if done.returncode == 0:
             return  # what it wrote is small enough
-        assert name in ("page", "html", "judge") or done.stdout.strip(), "what was computed is printed"
+        assert name in ("page", "html", "report", "generate", "recipes") or done.stdout.strip(), (
+            "what was computed is printed"
+        )
     assert done.returncode in (1, 2) and len(errors) == 1, done.stderr
     assert "must be a f" in errors[0] or "No space left" in errors[0] or "storage must be" in errors[0], errors

@@ -34,6 +34,15 @@ def test_a_trial_is_followed_before_it_ends(tiny_recipe, tmp_path, capfd):
     assert begins < measured < said.index("\ntrial 0, alpha ") < said.index("comparing the best with none: 2 runs")
 
 
+# Where pytest itself runs in the background, SIGINT is ignored by it and all it starts.
+MAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from neft_zoo.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(
     "command, kept",
     [
@@ -44,7 +53,7 @@ def test_a_trial_is_followed_before_it_ends(tiny_recipe, tmp_path, capfd):
 )
 def test_an_interrupted_command_says_what_is_kept(command, kept, tiny_recipe, tmp_path):
     argv = command.format(recipe=tiny_recipe, out=tmp_path / "out").split()
-    process = subprocess.Popen([sys.executable, "-m", "neft_zoo", *argv], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", MAIN, *argv], stderr=subprocess.PIPE, text=True)
     lines = []
     for line in process.stderr:
         lines.append(line)
