@@ -25,13 +25,13 @@ _HOME = {
     "make": "registry",
     "names": "registry",
     "register": "registry",
-    "shipped": "package_data",
+    "shipped": "config.package_data",
 }
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
+    from neft_zoo.config.package_data import shipped as shipped
     from neft_zoo.errors import NoiseError as NoiseError
-    from neft_zoo.package_data import shipped as shipped
     from neft_zoo.registry.entries import make as make
     from neft_zoo.registry.entries import names as names
     from neft_zoo.registry.entries import register as register

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from neft_zoo.config.package_data import folder as folder
 from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
-from neft_zoo.package_data import folder as folder
 from neft_zoo.redaction import remember
 
 PLACEHOLDER = "{recipes}"

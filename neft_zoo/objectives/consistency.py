@@ -82,7 +82,8 @@ class LayerStability(Defaults):
         clean, noisy = step.run(None), step.run(noise)
         # The output of a layer is the input of the next; of the last one, what the final norm is given.
         counted = [number for number in sorted(clean.inputs) if number > self.first]
-        distance = sum(_distance(clean.inputs[number], noisy.inputs[number], step.batch) for number in counted)
+        distances = (_distance(clean.inputs[number], noisy.inputs[number], step.batch) for number in counted)
+        distance = sum(distances, start=clean.loss.new_zeros(()))
         return clean.loss + value_at(self.weight, step.batch.progress) * step.per_token(distance)
 
 

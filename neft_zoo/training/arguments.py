@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from neft_zoo.training.data_conversion import as_messages, as_prompts, check_kept
 from neft_zoo.training.data_formats import SFT, Format, check_records
+from neft_zoo.training.mixin import NoiseMixin
 from neft_zoo.training.ranges import check_ranges
-
-if TYPE_CHECKING:
-    from transformers import Trainer as Host
-else:
-    Host = object
 
 DATA = ("train_dataset", "eval_dataset")
 
 
-class ChecksData(Host):
-    """Checks the arguments of one of TRL's trainers, and makes its data into what TRL reads.
-
-    Put it before `NoiseMixin`, whose trainer's arguments are read.
-    """
+class ChecksData(NoiseMixin):
+    """The mixin of TRL's trainers: it checks their arguments too, and makes their data into what TRL reads."""
 
     formats: ClassVar[tuple[Format, ...]] = SFT
 

@@ -15,10 +15,9 @@ from trl.trainer.sft_trainer import SFTTrainer as TRLSFTTrainer
 
 from neft_zoo.training.arguments import ChecksData
 from neft_zoo.training.data_formats import PREFERENCE, PROMPTS, UNPAIRED
-from neft_zoo.training.mixin import NoiseMixin
 
 
-class SFTTrainer(ChecksData, NoiseMixin, TRLSFTTrainer):
+class SFTTrainer(ChecksData, TRLSFTTrainer):
     """TRL's `SFTTrainer` with `noise=`; every other argument is TRL's.
 
     Example:
@@ -26,7 +25,7 @@ class SFTTrainer(ChecksData, NoiseMixin, TRLSFTTrainer):
     """
 
 
-class DPOTrainer(ChecksData, NoiseMixin, TRLDPOTrainer):
+class DPOTrainer(ChecksData, TRLDPOTrainer):
     """TRL's `DPOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise.
 
     Example:
@@ -36,25 +35,25 @@ class DPOTrainer(ChecksData, NoiseMixin, TRLDPOTrainer):
     formats = PREFERENCE
 
 
-class KTOTrainer(ChecksData, NoiseMixin, TRLKTOTrainer):
+class KTOTrainer(ChecksData, TRLKTOTrainer):
     """TRL's `KTOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise."""
 
     formats = UNPAIRED
 
 
-class RewardTrainer(ChecksData, NoiseMixin, TRLRewardTrainer):
+class RewardTrainer(ChecksData, TRLRewardTrainer):
     """TRL's `RewardTrainer` with `noise=`."""
 
     formats = PREFERENCE
 
 
-class GRPOTrainer(ChecksData, NoiseMixin, TRLGRPOTrainer):
+class GRPOTrainer(ChecksData, TRLGRPOTrainer):
     """TRL's `GRPOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
     formats = PROMPTS
 
 
-class RLOOTrainer(ChecksData, NoiseMixin, TRLRLOOTrainer):
+class RLOOTrainer(ChecksData, TRLRLOOTrainer):
     """TRL's `RLOOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
     formats = PROMPTS

@@ -9,7 +9,7 @@ from neft_zoo.errors import NoiseError, shown
 
 def folder() -> Path:
     """Return the folder of the shipped recipes: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
 
