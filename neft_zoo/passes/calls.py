@@ -23,6 +23,9 @@ def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[st
         args, kwargs: what it is called with.
     """
     named = {**dict(zip(_positional(module), args, strict=False)), **kwargs}
+    if not hasattr(module, "get_input_embeddings"):
+        # A module made around a model may take what the model takes in one mapping, as sentence-transformers' do.
+        named = next((dict(value) for value in args if isinstance(value, Mapping)), named)
     if not isinstance(named.get("input_ids"), Tensor):
         named.pop("input_ids", None)
     return named
