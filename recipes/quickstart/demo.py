@@ -10,9 +10,11 @@ import argparse
 import multiprocessing
 import os
 import queue
+import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,8 +58,15 @@ def prepare(steps: multiprocessing.Queue, threads: int) -> None:
     global STEPS
     import torch
 
+    threading.Thread(target=end_with_parent, daemon=True).start()
     STEPS = steps
     torch.set_num_threads(threads)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: a killed demo must not go on training."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def train(row: Row, records: int, epochs: int, output: Path) -> dict:
