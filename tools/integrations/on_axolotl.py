@@ -1,0 +1,63 @@
+"""Axolotl's runs, by its own entry point, without and with the plugin."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"
+
+import measured
+import yaml
+from axolotl.cli.train import do_cli
+from axolotl.integrations.base import PluginManager
+
+LAYOUTS = {"padded": {}, "sample_packing": {"sample_packing": True, "pad_to_sequence_len": True}}
+LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True}
+TUNING = {"full": {}, "lora": LORA}
+
+
+def options(folder: Path, output: Path) -> dict[str, object]:
+    shared = {"ds_type": "json", "type": "chat_template", "field_messages": "messages"}
+    train, test = (measured.messages(split, count, folder) for split, count in (("train", measured.RECORDS), ("test", 8)))
+    return {
+        "base_model": str(measured.MODEL),
+        "chat_template": "tokenizer_default",
+        "datasets": [{"path": str(train), **shared}],
+        "test_datasets": [{"path": str(test), "split": "train", **shared}],
+        "dataset_prepared_path": str(folder / "prepared"),
+        "output_dir": str(output),
+        "sequence_len": 256,
+        "eval_sample_packing": False,
+        "micro_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_steps": measured.STEPS,
+        "learning_rate": 1.0e-3,
+        "lr_scheduler": "constant",
+        "optimizer": "adamw_torch",
+        "logging_steps": 1,
+        "eval_steps": 2,
+        "include_tkps": True,
+        "sdp_attention": True,
+        "bf16": False,
+        "fp16": False,
+        "tf32": False,
+        "seed": 1,
+    }
+
+
+for layout, of_layout in LAYOUTS.items():
+    for tuning, of_tuning in TUNING.items():
+        for noise in measured.NOISES:
+            with tempfile.TemporaryDirectory() as name:
+                folder, output = Path(name), Path(name) / "run"
+                given = options(folder, output) | of_layout | of_tuning
+                if noise != "plain":
+                    given |= {"plugins": ["neft_zoo.integrations.axolotl.NoisePlugin"], "noise": noise}
+                file = folder / "train.yaml"
+                file.write_text(yaml.safe_dump(given), encoding="utf-8")
+                PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
+                with measured.Recorder() as recorder:
+                    do_cli(config=file)
+                measured.result(layout, tuning, noise, recorder, output)
