@@ -79,6 +79,26 @@ $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
 test-oldest: $(OLDEST)/installed  ## run the tests of core and trainers with the oldest supported versions
 	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -k "not ($(LATER))" $(OLDEST_TESTS:%=tests/%)
 
+# TRL's trainers with `noise=` need a newer TRL; what works on any trainer is run with the oldest that is pinned.
+FRAMEWORKS := .venv-frameworks
+FRAMEWORKS_TESTS := training/test_older_trl.py training/test_loop.py noise objectives/test_objectives.py passes/test_hooks.py
+
+$(FRAMEWORKS)/installed: pyproject.toml constraints-frameworks.txt
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-frameworks.txt torch==2.13.0
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-frameworks.txt \
+		-e '.[quantization,testing,tune]' pytest pytest-xdist
+	touch $@
+
+test-frameworks: $(FRAMEWORKS)/installed  ## run core, enable() and NoiseCallback with what other frameworks pin
+	$(FRAMEWORKS)/bin/python -m pytest -q -n 2 --dist worksteal -k "not ($(LATER))" $(FRAMEWORKS_TESTS:%=tests/%)
+
+test-oldest: test-frameworks
+
+# pip fetches metadata, and no wheel; what has to be asked as source is named in the table.
+resolve:  ## resolve the requirements beside six other frameworks, and print a table
+	$(PYTHON) tools/resolve.py $(RESOLVE)
+
 matrix: $(VENV)/installed-all  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix=docs/support.md
 
@@ -133,7 +153,7 @@ release: setup  ## build, check and try out sdist and wheel, each in an empty en
 	$(BIN)/python tools/release.py
 
 clean:  ## remove what make and the tests leave behind
-	rm -rf $(VENV) $(OLDEST) dist build site .pytest_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(OLDEST) $(FRAMEWORKS) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
-.PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve real-model matrix nightly mutants \
+.PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve real-model matrix nightly mutants test-frameworks resolve \
 	mistakes check compare-hook bench bench-gpu wheel release clean

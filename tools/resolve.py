@@ -58,14 +58,14 @@ def resolve(python: Path, requirements: list[str], constraints: list[str], folde
 
 
 def row(name: str, alone: dict | str, together: dict | str) -> str:
-    """Return the row of a framework."""
+    """Return the row of a framework, from the reports of pip or its errors."""
     if isinstance(together, str):
-        found, verdict = [""] * len(SHOWN), f"no: {together}" if not isinstance(alone, str) else f"alone: {alone}"
-        sources = ""
+        found, sources = [""] * len(SHOWN), ""
+        verdict = f"not tried: {alone} without neft-zoo too" if isinstance(alone, str) else f"no: {together}"
     else:
         chosen = {each["metadata"]["name"].lower().replace("_", "-"): each for each in together["install"]}
         found = [chosen[each]["metadata"]["version"] if each in chosen else "" for each in SHOWN]
-        verdict = "yes" if not isinstance(alone, str) else f"yes; alone: {alone}"
+        verdict = "yes"
         urls = (each["download_info"]["url"] for each in together["install"])
         sources = ", ".join(Path(url).name for url in urls if not url.endswith(".whl"))
     return "| " + " | ".join([FRAMEWORKS.get(name, name), verdict.replace("|", "\\|"), *found, sources]) + " |"
@@ -90,8 +90,9 @@ def main() -> None:
         print(row("nothing", {}, resolve(python, [wheel], [TORCH], scratch, options.limit)), flush=True)
         for name in options.names:
             pins = [] if name in OWN_TORCH else [TORCH]
-            alone = resolve(python, [FRAMEWORKS[name]], pins, scratch, options.limit)
             together = resolve(python, [FRAMEWORKS[name], wheel], pins, scratch, options.limit)
+            failed = isinstance(together, str)
+            alone = resolve(python, [FRAMEWORKS[name]], pins, scratch, options.limit) if failed else together
             print(row(name, alone, together), flush=True)
 
 

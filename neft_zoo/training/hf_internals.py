@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 # TRL's names for the labels' negative log-likelihood; it had two ways to compute it once.
 NLL = ("nll", "chunked_nll")
 SFT = "trl.trainer.sft_trainer"
-# Trainers that are known to have TRL's counters; one of trl.experimental may have others.
-COUNTING = {f"trl.trainer.{name}_trainer" for name in ("sft", "dpo", "kto", "reward", "grpo", "rloo")}
 
 
 def require_trl(least: str) -> None:
@@ -65,29 +63,6 @@ def is_nll(trainer: Trainer, compute_loss: Callable[..., object]) -> bool:
         read(trainer.model, "active_peft_config", "peft"), "is_prompt_learning", "peft"
     )
     return not (loss_func or smoother or virtual or read(trainer, "aux_loss_enabled", "trl"))
-
-
-# TRL 1.8 to 1.16: what its `compute_loss` counts and logs, call by call. A step of several passes must count as one.
-# https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
-class PassCounters:
-    """The token count and metrics of a trainer as they were before a step's first pass."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        if any(cls.__module__ in COUNTING for cls in type(trainer).__mro__):
-            self.tokens = read(trainer, "_total_train_tokens", "trl")
-            self.metrics: Mapping[str, list[float]] = read(trainer, "_metrics", "trl")["train"]
-        else:
-            self.tokens = vars(trainer).get("_total_train_tokens")
-            self.metrics = vars(trainer).get("_metrics", {}).get("train", {})
-        self.lengths = {name: len(values) for name, values in self.metrics.items()}
-
-    def rewind(self) -> None:
-        """Forget what the previous pass of this step counted."""
-        if self.tokens is not None:
-            setattr(self.trainer, "_total_train_tokens", self.tokens)  # noqa: B010 - no attribute of Trainer's own
-        for name, values in self.metrics.items():
-            del values[self.lengths.get(name, 0) :]
 
 
 # TRL 0.24 to 1.16: whether a trainer runs a reference model inside its loss, and what its loss makes of token ids,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from neft_zoo.passes.random_state import RandomState
-from neft_zoo.training.hf_internals import PassCounters
+from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.session import ModelInputs, NoiseSession
 
 if TYPE_CHECKING:

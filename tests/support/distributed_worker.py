@@ -26,7 +26,7 @@ from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
 from neft_zoo.config import recipe
 from neft_zoo.noise.batch import EMBEDDING
 from neft_zoo.passes.sharding import gathered
-from neft_zoo.training import mixin
+from neft_zoo.training import progress
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
 LORA = dict(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
@@ -115,8 +115,8 @@ def train(case, out):
         disable_tqdm=True,
         gradient_checkpointing=False,
     )
-    original = mixin.data_parallel_rank
-    mixin.data_parallel_rank = rank_of(case["ranks"]) if "ranks" in case else original
+    original = progress.data_parallel_rank
+    progress.data_parallel_rank = rank_of(case["ranks"]) if "ranks" in case else original
     extra = {"noise": case["noise"]} if "noise" in case else {}
     if "parallelism" in case:
         settings["parallelism_config"] = ParallelismConfig(**case["parallelism"])
@@ -131,7 +131,7 @@ def train(case, out):
         **extra,
     )
     trainer.train()
-    mixin.data_parallel_rank = original
+    progress.data_parallel_rank = original
     if trainer.is_deepspeed_enabled:
         with gathered(list(trainer.model.parameters())):
             state = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}

@@ -146,12 +146,15 @@ CASES = {
         lambda llama, path: dict(reward_funcs=rated),
     ),
     "trl.experimental.async_distillation.async_distillation_trainer.AsyncDistillationTrainer": (
-        dict(model_init_kwargs={"attn_implementation": "sdpa"}, teacher_server_urls="http://localhost:1"),
+        dict(
+            model_init_kwargs={"attn_implementation": "sdpa"},
+            token_budget=64,
+        ),
         PROMPTS,
         lambda llama, path: dict(rollout_worker=Worker(distilled), weight_transfer=TRANSFER),
     ),
     "trl.experimental.async_grpo.async_grpo_trainer.AsyncGRPOTrainer": (
-        dict(),
+        dict(token_budget=64),
         PROMPTS,
         lambda llama, path: dict(rollout_worker=Worker(rewarded), weight_transfer=TRANSFER, reward_funcs=rated),
     ),

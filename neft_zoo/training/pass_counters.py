@@ -1,0 +1,71 @@
+"""PassCounters: what a trainer counts in its loss, counted once for a step of several passes."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+# Metrics are few; what has more entries holds something else, such as a value for every prompt.
+FEW = 1000
+
+
+class PassCounters:
+    """The numbers and metrics of a trainer as they were before a step's first pass.
+
+    Trainers count tokens and log metrics inside of their loss, under names of their own: numbers on the trainer or its
+    state, and lists of numbers in mappings there. So all of those are looked at, whatever their names.
+    TRL: https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
+    Axolotl: https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/src/axolotl/core/trainers/base.py
+
+    Args:
+        trainer: the trainer, about to compute a loss.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._counts = [_Counts(vars(owner), inside=False) for owner in (trainer, trainer.state)]
+
+    def rewind(self) -> None:
+        """Forget what the previous pass of this step counted."""
+        for counts in self._counts:
+            counts.restore()
+
+
+class _Counts:
+    """The numbers of a mapping, and the lengths of the lists in the mappings inside of it."""
+
+    def __init__(self, owner: MutableMapping[str, Any], inside: bool = True) -> None:
+        self._owner, self._names = owner, set(owner)
+        self._numbers = {name: _copy(value) for name, value in owner.items() if _is_number(value)}
+        lists = {name: value for name, value in owner.items() if isinstance(value, list)} if inside else {}
+        self._lengths = {name: len(value) for name, value in lists.items()}
+        mappings = (value for value in owner.values() if isinstance(value, dict) and len(value) <= FEW)
+        self._inner = [_Counts(value) for value in mappings]
+        self._inside = inside
+
+    def restore(self) -> None:
+        for name in [name for name, value in self._owner.items() if name not in self._names and _is_count(value)]:
+            del self._owner[name]
+        self._owner.update((name, _copy(value)) for name, value in self._numbers.items())
+        for name, value in self._owner.items():
+            if self._inside and isinstance(value, list):
+                del value[self._lengths.get(name, 0) :]
+        for counts in self._inner:
+            counts.restore()
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) or (isinstance(value, Tensor) and value.dim() == 0 and not value.requires_grad)
+
+
+def _is_count(value: object) -> bool:
+    return _is_number(value) or (isinstance(value, dict) and bool(value) and all(map(_is_count, value.values())))
+
+
+def _copy(value: Any) -> Any:
+    """Return a number that later additions in place leave as it is."""
+    return value.clone() if isinstance(value, Tensor) else value
