@@ -17,17 +17,13 @@ from neft_zoo.passes.anatomy import find_table
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_calls, check_engine
-<<<<<<< HEAD
 from neft_zoo.training.engine_internals import (
-=======
-from neft_zoo.training.hf_internals import (
->>>>>>> reach
     accumulation_of,
     gradient_of,
     is_compiled,
     token_weight,
 )
-from neft_zoo.training.hf_internals import PassCounters, is_nll, runs_reference
+from neft_zoo.training.hf_internals import is_nll, runs_reference
 from neft_zoo.training.outermost_loss import outermost_loss
 from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.progress import progress_of, step_of

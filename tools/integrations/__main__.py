@@ -20,7 +20,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "support.md"
 FRAMEWORKS = {"llamafactory": "llamafactory==0.9.5", "swift": "ms-swift==4.6.0", "axolotl": "axolotl==0.19.0"}
-SHOWN = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+VERSIONS = """
+from importlib.metadata import version
+print(*(f"{name} {version(name)}" for name in "torch transformers trl peft datasets accelerate".split()), sep=", ")
+"""
 # Their wheels on the index are built for CUDA and cannot be imported beside a torch for CPUs.
 CUDA_ONLY = ("torchvision", "torchaudio")
 BEGIN, END = "<!-- integrations: make test-integrations writes up to the end -->", "<!-- end of integrations -->"
@@ -60,6 +63,7 @@ def python_of(name: str, environments: Path) -> Path:
 def run(name: str, python: Path, limit: float) -> tuple[list[dict], str]:
     """Return the results of a framework's runs, and how the last one ended."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment["AXOLOTL_DO_NOT_TRACK"] = "1"
     log = ROOT / "build" / f"integration-{name}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
@@ -124,9 +128,14 @@ def write(lines: list[str]) -> None:
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     before, _, old = text.partition(BEGIN)
     done = {line.split()[1] for line in lines}
-    kept = [line for line in old.splitlines() if line.startswith("| ") and line.split()[1] not in {*done, "framework", "---"}]
+    kept = [
+        line
+        for line in old.splitlines()
+        if line.startswith("| ") and line.split()[1] not in {*done, "framework", "---"}
+    ]
     head = HEAD.format(date=datetime.datetime.now(datetime.timezone.utc).date(), steps=4)
-    PAGE.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{head}" + "\n".join([*kept, *lines]) + f"\n\n{END}\n", encoding="utf-8")
+    table = "\n".join([*kept, *lines])
+    PAGE.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{head}{table}\n\n{END}\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -139,8 +148,8 @@ def main() -> None:
     for name in options.frameworks or FRAMEWORKS:
         began = time.monotonic()
         python = python_of(name, options.environments)
-        command = f"from importlib.metadata import version as v; print(*(n + ' ' + v(n) for n in {SHOWN}), sep=', ')"
-        versions = subprocess.run([str(python), "-c", command], capture_output=True, text=True, check=True).stdout.strip()
+        command = [str(python), "-c", VERSIONS]
+        versions = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         lines += rows(name, *run(name, python, options.limit), versions)
         print(name, f"{time.monotonic() - began:.0f} s", *lines, sep="\n", flush=True)
         write(lines)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
-
-os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"
 
 import measured
 import yaml
@@ -20,7 +17,8 @@ TUNING = {"full": {}, "lora": LORA}
 
 def options(folder: Path, output: Path) -> dict[str, object]:
     shared = {"ds_type": "json", "type": "chat_template", "field_messages": "messages"}
-    train, test = (measured.messages(split, count, folder) for split, count in (("train", measured.RECORDS), ("test", 8)))
+    train = measured.messages("train", measured.RECORDS, folder)
+    test = measured.messages("test", 8, folder)
     return {
         "base_model": str(measured.MODEL),
         "chat_template": "tokenizer_default",
