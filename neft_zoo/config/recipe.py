@@ -33,6 +33,10 @@ class Recipe:
     margins: object = None
 
 
+# Configurations that other frameworks read.
+FOREIGN = "integrations/"
+
+
 def folder() -> Path:
     """Return the folder of the shipped recipes: inside an installed package, beside it in a checkout."""
     package = Path(__file__).parents[1]
@@ -42,7 +46,8 @@ def folder() -> Path:
 
 def names() -> list[str]:
     """Return the names of the shipped recipes, such as `quickstart` or `paper/llama2-7b-alpaca`."""
-    return sorted(path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))
+    found = (path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))
+    return sorted(name for name in found if not name.startswith(FOREIGN))
 
 
 def find(name: str, extended_by: Path | None = None) -> Path:

@@ -42,7 +42,7 @@ for layout, of_layout in LAYOUTS.items():
                 plugin.write_text(TEMPLATE + ("" if noise == "plain" else NOISE % noise), encoding="utf-8")
                 options = {
                     "model": measured.MODEL,
-                    "model_type": "llama3_2",
+                    "model_type": "llama",
                     "template": "quickstart",
                     "external_plugins": plugin,
                     "tuner_type": tuning,
