@@ -14,15 +14,17 @@ SUMMARY = "train with another framework's command and file, under noise"
 EXAMPLE = """
 neft-zoo run llamafactory train.yaml --noise symnoise
 neft-zoo run llamafactory train.yaml --noise neft_uniform --noise.alpha 10 learning_rate=1e-4
+neft-zoo run llamafactory train.yaml --noise neft_uniform --doctor
 torchrun --nproc_per_node 8 -m neft_zoo run llamafactory train.yaml --noise symnoise
 """
-USAGE = "FRAMEWORK FILE [--noise NAME] [--noise.ARGUMENT VALUE] [NAME=VALUE ...]"
+USAGE = "FRAMEWORK FILE [--noise NAME] [--noise.ARGUMENT VALUE] [--doctor] [NAME=VALUE ...]"
 
 
 def add_to(commands: Commands) -> None:
     """Add the command to the command line's."""
     command = add_command(commands, "run", run, SUMMARY, EXAMPLE, passes_on=True)
     command.usage = f"neft-zoo run {USAGE}"
+    command.add_argument("--doctor", action="store_true", help="measure the noise on its batches; trains nothing")
     command.set_defaults(print_help=command.print_help)
 
 
@@ -37,6 +39,12 @@ def run(options: argparse.Namespace) -> None:
     noise = take_noise(options.flags, values.pop("noise", None))[1]
     if noise is None:
         raise NoiseError(f"noise must be given, in {file} or as --noise NAME, got none; 'none' trains without.")
+    if options.doctor:
+        from neft_zoo.doctor.of_trainer import examine_trainer
+        from neft_zoo.doctor.report import show
+
+        show(examine_trainer(host.build(values), noise))
+        return
     host.train(values, noise)
 
 

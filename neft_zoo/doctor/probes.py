@@ -15,10 +15,10 @@ from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.training.hf_internals import StockNoise
 from neft_zoo.training.session import NoiseSession
-from neft_zoo.training.trainers import SFTTrainer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+    from transformers import Trainer
 
 PROMPT, DECODED = 64, 4  # tokens at most
 HALF_WAY, STEP = 0.5, 50  # progress and step at which schedules and draws are looked at
@@ -30,7 +30,7 @@ class StockKind:
 
     name, passes = HOOK, 1
 
-    def __init__(self, trainer: SFTTrainer, alpha: float) -> None:
+    def __init__(self, trainer: Trainer, alpha: float) -> None:
         self.trainer, self.alpha = trainer, alpha
 
     def attached(self) -> StockNoise:
@@ -47,7 +47,7 @@ class StrategyKind:
 
     name = OURS
 
-    def __init__(self, trainer: SFTTrainer, session: NoiseSession) -> None:
+    def __init__(self, trainer: Trainer, session: NoiseSession) -> None:
         self.trainer, self.session, self.passes = trainer, session, session.strategy.objective.passes
 
     @contextmanager
@@ -136,7 +136,7 @@ def added_by(model: nn.Module, run: Callable[[], object], last: int | None = Non
     return added
 
 
-def model_of(trainer: SFTTrainer) -> nn.Module:
+def model_of(trainer: Trainer) -> nn.Module:
     """Return the model of a trainer."""
     assert trainer.model is not None  # it is only None in transformers' annotations
     return trainer.model

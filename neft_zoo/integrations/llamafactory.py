@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
@@ -91,6 +91,32 @@ def train(options: dict[str, Any], noise: str | Mapping[str, object] | Strategy)
 
     with changed(options.get("stage", "sft"), lambda trainer: enable(trainer, strategy)):
         run_exp(options)
+
+
+class Built(Exception):  # noqa: N818
+    """Carries a trainer out of LLaMA-Factory's workflow, which ends there."""
+
+
+def build(options: dict[str, Any]) -> transformers.Trainer:
+    """Return the trainer that LLaMA-Factory makes of options; it is not trained.
+
+    Raises:
+        NoiseError: if it makes none that noise goes into.
+    """
+    check_version("llamafactory")
+    check(options, make("none"))
+    from llamafactory.train.tuner import run_exp  # pyright: ignore[reportMissingImports]
+
+    def end(trainer: transformers.Trainer) -> NoReturn:
+        raise Built(trainer)
+
+    stage = options.get("stage", "sft")
+    try:
+        with changed(stage, end):
+            run_exp(options)
+    except Built as built:
+        return built.args[0]
+    raise NoiseError(f"stage must make a trainer, got {shown(stage)}, which made none.")
 
 
 @contextmanager

@@ -60,25 +60,29 @@ def python_of(name: str, environments: Path) -> Path:
     return python
 
 
-def run(name: str, python: Path, limit: float) -> tuple[list[dict], str]:
-    """Return the results of a framework's runs, and how the last one ended."""
+def run(name: str, python: Path, limit: float) -> str:
+    """Do a framework's runs into its log, and return how they ended, empty if well."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment["AXOLOTL_DO_NOT_TRACK"] = "1"
-    log = ROOT / "build" / f"integration-{name}.log"
+    log = log_of(name)
     log.parent.mkdir(exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         command = [str(python), str(HERE / f"on_{name}.py")]
         try:
             done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=limit)
-            ended = f"exit status {done.returncode}, see {log}" if done.returncode else ""
         except subprocess.TimeoutExpired:
-            ended = f"stopped after {limit:.0f} s"
-    return results_in(log.read_text(encoding="utf-8")), ended
+            return f"stopped after {limit:.0f} s"
+    return f"exit status {done.returncode}, see {log}" if done.returncode else ""
+
+
+def log_of(name: str) -> Path:
+    return ROOT / "build" / f"integration-{name}.log"
 
 
 def results_in(text: str) -> list[dict]:
     """Return the results that a log holds; progress bars may stand before them on their line."""
-    return [json.loads(line.partition("RESULT ")[2]) for line in text.splitlines() if "RESULT {" in line]
+    read = json.JSONDecoder().raw_decode
+    return [read(line.partition("RESULT ")[2])[0] for line in text.splitlines() if "RESULT {" in line]
 
 
 def counters(log: list[dict]) -> dict[str, float]:
@@ -142,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frameworks", nargs="*", metavar="FRAMEWORK", help=", ".join(FRAMEWORKS))
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "integrations")
+    parser.add_argument("--report", action="store_true", help="run nothing; write the page from the last logs")
     parser.add_argument("--limit", type=float, default=3600, help="seconds for a framework's runs")
     options = parser.parse_args()
     lines = []
@@ -150,7 +155,8 @@ def main() -> None:
         python = python_of(name, options.environments)
         command = [str(python), "-c", VERSIONS]
         versions = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        lines += rows(name, *run(name, python, options.limit), versions)
+        ended = "" if options.report else run(name, python, options.limit)
+        lines += rows(name, results_in(log_of(name).read_text(encoding="utf-8")), ended, versions)
         print(name, f"{time.monotonic() - began:.0f} s", *lines, sep="\n", flush=True)
         write(lines)
     sys.exit(any(word in line for line in lines for word in ("WRONG", "DIFFERS", "NOISE", "not finished")))

@@ -57,5 +57,5 @@ for layout, of_layout in LAYOUTS.items():
                 file.write_text(yaml.safe_dump(given), encoding="utf-8")
                 PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
                 with measured.Recorder() as recorder:
-                    do_cli(config=file)
+                    do_cli(config=str(file))
                 measured.result(layout, tuning, noise, recorder, output)
