@@ -18,8 +18,9 @@ def on_config(config: Any) -> Any:
     extra = config["extra"]
     folder = Path(extra.get("results") or Path(config["docs_dir"]) / "results")
     extra["experiments"], extra["notes"] = load(folder)
-    # A test may ask for the pages of a few strategies only.
+    # A test may ask for the pages of a few strategies and recipes only.
     extra["entries"] = extra.get("entries") or registry.builtin_names()
+    extra["recipes"] = extra.get("recipes") or recipe.names()
     config["markdown_extensions"].append(CardTables())
     _link_repository(config)
     return config
@@ -40,7 +41,7 @@ def on_files(files: Any, config: Any) -> Any:
     made = {"strategies.md": overview.page(experiments), "findings.md": findings.page(experiments)}
     made |= {f"strategies/{name}.md": entries.page(name, experiments) for name in extra["entries"]}
     made |= {"recipes.md": gallery.overview(), "papers.md": papers.page(experiments)}
-    made |= {f"recipes/{name}.md": gallery.page(name, experiments) for name in recipe.names()}
+    made |= {f"recipes/{name}.md": gallery.page(name, experiments) for name in extra["recipes"]}
     made["compare.md"] = compare.page(experiments, extra["notes"])
     made |= data.files(experiments)
     for path, content in {**made, "assets/social.png": social.card()}.items():
@@ -55,5 +56,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Put in what a page asks for, and its formulas."""
+    if page.parent is not None and page.parent.title == "Developers":
+        page.meta.setdefault("search", {"boost": 0.3})  # what a reader means comes first
     up = "../" * page.file.src_uri.count("/")
     return formulas.render(snippets.fill(markdown, config["extra"]["experiments"], up))

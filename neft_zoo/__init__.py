@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from neft_zoo._version import __version__ as __version__
+__version__ = "0.2.0"  # read by the build as well
 
 # Names are loaded when first used, so that `neft-zoo list` need not import torch.
 _HOME = {
@@ -25,10 +25,12 @@ _HOME = {
     "make": "registry",
     "names": "registry",
     "register": "registry",
+    "shipped": "config.recipe",
 }
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
+    from neft_zoo.config.recipe import shipped as shipped
     from neft_zoo.errors import NoiseError as NoiseError
     from neft_zoo.registry.entries import make as make
     from neft_zoo.registry.entries import names as names

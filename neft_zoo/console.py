@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import accumulate, groupby, zip_longest
 
-NARROWEST = 20  # columns that the last one is never wrapped below
+NARROWEST = 20  # columns that one is not wrapped below
 UNLIMITED = 10_000
 
 
@@ -28,6 +31,28 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def say(text: str) -> None:
+    """Print a line about what a command does, on standard error; of several processes only the first prints it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"neft-zoo: {printable(text)}", file=sys.stderr, flush=True)
+
+
+class Seldom:
+    """Says no more than a line in so many seconds.
+
+    Args:
+        seconds: between two lines; the first one is said that long after this was made.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() - self.last >= self.seconds:
+            self.last = time.monotonic()
+            say(text)
 
 
 def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
@@ -63,16 +88,51 @@ def terminal_width() -> int:
 
 
 def plain_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), width: int | None = None) -> str:
-    """Return a table as aligned text whose last column is wrapped to the width of the terminal, or to `width`."""
-    *widths, longest = (max(map(len, column)) for column in zip(*rows, strict=True))
-    indent = sum(widths) + 2 * len(widths)
-    room = max(NARROWEST, (width or terminal_width()) - indent)
+    """Return a table as aligned text, whose cells are wrapped to the width of the terminal, or to `width`.
+
+    One of many columns is cut into several, which all begin with the first column.
+    """
+    width = width or terminal_width()
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = _fitted(widths, width - 2 * (len(widths) - 1))
+    ends = accumulate((size + 2 for size in widths[1:]), initial=widths[0])
+    kept = max(2, sum(end <= width for end in ends))
+    if kept < len(widths):
+        first = plain_table([row[:kept] for row in rows], numbers, width)
+        others = [[row[0], *row[kept:]] for row in rows]
+        return f"{first}\n\n{plain_table(others, [at - kept + 1 for at in numbers if at >= kept], width)}"
     lines = []
-    for *first, last in rows:
-        sized = enumerate(zip(first, widths, strict=True))
-        cells = [cell.rjust(size) if at in numbers else cell.ljust(size) for at, (cell, size) in sized]
-        last = last.rjust(longest) if len(widths) in numbers else last
-        wrapped = [last] if len(last) <= room else textwrap.wrap(last, room)
-        lines.append("  ".join([*cells, *wrapped[:1]]).rstrip())
-        lines += [" " * indent + line for line in wrapped[1:]]
+    for row in rows:
+        cells = [_wrapped(cell, size) for cell, size in zip(row, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            sized = enumerate(zip(parts, widths, strict=True))
+            aligned = [part.rjust(size) if at in numbers else part.ljust(size) for at, (part, size) in sized]
+            lines.append("  ".join(aligned).rstrip())
     return "\n".join(lines)
+
+
+def _fitted(widths: list[int], room: int) -> list[int]:
+    """Return widths of columns that fit: names and texts, which are first and last, are wrapped before the rest."""
+    for wrapped in ({0, len(widths) - 1}, {*range(len(widths))}):
+        cap = max(widths)
+        while sum(widths) > room and cap > NARROWEST:
+            cap -= 1
+            widths = [min(size, cap) if at in wrapped else size for at, size in enumerate(widths)]
+    return widths
+
+
+def _wrapped(cell: str, size: int) -> list[str]:
+    return [cell] if len(cell) <= size else textwrap.wrap(cell, size)
+
+
+def fitted_markdown(text: str) -> str:
+    """Return Markdown whose tables fit the terminal; without one, as in a pipe, it stays Markdown."""
+    width, lines = terminal_width(), []
+    for is_table, block in groupby(text.splitlines(), lambda line: line.startswith("|")):
+        block = list(block)
+        if is_table and max(map(len, block)) > width:
+            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block]
+            lines.append(plain_table([row for row in rows if set("".join(row)) - set("-: ")], width=width))
+        else:
+            lines += [line if is_table or len(line) <= width else textwrap.fill(line, width) for line in block]
+    return "\n".join(lines) + ("\n" if text.endswith("\n") else "")

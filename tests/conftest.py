@@ -1,6 +1,7 @@
 """Small real models and data: everything is built here or shipped, nothing is fetched."""
 
 import gc
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +19,7 @@ from matrix import (  # noqa: F401 - hooks and a fixture of pytest
     pytest_terminal_summary,
     refused,
 )
+from oldest import pytest_itemcollected  # noqa: F401 - a hook of pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -80,6 +82,26 @@ def records():
             for i in range(32)
         ]
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory, tokenizer):
+    """Return a recipe: one step of 4 records on a two-layer Llama."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "data").mkdir()
+    for split, count in (("train", 8), ("test", 4)):
+        lines = (QUICKSTART / "data" / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        (folder / "data" / f"{split}.jsonl").write_text("".join(lines[:count]))
+    options = dict(extends="quickstart", max_steps=1, per_device_train_batch_size=4, warmup_steps=0, max_length=48)
+    options |= dict(model_name_or_path=str(folder / "model"), dataset_name=str(folder / "data"))
+    options |= dict(eval_strategy="no", save_strategy="no", output_dir=str(folder / "out"), disable_tqdm=True)
+    (folder / "tiny.yaml").write_text(json.dumps(options))
+    return folder / "tiny.yaml"
 
 
 @pytest.fixture

@@ -1,6 +1,14 @@
 """Tables fit the terminal, with and without one."""
 
-from neft_zoo.console import plain_table, printable, show_table
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neft_zoo.cli.main import main
+from neft_zoo.console import fitted_markdown, plain_table, printable, show_table
+from neft_zoo.doctor.report import KINDS, DoctorReport, Layout, Measures, show
 
 ROWS = [("name", "loss", "what it does"), ("none", "2.5", "word " * 30), ("neft_uniform", "10.25", "adds")]
 
@@ -28,3 +36,45 @@ def test_a_terminal_is_sent_no_control_characters(capsys):
     assert printable(shown.replace("\n", "")) == shown.replace("\n", "") and "second line" in shown
     assert "[bold]1[/bold]" in shown, "nor is markup obeyed"
     assert len(shown.splitlines()) == 2
+
+
+CELL = st.text("abc de-fgh/12.", min_size=1, max_size=60).map(lambda text: " ".join(text.split()) or "x")
+
+
+@given(st.integers(2, 12).flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=1, max_size=5)))
+def test_any_table_fits_80_columns_and_loses_nothing(rows):
+    lines = plain_table(rows, width=80).split("\n")
+    assert max(map(len, lines)) <= 80
+    shown = Counter("".join(lines).replace(" ", ""))
+    assert shown >= Counter("".join(map("".join, rows)).replace(" ", "")), "the first column may be repeated"
+
+
+def test_markdown_fits_a_terminal_and_stays_markdown_in_a_pipe(monkeypatch):
+    table = f"| row | {'loss, ' * 12} |\n| --- | ---: |\n| {'neft_uniform ' * 9} | -1.5 |\n"
+    text = f"# A title\n\n{table}\n{'a long sentence ' * 20}\n"
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert fitted_markdown(text) == text
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = fitted_markdown(text).splitlines()
+    assert max(map(len, lines)) <= 80 and lines[:2] == ["# A title", ""]
+    assert not any(set(line) <= set("- ") and line for line in lines)
+    assert "-1.5" in "".join(lines) and "".join(lines).count("neft_uniform") == 9
+
+
+LONG = {"name": "token_relative_to_the_norms_of_a_sentence", "alpha": 5.0}
+
+
+def test_what_doctor_prints_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    layout = Layout(4, 8, 16384, 63, 0.5, "bfd", True, "bfloat16")
+    measured = {kind: Measures(0.078, 0.127, 0.173, 0.1, 0.118, 17.878, 1.0, 0.55, 0.999, 12.0) for kind in KINDS}
+    name = "an-organisation-with-a-name/a-model-with-a-long-name-of-7-billion-parameters-instruct"
+    show(DoctorReport(name, False, LONG, 5.0, layout, "real weights", measured))
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80 and "0.078 / 0.127 / 0.173" in said
+
+
+def test_a_report_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["report", str(Path(__file__).parents[1] / "docs" / "results" / "gsm8k")]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

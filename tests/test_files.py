@@ -15,8 +15,9 @@ def test_an_error_on_the_way_leaves_the_old_file_and_no_other(tmp_path):
     with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
         partial.write_text("half of it")
         raise KeyboardInterrupt
-    with pytest.raises(ValueError):
-        write_json(path, {"loss": float("nan")})
+    for value in ("nan", "inf", "-inf"):
+        with pytest.raises(NoiseError, match=f"{path} must hold finite numbers"):
+            write_json(path, {"losses": [1.0, {"test": float(value)}]})
     assert json.loads(path.read_text()) == {"loss": 1.0}
     assert list(tmp_path.iterdir()) == [path]
 

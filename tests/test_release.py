@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from neft_zoo._version import NUMBERS_SINCE
+from neft_zoo.compare.results import NUMBERS_SINCE
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -56,3 +56,19 @@ def test_it_runs_outside_a_checkout(wheel, tmp_path):
         text=True,
     )
     assert origin.stdout.startswith(str(tmp_path))
+
+
+def test_the_first_snippet_of_the_readme_runs_in_an_empty_folder(wheel, tmp_path):
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    snippet = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    shortened = snippet.replace("max_steps=20", "max_steps=1, per_device_train_batch_size=2")
+    assert shortened != snippet and "recipes/" not in snippet
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-c", shortened], cwd=empty, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {path.name for path in empty.iterdir()} <= {"out"}

@@ -32,11 +32,12 @@ LENGTHS = 'lengths = batch.lengths if self.length == "document" else batch.lengt
 DRAW = 'return randomness.uniform(batch.stream("what"), width)'
 ONE_SIDED = 'return (randomness.uniform(batch.stream("what"), width) + 1) / 2'
 GAUSSIAN = 'normal(batch.stream("what"), width).mul_(self.rms)'
-SHAKEN = "(draw(weight, key, target.name, randomness.normal) * size).to(weight.dtype)\n"
+SHAKEN = "change(target).to(weight.dtype)\n"
+RESTORED = "    finally:\n        for weight, before in saved:\n            weight.data.copy_(before)\n\n\n@contextmanager\ndef exch"
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
 KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
 TRAINING = "not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
-GUARD = "return delta / (self.length(delta, batch) + radius)"
+GUARD = "return 1 / (self.length(delta, batch) + radius)"
 MEAN = "return total / self.graded.sum().clamp(min=1)"
 PLACES = "targets, aligned = self._targets(labels)"
 EVERYWHERE, REAL = (
@@ -109,7 +110,7 @@ MISTAKES = (
      ("evaluation/losses", "    found: dict[int, Scores] = {}\n",
       '    found, noise = {}, noise or __import__("neft_zoo").make("neft_uniform").noise\n')),
     (13, "a radius that only guards against 0 / 0", "objectives/test_adversarial.py::test_a_radius_is_a_radius[smart-right]",
-     ("objectives/norm_ball", "return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)", GUARD)),
+     ("objectives/norm_ball", "return (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)", GUARD)),
     (14, "a divergence over padding", GRADED,
      ("passes/predictions", ALONE, ALONE.replace(PLACES, EVERYWHERE))),
     (14, "a divergence over the prompt", GRADED,
@@ -139,9 +140,9 @@ MISTAKES = (
      ("noise/scales", "* value_at(self.size, batch.progress)", "* value_at(self.size, batch.progress) ** 2")),
     (19, "weight noise added and subtracted in place",
      "strategies/test_flat_lora.py::test_flat_lora_restores_every_bit_after_200_cycles_in_bf16[False]",
-     ("passes/weight_noise", f"weight.data += {SHAKEN}",
-      f"saved[-1] = weight, {SHAKEN}                weight.data += saved[-1][1]\n"),
-     ("passes/weight_noise", "weight.data.copy_(before)", "weight.data -= before")),
+     ("passes/linear_weights", f"weight.data += {SHAKEN}",
+      f"saved[-1] = weight, {SHAKEN}            weight.data += saved[-1][1]\n"),
+     ("passes/linear_weights", RESTORED, RESTORED.replace("weight.data.copy_(before)", "weight.data -= before"))),
     (19, "the global seed reset", "training/test_sft_trainer.py::test_noise_leaves_the_global_random_state_alone",
      ("noise/batch", KEYS, f"        torch.manual_seed(0)\n{KEYS}")),
     (20, "the hidden size hard-coded", FORMULA,

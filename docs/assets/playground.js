@@ -1,4 +1,4 @@
-// The playground: what a strategy adds, in closed form. tests/test_site_browser.py compares it with the package.
+// The playground: what a strategy adds, in closed form. tests/site/test_site_browser.py compares it with the package.
 "use strict";
 (() => {
   // Quantiles of a distribution of scale 1, from which averages are taken: no random numbers, so no jitter.
@@ -33,7 +33,7 @@
     return value((raw + (1 << (left - 1)) - 1 + ((raw >> left) & 1)) & -(1 << left));
   }
 
-  // Probability that an embedding is what it was, after rounding at random as the package does (neft_zoo/rounding.py).
+  // Probability that an embedding is what it was, after rounding at random as the package does (neft_zoo/passes/rounding.py).
   function kept(embed, delta, left) {
     const exact = Math.fround(embed + delta), step = 1 << left, low = bits(exact) & -step;
     const sides = [value(low), value(low + step)];
@@ -61,12 +61,13 @@
     return [plain, ours].map((sum) => sum / (embeds.length * draws.length));
   }
 
-  function compute(strategy, { strength, tokens, width, embedding, dtype }) {
-    const size = { length: strength / Math.sqrt(tokens * width), fixed: strength, relative: strength * embedding }[strategy.scale];
-    const rms = size * strategy.rms;
+  const size = (strategy, { strength, tokens, width, embedding }) => ({ length: strength / Math.sqrt(tokens * width), fixed: strength, relative: strength * embedding })[strategy.scale];
+
+  function compute(strategy, given) {
+    const { tokens, width, embedding, dtype } = given, scale = size(strategy, given), rms = scale * strategy.rms;
     const [nearestShare, packageShare] = rms > 0 ? unchanged(strategy.what, rms, embedding, dtype) : [1, 1];
     return {
-      bound: strategy.bound === null ? null : size * strategy.bound,
+      bound: strategy.bound === null ? null : scale * strategy.bound,
       rms,
       token: rms * Math.sqrt(width),
       document: rms * Math.sqrt(tokens * width),
@@ -92,6 +93,8 @@
       document.getElementById("playground-wrong").hidden = !wrong;
       if (wrong) return;
       const found = compute(chosen(), { ...given, dtype: field("dtype").value });
+      curve(given);
+      snippet(given);
       const number = (each) => (each === null ? "none" : each === 0 ? "0" : each.toPrecision(4));
       const percent = (each) => `${(100 * each).toFixed(1)} %`;
       const told = { bound: number, rms: number, token: number, document: number, snr: (each) => (each === null ? "no noise" : `${each.toFixed(1)} dB`), nearest: percent, package: percent };
@@ -109,10 +112,45 @@
       update();
     }
     field("strategy").addEventListener("change", choose);
-    field("family").addEventListener("change", () => {
-      if (field("family").value) field("embedding").value = field("family").value;
+    const presets = JSON.parse(document.getElementById("playground-presets").textContent);
+    field("preset").append(...presets.map((each) => new Option(each.name, each.name)));
+    field("preset").addEventListener("change", () => {
+      const preset = presets.find((each) => each.name === field("preset").value);
+      const source = document.getElementById("playground-source");
+      source.hidden = !preset;
+      if (preset) {
+        [field("width").value, field("embedding").value] = [preset.width, preset.rms];
+        source.textContent = `Embedding rms of ${preset.name}: ${preset.rms}, ${preset.source}.`;
+      }
       update();
     });
+    for (const name of ["width", "embedding"]) field(name).addEventListener("input", () => { field("preset").value = ""; document.getElementById("playground-source").hidden = true; });
+
+    // The signal-to-noise ratio over the length of a document, and where the setting lies on it.
+    function curve(given) {
+      const figure = document.getElementById("playground-curve"), strategy = chosen(), [wide, high] = [360, 190];
+      const lengths = Array.from({ length: 41 }, (_, place) => 8 * 2 ** (place / 4)); // 8 to 8,192
+      const at = (tokens) => 20 * Math.log10(given.embedding / (size(strategy, { ...given, tokens }) * strategy.rms));
+      const levels = lengths.map(at);
+      figure.hidden = !levels.every(isFinite);
+      if (figure.hidden) return;
+      const [low, top] = [Math.floor(Math.min(...levels) / 10) * 10, Math.ceil((Math.max(...levels) + 1) / 10) * 10];
+      const x = (tokens) => 40 + ((Math.log2(tokens) - 3) / 10) * (wide - 54), y = (level) => high - 34 - ((level - low) / (top - low)) * (high - 56);
+      const inside = [];
+      for (let level = low; level <= top; level += 10) inside.push(`<line x1="40" x2="${wide - 14}" y1="${y(level)}" y2="${y(level)}" class="${level ? "grid" : "zero"}"/><text x="34" y="${y(level) + 4}" text-anchor="end">${String(level).replace("-", "−")}</text>`);
+      for (const tokens of [8, 32, 128, 512, 2048, 8192]) inside.push(`<text x="${x(tokens)}" y="${high - 18}" text-anchor="middle">${tokens.toLocaleString("en-US")}</text>`);
+      inside.push(`<polyline class="front" points="${lengths.map((tokens, place) => `${x(tokens)},${y(levels[place])}`).join(" ")}"/>`);
+      if (given.tokens >= 8 && given.tokens <= 8192) inside.push(`<circle class="dot neutral" r="4" cx="${x(given.tokens)}" cy="${y(at(given.tokens))}"/>`);
+      figure.innerHTML = `<svg class="neft-chart" viewBox="0 0 ${wide} ${high}" role="img" aria-label="Signal-to-noise ratio over document length" style="max-width: 32rem"><text x="4" y="12">dB of embedding over noise</text><text x="${wide - 14}" y="${high - 3}" text-anchor="end">tokens of the document</text>${inside.join("")}</svg>`;
+    }
+    function snippet(given) {
+      const noise = { name: chosen().name, [chosen().argument]: given.strength, ...chosen().changed };
+      const spelled = (each) => (typeof each === "boolean" ? (each ? "True" : "False") : JSON.stringify(each));
+      const lines = Object.entries(noise).map(([key, value]) => `        "${key}": ${spelled(value)},`);
+      const block = document.getElementById("playground-snippet");
+      block.hidden = false;
+      block.querySelector("code").textContent = `trainer = SFTTrainer(\n    model,\n    train_dataset=data,\n    noise={\n${lines.join("\n")}\n    },\n)`;
+    }
     form.addEventListener("input", update);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;

@@ -80,6 +80,7 @@ def nearest(
 
     for experiment in sorted((each for each in experiments if each.budget == STEPS), key=rank, reverse=True):
         row = experiment.find(noise) or next((each for each in experiment.rows if each.entry == noise), None)
-        if row is not None and len(row.values("test_loss", "end")) >= SEEDS:
+        cell = row.cells.get(("test_loss", "end")) if row is not None else None
+        if row is not None and cell is not None and cell.seeds >= SEEDS:
             return experiment, row
     return None

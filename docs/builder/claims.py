@@ -20,7 +20,6 @@ class Claim:
         source: what the paper shows, and where.
         name: the metric.
         side: where the difference must lie.
-        margin: how far from 0 still counts as the same; for `side="same"`.
         end_only: why only the end is compared, where the best checkpoint was measured too.
         gaussian: compare with Gaussian noise of equal energy instead of with `none`.
         needs: returns why the data cannot tell, "" if they can.
@@ -30,7 +29,6 @@ class Claim:
     source: str
     name: str
     side: Side
-    margin: float = 0.0
     end_only: str = ""
     gaussian: bool = False
     needs: Callable[[Experiment], str] = lambda experiment: ""
@@ -73,7 +71,6 @@ CLAIMS = (
         "Table 4: at most 0.5 points of 2-gram repetition",
         "test_repetition_2",
         "same",
-        0.01,
     ),
     Claim(
         "Uniform noise beats Gaussian noise of equal energy",

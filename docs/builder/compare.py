@@ -10,22 +10,23 @@ from neft_zoo.compare.experiment import Experiment
 from neft_zoo.compare.statistics import MANY
 
 from .data import chosen
-from .results import KINDS, results_table
+from .results import KINDS, against_plain, results_table
 from .tables import macros, table
 from .wants import leading, short
-from .words import setting, title
+from .words import same_data, setting, title
 
 HEAD = "---\nhide: [navigation, toc]\nsearch:\n  boost: 0.5\n---\n\n# Results\n"
 EXPLAINED = f"""
 ## How to read it
 
 A number is the mean over the seeds of row **minus the baseline**, paired by seed, with its 95 % interval below
-(Student's t under {MANY} seeds, bootstrap from there). The baseline is `none`, plain training; at equal compute it is
+(Student's t under {MANY} seeds, bootstrap from there); where runs hold the losses of their test records, a second
+interval is over these too. The baseline is `none`, plain training; at equal compute it is
 plain training for as many steps. Its own line shows means. In the chart ● is the end of training and ◇ the *best
-checkpoint*, each run's own evaluation with the lowest test loss; the axis lies between the 10th and the 90th percentile
-of the differences, and an arrow stands for what lies outside. All other metrics are taken at the end. Losses are in
-nats per graded token with the noise off; the gap is test loss minus train loss, which is what was learned by heart;
-*compute* is tokens times passes over those of `none`.
+checkpoint*, each run's own evaluation with the lowest test loss; the axis lies between the 10th and the 90th
+percentile of the differences, and an arrow stands for what lies outside. All other metrics are taken at the end.
+Losses are in nats per graded token with the noise off; the gap is test loss minus train loss, which was learned by
+heart; *compute* is tokens times passes over those of `none`.
 
 Four verdicts: <span class="badge better">better</span> <span class="badge worse">worse</span>
 <span class="badge same">practically the same</span> <span class="badge undecided">undecided</span>. They come from the
@@ -48,8 +49,15 @@ def page(experiments: list[Experiment], notes: list[str]) -> str:
         f"{runs} runs in {len(experiments)} experiment{plural}, all in this repository. One row stands for each idea; "
         "the others, and every metric, are behind the switches. What you see is in the address: it can be shared."
     )
-    parts = [HEAD, intro, controls(experiments, first), section(first), EXPLAINED, "## Files", files(experiments)]
-    return "\n\n".join([*parts, remarks]) + "\n"
+    parts = [HEAD, intro, controls(experiments, first), section(first), *references(experiments), EXPLAINED]
+    return "\n\n".join([*parts, "## Files", files(experiments), same_data(experiments), remarks]) + "\n"
+
+
+def references(experiments: list[Experiment]) -> list[str]:
+    """Return every experiment's rows against its best plain run of any length, where there are several lengths."""
+    texts = [(title(each), against_plain(each, each.rows)) for each in experiments]
+    found = [f"* **{name}**: {text}" for name, text in texts if text]
+    return ["## Against plain training of any length", "\n".join(found)] if found else []
 
 
 def controls(experiments: list[Experiment], first: Experiment) -> Markup:
@@ -61,7 +69,7 @@ def controls(experiments: list[Experiment], first: Experiment) -> Markup:
 def section(experiment: Experiment) -> Markup:
     """Return an experiment's short table, with its setting."""
     caption = f"{title(experiment)}: paired differences to the baseline with 95 % intervals"
-    shown = results_table(experiment, short(experiment), chosen(experiment), caption)
+    shown = results_table(short(experiment), chosen(experiment), caption)
     words = f"{title(experiment)}: {setting(experiment)}."
     return Markup(macros("compare.html.j2").section(words, experiment.key, shown).strip())  # type: ignore[attr-defined]
 

@@ -22,6 +22,7 @@ CHOICES: tuple[tuple[Column, ...], ...] = (
     (("general_text_change", "end"), ("general_text_loss", "end")),
 )
 COSTS = {"compute": "compute", "time": "training time"}
+RELATIVE: dict[str, object] = {"unit": "relative to none", "digits": 2, "cost": True}
 PRECISION = "{:.5g}"
 
 
@@ -62,10 +63,9 @@ def described(experiment: Experiment) -> dict[str, object]:
         "title": title(experiment),
         "setting": setting(experiment),
         "short": [f"{name}.{when}" for name, when in chosen(experiment)],
-        "columns": [_column(column, axes) for column in columns]
-        + [
-            {"key": key, "label": label, "unit": "relative to none", "digits": 2, "cost": True}
-            for key, label in COSTS.items()
+        "columns": [
+            *(_column(column, axes) for column in columns),
+            *({"key": key, "label": label, **RELATIVE} for key, label in COSTS.items()),
         ],
         "rows": [_row(row, columns, fronts, ranks.get(id(row), 0)) for row in experiment.rows],
     }

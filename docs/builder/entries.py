@@ -18,8 +18,8 @@ from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, spell
 
 from .pictures import made_from, pictures
-from .results import results_table
-from .tables import difference_text, table
+from .results import against_plain, results_table
+from .tables import could_have_been_seen, difference_text, table
 from .wants import leading
 from .words import row_name, setting, title
 
@@ -101,16 +101,16 @@ def cost(name: str, experiments: list[Experiment]) -> str:
     lines = [f"{passes} forward and backward pass{plural} per batch at its default arguments; site: {strategy.site}."]
     for experiment in experiments:
         row = experiment.find(name)
-        spent = cpu_ratio(experiment, row) if row and name != "none" and experiment.budget == STEPS else None
+        spent = cpu_ratio(row) if row and name != "none" and experiment.budget == STEPS else None
         if spent:
             lines.append(f"{title(experiment)}: {spent:.2f} times the CPU time of `none` to train.")
     return "\n".join(f"* {line}" for line in lines)
 
 
-def cpu_ratio(experiment: Experiment, row: Row) -> float | None:
-    """Return the CPU time of training relative to the baseline, None where it was not measured."""
-    cell, plain = (each.cells.get(("cpu_s", "end")) for each in (row, experiment.none))
-    return cell.mean / plain.mean if cell and plain and cell.mean and plain.mean else None
+def cpu_ratio(row: Row) -> float | None:
+    """Return the CPU time of training relative to the baseline at the same seeds, None where it was not measured."""
+    cell = row.cells.get(("cpu_s", "end"))
+    return cell.mean / cell.baseline if cell and cell.mean and cell.baseline else None
 
 
 def measured(name: str, experiments: list[Experiment]) -> str:
@@ -128,6 +128,7 @@ def measured(name: str, experiments: list[Experiment]) -> str:
                     by_verdict.setdefault(cell.verdict.word, []).append(row)
             for word, alike in by_verdict.items():
                 side = {"better": "For", "worse": "Against"}.get(word, "Neither")
+                word += could_have_been_seen([row.cells["test_loss", point].verdict for row in alike], word)
                 speaks[side].append(f"{title(experiment)}, test loss {place}, {word}: {_listed(alike, point)}.")
         failed = [f"{row.failed} of {len(row.runs)} runs of `{row_name(row)}` failed" for row in rows if row.failed]
         speaks["Against"] += [f"{title(experiment)}: {each}." for each in failed]
@@ -152,15 +153,16 @@ def results(name: str, experiments: list[Experiment]) -> str:
         rows = [row for row in experiment.rows if row.entry == name and row is not experiment.none]
         if not rows and (name != "none" or experiment is not leading(experiments)):
             continue
-        columns = [column for column in SHOWN if column in experiment.columns]
-        shown = results_table(experiment, [experiment.none, *rows], columns, setting(experiment), "../", costs=False)
+        columns = [column for column in SHOWN if column in experiment.none.cells]
+        shown = results_table([experiment.none, *rows], columns, setting(experiment), "../", costs=False)
         view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
         parts += [
             f"### {title(experiment)}",
             shown,
+            against_plain(experiment, rows),
             f'<a href="{escape(view)}">All metrics and runs of these rows</a>',
         ]
-    return "\n\n".join(parts) or "Not run."
+    return "\n\n".join(filter(None, parts)) or "Not run."
 
 
 def code(language: str, text: str) -> str:

@@ -10,6 +10,7 @@ from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
+from neft_zoo.compare.samples import answers, count_test_records
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.summary import difference
 from neft_zoo.compare.verdicts import Verdict
@@ -18,7 +19,7 @@ from neft_zoo.compare.verdicts import judge as judge_question
 from . import sweep
 from .claims import CLAIMS, Claim
 from .tables import table, unbroken
-from .words import row_name, title
+from .words import row_name, same_data, title
 
 ALPHA = 5.0  # the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
@@ -51,6 +52,7 @@ class Judgement:
     status: str
     why: str
     differences: dict[When, Difference] = field(default_factory=dict)
+    verdicts: dict[When, Verdict] = field(default_factory=dict)
 
 
 def page(experiments: list[Experiment]) -> str:
@@ -62,9 +64,8 @@ def page(experiments: list[Experiment]) -> str:
     )
     parts = ["---\nhide: [toc]\n---\n\n# Findings", intro, summary(experiments), RULE]
     for claim in CLAIMS:
-        unit = metric(claim.name).unit
-        margin = f" The margin is {claim.margin:g}." if claim.margin else ""
-        shown = f"Here: {metric(claim.name).label}{f', {unit}' if unit else ''}.{margin}"
+        kind = metric(claim.name)
+        shown = f"Here: {kind.label}{f', {kind.unit}' if kind.unit else ''}; up to {kind.margin:g} counts as the same."
         parts += [f"## {claim.title}", f"In the paper: {claim.source}. {shown}"]
         parts += [sweep.figures(experiments)] if claim.gaussian else []
         details = [detail(claim, each) for each in chosen(experiments)]
@@ -82,7 +83,8 @@ def summary(experiments: list[Experiment], intervals: bool = True) -> str:
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
     lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
-    return table(("finding", *(title(each) for each in used)), lines)
+    found = table(("finding", *(title(each) for each in used)), lines)
+    return f"{found}\n\n{shared}" if (shared := same_data(used)) else found
 
 
 def _marked(status: str) -> Markup:
@@ -93,6 +95,8 @@ def _marked(status: str) -> Markup:
 def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
     digits, shown = metric(claim.name).digits, judgement.differences if intervals else {}
     lines = [f"{point} {_interval(each, digits)}" for point, each in shown.items()]
+    if judgement.status == UNKNOWN:
+        lines += [f"{point} {each.text(digits)}" for point, each in judgement.verdicts.items() if each.visible]
     return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 
@@ -132,12 +136,12 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
     why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
     holds = [agrees(claim, each) for each in verdicts.values()]
     status = NO if False in holds else UNKNOWN if None in holds else YES
-    return Judgement(status, why, paired)
+    return Judgement(status, why, paired, verdicts)
 
 
 def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:
     """Return the verdicts on a claim's differences, which are one question."""
-    return judge_question(paired, claim.margin or experiment.margin(claim.name))
+    return judge_question(paired, experiment.margin(claim.name))
 
 
 def agrees(claim: Claim, verdict: Verdict) -> bool | None:
@@ -161,7 +165,8 @@ def detail(claim: Claim, experiment: Experiment) -> str:
         cells = [_interval(paired.get(point), digits) for point in points]
         if other is not None and paired:
             lines.append((f"`{row_name(row)}`", f"`{row_name(other)}`", *cells))
-    head = f"**{title(experiment)}**: {_marked(judgement.status)} ({judgement.why}{answers(claim, experiment)})."
+    why = "; ".join([judgement.why, *stands_on(claim, experiment, judgement)])
+    head = f"**{title(experiment)}**: {_marked(judgement.status)} ({why})."
     return "\n\n".join(
         [head, table(("row", "minus", *(POINTS[point] for point in points)), lines)] if lines else [head]
     )
@@ -174,9 +179,14 @@ def _interval(paired: Difference | None, digits: int) -> str:
     return text if paired.low is None else unbroken(text)
 
 
-def answers(claim: Claim, experiment: Experiment) -> str:
-    """Return how many answers a metric of generated text stands on and where they are cut, "" for another metric."""
-    options = experiment.config.get("evaluation")
-    if not isinstance(options, dict) or claim.name.endswith("_loss"):
-        return ""
-    return f"; {options.get('answers')} answers per run, of at most {options.get('max_new_tokens')} tokens"
+def stands_on(claim: Claim, experiment: Experiment, judgement: Judgement) -> list[str]:
+    """Return what an outcome stands on: test records, or answers with where they are cut, and what would be seen."""
+    if not judgement.differences:
+        return []
+    if claim.name.endswith("_loss"):
+        count = count_test_records(experiment) if claim.name == "test_loss" else None
+        return [] if count is None else [f"{count} test records"]
+    verdict, digits = judgement.verdicts.get("end"), metric(claim.name).digits
+    seen = [] if verdict is None or verdict.visible is None or verdict.word == "undecided" else [verdict.visible]
+    texts = [f"\N{PLUS-MINUS SIGN}{each:.{digits}f} would have been seen" for each in seen]
+    return [*filter(None, [answers(experiment)]), *texts]

@@ -66,8 +66,9 @@ def early_stopping(experiments: Sequence[Experiment]) -> str:
         names = ", ".join(row_name(row) for row in rows)
         picture = svg(figure, f"Test loss over epochs on {title(experiment)}: {names}; thin lines are seeds")
     text = Markup(
-        '<div class="lead">{}<div><p class="verdict">{}</p><p>Thin lines are seeds, thick ones their mean over the {} seeds '
-        'that all rows have, at equal cost; noise off. Measured on {}. <a href="compare.html">All its rows</a>.</p></div></div>'
+        '<div class="lead">{}<div><p class="verdict">{}</p><p>Thin lines are seeds, thick ones their mean over the {} '
+        'seeds that all rows have, at equal cost; noise off. Measured on {}. <a href="compare.html">All its rows</a>.'
+        "</p></div></div>"
     )
     return text.format(picture, early_verdict(experiment), len(seeds), setting(experiment))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from neft_zoo.compare.experiment import Experiment
@@ -25,6 +26,12 @@ GROUPS = {
 }
 PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)[bB]\b")
 CARD = 80  # GB of a large GPU
+
+
+@cache
+def loaded(name: str) -> recipe.Recipe:
+    """Return a recipe, read once."""
+    return recipe.load(name)
 
 
 def overview() -> str:
@@ -52,21 +59,16 @@ def page(name: str, experiments: Sequence[Experiment]) -> str:
     """Return the page of one recipe."""
     up = "../" * (name.count("/") + 1)
     text = recipe.find(name).read_text(encoding="utf-8")
-    base = recipe.load(name).values.get("extends") or _extends(text)
+    base = _extends(text)
     parts = ["---\nhide: [navigation]\nsearch:\n  boost: 0.3\n---", f"# {name}", purpose(name)]
     extends = f"It extends [{base}]({up}recipes/{base}.md). " if base in recipe.names() else ""
     parts += [f"{extends}Runs on {hardware(name)}."]
-    parts += [
-        f"```\nneft-zoo sft {name}\nneft-zoo recipes cp {name} my.yaml\n```"
-        if _is_run(name)
-        else f"```\nneft-zoo compare RECIPE --controls {name.rpartition('/')[2]}\n```"
-    ]
+    command = f"neft-zoo sft {name}\nneft-zoo recipes cp {name} my.yaml"
+    if name.startswith("controls/"):
+        command = f"neft-zoo compare RECIPE --controls {name.rpartition('/')[2]}"
+    parts += [f"```\n{command}\n```"]
     parts += [f"```yaml\n{text.strip()}\n```", "## What to expect", expected(name, experiments, up)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _is_run(name: str) -> bool:
-    return not name.startswith("controls/")
 
 
 def _extends(text: str) -> str:
@@ -86,7 +88,7 @@ def purpose(name: str) -> str:
 
 def hardware(name: str) -> str:
     """Return what a recipe needs, by its model's size and what is trained of it."""
-    values = recipe.load(name).values
+    values = loaded(name).values
     model = str(values.get("model_name_or_path"))
     found = PARAMETERS.search(Path(model).name)
     if found is None or recipe.PLACEHOLDER in model:

@@ -15,7 +15,7 @@ from .entries import cpu_ratio
 from .results import MAIN, line_of
 from .tables import macros, typeset
 from .wants import grouped, leading
-from .words import setting, title
+from .words import title
 
 HEAD = "---\nhide: [toc]\n---\n\n# Strategies\n"
 INTRO = """
@@ -31,15 +31,13 @@ def page(experiments: list[Experiment]) -> str:
     parts = [HEAD, INTRO]
     drawn = [row for name in registry.builtin_names() if (row := _shown(name, experiments)[1]) is not None]
     digits = metric(MAIN).digits
-    ends = axis_range(
-        [row.cells[MAIN, when].difference for row in drawn for when in POINTS if (MAIN, when) in row.cells], digits
-    )
+    measured = [cell for row in drawn for when in POINTS if (cell := row.cells.get((MAIN, when))) is not None]
+    ends = axis_range([cell.difference for cell in measured], digits)
     cards = macros("entries.html.j2").cards  # type: ignore[attr-defined]
     for want, names in grouped().items():
         parts += [f"## {want.title}", want.text, cards([_card(name, experiments, ends) for name in names]).strip()]
-    parts.append(
-        f"All cards share one axis, from {typeset(ends[0], digits, True)} to {typeset(ends[1], digits, True)} nats per token."
-    )
+    low, high = (typeset(end, digits, True) for end in ends)
+    parts.append(f"All cards share one axis, from {low} to {high} nats per token.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -60,7 +58,7 @@ def _card(name: str, experiments: list[Experiment], ends: tuple[float, float]) -
     passes = strategy.objective.passes
     line = line_of(row, [], ends, "", costs=False) if row else {"marks": [], "zero": 0, "says": "", "verdicts": []}
     cell = row.cells.get((MAIN, "end")) if row else None
-    spent = cpu_ratio(experiment, row) if experiment and row else None
+    spent = cpu_ratio(row) if row else None
     runs = sum(len(each.records) for found in experiments for each in found.rows if each.entry == name)
     return {
         **{key: line[key] for key in ("marks", "zero", "says", "verdicts")},
@@ -71,7 +69,7 @@ def _card(name: str, experiments: list[Experiment], ends: tuple[float, float]) -
         "cost": f"{passes} pass{'es' * (passes > 1)}" + (f", {spent:.2f} times the CPU time" if spent else ""),
         "advice": _values(name),
         "unless": _unless(name),
-        "runs": f"{runs} here" if runs else "none here",
+        "runs": f"{runs} here" if runs else "not run here",
         "paper": (entry.paper or "").rpartition("/")[2],
         "anchor": (entry.paper or "").rpartition("/")[2].replace(".", ""),
     }

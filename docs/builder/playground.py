@@ -12,6 +12,15 @@ from neft_zoo.noise.scales import ByLength, Fixed, Relative
 from neft_zoo.noise.schedules import Schedule, value_at
 from neft_zoo.registry.strategy import Strategy
 
+from .traces import model
+
+# Width, rms of the embeddings that noise is added to, and where the rms is from.
+MODELS = (
+    ("Llama 3 8B", 4096, 0.01, "about what large LLaMAs have; neft-zoo doctor reads yours from its file"),
+    ("Qwen 3 8B", 4096, 0.02, "the initializer's range, not measured; neft-zoo doctor reads yours from its file"),
+    ("Gemma 2 9B", 3584, 1.0, "about 1, as the module multiplies by the square root of the width"),
+    ("SmolLM2-135M", 576, 0.136, "measured on the real model of this site"),
+)
 SCALES = {ByLength: ("length", "alpha"), Fixed: ("fixed", "size"), Relative: ("relative", "rho")}
 
 
@@ -48,7 +57,22 @@ def describe(strategy: Strategy) -> dict[str, Any] | None:
     }
 
 
+def presets() -> list[dict[str, object]]:
+    """Return models with their width and the rms of their embeddings, and where that is from."""
+    table = model().get_input_embeddings().weight.detach().float()
+    shipped = {
+        "name": "the shipped model",
+        "width": table.shape[1],
+        "rms": float(f"{table.square().mean().sqrt():.2g}"),
+        "source": "measured when this page was built",
+    }
+    return [{"name": name, "width": width, "rms": rms, "source": source} for name, width, rms, source in MODELS] + [
+        shipped
+    ]
+
+
 def script() -> str:
-    """Return the element that holds them."""
-    text = json.dumps(strategies()).replace("<", "\\u003c")
-    return f'<script type="application/json" id="playground-strategies">{text}</script>'
+    """Return the elements that hold them."""
+    made = {"strategies": strategies(), "presets": presets()}
+    element = '<script type="application/json" id="playground-{}">{}</script>'
+    return "\n".join(element.format(key, json.dumps(value).replace("<", "\\u003c")) for key, value in made.items())

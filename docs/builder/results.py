@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from neft_zoo.compare.axes import ranges
-from neft_zoo.compare.experiment import POINTS, Cell, Column, Experiment, Row
+from neft_zoo.compare.axes import axis_range
+from neft_zoo.compare.experiment import POINTS, Cell, Column, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
+from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.tables import REFERENCE, reference_sentence
 
 from .data import label_of
 from .tables import TEMPLATES, typeset, unbroken
@@ -22,24 +24,20 @@ TEMPLATES.globals["kinds"] = KINDS
 
 
 def results_table(
-    experiment: Experiment,
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    caption: str,
-    up: str = "",
-    costs: bool = True,
+    rows: Sequence[Row], columns: Sequence[Column], caption: str, up: str = "", costs: bool = True
 ) -> Markup:
     """Return the table of some rows as HTML.
 
     Args:
-        experiment: the comparison.
         rows: those to show.
         columns: metrics and points whose difference is shown.
         caption: what the table shows.
         up: leads to the site's root.
         costs: whether to show the compute.
     """
-    kind, ends = metric(MAIN), ranges(experiment, rows).get(MAIN, (-1.0, 1.0))
+    kind = metric(MAIN)
+    cells = [cell for row in rows for when in POINTS if (cell := row.cells.get((MAIN, when))) is not None]
+    ends = axis_range([cell.difference for cell in cells], kind.digits)
     chart = {
         "title": f"{kind.label} minus the baseline, {kind.unit}",
         "ends": [typeset(end, kind.digits, sign=True) for end in ends],
@@ -51,7 +49,18 @@ def results_table(
     return made(caption, chart, heads, lines, caption)
 
 
+def against_plain(experiment: Experiment, rows: Sequence[Row]) -> str:
+    """Return rows against the best plain run of any length, "" where there is one length only."""
+    reference, digits = find_reference(experiment), metric(MAIN).digits
+    found = [] if reference is None else [each for each in reference.rows if each[0] in rows]
+    if reference is None or not found:
+        return ""
+    texts = [f"{row_name(row)} {interval_text(each, digits)}, {said.text(digits)}" for row, each, said in found]
+    return f"{REFERENCE}, {reference_sentence(reference)} Minus that: {'; '.join(texts)}."
+
+
 def line_of(row: Row, columns: Sequence[Column], ends: tuple[float, float], up: str, costs: bool) -> dict[str, object]:
+    """Return what the template shows of a row, on an axis with these ends; see `results_table`."""
     points = {when: cell for when in POINTS if (cell := row.cells.get((MAIN, when))) is not None}
     marks = [_mark(cell, when, ends) for when, cell in points.items() if _is_drawn(cell)]
     cells = [_cell(row.cells.get(column), column) for column in columns]

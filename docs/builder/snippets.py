@@ -57,10 +57,8 @@ def measured(asked: Asked) -> str:
             continue
         if rows := [row for row in experiment.rows if row.cells and _is_asked(row, experiment, names)]:
             rows = rows if experiment.none in rows else [experiment.none, *rows]
-            columns = [column for column in COLUMNS if column in experiment.columns]
-            parts.append(
-                results_table(experiment, rows, columns, f"{title(experiment)}: {setting(experiment)}", asked.up)
-            )
+            columns = [column for column in COLUMNS if column in experiment.none.cells]
+            parts.append(results_table(rows, columns, f"{title(experiment)}: {setting(experiment)}", asked.up))
     return "\n\n".join(parts) or NOT_RUN
 
 

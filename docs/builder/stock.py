@@ -1,4 +1,4 @@
-"""What transformers' `neftune_noise_alpha` adds beside what this package adds: README's table as a chart, and a row."""
+"""What transformers' `neftune_noise_alpha` adds beside this package's noise: README's table as a chart, and a row."""
 
 from __future__ import annotations
 
@@ -119,6 +119,7 @@ def packed_documents() -> str:
         axes.set_ylim(0, 1.2)
         figure.legend(loc="outside upper left", fontsize=10, ncols=2)
         middle = [sorted(each)[len(each) // 2] for each in (stock, ours)]
-        said = f"the median document gets {middle[0]:.2f} of the paper's noise from the hook, {middle[1]:.2f} from neft_uniform"
+        said = f"the median document gets {middle[0]:.2f} of the paper's noise from the hook, {middle[1]:.2f} from "
+        said += "neft_uniform"
         picture = svg(figure, f"{PACKED} documents in one packed row of {sum(lengths):,} tokens: {said}")
     return f"{picture}\n\n{PACKED} documents in one packed row of {sum(lengths):,} tokens, alpha {ALPHA:g}: {said}."

@@ -12,6 +12,7 @@ from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference, paired
+from neft_zoo.compare.verdicts import judge
 
 from .tables import table, typeset
 from .words import title
@@ -33,21 +34,26 @@ def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
     if len(grid) < FEWEST or not seeds:
         return None
     ends, bests = ({a: _gap(experiment, row, point, seeds) for a, row in grid.items()} for point in POINTS)
+    verdicts = judge([*ends.values(), *bests.values()], experiment.margin("test_loss"), metric("test_loss").better)
+    better = {alpha for alpha, verdict in zip(ends, verdicts, strict=False) if verdict.word == "better"}
     best = min(grid, key=lambda alpha: ends[alpha].mean or 0.0)
     digits = metric("test_loss").digits
     lines = [
         (
             f"**{alpha:g}**" if alpha == best else f"{alpha:g}",
-            *(interval_text(each[alpha], digits) for each in (ends, bests)),
+            *(
+                f"{interval_text(each[alpha], digits)}, {verdicts[place + len(grid) * turn].text(digits)}"
+                for turn, each in enumerate((ends, bests))
+            ),
             typeset(_cpu(row, seeds), 0),
         )
-        for alpha, row in grid.items()
+        for place, (alpha, row) in enumerate(grid.items())
     ]
     heads = ("alpha", *(f"test loss minus `none`, {place}" for place in POINTS.values()), "CPU seconds of training")
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     spent = [_cpu(row, seeds) for row in grid.values()]
     cost = None if None in spent else sum(each for each in spent if each is not None)
-    sentence = _sentence(ends, best, cost, sweep)
+    sentence = _sentence(ends, best, best in better, cost, sweep)
     return f"**`{name}`**, {title(experiment)}, {count}:\n\n{table(heads, lines)}\n\n{sentence}"
 
 
@@ -74,10 +80,10 @@ def _cpu(row: Row, seeds: list[int]) -> float | None:
     return sum(spent[seed] for seed in seeds) if all(seed in spent for seed in seeds) else None
 
 
-def _sentence(ends: dict[float, Difference], best: float, cost: float | None, sweep: Path) -> str:
-    """Return in words where the sweep's pick lies beside the best of the grid."""
-    gain = ends[best].mean or 0.0
-    text = f"The best of the grid at the end of training is {best:g}." if gain < 0 else "No alpha of the grid gains."
+def _sentence(ends: dict[float, Difference], best: float, is_better: bool, cost: float | None, sweep: Path) -> str:
+    """Return in words where the sweep's pick lies beside the best of the grid, if any is better than `none`."""
+    text = f"The best of the grid at the end of training is {best:g}."
+    text = text if is_better else "No alpha of the grid is shown to be better than `none`."
     spent = "" if cost is None else f" The grid took {typeset(cost, 0)} s of CPU time in training alone"
     if not sweep.exists():
         return f"{text}{spent and spent + '.'} The sweep was not run here."
@@ -86,10 +92,10 @@ def _sentence(ends: dict[float, Difference], best: float, cost: float | None, sw
     if pick is None or low is None:
         return f"{text} The sweep found no strength that costs enough to pick one."
     ends_at = "upward" if high is None else f"to {high:.3g}"
-    text += f" The sweep picks {pick:.3g} and says to search from {low:.3g} {ends_at}: the best is "
-    text += "inside" if low <= best <= (high or math.inf) else "outside"
-    near = min(ends, key=lambda alpha: abs(math.log(alpha / pick)) if alpha else math.inf)
-    if gain < 0:
-        share = (ends[near].mean or 0.0) / gain
+    text += f" The sweep picks {pick:.3g} and says to search from {low:.3g} {ends_at}"
+    if is_better:
+        near = min(ends, key=lambda alpha: abs(math.log(alpha / pick)) if alpha else math.inf)
+        share = (ends[near].mean or 0.0) / (ends[best].mean or 1.0)
+        text += f": the best is {'inside' if low <= best <= (high or math.inf) else 'outside'}"
         text += f", and {near:g}, the grid's nearest to the pick, has {share:.0%} of its gain"
     return f"{text}.{spent + ', the' if spent else ' The'} sweep {typeset(strengths['cpu_s'], 0)} s."

@@ -12,6 +12,7 @@ from neft_zoo.compare.experiment import Cell
 from neft_zoo.compare.formats import interval_text, number
 from neft_zoo.compare.html import environment
 from neft_zoo.compare.metrics import Metric
+from neft_zoo.compare.verdicts import Verdict
 
 TEMPLATES = environment(Path(__file__).parent / "templates")
 
@@ -29,6 +30,14 @@ def typeset(value: float | None, digits: int, sign: bool = False) -> str:
 def difference_text(cell: Cell, kind: Metric) -> str:
     """Return a paired difference and its interval."""
     return interval_text(cell.difference, kind.digits)
+
+
+def could_have_been_seen(verdicts: Iterable[Verdict | None], word: str) -> str:
+    """Return in brackets the largest effect that undecided verdicts would have shown, "" for another word."""
+    visible = [each.visible for each in verdicts if each is not None and each.visible is not None]
+    if word != "undecided" or not visible:
+        return ""
+    return f" (\N{PLUS-MINUS SIGN}{max(visible):.3f} would have been seen)"
 
 
 def unbroken(text: str) -> Markup:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from neft_zoo import registry
 from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
-from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 
-from .words import title
+from .tables import could_have_been_seen
+from .words import same_data, title
 
 FEW = 8  # names are listed up to so many
 SEEDS = 3  # fewer pairs say nothing
-BELOW = 0.5 * 10.0 ** -metric("test_loss").digits  # what the tables show as no difference at all
 
 
 def defaults(experiment: Experiment) -> list[Row]:
@@ -29,20 +28,23 @@ def tally(experiments: list[Experiment]) -> str:
             continue
         places = "; ".join(f"{place} {_counted(rows, point)}" for point, place in POINTS.items())
         lines.append(f"* **{title(experiment)}**, {len(rows)} strategies against `none`: {places}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([f"\n{shared}"] if lines and (shared := same_data(experiments)) else [])])
 
 
 def _counted(rows: list[Row], point: When) -> str:
-    """Return how many rows have each verdict."""
+    """Return how many rows have each verdict, and what those that are undecided would have shown."""
     by_word: dict[str, list[Row]] = {word: [] for word in ("better", "worse", "practically the same", "undecided")}
     for row in rows:
         verdict = row.cells["test_loss", point].verdict
         by_word.setdefault(verdict.word if verdict else "not measured", []).append(row)
-    return ", ".join(f"{_names(alike)} {word}" for word, alike in by_word.items())
+    return ", ".join(
+        f"{_names(alike)} {word}{could_have_been_seen([row.cells['test_loss', point].verdict for row in alike], word)}"
+        for word, alike in by_word.items()
+    )
 
 
 def unchanged(experiments: list[Experiment]) -> str:
-    """Return the strategies whose defaults change the test loss at no seed by as much as the tables show."""
+    """Return the strategies whose defaults leave the test loss practically the same, by verdict, at both points."""
     lines, run = [], [each for each in experiments if each.budget == STEPS and defaults(each)]
     for experiment in run:
         still = [f"`{row.entry}`" for row in defaults(experiment) if all(_same(row, point) for point in POINTS)]
@@ -51,8 +53,8 @@ def unchanged(experiments: list[Experiment]) -> str:
 
 
 def _same(row: Row, point: When) -> bool:
-    each = row.cells["test_loss", point].difference
-    return each is not None and all(abs(value) < BELOW for value in each.values)
+    verdict = row.cells["test_loss", point].verdict
+    return verdict is not None and verdict.word in ("practically the same", "identical")
 
 
 def _names(rows: list[Row]) -> str:

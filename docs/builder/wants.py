@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from neft_zoo import registry
 from neft_zoo.compare.experiment import Experiment, Row
 
+from .words import is_real
+
+ENOUGH_SEEDS, ENOUGH_ROWS = 3, 4  # of an experiment that the site may lead with
 SHOWN = 10  # rows of a table that can be taken in
 # A row for each idea, in the order in which they enter the short table.
 IDEAS = (
@@ -81,13 +84,10 @@ def short(experiment: Experiment) -> list[Row]:
 
 def leading(experiments: list[Experiment]) -> Experiment | None:
     """Return the experiment to lead with: of a real model where it has enough rows, else the one with most rows."""
-    from .words import is_real
 
     def rank(each: Experiment) -> tuple[bool, int]:
-        measured = sum(len(row.values("test_loss", "end")) >= ENOUGH_SEEDS for row in each.rows)
+        cells = [row.cells.get(("test_loss", "end")) for row in each.rows]
+        measured = sum(cell is not None and cell.seeds >= ENOUGH_SEEDS for cell in cells)
         return is_real(each) and measured >= ENOUGH_ROWS, measured
 
     return max(experiments, key=rank, default=None)
-
-
-ENOUGH_SEEDS, ENOUGH_ROWS = 3, 4

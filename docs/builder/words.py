@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from neft_zoo.compare.experiment import COMPUTE, Experiment, Row
+from collections.abc import Sequence
+
+from neft_zoo.compare.experiment import COMPUTE, STEPS, Experiment, Row
+from neft_zoo.compare.samples import answers, count_test_records
 from neft_zoo.config.recipe import PLACEHOLDER
 
 SHIPPED = "2.6 M model"
@@ -37,13 +40,27 @@ def is_real(experiment: Experiment) -> bool:
 
 
 def setting(experiment: Experiment) -> str:
-    """Return size, records, epochs and seeds in a line."""
+    """Return size, records, epochs, answers and seeds in a line."""
     config, name = experiment.config, model(experiment)
     parts = [SIZES.get(name, name)] if name else []
     parts += [f"{config['train_records']} training records per seed"] if config.get("train_records") else []
     epochs = config.get("num_train_epochs")
     parts += [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs else []
-    return ", ".join([*parts, seeds(experiment)])
+    records = count_test_records(experiment)
+    parts += [] if records is None else [f"{records} test records"]
+    return ", ".join([*parts, *filter(None, [answers(experiment)]), seeds(experiment)])
+
+
+def same_data(experiments: Sequence[Experiment]) -> str:
+    """Return a sentence on experiments that share their data: these are settings, and not evidence of their own."""
+    by_data: dict[object, list[str]] = {}
+    for experiment in (each for each in experiments if each.budget == STEPS):
+        by_data.setdefault(experiment.config.get("dataset_name"), []).append(title(experiment))
+    shared = [titles for data, titles in by_data.items() if data and len(titles) > 1]
+    return " ".join(
+        f"One data set in {len(titles)} settings, not {len(titles)} data sets: {'; '.join(titles)}."
+        for titles in shared
+    )
 
 
 def seeds(experiment: Experiment) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
-from neft_zoo.console import quiet
+from neft_zoo.console import quiet, say
 from neft_zoo.files import check_output, write_json
 
 SUMMARY = "measure what noise does on a recipe's batches; trains nothing"
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
     from neft_zoo.doctor.examine import examine
     from neft_zoo.doctor.report import show
 
+    say("loading data and model")
     with quiet():
         report = examine(values, origin, options.real_model)
     show(report)

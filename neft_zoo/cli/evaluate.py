@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neft_zoo.cli.parser import Commands, add_command
-from neft_zoo.console import quiet
+from neft_zoo.console import quiet, say
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import PARTS, SIDE_EFFECTS, Options
-from neft_zoo.files import check_folder
+from neft_zoo.files import check_folder, locked
 
 if TYPE_CHECKING:
     from neft_zoo.evaluation.results import EvaluationReport
@@ -38,7 +38,9 @@ def add_to(commands: Commands) -> None:
     group.add_argument(
         "--answers", type=_count, default=plain.answers, metavar="INT", help="answers a split, or all (%(default)s)"
     )
-    group.add_argument("--tasks", default="", help="tasks of lm-evaluation-harness, with commas between")
+    group.add_argument(
+        "--tasks", default="", help="tasks of lm-evaluation-harness, with commas; ifeval from the shipped file"
+    )
     group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
     group = command.add_argument_group("Side effects")
     group.add_argument("--before", metavar="MODEL", help="before fine-tuning (the model that the recipe starts from)")
@@ -93,18 +95,20 @@ def run(chosen: argparse.Namespace) -> None:
     from neft_zoo.evaluation.run import evaluate
 
     tasks = [task for task in chosen.tasks.split(",") if task]
-    with quiet():
-        report = evaluate(
-            chosen.model,
-            chosen.config,
-            options=options,
-            tasks=tasks,
-            task_folder=chosen.task_folder,
-            before=chosen.before,
-        )
-    _check_words(report, chosen.words)
-    show(report)
-    print(*[save(report, output), *([] if chosen.no_plots else draw(report, output))], sep="\n")
+    with locked("output", output):
+        say("loading data and model")
+        with quiet():
+            report = evaluate(
+                chosen.model,
+                chosen.config,
+                options=options,
+                tasks=tasks,
+                task_folder=chosen.task_folder,
+                before=chosen.before,
+            )
+        _check_words(report, chosen.words)
+        show(report)
+        print(*[save(report, output), *([] if chosen.no_plots else draw(report, output))], sep="\n")
 
 
 def _check_words(report: EvaluationReport, words: int | None) -> None:

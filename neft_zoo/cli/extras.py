@@ -42,6 +42,7 @@ NEEDS = (
     Need("compare", "ray", "ray", lambda options: options.ray is not None, "--ray"),
     Need("report", "scipy", "compare"),
     Need("report", "matplotlib", "compare", lambda options: options.format == "html", "an HTML report"),
+    Need("report", "jinja2", "compare", lambda options: options.format == "html", "an HTML report"),
     Need("tune", "optuna", "tune"),
     Need("tune", "scipy", "tune"),
     Need("evaluate", "rouge_score", "eval", lambda options: "memorization" in options.parts, "memorization"),

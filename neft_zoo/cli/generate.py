@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from neft_zoo.cli.parser import Commands, add_command
-from neft_zoo.console import quiet
+from neft_zoo.console import quiet, say
 from neft_zoo.errors import NoiseError
-from neft_zoo.files import check_output
+from neft_zoo.files import check_output, locked
 
 EXAMPLE = """
 neft-zoo generate runs/quickstart --config quickstart --limit 64
@@ -44,5 +44,6 @@ def run(options: argparse.Namespace) -> None:
     from neft_zoo.judging.generating import Settings, write_outputs
 
     settings = Settings(options.batch_size, options.max_new_tokens, options.repetition_penalty, options.limit)
-    with quiet():
+    with locked("output", output.parent, f".{output.name}.lock"), quiet():
+        say("loading data and model")
         print(write_outputs(options.model, options.config, output, options.prompts, options.generator, settings))

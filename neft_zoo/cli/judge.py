@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError
-from neft_zoo.files import check_folder, check_output, make_folder, write_json
+from neft_zoo.files import check_folder, check_output, locked, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
 
 if TYPE_CHECKING:
@@ -85,8 +85,10 @@ def run(options: argparse.Namespace) -> None:
     near = options.ours if options.ours.is_dir() else options.ours.parent
     folder = options.output or near / "judged"
     check_folder("output", folder)
-    judgements, name, reasons = _ask(options, pairs, folder)
-    _finish(judgements, JudgedBy(ours.generator, theirs.generator, name, reasons), published, folder)
+    with locked("output", folder):
+        judgements, name, reasons = _ask(options, pairs, folder)
+        _finish(judgements, JudgedBy(ours.generator, theirs.generator, name, reasons), published, folder)
+    return None
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -32,6 +32,14 @@ MODULES = {
     "generate": "generate",
     "judge": "judge",
 }
+# What an interrupted command has kept.
+AFTERWARDS = {
+    **dict.fromkeys(
+        ("compare", "tune", "generate", "judge"), "; what is done is kept, and the same command goes on from there"
+    ),
+    **dict.fromkeys(("evaluate", "alpha", "doctor"), "; nothing is kept, and the same command starts again"),
+    "sft": "; with --resume_from_checkpoint true the same command goes on from the last checkpoint, if one was saved",
+}
 EXAMPLE = """
 neft-zoo list
 neft-zoo doctor quickstart
@@ -48,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    command = ""
     try:
         command = _command(arguments)
         options = _parser(command).parse_args(arguments)
@@ -62,7 +71,7 @@ def _run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has read enough
         return 0
     except KeyboardInterrupt:
-        print("neft-zoo: interrupted", file=sys.stderr)
+        print(f"neft-zoo: interrupted{AFTERWARDS.get(command, '')}", file=sys.stderr)
         return 130
 
 

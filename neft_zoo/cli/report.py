@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from neft_zoo.cli.parser import Commands, add_command
+from neft_zoo.console import fitted_markdown
 from neft_zoo.files import check_output
 
 EXAMPLE = """
@@ -29,4 +30,7 @@ def run(options: argparse.Namespace) -> None:
     from neft_zoo.compare.report import write_report
 
     text = write_report(options.folder, options.format, options.output)
-    print(options.output or options.folder / "report.html" if text is None else text, end="\n" if text is None else "")
+    if text is None:
+        print(options.output or options.folder / "report.html")
+    else:
+        print(fitted_markdown(text) if options.format == "md" else text, end="")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neft_zoo.cli import launch
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
+from neft_zoo.console import say
 from neft_zoo.errors import as_sentence
-from neft_zoo.files import check_folder
+from neft_zoo.files import check_folder, locked
 
+if TYPE_CHECKING:
+    from neft_zoo.config.options import RunOptions
+
+WRITTEN = ("model*.safetensors", "adapter_model.safetensors", "checkpoint-*")  # what a run leaves
 SUMMARY = "fine-tune with TRL: a recipe, any TRL option, and --noise"
 EXAMPLE = """
 neft-zoo sft quickstart --noise symnoise --noise.alpha 10
@@ -39,18 +45,35 @@ def run(options: argparse.Namespace) -> int:
 def train(values: dict[str, object], origin: dict[str, str]) -> None:
     """Fine-tune with the options of a recipe."""
     from neft_zoo.config.options import read_options, trainer_arguments
-    from neft_zoo.training.data_formats import check_kept
     from neft_zoo.training.trainers import SFTTrainer
 
     run = read_options(values, origin)
-    check_folder("output_dir", Path(str(run.training.output_dir)))
-    with as_sentence("the recipe must run with TRL"):
-        given = trainer_arguments(run)
-        trainer = SFTTrainer(**given)
-    check_kept(given["train_dataset"], trainer)
-    trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
-    trainer.save_model(run.training.output_dir)
-    trainer.accelerator.print(f"Model and noise.json saved to {run.training.output_dir}")
-    if run.training.push_to_hub:
-        trainer.push_to_hub(dataset_name=run.script.dataset_name)
-    trainer.accelerator.end_training()
+    output = Path(str(run.training.output_dir))
+    check_folder("output_dir", output)
+    with locked("output_dir", output):
+        _check_earlier_run(output, run)
+        say("loading data and model")
+        with as_sentence("the recipe must run with TRL"):
+            trainer = SFTTrainer(**trainer_arguments(run))
+        trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
+        trainer.save_model(run.training.output_dir)
+        trainer.accelerator.print(f"Model and noise.json saved to {output}")
+        if run.training.push_to_hub:
+            trainer.push_to_hub(dataset_name=run.script.dataset_name)
+        trainer.accelerator.end_training()
+
+
+def _check_earlier_run(output: Path, run: RunOptions) -> None:
+    """Raise if the folder holds a run of another noise, and say so if a run of this one is written over.
+
+    Raises:
+        NoiseError: before anything is loaded.
+    """
+    from neft_zoo.registry.entries import make
+    from neft_zoo.training.provenance import check_run
+
+    training = run.training
+    noise = make("none" if training.noise is None else training.noise)
+    check_run(output, training.resume_from_checkpoint, noise)
+    if not training.resume_from_checkpoint and any(glob for name in WRITTEN for glob in output.glob(name)):
+        say(f"{output} holds a run, which is written over; --resume_from_checkpoint true would go on with it")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.config.noise_flags import read_noise
+from neft_zoo.console import say
 from neft_zoo.files import check_folder
 
 EXAMPLE = """
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
     check_count("seeds", options.seeds)
     check_folder("output", options.output)
     noise = read_noise(options.noise)
+    say("reading data")
     from neft_zoo.compare import best
     from neft_zoo.compare import search as searching
 

@@ -15,6 +15,7 @@ from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.search import Search, spell
 from neft_zoo.compare.study import TrialState, trials
 from neft_zoo.compare.summary import summarize
+from neft_zoo.console import say
 from neft_zoo.files import write_json
 from neft_zoo.noise.schedules import check_count
 
@@ -64,7 +65,9 @@ def confirm(search: Search, seeds: int) -> Best:
         grid = replace(search.grid, rows=[plain, row], seeds=list(range(1, seeds + 1)))
         folder = search.folder / f"best-{row.key[:8]}"
         tasks = runner.tasks(grid, folder)
-        runner.run([task for task in tasks if not runner.done(task)], 1, lambda task, record: None)
+        todo = [task for task in tasks if not runner.done(task)]
+        say(f"comparing the best with none: {len(todo)} runs")
+        runner.run(todo, 1, lambda task, record: say(f"{record.name}, seed {record.seed}: {record.status}"))
         compared = _compared({task.path: results.read(task.path) for task in tasks})
         report["comparison"] = {"folder": str(folder), "seeds": grid.seeds, **compared}
     write_json(search.folder / "best.json", report, 1)

@@ -33,14 +33,18 @@ def p_value(p: float | None) -> str:
 
 
 def interval_text(difference: Difference | None, digits: int) -> str:
-    """Return a mean difference with its interval in brackets, for a page."""
+    """Return a mean difference with its intervals in brackets, for a page."""
     if difference is None or difference.mean is None:
         return "no common seed"
     mean = number(difference.mean, digits, sign=True, typeset=True)
     if difference.low is None or difference.high is None:
         return f"{mean}, one seed"
     low, high = (number(end, digits, sign=True, typeset=True) for end in (difference.low, difference.high))
-    return f"{mean} [{low}, {high}]"
+    text = f"{mean} [{low}, {high}]"
+    if difference.over_records is None:
+        return text
+    low, high = (number(end, digits, sign=True, typeset=True) for end in difference.over_records)
+    return f"{text}, over records too [{low}, {high}]"
 
 
 def markdown_text(text: str) -> str:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from neft_zoo.compare.experiment import Column, Experiment
 from neft_zoo.compare.plots import curves, forest
 from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.samples import samples
 from neft_zoo.compare.tables import (
     COLUMNS,
     EXPLAINED,
@@ -57,6 +58,7 @@ def html(experiment: Experiment) -> str:
     template = environment(TEMPLATES).get_template("report.html.j2")
     return template.render(
         title=f"{experiment.name}: strategies against none",
+        samples=samples(experiment),
         curves=curves(experiment),
         sections=sections,
         columns=COLUMNS,

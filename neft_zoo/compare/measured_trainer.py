@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from neft_zoo.compare.measures import MEASURED_ON, RecordLosses, measure
-from neft_zoo.compare.records import Measurement, RunRecord
+from neft_zoo.compare.records import Measurement, RunRecord, Steps
 from neft_zoo.errors import NoiseError
 from neft_zoo.training.hf_internals import name_of_dataset
 from neft_zoo.training.trainers import SFTTrainer
@@ -49,6 +49,8 @@ class MeasuredTrainer(SFTTrainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         mask = inputs.get("attention_mask")
         self.tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        if self.pipe is not None:
+            self.pipe.send(Steps(self.state.global_step, self.state.max_steps))
         return super().training_step(model, inputs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from neft_zoo.compare import runner
@@ -10,15 +12,19 @@ from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.worker import Task
-from neft_zoo.console import printable
+from neft_zoo.console import Seldom, printable, say
 from neft_zoo.errors import require
+from neft_zoo.files import locked
 
 try:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 except ImportError:
     require("rich.console", "compare", "compare")
     raise
+
+
+SILENCE = 30.0  # seconds between lines about a run where there is no terminal
 
 
 def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, models: Path | None = None) -> None:
@@ -39,7 +45,15 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
         from neft_zoo.compare.ray_cluster import runs_on
 
         run = runs_on(ray)
-    tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
+    with ExitStack() as held:
+        for grid in grids:
+            held.enter_context(locked("output", output / grid.recipe))
+        say("reading data")
+        tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
+        _follow(grids, output, tasks, jobs, run)
+
+
+def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: Callable[..., None]) -> None:
     todo = [task for task in tasks if not runner.done(task)]
     labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -48,6 +62,19 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
     started, done, total, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
         bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
+        bars: dict[Path, TaskID] = {}
+        often = Seldom(SILENCE)
+
+        def stepped(live: runner.Live) -> None:
+            record, path = live.task.record, live.task.path
+            name = f"{labels[record.row]}, seed {record.seed}"
+            if path not in bars:
+                bars[path] = progress.add_task(name, total=None, left="loading")
+            elif live.steps is not None:
+                done, total = live.steps.done, live.steps.total
+                progress.update(bars[path], completed=done, total=total, left="")
+                if not console.is_terminal:
+                    often(f"{name}: step {done} of {total}")
 
         def finished(task: Task, record: RunRecord) -> None:
             nonlocal done, total, failed
@@ -58,8 +85,10 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
             left = left_text(time.monotonic() - started, done, total)
             console.print(f"{labels[record.row]}, seed {record.seed}: {outcome(record)}; {left}", markup=False)
             progress.update(bar, advance=1, left=left)
+            if task.path in bars:
+                progress.remove_task(bars.pop(task.path))
 
-        run(todo, jobs, finished)
+        run(todo, jobs, finished, stepped)
     ended = f"{failed} of {len(todo)} runs failed; " if failed else ""
     folders = ", ".join(str(output / grid.recipe) for grid in grids)
     console.print(f"{ended}results in {folders}: neft-zoo report shows them.", markup=False)

@@ -27,7 +27,7 @@ RETRIES = 5  # of a run whose node or worker is lost; a run that fails by itself
 Finished = Callable[[Task, RunRecord], None]
 
 
-def runs_on(address: str) -> Callable[[list[Task], int, Finished], None]:
+def runs_on(address: str) -> Callable[[list[Task], int, Finished, runner.Stepped], None]:
     """Connect to a cluster and return the function that stands for `runner.run` there.
 
     Args:
@@ -52,8 +52,11 @@ def _probe(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
-def _run(todo: list[Task], jobs: int, finished: Finished) -> None:
-    """Do runs, as many at a time as the cluster has room for, write each record and call `finished`."""
+def _run(todo: list[Task], jobs: int, finished: Finished, stepped: runner.Stepped = lambda live: None) -> None:
+    """Do runs, as many at a time as the cluster has room for, write each record and call `finished`.
+
+    Steps are not known here before a run ends.
+    """
     gpu = ray.cluster_resources().get("GPU", 0) >= 1
     # Ray declares no type for a function with options.
     remote = ray.remote(num_cpus=1, num_gpus=int(gpu), max_retries=RETRIES)(_work)  # pyright: ignore

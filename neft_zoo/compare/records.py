@@ -48,6 +48,19 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """How far a run is.
+
+    Attributes:
+        done: optimizer steps that were taken.
+        total: of the whole run.
+    """
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class RecipeId:
     """Name of a recipe, and the hash of its options with the contents of local model and data."""
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from neft_zoo.compare import kept_models, processes, results
 from neft_zoo.compare.fingerprint import digest, fingerprint
 from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.measured_trainer import check_count_of_records
-from neft_zoo.compare.records import Measurement, RecipeId, RunRecord
+from neft_zoo.compare.records import Measurement, RecipeId, RunRecord, Steps
 from neft_zoo.compare.rows import Row
 from neft_zoo.compare.worker import Task, work
 from neft_zoo.config.data import read_splits
@@ -34,19 +34,25 @@ class Live:
     Attributes:
         task: what it does.
         process: that does it.
-        pipe: receives every evaluation.
+        pipe: receives steps and evaluations.
         points: the evaluations so far.
+        steps: how far it is; None as long as model and data are loaded.
     """
 
     task: Task
     process: BaseProcess
     pipe: connection.Connection
     points: list[Measurement] = field(default_factory=list)
+    steps: Steps | None = None
 
     @property
     def events(self) -> list[int | connection.Connection]:
         """What `multiprocessing.connection.wait` is to wait for: the end of the process, or an evaluation."""
         return [self.process.sentinel] if self.pipe.closed else [self.process.sentinel, self.pipe]
+
+
+Finished: TypeAlias = Callable[[Task, RunRecord], None]
+Stepped: TypeAlias = Callable[[Live], None]
 
 
 def tasks(grid: Grid, folder: Path, jobs: int = 1, models: Path | None = None) -> list[Task]:
@@ -150,8 +156,14 @@ def done(task: Task) -> bool:
     return record.key == task.record.key and record.ok
 
 
-def run(todo: list[Task], jobs: int, finished: Callable[[Task, RunRecord], None]) -> None:
-    """Do runs, at most `jobs` at a time, and call `finished` for each that ends.
+def run(todo: list[Task], jobs: int, finished: Finished, stepped: Stepped = lambda live: None) -> None:
+    """Do runs, at most `jobs` at a time.
+
+    Args:
+        todo: what is missing.
+        jobs: how many at a time.
+        finished: is called for each that ends.
+        stepped: is called whenever one has started or is a step further.
 
     Raises:
         NoiseError: if jobs is not positive.
@@ -163,10 +175,12 @@ def run(todo: list[Task], jobs: int, finished: Callable[[Task, RunRecord], None]
         while waiting or live:
             while waiting and len(live) < jobs:
                 live.append(start(waiting.pop(0)))
+                stepped(live[-1])
             connection.wait([event for run in live for event in run.events])
             for run in list(live):
                 for _ in points(run):
                     pass
+                stepped(run)
                 if not run.process.is_alive():
                     live.remove(run)
                     finished(run.task, finish(run))
@@ -187,17 +201,25 @@ def start(task: Task) -> Live:
 
 
 def points(live: Live) -> Iterator[Measurement]:
-    """Yield the evaluations of a run since the last call."""
+    """Yield the evaluations of a run since the last call, and take note of its steps."""
     try:
         while not live.pipe.closed and live.pipe.poll():
-            live.points.append(live.pipe.recv())
-            yield live.points[-1]
+            received = live.pipe.recv()
+            if isinstance(received, Steps):
+                live.steps = received
+                continue
+            live.points.append(received)
+            yield received
     except (EOFError, OSError):
         live.pipe.close()
 
 
 def finish(live: Live) -> RunRecord:
-    """Return the record of a run that has ended; one that was killed could not write its own."""
+    """Return the record of a run once it has ended; one that was killed could not write its own."""
+    while live.process.is_alive():
+        connection.wait(live.events)
+        for _ in points(live):  # a pipe that nobody reads is full at some time, and stops the run
+            pass
     live.process.join()
     path = live.task.path
     if not path.exists():

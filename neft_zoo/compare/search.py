@@ -17,9 +17,11 @@ from neft_zoo.compare.grid import Grid, make_grid
 from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.rows import Row
 from neft_zoo.compare.study import FrozenTrial, TrialState, count_trials, open_study, optuna, trials
-from neft_zoo.console import printable
+from neft_zoo.console import Seldom, printable, say
 from neft_zoo.errors import NoiseError
 from neft_zoo.registry.strategy import Strategy
+
+SILENCE = 10.0  # seconds between lines about a trial's steps
 
 
 class Failed(Exception):  # noqa: N818
@@ -71,15 +73,21 @@ class Search:
 
 def follow(trial: optuna.Trial, task: runner.Task) -> RunRecord:
     """Do a run, report what it measures and end it where the pruner says so."""
+    name, seldom = f"trial {trial.number}", Seldom(SILENCE)
+    say(f"{name}, {spell(trial.user_attrs['values'])}: begins")
     live = runner.start(task)
     try:
         while live.process.is_alive():
             connection.wait(live.events)
             for point in runner.points(live):
+                of = "" if live.steps is None else f" of {live.steps.total}"
+                say(f"{name}, step {point.step}{of}: test loss {point['test_loss']:.4f}")
                 trial.report(point["test_loss"], point.step)
                 if trial.should_prune():
                     trial.set_user_attr("pruned_at", point.step)
                     raise optuna.TrialPruned
+            if live.steps is not None:
+                seldom(f"{name}: step {live.steps.done} of {live.steps.total}")
         return runner.finish(live)
     finally:
         if live.process.is_alive():

@@ -36,6 +36,7 @@ class Difference:
         low: lower end of the 95 % interval, None with fewer than two pairs.
         high: its upper end.
         p: probability of a mean at least this far from 0 if rows were equal, not corrected; None likewise.
+        over_records: ends of the 95 % interval over seeds and test records; None where records have no losses.
     """
 
     values: tuple[float, ...]
@@ -43,6 +44,7 @@ class Difference:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    over_records: tuple[float, float] | None = None
 
 
 def paired(values: Sequence[float], seed: int = 0) -> Difference:

@@ -11,9 +11,10 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
-from neft_zoo.compare.experiment import POINTS, Cell, Column, Experiment, Row, is_shown
+from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Cell, Column, Experiment, Row, is_shown
 from neft_zoo.compare.labels import label, natural
 from neft_zoo.compare.metrics import metric, values
+from neft_zoo.compare.record_intervals import over_records
 from neft_zoo.compare.records import RunRecord, When
 from neft_zoo.compare.statistics import Difference, paired
 from neft_zoo.compare.verdicts import Verdict, judge
@@ -127,6 +128,8 @@ def _fill(column: Column, frame: pd.DataFrame, rows: list[Row]) -> None:
             shared = present & ~np.isnan(theirs)
             baseline = fmean(theirs[shared].tolist()) if shared.any() else None
             cell = replace(cell, baseline=baseline, difference=paired((own - theirs)[shared].tolist()))
+            if column[0] == CHOSEN_BY and cell.difference is not None:
+                cell = replace(cell, difference=_with_records(cell.difference, row, row.baseline, column[1]))
         row.cells[column] = cell
 
 
@@ -150,7 +153,15 @@ def _judge(name: str, rows: list[Row], margin: float) -> None:
 def difference(row: Row, other: Row, name: str, when: When) -> Difference:
     """Return the paired difference of two rows in a metric, row minus other."""
     ours, theirs = row.values(name, when), other.values(name, when)
-    return paired([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+    each = paired([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+    return _with_records(each, row, other, when) if name == CHOSEN_BY else each
+
+
+def _with_records(each: Difference, row: Row, other: Row, when: When) -> Difference:
+    """Return a difference in test loss with its interval over seeds and test records."""
+    ours, theirs = ({record.seed: record for record in one.records} for one in (row, other))
+    pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    return replace(each, over_records=over_records(pairs, when))
 
 
 def _ratio(row: Row, none: Row, cost: Callable[[RunRecord], float]) -> float | None:

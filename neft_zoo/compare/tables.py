@@ -10,7 +10,9 @@ from neft_zoo.compare.formats import csv_text, markdown_text, number, p_value
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.reference import Reference, find_reference
+from neft_zoo.compare.samples import samples
 from neft_zoo.compare.statistics import MANY, Difference
+from neft_zoo.compare.summary import NEARLY
 from neft_zoo.compare.verdicts import Verdict
 
 HEADINGS: dict[When, str] = {
@@ -35,7 +37,8 @@ EXPLAINED = (
     "Losses are in nats per graded token, with the noise off. *Baseline*: mean of `none` over the seeds of the row; "
     "where a strategy of k passes trains for 1/k of the steps, of plain training for as many. *Difference*: mean over "
     f"the seeds of row minus baseline, paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from "
-    "there; over seeds, not over test records, and not corrected. *p*: corrected by Holm's method over the rows that "
+    "there; over seeds, and not corrected; *over records too*: paired bootstrap of the test records, with Student's t "
+    "for the seeds, where runs have the losses of their records. *p*: corrected by Holm's method over the rows that "
     "answer one question (strategies at their defaults, the values of one strategy, lengths of plain training, "
     "controls) in one metric, and so is the *verdict*: *better* or *worse* if the difference is not 0, *practically "
     "the same* if it is smaller than the metric's margin, else *undecided*, with the effect that these seeds would "
@@ -50,7 +53,7 @@ DIGITS = 4
 
 def markdown(experiment: Experiment) -> str:
     """Return the report in Markdown."""
-    parts = [f"# {markdown_text(experiment.name)}: strategies against `none`"]
+    parts = [f"# {markdown_text(experiment.name)}: strategies against `none`", samples(experiment)]
     for column in experiment.columns:
         parts.append(f"## {markdown_text(heading(column))}")
         rows = [tuple(map(markdown_text, cells(row, column))) for row in experiment.rows]
@@ -90,10 +93,14 @@ def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
 
 
 def interval_cell(each: Difference) -> str:
-    """Return the interval of a difference, a dash without one."""
+    """Return the intervals of a difference, over seeds and over records too; a dash without any."""
     if each.low is None or each.high is None:
         return "-"
-    return f"{number(each.low, DIGITS, sign=True)} to {number(each.high, DIGITS, sign=True)}"
+    text = f"{number(each.low, DIGITS, sign=True)} to {number(each.high, DIGITS, sign=True)}"
+    if each.over_records is None:
+        return text
+    low, high = (number(end, DIGITS, sign=True) for end in each.over_records)
+    return f"{text} (over records too: {low} to {high})"
 
 
 def heading(column: Column) -> str:
@@ -118,8 +125,11 @@ def verdict_of(row: Row, cell: Cell) -> str:
 
 
 def per_compute(row: Row, cell: Cell) -> float | None:
-    """Return the difference per unit of compute; `none` costs one."""
-    if cell.difference is None or cell.difference.mean is None or not row.compute:
+    """Return the difference per unit of compute; `none` costs one.
+
+    None for what costs less: dividing by it would tell what more of it would do.
+    """
+    if cell.difference is None or cell.difference.mean is None or not row.compute or row.compute < 1 - NEARLY:
         return None
     return cell.difference.mean / row.compute
 
@@ -148,8 +158,8 @@ def table(experiment: Experiment) -> str:
     """Return the report as CSV, a line per row and metric, numbers in full; what is missing is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = "recipe row metric when seeds asked mean baseline difference low high p corrected_p verdict"
-    writer.writerow([*names.split(), "passes", "compute", "time", "per_compute"])
+    names = "recipe row metric when seeds asked mean baseline difference low high p corrected_p verdict passes compute"
+    writer.writerow([*names.split(), "time", "per_compute", "records_low", "records_high"])
     for column in experiment.columns:
         for row in experiment.rows:
             cell = cell_of(row, column)
@@ -158,5 +168,7 @@ def table(experiment: Experiment) -> str:
             texts = [csv_text(text) for text in (experiment.name, row.label, *column)]
             costs = [row.passes, row.compute, row.time, per_compute(row, cell)]
             judged = [cell.verdict and cell.verdict.p, csv_text(verdict_of(row, cell))]
-            writer.writerow([*texts, cell.seeds, len(row.runs), cell.mean, cell.baseline, *numbers, *judged, *costs])
+            wider = (paired and paired.over_records) or (None, None)
+            counted = [cell.seeds, len(row.runs), cell.mean, cell.baseline]
+            writer.writerow([*texts, *counted, *numbers, *judged, *costs, *wider])
     return file.getvalue()

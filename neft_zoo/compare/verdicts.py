@@ -36,6 +36,7 @@ Word = Literal[
     "not measured",
 ]
 POWER = 0.8  # probability with which an effect of the size that undecided verdicts name is seen
+FEWEST = 3  # pairs; two differences say too little of how much differences vary
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Verdict:
     Attributes:
         word: better or worse, lower or higher where neither is good, or why neither can be said.
         p: probability of such a difference if there were none, corrected; None without two pairs.
-        visible: smallest difference that would have been seen with a probability of 0.8, in the metric's unit.
+        visible: smallest difference that would have been seen with a probability of 0.8, in the metric's unit; None
+            where the differences do not say how much they vary.
     """
 
     word: Word
@@ -118,19 +120,26 @@ def equivalence_p(difference: Difference, margin: float) -> float | None:
     inside = margin - abs(difference.mean)
     if inside <= 0:
         return 1.0
-    error = standard_error(difference)
-    if error <= 1e-12 * max(map(abs, difference.values)):  # equal at every seed: sign flips are what is left
+    if _is_constant(difference):  # sign flips are what is left
         return min(1.0, 2.0 ** (1 - count))
-    return min(1.0, 2.0 * float(special.stdtr(count - 1, -inside / error)))
+    return min(1.0, 2.0 * float(special.stdtr(count - 1, -inside / standard_error(difference))))
 
 
 def visible_effect(difference: Difference, count: int = 1) -> float | None:
-    """Return the difference that these seeds would have shown with a probability of 0.8, among `count` rows."""
+    """Return the difference that these seeds would have shown with a probability of 0.8, among `count` rows.
+
+    None with fewer than three pairs, and where all are equal: nothing tells then how much others would vary.
+    """
     seeds = len(difference.values)
-    if seeds < 2:
+    if seeds < FEWEST or _is_constant(difference):
         return None
-    critical, power = (float(special.stdtrit(seeds - 1, q)) for q in (1 - LEVEL / (2 * max(1, count)), POWER))
-    return (critical + power) * standard_error(difference)
+    critical = special.stdtrit(seeds - 1, 1 - LEVEL / (2 * max(1, count)))
+    return float(special.nctdtrinc(seeds - 1, 1 - POWER, critical)) * standard_error(difference)
+
+
+def _is_constant(difference: Difference) -> bool:
+    """Return whether all seeds have the same difference, up to rounding."""
+    return standard_error(difference) <= 1e-12 * max(map(abs, difference.values))
 
 
 def standard_error(difference: Difference) -> float:

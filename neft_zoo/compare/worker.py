@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -23,7 +24,6 @@ from neft_zoo.compare.records import RunRecord
 from neft_zoo.config.options import read_options, trainer_arguments
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.redaction import redacting_streams
-from neft_zoo.training.data_formats import check_kept
 
 RESOURCE = importlib.util.find_spec("resource") is not None
 
@@ -56,8 +56,11 @@ class Task:
 
 
 def work(task: Task, pipe: connection.Connection | None = None) -> None:
-    """Do a run and write its record, whatever happens; every evaluation is sent through the pipe."""
+    """Do a run and write its record, whatever happens; steps and evaluations are sent through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # accelerate collects garbage after a run, which takes longer than a short run among the objects of every import.
+    # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/memory.py
+    gc.freeze()
     log = task.path.with_suffix(".log")
     with open(log, "w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
@@ -89,7 +92,6 @@ def _train(task: Task, pipe: connection.Connection | None) -> None:
         given["eval_dataset"] = measured_sets(given)
         MeasuredTrainer.graded, MeasuredTrainer.pipe = task.graded, pipe
         trainer = MeasuredTrainer(**given, record=record)
-        check_kept(given["train_dataset"], trainer)
         if task.model is None or not kept_models.restore(trainer, record, task.model):
             _measured_training(trainer, record, task.share)
             if task.model is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+import logging
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -12,10 +14,11 @@ from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, get_dataset
 
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.noise.schedules import check_number
-from neft_zoo.training.data_formats import alpaca_record as alpaca_record
-from neft_zoo.training.data_formats import as_prompts as as_prompts
-from neft_zoo.training.data_formats import check_records, with_texts
-from neft_zoo.training.data_formats import is_instruction as is_instruction
+from neft_zoo.training.data_conversion import alpaca_record as alpaca_record
+from neft_zoo.training.data_conversion import as_messages
+from neft_zoo.training.data_conversion import as_prompts as as_prompts
+from neft_zoo.training.data_conversion import is_instruction as is_instruction
+from neft_zoo.training.data_formats import check_records
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
@@ -67,8 +70,9 @@ def read_checked(
         if isinstance(records, Sized) and not len(records):
             raise NoiseError(f"split {split!r} of the dataset must hold at least one record, got none.")
         if not skipped:
-            check_records(records, f"{source} split {split}", training.dataset_text_field)
-            data[split] = with_texts(records)  # type: ignore[assignment]
+            first = split == wanted[0]  # the columns of the others are the same
+            check_records(records, f"{source} split {split}", training.dataset_text_field, note=first)
+            data[split] = as_messages(records)  # type: ignore[assignment]
     return data
 
 
@@ -79,7 +83,8 @@ def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
         NoiseError: if the dataset cannot be read or is empty.
     """
     try:
-        data = get_dataset(mixture) if mixture.datasets else load_data(script)
+        with _without_remark():
+            data = get_dataset(mixture) if mixture.datasets else load_data(script)
     except NoiseError:
         raise
     except Exception as error:  # builders, file systems and the hub raise what they like; an empty file StopIteration
@@ -88,6 +93,18 @@ def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
         raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}.") from None
     share = getattr(script, "test_share", None)
     return data if share is None else hold_out(data, script, share)
+
+
+@contextmanager
+def _without_remark() -> Iterator[None]:
+    """Leave out what the hub's client says of a folder whose README.md has no metadata, as the shipped data's."""
+    logger = logging.getLogger("huggingface_hub.repocard")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def hold_out(data: Splits, script: ScriptArguments, share: float) -> DatasetDict:

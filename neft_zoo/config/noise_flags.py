@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from neft_zoo.config import recipe
-from neft_zoo.config.ranges import check_ranges
 from neft_zoo.errors import NoiseError, shown
+from neft_zoo.training.ranges import check_ranges
+from neft_zoo.training.stock_noise import stock_noise
 
 
 def take_config(argv: list[str]) -> tuple[list[str], str | None]:
@@ -86,12 +86,7 @@ def with_stock_noise(values: Mapping[str, object]) -> dict[str, Any]:
     alpha = _number(alpha)
     check_ranges({"neftune_noise_alpha": alpha})
     del options["neftune_noise_alpha"]
-    options["noise"] = {"name": "neft_uniform", "alpha": alpha}
-    warnings.warn(
-        f"neftune_noise_alpha: {shown(alpha)} is run as noise: {{name: neft_uniform, alpha: {shown(alpha)}}}, which "
-        "counts the tokens of a document where transformers counts padding as well.",
-        stacklevel=3,
-    )
+    options["noise"] = stock_noise(alpha)
     return options
 
 

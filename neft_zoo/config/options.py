@@ -18,15 +18,19 @@ from neft_zoo.config import recipe
 from neft_zoo.config.data import BUILDERS, DataArguments, read_splits
 from neft_zoo.config.names import check_keys
 from neft_zoo.config.noise_flags import with_stock_noise
-from neft_zoo.config.ranges import check_ranges
 from neft_zoo.errors import NoiseError, one_line, shown
 from neft_zoo.redaction import remember
 from neft_zoo.registry.entries import make
-from neft_zoo.training.data_formats import as_prompts
+from neft_zoo.training.data_conversion import as_prompts
+from neft_zoo.training.ranges import check_ranges
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
 CONFIGS = (DataArguments, NoiseSFTConfig, ModelConfig, DatasetMixtureConfig)
 NAMES = frozenset(option.name for config in CONFIGS for option in fields(config) if option.init)
+NEWER_NAMES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 ABSENT = object()  # argparse.SUPPRESS would be set as a text by set_defaults
 NO_ORIGIN: Mapping[str, str] = MappingProxyType({})
 
@@ -85,7 +89,7 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     Raises:
         NoiseError: if an option or its value is not accepted, or a local path does not exist.
     """
-    options = with_precision(with_stock_noise(values))
+    options = with_precision(with_newer_names(with_stock_noise(values)))
     remember(options)
     _set_environment(options.pop("env", None) or {})
     check_keys(options, NAMES, origin)
@@ -111,6 +115,16 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
 def with_precision(values: Mapping[str, object]) -> dict[str, object]:
     """Return options that run on this machine: without an accelerator, those of a CPU unless `use_cpu` is given."""
     return dict(values) if torch.accelerator.is_available() else {"use_cpu": True, **values}
+
+
+def with_newer_names(values: Mapping[str, object]) -> dict[str, object]:
+    """Return options under the names that this version of transformers has, which warns of its older ones."""
+    options = dict(values)
+    for old, new in NEWER_NAMES.items():
+        if new in NAMES and old in options:
+            value = options.pop(old)
+            options.setdefault(new, value)
+    return options
 
 
 def parse_flags(argv: Sequence[str]) -> dict[str, object]:

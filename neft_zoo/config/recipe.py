@@ -44,6 +44,24 @@ def folder() -> Path:
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
+def shipped(name: str) -> str:
+    """Return the path of a model or data set that comes with the package.
+
+    Args:
+        name: `quickstart/model` or `quickstart/data`.
+
+    Raises:
+        NoiseError: if there is none of this name.
+
+    Example:
+        `data = load_dataset(shipped("quickstart/data"), split="train")`
+    """
+    path = folder() / name
+    if not path.is_dir():
+        raise NoiseError(f"name must be quickstart/model or quickstart/data, got {shown(name)}.")
+    return str(path)
+
+
 def names() -> list[str]:
     """Return the names of the shipped recipes, such as `quickstart` or `paper/llama2-7b-alpaca`."""
     found = (path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))

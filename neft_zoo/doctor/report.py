@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from neft_zoo.console import show_table
+from neft_zoo.console import show_table, terminal_width
 
 HOOK, OURS = KINDS = ("neftune_noise_alpha", "neft-zoo")
 FAINT = 30  # dB between embeddings and noise, above which noise does little
@@ -121,17 +122,22 @@ class DoctorReport:
             )
         if ours.snr_db is not None and ours.snr_db > FAINT and self.noise["name"] != "token_relative":
             sentences.append(
-                f"Embeddings are {ours.snr_db:.0f} dB above the noise, as in models that scale them (Gemma) or on "
-                "long documents: token_relative sets the noise in proportion to them."
+                f"Embeddings are {ours.snr_db:.0f} dB above the noise{self.guess}, as in models that scale them "
+                "(Gemma) or on long documents: token_relative sets the noise in proportion to them."
             )
         if hook.lost is not None and hook.lost > 0.05:
             sentences.append(
-                f"Rounding to {layout.dtype} leaves {hook.lost:.0%} of the hook's coordinates as they were; "
-                "float32 weights under autocast lose none."
+                f"Rounding to {layout.dtype} leaves {hook.lost:.0%} of the hook's coordinates as they were"
+                f"{self.guess}; float32 weights under autocast lose none."
             )
         if len(sentences) < 3:
             sentences.append("Sampling or scoring in train mode meets the hook's noise, and never this package's.")
         return sentences
+
+    @property
+    def guess(self) -> str:
+        """What a number at the model's width is followed by where its weights are not on this machine."""
+        return "" if self.weights == "real weights" else " (a guess, from random weights)"
 
     def counted_length(self) -> str:
         """Return what the hook takes for the length of a document."""
@@ -166,7 +172,7 @@ def rows(report: DoctorReport) -> list[tuple[str, str, str, str]]:
         row("decoded token, train mode", "{:.3f}", "decoded_ratio", remark="hits GRPO, RLOO, sampling callbacks"),
         row("correlation between two ranks", "{:.2f}", "rank_correlation", remark="1: every device draws alike"),
         row("coordinates lost to rounding", "{:.1%}", "lost", remark=lost),
-        row("rms after over before rounding", "{:.3f}", "rounded_ratio"),
+        row("rms after over before rounding", "{:.3f}", "rounded_ratio", remark=wide),
         row("signal-to-noise ratio", "{:.1f} dB", "snr_db", remark=wide),
     ]
 
@@ -186,6 +192,6 @@ def show(report: DoctorReport) -> None:
         "Noise is given as its rms over the paper's, alpha / sqrt(3 n D): "
         f"alpha {report.alpha:g}, n tokens in the document, width D."
     )
-    print(about, end="\n\n")
+    print(*(textwrap.fill(line, terminal_width()) for line in about.splitlines()), sep="\n", end="\n\n")
     show_table([("what", HOOK, report.noise["name"], "advice"), *rows(report)])
-    print("", *report.advice, sep="\n")
+    print("", *(textwrap.fill(sentence, terminal_width()) for sentence in report.advice), sep="\n")

@@ -1,4 +1,4 @@
-"""A model small enough to look at: a real one's architecture with few layers and little width."""
+"""Small models of a real model's architecture, and the real model's embeddings without its layers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from neft_zoo.passes.anatomy import find_embedding
 
 SMALL = {"intermediate_size": 64, "moe_intermediate_size": 64, "num_key_value_heads": 1}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok")
-NARROW = 128  # above what a noise wants of the width by default
+NARROW = 128  # features at least: more than the default k of token_subspace
 
 
 def shrunk(config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-    """Return a random model of the config's class: two layers, heads of the same size but as few as can be."""
+    """Return a randomly initialized model of the config's class, with two layers and few heads of the same size."""
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads = -(-NARROW // head)
@@ -33,10 +33,16 @@ def shrunk(config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
 def embeddings(
     config: PreTrainedConfig, dtype: torch.dtype, name: str, revision: str, ids: Tensor
 ) -> tuple[Tensor, nn.Module, bool]:
-    """Return what the real model's embedding, scale included, makes of ids 0, 1, ... that stand for `ids`.
+    """Return the real model's embeddings of ids, a model without layers that makes them, and whether they are real.
 
-    Also a model without layers around that embedding, and whether the numbers are the real weights. Where those are
-    not on this machine they are random, as the config initialises them, at the real width.
+    The model's vocabulary is `ids` alone, numbered from 0. Weights that are not on this machine are random, as the
+    config initializes them, at the real width.
+
+    Args:
+        config: of the real model.
+        dtype: of the embeddings.
+        name, revision: of the real model, a folder or a repository in the hub's cache.
+        ids: (N,) token ids; the embeddings are (N, D), with the module's own factor.
     """
     model = _build(config, {"num_hidden_layers": 0, "vocab_size": len(ids), "pad_token_id": None}).to(dtype)
     table: Any = find_embedding(model)
@@ -50,7 +56,7 @@ def embeddings(
 
 
 def _build(config: PreTrainedConfig, sizes: dict[str, Any]) -> Any:
-    """Return a random model of a changed config; only fields that the config has are changed."""
+    """Return a randomly initialized model of a config of other sizes; sizes that the config lacks are ignored."""
     small = copy.deepcopy(config)
     text = small.get_text_config()
     layers = text.num_hidden_layers

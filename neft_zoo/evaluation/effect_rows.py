@@ -31,6 +31,7 @@ def effect_rows(report: EvaluationReport) -> Iterator[tuple[str, str]]:
             share = _share(refusals.refusal_probability, refusals.refusal_probability_interval)
             yield f"P(refusal opening) {of}", share
     if report.instructions is not None:
+        yield "IFEval", report.instructions.subset
         yield "IFEval prompts, strict", _rate(report.instructions.prompt_strict)
         yield "IFEval prompts, loose", _rate(report.instructions.prompt_loose)
         yield "IFEval instructions, strict", _rate(report.instructions.instruction_strict)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neft_zoo.errors import require
 from neft_zoo.evaluation.effect_results import InstructionFollowing, Rate
 from neft_zoo.evaluation.generation import generate
 from neft_zoo.evaluation.intervals import cluster_interval, wilson
+from neft_zoo.evaluation.options import Options
 from neft_zoo.evaluation.records import Record, prompt_tokens, shaped_like
 from neft_zoo.evaluation.shipped import shipped_records, spread
 from neft_zoo.evaluation.text import mean
@@ -22,6 +23,7 @@ from neft_zoo.evaluation.text import mean
 if TYPE_CHECKING:
     from neft_zoo.evaluation.subject import Subject
 
+TASK = "ifeval"  # its name in the harness
 # Instructions whose checkers split sentences with a model of nltk's that is not part of its package:
 # https://github.com/EleutherAI/lm-evaluation-harness/blob/main/lm_eval/tasks/ifeval/instructions_util.py
 NEED_PUNKT = frozenset({"length_constraints:number_sentences", "change_case:capital_word_frequency"})
@@ -37,12 +39,22 @@ class Benchmark:
     Attributes:
         records: the prompts with their instructions.
         skipped: instructions that cannot be checked, and their number of prompts.
+        left_out: prompts with one of these.
         check: lm-evaluation-harness's checker of a record's answer.
     """
 
     records: Sequence[Record]
     skipped: Mapping[str, int]
+    left_out: int
     check: Checker
+
+
+def as_part(options: Options, tasks: Sequence[str]) -> tuple[Options, Sequence[str]]:
+    """Return options and tasks in which the task `ifeval` is the part that is measured offline, with intervals."""
+    if TASK not in tasks:
+        return options, tasks
+    parts = tuple(dict.fromkeys((*options.parts, "instructions")))
+    return replace(options, parts=parts), [task for task in tasks if task != TASK]
 
 
 def load_benchmark() -> Benchmark:
@@ -59,7 +71,7 @@ def load_benchmark() -> Benchmark:
     records, missing = shipped_records("ifeval"), frozenset() if _has_punkt(nltk) else NEED_PUNKT
     skipped = Counter(kind for record in records for kind in {*record["instruction_id_list"]} & missing)
     checkable = [record for record in records if not {*record["instruction_id_list"]} & missing]
-    return Benchmark(checkable, dict(skipped), check)
+    return Benchmark(checkable, dict(skipped), len(records) - len(checkable), check)
 
 
 def instruction_following(
@@ -90,7 +102,7 @@ def instruction_following(
     return InstructionFollowing(
         prompts=len(records),
         instructions=instructions,
-        subset=f"{len(records)} of {len(benchmark.records)} prompts, evenly spread",
+        subset=subset_text(len(records), benchmark),
         skipped=benchmark.skipped,
         max_new_tokens=max_new_tokens,
         unended=mean([float(not answer.ended) for answer in answers]) or 0.0,
@@ -99,6 +111,14 @@ def instruction_following(
         instruction_strict=_instruction_rate(verdicts, "inst_level_strict_acc"),
         instruction_loose=_instruction_rate(verdicts, "inst_level_loose_acc"),
     )
+
+
+def subset_text(count: int, benchmark: Benchmark) -> str:
+    """Return which prompts were used, and how many could not be."""
+    text = f"{count} of {len(benchmark.records)} prompts{', evenly spread' if count < len(benchmark.records) else ''}"
+    if not benchmark.left_out:
+        return text
+    return f"{text}; {benchmark.left_out} more left out, as nltk's punkt_tab is missing"
 
 
 def _prompt_rate(verdicts: Sequence[Verdicts], key: str) -> Rate:

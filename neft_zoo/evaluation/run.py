@@ -12,7 +12,7 @@ import neft_zoo
 from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
-from neft_zoo.evaluation.instruction_following import load_benchmark
+from neft_zoo.evaluation.instruction_following import as_part, load_benchmark
 from neft_zoo.evaluation.loading import best_checkpoint, load_model, load_splits, loader, read_recipe
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.memorization import overlap
@@ -67,7 +67,7 @@ def evaluate(
         train, test: records of a model that is passed itself, in a format of TRL's; with a recipe, instead of its own.
         options: how much is measured and with which constants.
         scorers: by name, functions that score the answers to the test prompts.
-        tasks: of lm-evaluation-harness.
+        tasks: of lm-evaluation-harness; `ifeval` is the part `instructions`, on the shipped prompts.
         task_folder: further tasks for it.
         before: the model before fine-tuning, or its folder or name, which forgetting is measured against; by default
             the base of an adapter, and else the model that the recipe starts from.
@@ -80,7 +80,7 @@ def evaluate(
         >>> report = evaluate("runs/quickstart", "quickstart")  # doctest: +SKIP
         >>> report.losses.end.test.loss  # doctest: +SKIP
     """
-    options = options or Options()
+    options, tasks = as_part(options or Options(), tasks)
     folder = None if task_folder is None else Path(task_folder)
     _check(options, tasks, folder)
     given = {name: records for name, records in (("train", train), ("test", test)) if records is not None}

@@ -29,7 +29,6 @@ from neft_zoo.passes.anatomy import find_embedding, find_table
 from neft_zoo.passes.preparation import prepare as prepare_noise
 from neft_zoo.registry.entries import entry, make
 from neft_zoo.registry.strategy import Strategy
-from neft_zoo.training.data_formats import check_kept
 from neft_zoo.training.token_counts import count_tokens
 from neft_zoo.training.trainers import SFTTrainer
 
@@ -66,7 +65,6 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
         set_seed(options.training.seed)
         with as_sentence("the recipe must run with TRL"):
             trainer = SFTTrainer(**given)
-        check_kept(data, trainer)
         if steps:
             trainer.add_callback(_StopAfter(steps))
             trainer.train()

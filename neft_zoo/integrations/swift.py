@@ -35,7 +35,7 @@ def register(noise: str | Mapping[str, object] | Strategy) -> None:
     own: Callable[..., type[transformers.Trainer]] = TrainerFactory.get_trainer_cls
 
     def noisy(options: Any) -> Callable[..., transformers.Trainer]:
-        check(options, strategy)
+        check(options.training_args, strategy)
         cls = own(options)
         return lambda *args, **kwargs: enable(cls(*args, **kwargs), strategy)
 
@@ -46,7 +46,7 @@ def check(options: Any, strategy: Strategy) -> None:
     """Raise for options that the noise does not go with.
 
     Args:
-        options: ms-swift's.
+        options: its training arguments.
         strategy: the strategy.
 
     Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
-from neft_zoo.errors import NoiseError, one_line, require, shown
+from neft_zoo.errors import NoiseError, as_sentence, one_line, require, shown
 from neft_zoo.judging.judges import Answer
 from neft_zoo.judging.pairs import Question
 from neft_zoo.redaction import remember
@@ -92,9 +92,10 @@ class Endpoint:
         key = os.environ.get(KEY)
         if not key and self.base_url is None:
             raise NoiseError(f"environment variable {KEY} must hold the key of the endpoint, got none.")
-        return openai.OpenAI(
-            api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
-        )
+        with as_sentence(f"base_url must be an address, got {self.base_url!r}"):
+            return openai.OpenAI(
+                api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
+            )
 
     def _verdict(self, client: OpenAI, question: Question, first: bool = False) -> tuple[float | None, str]:
         """Return the first verdict among all attempts, or None and the reason of the last failure."""

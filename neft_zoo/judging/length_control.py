@@ -22,6 +22,7 @@ FOLDS = 5
 GAMED = 0.1  # weight of a judgement of a gamed baseline
 FEWEST = 10
 FEWEST_SHARE = 0.9  # of the published instructions that annotations must have
+NEEDS_GAMED = "needs AlpacaEval's difficulties and judgements of gamed baselines (--gamed)"
 EDGE = 0.025  # share of judgements that must lie on each side of equal lengths
 
 
@@ -93,7 +94,7 @@ def length_controlled(
         NoiseError: if scipy is missing, or the instructions are not about as many as the published ones.
     """
     if published is None:
-        return LengthControlled(note="needs AlpacaEval's difficulties and judgements of gamed baselines (--gamed)")
+        return LengthControlled(note=NEEDS_GAMED)
     total = len(published.difficulty)
     if not FEWEST_SHARE * total <= len(preferences) <= total:
         raise NoiseError(
@@ -103,7 +104,12 @@ def length_controlled(
     judged = np.array([preference is not None for preference in preferences])
     if judged.sum() < FEWEST:
         return LengthControlled(note=f"needs at least {FEWEST} judgements")
-    features, at_equal_length = _features(np.array(theirs, float) - np.array(ours, float), published)
+    if all(row[3] for row in published.rows):
+        return LengthControlled(note=NEEDS_GAMED)
+    difference = np.array(theirs, float) - np.array(ours, float)
+    if difference.any() and not difference.std():
+        return LengthControlled(note="all lengths differ by as much: nothing tells what equal ones would do")
+    features, at_equal_length = _features(difference, published)
     targets = np.array([0.0 if preference is None else preference for preference in preferences])
     own = features[judged], targets[judged], np.ones(judged.sum())
     a, b, c = (np.concatenate(parts) for parts in zip(_gamed(published), own, strict=True))
@@ -120,7 +126,7 @@ def length_controlled(
 def _features(difference: np.ndarray, published: Published) -> tuple[np.ndarray, np.ndarray]:
     """Return the model's identity, tanh of the standardized length difference and difficulty, with length and without.
 
-    Where all lengths differ by as much, the difference says nothing and is left at 0.
+    Where all lengths are equal, the difference is 0.
     """
     deviation = difference.std(ddof=1)
     length = np.tanh(difference / deviation) if deviation > 0 else 0 * difference

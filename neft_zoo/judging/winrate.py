@@ -54,7 +54,7 @@ class WinRates(Serializable):
         losses: pairs in which theirs is preferred.
         win_rate: mean preference; ties count half, missing judgements not at all.
         win_rate_interval: Wilson's interval.
-        standard_error: of the win rate; None for one judgement.
+        standard_error: of the win rate; None for one judgement, or where all agree.
         length_controlled: win rate without a difference in length; None where the data gives none.
         length_controlled_interval: its interval, by profile likelihood.
         length_controlled_note: why there is none.
@@ -146,7 +146,7 @@ def summarize(judgements: Sequence[Judgement], published: Published | None = Non
         losses=sum(value < 0.5 for value in values),
         win_rate=100 * statistics.fmean(values),
         win_rate_interval=[100 * end for end in wilson(statistics.fmean(values), len(values))],
-        standard_error=100 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
+        standard_error=100 * statistics.stdev(values) / math.sqrt(len(values)) if len({*values}) > 1 else None,
         length_controlled=controlled.rate,
         length_controlled_interval=controlled.interval,
         length_controlled_note=controlled.note,

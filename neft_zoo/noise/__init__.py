@@ -25,6 +25,8 @@ from neft_zoo.noise.distributions import SharedByToken as SharedByToken
 from neft_zoo.noise.distributions import Sphere as Sphere
 from neft_zoo.noise.distributions import Uniform as Uniform
 from neft_zoo.noise.mixup import EmbedMix as EmbedMix
+from neft_zoo.noise.robust import Redrawn as Redrawn
+from neft_zoo.noise.robust import RobustNoise as RobustNoise
 from neft_zoo.noise.scales import ByLength as ByLength
 from neft_zoo.noise.scales import Fixed as Fixed
 from neft_zoo.noise.scales import Length as Length

@@ -47,11 +47,12 @@ def ascend(
     step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, size: float, afresh: bool = False
 ) -> dict[int, Tensor]:
     """Return the perturbations one step of length `size` further up, from 0 if `afresh`, in the ball, as leaves."""
+    ups = ball.ups(gradients, step.batch)
     moved = {}
     for site, delta in done.deltas.items():
         embeds = done.embeds[site]
         stride = size * ball.unit(embeds, step.batch)
-        up = stride * ball.up(gradients[site], step.batch)
+        up = stride * ups[site]
         higher = up if afresh else delta.detach() + up
         moved[site] = ball.project(higher, embeds, step.batch).requires_grad_()
     return moved
@@ -61,6 +62,7 @@ class Ascends(Defaults):
     """An objective that needs a gradient at its noise."""
 
     family: ClassVar[Family] = "adversarial"
+    site: ClassVar[str] = "embeddings"
 
     def check(self, model: nn.Module) -> None:
         from neft_zoo.passes.anatomy import checkpoints_reentrantly  # late: `neft-zoo list` works without torch

@@ -46,6 +46,7 @@ class Defaults:
 
     hidden: ClassVar[bool] = False
     inputs: ClassVar[bool] = False
+    site: ClassVar[str] = "-"  # where a strategy without a noise enters the model
 
     def check(self, model: nn.Module) -> None:
         """Raise a `NoiseError`, before training, if the model lacks what the objective needs."""

@@ -30,6 +30,7 @@ class DropoutConsistency(ComparesPredictions):
     weight: Scalar = 1.0
 
     family: ClassVar[Family] = "consistency"
+    site: ClassVar[str] = "dropout"
     passes = 2
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class DropoutConsistency(ComparesPredictions):
 
 @dataclass(frozen=True)
 class LayerStability(Defaults):
-    """CE(clean) + weight * sum over layers of |h(clean) - h(noisy)|^2 / D, over the real tokens.
+    """CE(clean) + weight * sum over layers of |h(clean) - h(noisy)|^2 / D of their outputs, over the real tokens.
 
     The sum over tokens is divided as the trainer divides its own loss, by the step's graded tokens.
 
@@ -79,11 +80,9 @@ class LayerStability(Defaults):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, noisy = step.run(None), step.run(noise)
-        assert clean.hidden is not None and noisy.hidden is not None  # the hooks record them
-        distance = _distance(clean.hidden, noisy.hidden, step.batch)
-        for index in sorted(clean.inputs):
-            if index > self.first:
-                distance = distance + _distance(clean.inputs[index], noisy.inputs[index], step.batch)
+        # The output of a layer is the input of the next; of the last one, what the final norm is given.
+        counted = [number for number in sorted(clean.inputs) if number > self.first]
+        distance = sum(_distance(clean.inputs[number], noisy.inputs[number], step.batch) for number in counted)
         return clean.loss + value_at(self.weight, step.batch.progress) * step.per_token(distance)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
+from neft_zoo.noise.tokens import Tokens, Where
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from neft_zoo.noise.batch import Batch
 
 Norm: TypeAlias = Literal["document", "token", "coordinate"]
-Direction: TypeAlias = Literal["gradient", "sign", "token_share"]
+Direction: TypeAlias = Literal["gradient", "sign"]
 SMALLEST = 1e-30  # keeps 0 / 0 at 0; a divide-guard, never a radius
 
 
@@ -28,16 +30,20 @@ class Ball:
         radius: largest norm, in the embedding's own unit; 0 leaves no room.
         norm: the L2 norm of a whole document (over its real tokens) or of each token, or the absolute value of each
             coordinate.
-        direction: the `gradient` divided by its norm (of coordinates: by the document's largest), its `sign` per
-            coordinate (a token's step has norm 1), or its `token_share`: each token's over the largest token's.
+        direction: the `gradient` divided by its norm (of coordinates: by the document's largest), or its `sign` per
+            coordinate (a token's step has norm 1).
         relative: the radius and the step are fractions of the mean L2 norm of the document's embeddings, those of a
             coordinate of that norm over the root of the width.
+        where: which tokens may be moved.
+        joint: a step's norm is that over all sites, of which those with the larger gradients move further.
     """
 
     radius: Scalar
     norm: Norm = "document"
     direction: Direction = "gradient"
     relative: bool = False
+    where: Where = Tokens()
+    joint: bool = False
 
     def __post_init__(self) -> None:
         check_scalar("radius", self.radius)
@@ -54,23 +60,35 @@ class Ball:
         return (batch.document_sum(squares) if self.norm == "document" else squares).sqrt()[..., None]
 
     def up(self, gradient: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        """Return the direction of steepest ascent, 0 on padding and where the gradient is 0."""
-        gradient = gradient.float() * batch.real[..., None]
+        """Return the direction of steepest ascent, 0 outside `where` and where the gradient is 0."""
+        gradient = gradient.float() * self.where(batch)[..., None]
         if self.direction == "sign":
             return gradient.sign() / math.sqrt(gradient.shape[-1])
         # Scaled by its largest entry first: a gradient of 1e-25 has a direction too, but its square is 0.
         gradient = gradient / batch.document_max(gradient.abs().amax(-1))[..., None].clamp(min=SMALLEST)
-        if self.direction == "token_share":
-            tokens = gradient.square().sum(-1).sqrt()
-            return gradient / batch.document_max(tokens)[..., None].clamp(min=SMALLEST)
         if self.norm == "coordinate":
             return gradient
         return gradient / self.length(gradient, batch).clamp(min=SMALLEST)
 
+    def ups(self, gradients: Mapping[int, Float[Tensor, "B L D"]], batch: Batch) -> dict[int, Float[Tensor, "B L D"]]:
+        """Return the direction of steepest ascent at every site; if `joint`, all of them together have norm 1."""
+        ups = {site: self.up(gradient, batch) for site, gradient in gradients.items()}
+        if not self.joint:
+            return ups
+        largest = max(gradient.abs().max() for gradient in gradients.values()).clamp(min=SMALLEST)
+        masked = ((site, gradient / largest * self.where(batch)[..., None]) for site, gradient in gradients.items())
+        lengths = {site: self.length(gradient.float(), batch) for site, gradient in masked}
+        total = sum(length.square() for length in lengths.values()) ** 0.5
+        return {site: up * (lengths[site] / total.clamp(min=SMALLEST)) for site, up in ups.items()}
+
     def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:
         """Return the nearest perturbation inside the ball."""
+        return delta * self.shrinkage(delta, embeds, batch)
+
+    def shrinkage(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L #D"]:
+        """Return the factor that brings a perturbation into the ball, 1 inside of it."""
         radius = value_at(self.radius, batch.progress) * self.unit(embeds, batch)
-        return delta * (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)
+        return (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)
 
     def unit(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Tensor | float:
         """Return what one unit of radius means in the embedding's own unit."""

@@ -61,6 +61,11 @@ class StoredGradients(KeptGraphs):
 
     The loss that is returned is differentiable as if all graphs had been kept: its backward pass multiplies what was
     stored by the gradient that arrives. A host may scale the loss, add another to it, or drop it.
+
+    Stored and last gradients are summed before they reach a parameter: over several micro-batches that rounds
+    grad + (stored + last), where a backward pass for each part rounds (grad + stored) + last. With one micro-batch a
+    step, both are the same bit for bit. Adding what is stored to `parameter.grad` first would restore that order,
+    but `torch.autograd.grad` of the loss would then miss it.
     """
 
     def part(self, part: Float[Tensor, ""], leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A noise that is known before the pass.
+    """A noise on the embeddings, drawn before the pass.
 
     Attributes:
         embeds: the clean embeddings, looked up outside the graph.
         delta: what the noise adds.
-        rounded: delta as it comes out once the sum is rounded to the dtype of the embeddings.
+        rounded: the difference that delta makes once the sum is rounded to the dtype of the embeddings.
     """
 
     embeds: Float[Tensor, "B L D"]
@@ -44,11 +44,11 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class DrawnForLayer:
-    """A noise on the input of a layer that is known before the pass; the input itself is not.
+    """A noise on the input of a layer, drawn before the pass, in which that input is computed.
 
     Attributes:
         delta: what the noise adds.
-        keys: of the rounding, should the input be of 16 bits.
+        keys: of the random rounding of an input of 16 bits.
     """
 
     delta: Float[Tensor, "B L D"]
@@ -60,23 +60,23 @@ class DrawnForLayer:
         return add_by_keys(hidden, self.delta, self.keys)
 
 
-class Known:
-    """What the hooks of a compiled model add now at each site, read through a global.
+class Predrawn:
+    """The noise of the open pass of a compiled model, by site; a global.
 
-    torch.compile takes a tensor that it reaches through one of torch's own modules, as it reaches a hook's attributes,
-    for one of fixed shape, and would compile every length anew.
+    torch.compile assumes a fixed shape of a tensor that is an attribute of one of torch's own modules, as a hook's
+    attributes are, and would compile anew for every length.
     """
 
     drawn: Mapping[int, Drawn | DrawnForLayer] = {}
 
 
-PREDRAWN = Known()
+PREDRAWN = Predrawn()
 
 
 def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> dict[int, Drawn]:
-    """Return what a noise will add to the output of `embedding`; nothing where the table is sharded.
+    """Return the noise to be added to the output of `embedding`, by site; empty if its table is sharded.
 
-    Noise that passes gradients to the embeddings (dropout, mixing) passes them to this lookup of them.
+    A noise that passes gradients to the embeddings (dropout, mixing) passes them through this second lookup.
     """
     if not is_unsharded(getattr(embedding, "weight", None)):
         return {}
@@ -89,7 +89,7 @@ def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> dict[int, Dr
 
 
 def draw_for_layers(width: int, noise: Noise, batch: Batch, sites: Sequence[int]) -> dict[int, DrawnForLayer]:
-    """Return what a noise will add to the inputs of layers, of this width; nothing where it looks at them."""
+    """Return the noise to be added to the inputs of layers, by layer; empty if it is computed from those inputs."""
     unknown = torch.full((1, 1, 1), torch.nan, device=batch.keys.device).expand(*batch.keys.shape, width)
     if noise(unknown, batch.at(sites[0])).isnan().any():
         return {}

@@ -95,6 +95,7 @@ class ModelHooks:
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        self._handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
         self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
         inner = _backbones(model) if read is not None else set()
@@ -229,6 +230,10 @@ class ModelHooks:
         if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
             setattr(hidden, ADDED, (wanted.noise, self._batch.at(index)))
         return noisy
+
+    def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
+        if self._live and self._pass is not None:
+            self._pass.inputs[self._layers] = output[0] if isinstance(output, tuple) else output
 
     def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
         if not self._live or self._noise is None or self._batch is None or self._pass is None:

@@ -51,7 +51,7 @@ class Pass:
         embeds: the tensor that it was added to, by site.
         hidden: last hidden states, where the objective compares them.
         logits: the model's logits, where they are few: (B, L, V); of a class (B, C); of a span's two ends (2 B, L).
-        inputs: the input of every decoder layer, by its number, where layers are hooked.
+        inputs: the input of every decoder layer, by its number, and the output of the last, where layers are hooked.
         batch: the batch of the model's call.
         calls: how often the model was called with gradients, where calls are read.
         unmatched: shapes of embeddings that were another batch's.

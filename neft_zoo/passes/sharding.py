@@ -1,4 +1,10 @@
-"""Weights that are split over processes: reading them whole, and having them back in time."""
+"""Weights that FSDP2 or ZeRO-3 shards over processes: gathering them to read, to change and for the backward pass.
+
+ZeRO-3 marks a sharded weight by an attribute `ds_id`; FSDP2 makes it a DTensor, and a method of the module decides
+when it is freed.
+https://github.com/deepspeedai/DeepSpeed/blob/v0.19.8/deepspeed/runtime/zero/partition_parameters.py
+https://docs.pytorch.org/docs/2.13/distributed.fsdp.fully_shard.html
+"""
 
 from __future__ import annotations
 
@@ -14,26 +20,26 @@ if TYPE_CHECKING:
 
 
 def is_unsharded(weight: Any) -> bool:
-    """Return whether a weight is on this process as a whole: not sharded (FSDP2) nor gathered later (ZeRO-3)."""
+    """Return whether this process holds a matrix as a whole: FSDP2 has not sharded it, ZeRO-3 has gathered it."""
     return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"
 
 
 def is_local(weight: object) -> bool:
-    """Return whether a weight is all on this process and stays there, so that its gradient can be made by hand."""
+    """Return whether a matrix is never sharded, so that its gradient can be computed outside of autograd."""
     return is_unsharded(weight) and getattr(weight, "is_leaf", False) and not hasattr(weight, "ds_id")
 
 
 def gathers_late(model: nn.Module) -> bool:
-    """Return whether FSDP2 frees and gathers the model or its head."""
+    """Return whether FSDP2 shards the model or its head, and gathers it for every pass."""
     return any(hasattr(unit, "set_reshard_after_backward") for unit in (find_head(model), model))
 
 
 def gathered(weights: Sequence[Any], changed: bool = False) -> AbstractContextManager[Any]:
-    """Return a context in which every process holds these weights as a whole, where ZeRO-3 has split them.
+    """Return a context in which every process holds these weights as a whole, should ZeRO-3 have sharded them.
 
     Args:
-        weights: what is read, or changed in place.
-        changed: keep what rank 0 has changed.
+        weights: those that are read, or changed in place.
+        changed: whether the change that rank 0 makes is kept.
     """
     split = [weight for weight in weights if hasattr(weight, "ds_id")]
     if not split:
@@ -44,7 +50,7 @@ def gathered(weights: Sequence[Any], changed: bool = False) -> AbstractContextMa
 
 
 def broadcast_from_rank_0(table: Tensor) -> Tensor:
-    """Return a weight as rank 0 has loaded it: FSDP may leave the others empty until it splits the model."""
+    """Return the weight that rank 0 has loaded: FSDP may leave the others' empty until it shards the model."""
     import torch
     from accelerate import PartialState
     from transformers.integrations import is_fsdp_enabled  # pyright: ignore[reportPrivateImportUsage]
@@ -60,8 +66,8 @@ def broadcast_from_rank_0(table: Tensor) -> Tensor:
 def gather_in_backward(model: nn.Module, hidden: Tensor) -> None:
     """Have FSDP2 gather head and last norm when a gradient arrives at the last hidden states.
 
-    FSDP2 gathers what it has freed when gradients enter through the model's own outputs. An objective that reads
-    hidden states lets them in behind these, and the norm would be differentiated with memory that was given back.
+    FSDP2 gathers the weights that it has freed when gradients enter through the model's own outputs. With an objective
+    that reads hidden states they enter behind these, and the norm would be differentiated with freed memory.
     """
     units: Any = [unit for unit in (find_head(model), model) if hasattr(unit, "set_reshard_after_backward")]
     if units and hidden.requires_grad:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from neft_zoo.noise.additive import AtLayers, Layers, Noise, TokenEdit
 from neft_zoo.noise.schedules import Schedule, schedule_to_dict
-from neft_zoo.objectives.base import Objective
+from neft_zoo.objectives.base import Defaults, Objective
 from neft_zoo.objectives.simple import SinglePass
 from neft_zoo.passes.weight_noise import WeightNoise
 
@@ -52,7 +52,8 @@ class Strategy:
     def site(self) -> str:
         """Where it enters the model; an objective without a noise ascends on the embeddings or redraws dropout."""
         if self.noise is None:
-            return "weights" if self.weights else _SITES[self.objective.family]
+            own = self.objective.site if isinstance(self.objective, Defaults) else "-"
+            return "weights" if self.weights else own
         if isinstance(self.noise, AtLayers):
             return "layers"
         return "token ids" if isinstance(self.noise, TokenEdit) else "embeddings"
@@ -69,9 +70,6 @@ class Strategy:
             NoiseError: if an argument is a schedule function that no file can hold.
         """
         return {"name": self.name, **{key: _jsonable(value) for key, value in self.arguments.items()}}
-
-
-_SITES = {"single pass": "-", "adversarial": "embeddings", "consistency": "dropout"}
 
 
 def _jsonable(value: object) -> object:

@@ -12,12 +12,14 @@ def dx_laplace(eta: Scalar = 10000.0) -> Strategy:
 
     The mean norm per token is D / eta, so a value of eta means something only together with the width: eta = 10 on
     4,096 features is noise of norm 410, hundreds of times a token's embedding, which is why copied values destroy
-    training. It gives no privacy guarantee here, since only training sees it. Pick it to train a model for inputs
-    that will be perturbed in this way.
+    training. Pick it to train a model for inputs that will be perturbed in this way.
+
+    Differs from the paper in: there the text itself is perturbed, also when the model is used, and every noisy vector
+    is replaced by the nearest word. Here only training sees the noise, on the embeddings, so it gives no privacy
+    guarantee whatever.
 
     Args:
-        eta: privacy parameter (inverse length, > 0), a number or a schedule; the mean norm of the noise is D /
-            eta.
+        eta: privacy parameter (inverse length, > 0), a number or a schedule; the mean norm of the noise is D / eta.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "dx_laplace", "eta": 20000})`

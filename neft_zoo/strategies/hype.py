@@ -23,6 +23,10 @@ def hype(
     step: a coordinate in many thousands moves. Use `relative` there, where the size is a fraction of each token's
     hidden rms. No published result for large language models.
 
+    Differs from the paper in: dropout is left as it is, where the paper turns it off while it perturbs. Most language
+    models have none; set `lora_dropout` (0.05 in the shipped recipes) or `attention_dropout` to 0 for the paper's
+    setting. The published code draws its uniform noise from U[0, 1), whose mean is not 0.
+
     Args:
         size: noise per coordinate (in the hidden states' unit, or a fraction of their rms; >= 0), a number or a
             schedule.

@@ -16,9 +16,9 @@ def lat(eps: Scalar = 6.0, steps: int = 16, size: Scalar = 1.0, layers: Layers =
 
     The perturbation enters at a layer's input and is clipped per token. Made to remove unwanted behaviour that
     survives fine-tuning, where it worked better than attacks on the input; not meant to raise accuracy. Against: after
-    it, refusal in LLaMA-2-7B-chat lies in two directions (75 % of the variance), so that its own refusal vectors
-    take it away more easily than after plain training or attacks on the embeddings, though those of other models do
-    less ([2504.18872](https://arxiv.org/abs/2504.18872)). K + 1 passes: 17 by default, so start with fewer steps.
+    it, refusal in LLaMA-2-7B-chat lies in two directions (75 % of the variance), so that its own refusal vectors take
+    it away more easily than after plain training or attacks on the embeddings, though those of other models do less
+    ([2504.18872](https://arxiv.org/abs/2504.18872)). K + 1 passes: 17 by default, so start with fewer steps.
 
     Differs from the paper in: the layer is a fraction of the depth, so that it exists in every model (an eighth is
     layer 4 of LLaMA-2-7B); the perturbation starts at 0 and every token's step has the same length; the trainer's data

@@ -1,30 +1,36 @@
-from neft_zoo.noise.additive import AdditiveNoise
+from neft_zoo.noise.additive import AdditiveNoise, AtLayers
 from neft_zoo.noise.distributions import Gaussian
 from neft_zoo.noise.scales import Relative
-from neft_zoo.noise.schedules import Scalar, check_scalar
+from neft_zoo.noise.schedules import Scalar, check_count, check_scalar
 from neft_zoo.objectives.consistency import LayerStability
 from neft_zoo.registry.entries import register
 from neft_zoo.registry.strategy import Strategy
 
 
-@register(paper="https://arxiv.org/abs/2107.04835", version=1)
+@register(paper="https://arxiv.org/abs/2107.04835", version=2)
 def lnsr(size: Scalar = 0.1, weight: Scalar = 1.0, first: int = 0) -> Strategy:
-    r"""LNSR: hidden states must not move much when the embeddings do.
+    r"""LNSR: hidden states must not move much when those of a lower layer do.
 
-    $$\mathrm{CE}(e) + \lambda \sum_{l \ge b} \lVert h_l(e) - h_l(e + z) \rVert^2 / D,
-    \qquad z_t = s\,\mathrm{rms}(e_t)\,g_t, \quad g \sim N(0, 1)$$
+    $$\mathrm{CE} + \lambda \sum_{l \ge b} \lVert f_l(h_b) - f_l(h_b + z) \rVert^2 / D,
+    \qquad z_t = s\,\mathrm{rms}(h_{b,t})\,g_t, \quad g \sim N(0, 1)$$
 
-    Noise stability of the output of every layer from b on, over the real tokens. The paper reports steadier
-    fine-tuning of BERT and RoBERTa on small data sets; we know of no result for causal models. A large weight
-    freezes what the lower layers do. Twice the cost of a step.
+    Noise enters at the input of layer b, and the output f of that layer and of every higher one must be stable, over
+    the real tokens. The paper reports steadier fine-tuning of BERT and RoBERTa on small data sets; we know of no
+    result for causal models. A large weight freezes what the lower layers do. Twice the cost of a step.
+
+    Differs from the paper in: one weight for all layers, and the squared distance divided by the width, so that it
+    carries over between models; noise in proportion to each token's own state. The paper's noise that interpolates
+    towards another record is not offered. Its weights could not be checked for this page. Version 1 added the noise at
+    the embedding, whatever b, and took the last term after the final norm.
 
     Args:
-        size: noise rms over embedding rms (dimensionless, >= 0), a number or a schedule.
+        size: noise rms over the rms of the token's state (dimensionless, >= 0), a number or a schedule.
         weight: of the distance (>= 0), a number or a schedule.
-        first: b, the first decoder layer whose output counts (>= 0), counted from 0.
+        first: b, the decoder layer whose input is noisy (>= 0), counted from 0; its output and those above count.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "lnsr", "weight": 0.1})`
     """
     check_scalar("size", size)
-    return Strategy(AdditiveNoise(Gaussian(), Relative(size)), LayerStability(weight, first))
+    check_count("first", first)
+    return Strategy(AtLayers(AdditiveNoise(Gaussian(), Relative(size)), (first,)), LayerStability(weight, first))

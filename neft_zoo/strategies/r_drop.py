@@ -15,8 +15,12 @@ def r_drop(weight: Scalar = 1.0) -> Strategy:
     models it says nothing. Most of those have no dropout, and then both passes are the same: that is refused. With
     LoRA, set `lora_dropout`.
 
+    Differs from the paper in: its formula adds the two losses and halves the sum of the divergences, so that its alpha
+    is 2a here (the default is its alpha of 2); the code on its page averages the losses, as here. The divergence is
+    averaged over graded tokens.
+
     Args:
-        weight: of the divergence (>= 0), a number or a schedule.
+        weight: a, half the alpha of the paper (>= 0), a number or a schedule.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="r_drop")`

@@ -16,8 +16,9 @@ def symnoise(alpha: Scalar = 5.0) -> Strategy:
 
     The pair cancels the first-order effect of the noise, so what is left penalises the curvature of the loss around
     the embedding. For: its authors report 69.04 on AlpacaEval for LLaMA-2-7B on Alpaca, where NEFTune has 64.69 and
-    plain training 29.79. Against: we know of no comparison by others, nor of one at equal answer length. It costs
-    twice the compute, so compare it with `neft_uniform` at twice the steps.
+    plain training 29.79, and again in 2026 ([2605.23171](https://arxiv.org/abs/2605.23171)), where uniform and
+    Gaussian noise come out as comparable. Against: we know of no comparison by others, nor of one at equal answer
+    length. It costs twice the compute, so compare it with `neft_uniform` at twice the steps.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule.

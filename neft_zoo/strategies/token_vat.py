@@ -1,36 +1,42 @@
 from neft_zoo.noise.additive import AdditiveNoise
-from neft_zoo.noise.distributions import SharedByToken
+from neft_zoo.noise.distributions import SharedByToken, Uniform
 from neft_zoo.noise.scales import ByLength
 from neft_zoo.noise.schedules import Scalar
-from neft_zoo.objectives.adversarial import FreeAscent
 from neft_zoo.objectives.norm_ball import Ball
+from neft_zoo.objectives.token_aware import TokenAwareAscent
 from neft_zoo.registry.entries import register
 from neft_zoo.registry.strategy import Strategy
 
 
-@register(paper="https://arxiv.org/abs/2004.14543", version=1)
+@register(paper="https://arxiv.org/abs/2004.14543", version=2)
 def token_vat(steps: int = 2, size: Scalar = 0.1, alpha: Scalar = 0.1, radius: Scalar = 0.3) -> Strategy:
     r"""Token-aware ascent: a document's budget goes to the tokens that matter.
 
-    $$d_t \leftarrow d_t + \eta\, n_t\, g_t / \lVert g_t \rVert,
-    \qquad n_t = \lVert g_t \rVert / \max_s \lVert g_s \rVert, \quad \lVert d \rVert \le r$$
+    $$\delta \leftarrow \delta + \eta\, g / \lVert g \rVert, \quad
+    u_t \leftarrow n_t\,(u_t + \eta\, g_t / \lVert g_t \rVert),
+    \quad n_t = \lVert u_t \rVert / \max_s \lVert u_s \rVert, \quad \lVert \delta + u \rVert \le r$$
 
-    Equal tokens start from equal noise, and every token moves by its own share n_t of the step, while the document
-    stays in its ball; all passes train. The paper keeps a table of perturbations for the whole vocabulary during
-    training; here the start is shared within a step, so that a strategy holds no state. It gained on classification
-    and tagging with encoders; we know of no result for text that is generated. K passes.
+    Two perturbations are added: delta climbs as in FreeLB, u moves every token along its own gradient and weighs it by
+    its share n_t of the largest; equal tokens start from the same u, and all passes train on e + delta + u. It gained
+    on classification and tagging with encoders; we know of no result for text that is generated. K passes.
+
+    Differs from the paper in: u starts from noise that is shared by equal tokens within an optimizer step, where the
+    paper keeps the last u of every token of the vocabulary during training, as a strategy here holds no state; the
+    start is projected into the ball too. n_t is taken of u after its step, as in the [published
+    code](https://github.com/LinyangLee/Token-Aware-VAT), which divides its starting u by the norm of the whole batch.
+    Version 1 had one perturbation and took the share from the gradient.
 
     Args:
         steps: K, the number of passes (>= 1).
-        size: eta, length of the largest token's step (in the embedding's own unit, >= 0), a number or a schedule.
-        alpha: strength of the random start (dimensionless, >= 0), as in `neft_uniform`.
-        radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a
+        size: eta, length of a document's and of a token's step (in the embedding's own unit, >= 0), a number or a
             schedule.
+        alpha: strength of both random starts (dimensionless, >= 0), as in `neft_uniform`.
+        radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a schedule.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="token_vat")`
     """
     return Strategy(
         AdditiveNoise(SharedByToken(), ByLength(alpha)),
-        FreeAscent(Ball(radius, direction="token_share"), steps, size),
+        TokenAwareAscent(Ball(radius), AdditiveNoise(Uniform(), ByLength(alpha)), steps, size),
     )

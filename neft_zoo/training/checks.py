@@ -16,6 +16,7 @@ from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.torch_internals import averages_gradients
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.hf_internals import compares_token_ids
+from neft_zoo.training.ranges import check_ranges
 
 if TYPE_CHECKING:
     from accelerate.state import AcceleratorState
@@ -31,9 +32,10 @@ def check_engine(args: TrainingArguments, processes: AcceleratorState, strategy:
         strategy: the trainer's strategy.
 
     Raises:
-        NoiseError: for two noises at once, reentrant checkpointing with several passes, split weights that change at
-            every step, or a split sequence.
+        NoiseError: for a number that cannot be meant, two noises at once, reentrant checkpointing with several passes,
+            split weights that change at every step, or a split sequence.
     """
+    check_ranges(vars(args))
     if args.neftune_noise_alpha is not None:
         raise NoiseError(
             f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "

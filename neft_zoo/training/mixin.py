@@ -30,6 +30,7 @@ from neft_zoo.training.progress import progress_of, step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.run_checks import RunChecks
 from neft_zoo.training.session import ModelInputs, NoiseSession
+from neft_zoo.training.stock_noise import take_stock_noise
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class NoiseMixin(Host):
         reference: what the reference of DPO and KTO sees: `clean`, the default, or the `same` draw as the policy.
 
     Raises:
-        NoiseError: before training, if `noise` is not accepted or meets `neftune_noise_alpha`.
+        NoiseError: before training, if `noise` is not accepted or meets `neftune_noise_alpha`, which without it is run
+            as `neft_uniform`.
     """
 
     # True where `compute_loss` also runs the reference model, which can share the policy's draw then. TRL's are known.
@@ -85,6 +87,8 @@ class NoiseMixin(Host):
         configured = getattr(self.args, "noise", None)
         if strategy is not None and configured is not None and make(configured) != strategy:
             raise NoiseError(f"noise is given twice: {strategy.name!r} as an argument and {configured!r} in args.")
+        if strategy is None and configured is None:
+            configured = take_stock_noise(self)
         self.strategy = strategy or make(configured if configured is not None else "none")
         check_engine(self.args, self.accelerator.state, self.strategy)
         check_calls(self, self.strategy, reference, self.runs_reference or runs_reference(self))

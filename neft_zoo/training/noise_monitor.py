@@ -1,4 +1,4 @@
-"""NoiseMonitor: warns, once a run, that the noise does not reach the model."""
+"""NoiseMonitor: warns, once a run, of noise that does not reach the model or drowns what it is added to."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class NoiseMonitor:
         self.reached: list[torch.Tensor] = []
         self.steps = self.bad_steps = 0
         self.at_strength, self.warned = True, False
+        self.loud = False  # whether it has warned of that
 
     def observe(self, step: Step) -> None:
         """Take note of a step without reading its tensors."""
@@ -47,6 +48,16 @@ class NoiseMonitor:
         if self.additive is not None:
             # A first token is never graded: it would pass for a prompt.
             self.reached.append((self.additive.where(step.batch) * (step.batch.position > 0)).any())
+
+    def check_loudness(self, snr_db: float) -> None:
+        """Warn, once, of noise that is louder than the embeddings; called before the step's gradients are used."""
+        if self.additive is not None and snr_db < 0 and not self.loud:
+            self.loud = True
+            warnings.warn(
+                f"noise/snr_db is {snr_db:.0f}: the noise of {self.name} is louder than the embeddings that it is "
+                "added to; neft-zoo alpha finds a strength that a model bears.",
+                stacklevel=4,
+            )
 
     def check(self, means: Mapping[str, float]) -> None:
         """Warn, if it is time to, about the mean statistics of the steps since the last call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,16 @@ class NoiseStats:
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy, self.monitor = strategy, NoiseMonitor(strategy)
+        self.looked = False  # whether the first noise was, before the optimizer's first step
         self._values: defaultdict[str, list[Float[Tensor, ""]]] = defaultdict(list)
 
     def record(self, step: Step) -> None:
-        """Measure a step; its tensors are not read yet, which would make the CPU wait for an accelerator."""
-        for name, value in statistics(self.strategy, step).items():
+        """Measure a step; after the first its tensors are not read yet: the CPU would wait for an accelerator."""
+        values = statistics(self.strategy, step)
+        if not self.looked and "snr_db" in values:
+            self.looked = True
+            self.monitor.check_loudness(values["snr_db"].item())
+        for name, value in values.items():
             self._values[name].append(value)
         self.monitor.observe(step)
 
@@ -40,6 +46,7 @@ class NoiseStats:
         self._values.clear()
         if warn:
             self.monitor.check(means)
+            self.monitor.check_loudness(means.get("snr_db", math.inf))
         return means
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
 from transformers.trainer_utils import get_last_checkpoint
 
-import neft_zoo
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.files import replacing, write_json
 from neft_zoo.registry.strategy import Strategy
@@ -19,13 +19,13 @@ STATE = "trainer_state.json"
 
 
 def provenance(strategy: Strategy) -> dict[str, Any]:
-    """Return what is saved of a strategy: name, arguments, entry version and package version."""
+    """Return what `noise.json` holds: a strategy's name, arguments and version, and the package's version."""
     try:
         arguments = strategy.to_dict()
     except NoiseError:
         arguments = {"name": strategy.name}  # a schedule function of the user's own: the repr is what can be kept
     name = arguments.pop("name")
-    saved = {"name": name, "arguments": arguments, "version": strategy.version, "neft_zoo": neft_zoo.__version__}
+    saved = {"name": name, "arguments": arguments, "version": strategy.version, "neft_zoo": version("neft-zoo")}
     return saved | ({"repr": repr(strategy)} if not strategy.version else {})
 
 
@@ -40,10 +40,10 @@ def write(folder: Path, strategy: Strategy) -> None:
 
 
 def check(folder: Path, strategy: Strategy) -> None:
-    """Raise if `folder` belongs to a run of another strategy; a folder without `noise.json` says nothing.
+    """Raise if a folder holds the `noise.json` of another strategy.
 
     Raises:
-        NoiseError: if it does, or if its `noise.json` cannot be read.
+        NoiseError: if it does, or if the file cannot be read.
     """
     path = folder / FILE
     if not path.exists():
@@ -61,12 +61,13 @@ def check(folder: Path, strategy: Strategy) -> None:
     ours = {key: now[key] for key in ("name", "arguments", "version")} | {"repr": now.get("repr")}
     if theirs != ours:
         raise NoiseError(
-            f"{folder} holds a run with noise {_spell(theirs)}, got {_spell(ours)}: "
+            f"{folder} holds a run with noise {_described(theirs)}, got {_described(ours)}: "
             "resume with the same noise, or choose another output_dir."
         )
 
 
-def _spell(saved: dict[str, Any]) -> str:
+def _described(saved: dict[str, Any]) -> str:
+    """Return a saved strategy as it is called in a message."""
     arguments = ", ".join(f"{key}={shown(value)}" for key, value in saved["arguments"].items())
     return saved["repr"] or f"{saved['name'][:80]}({arguments}) version {shown(saved['version'])}"
 
@@ -80,9 +81,9 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def last_complete(output_dir: Path) -> Path | None:
-    """Return the newest checkpoint that a killed run left whole, None if there is none."""
-    found = [path for path in output_dir.glob("checkpoint-*") if path.name[11:].isdecimal() and is_complete(path)]
-    return max(found, key=lambda path: int(path.name[11:]), default=None)
+    """Return the newest complete checkpoint, None if there is none."""
+    complete = [path for path in output_dir.glob("checkpoint-*") if path.name[11:].isdecimal() and is_complete(path)]
+    return max(complete, key=lambda path: int(path.name[11:]), default=None)
 
 
 def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None, strategy: Strategy) -> Path | None:

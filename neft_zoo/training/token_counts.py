@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,11 +13,14 @@ from torch import Tensor
 from neft_zoo.errors import NoiseError
 from neft_zoo.files import replacing
 
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
 FILE = "noise_token_counts.safetensors"
 
 
-def count_tokens(data: Any, vocabulary: int) -> Tensor:
-    """Return the counts (V,) of the tokens of a tokenized dataset.
+def count_tokens(data: Any, vocabulary: int) -> Int[Tensor, " V"]:
+    """Return how often each token id below `vocabulary` occurs in a tokenized dataset.
 
     Raises:
         NoiseError: if the records hold no `input_ids`, the data is a stream, or a token is not in the vocabulary.
@@ -37,8 +40,8 @@ def count_tokens(data: Any, vocabulary: int) -> Tensor:
     return counts
 
 
-def save_counts(folder: Path, counts: Tensor) -> None:
-    """Write the counts whole or not at all.
+def save_counts(folder: Path, counts: Int[Tensor, " V"]) -> None:
+    """Write token counts to a folder, whole or not at all.
 
     Raises:
         NoiseError: if they cannot be written.
@@ -47,6 +50,6 @@ def save_counts(folder: Path, counts: Tensor) -> None:
         save_file({"counts": counts.cpu().contiguous()}, partial)
 
 
-def load_counts(folder: Path) -> Tensor | None:
-    """Return the counts that a run saved, None if it saved none."""
+def load_counts(folder: Path) -> Int[Tensor, " V"] | None:
+    """Return the token counts in a folder, None if it holds none."""
     return load_file(folder / FILE)["counts"] if (folder / FILE).exists() else None

@@ -13,10 +13,12 @@ from trl.trainer.reward_trainer import RewardTrainer as TRLRewardTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer.sft_trainer import SFTTrainer as TRLSFTTrainer
 
+from neft_zoo.training.arguments import ChecksData
+from neft_zoo.training.data_formats import PREFERENCE, PROMPTS, UNPAIRED
 from neft_zoo.training.mixin import NoiseMixin
 
 
-class SFTTrainer(NoiseMixin, TRLSFTTrainer):
+class SFTTrainer(ChecksData, NoiseMixin, TRLSFTTrainer):
     """TRL's `SFTTrainer` with `noise=`; every other argument is TRL's.
 
     Example:
@@ -24,25 +26,35 @@ class SFTTrainer(NoiseMixin, TRLSFTTrainer):
     """
 
 
-class DPOTrainer(NoiseMixin, TRLDPOTrainer):
+class DPOTrainer(ChecksData, NoiseMixin, TRLDPOTrainer):
     """TRL's `DPOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise.
 
     Example:
         `DPOTrainer(model, args=args, train_dataset=pairs, noise="neft_uniform").train()`
     """
 
+    formats = PREFERENCE
 
-class KTOTrainer(NoiseMixin, TRLKTOTrainer):
+
+class KTOTrainer(ChecksData, NoiseMixin, TRLKTOTrainer):
     """TRL's `KTOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise."""
 
+    formats = UNPAIRED
 
-class RewardTrainer(NoiseMixin, TRLRewardTrainer):
+
+class RewardTrainer(ChecksData, NoiseMixin, TRLRewardTrainer):
     """TRL's `RewardTrainer` with `noise=`."""
 
+    formats = PREFERENCE
 
-class GRPOTrainer(NoiseMixin, TRLGRPOTrainer):
+
+class GRPOTrainer(ChecksData, NoiseMixin, TRLGRPOTrainer):
     """TRL's `GRPOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
 
+    formats = PROMPTS
 
-class RLOOTrainer(NoiseMixin, TRLRLOOTrainer):
+
+class RLOOTrainer(ChecksData, NoiseMixin, TRLRLOOTrainer):
     """TRL's `RLOOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
+
+    formats = PROMPTS

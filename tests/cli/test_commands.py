@@ -154,6 +154,7 @@ def test_one_missing_library_alone_is_named(module):
         "rich": "compare quickstart",
         "scipy": "report runs",
         "matplotlib": "report runs --format html",
+        "jinja2": "report runs --format html",
         "optuna": "tune quickstart",
         "rouge_score": "evaluate runs --config quickstart",
         "sacrebleu": "evaluate runs --config quickstart",

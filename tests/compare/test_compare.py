@@ -290,10 +290,10 @@ def check_lengths(experiment):
 
 def test_seeds_draw_records_and_every_run_is_evaluated(tiny, tmp_path, capsys):
     options = "records: 4, answers: 2, max_new_tokens: 6, words: 2, rates: [0.5], alphas: [5], min_new_tokens: 3"
-    argv = ["--strategies", "neft_uniform", "--controls", "instruction_modelling", "--seeds", "2"]
+    argv = ["--strategies", "neft_uniform", "--controls", "instruction_modelling", "--seeds", "1"]
     assert compare(tiny, tmp_path, *argv, "--train_records", "5", "--evaluate", options) == 0
     runs = list(read(tmp_path).values())
-    assert {run["status"] for run in runs} == {"ok"} and len(runs) == 6
+    assert {run["status"] for run in runs} == {"ok"} and len(runs) == 3
     for run in runs:
         assert run["config"]["train_records"] == 5 and run["config"]["model_name_or_path"]
         found = run["evaluation"]

@@ -19,7 +19,8 @@ from neft_zoo.compare.grid import make_grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.reference import find_reference
-from neft_zoo.compare.tables import cell_of, markdown, table, verdict_of
+from neft_zoo.compare.samples import samples
+from neft_zoo.compare.tables import cell_of, markdown, per_compute, table, verdict_of
 
 SEEDS = range(3)
 
@@ -198,6 +199,47 @@ def test_a_recipe_states_margins(runs, tmp_path):
         recipe.write_text(f"extends: quickstart\nmargins: {wrong}\n")
         with pytest.raises(NoiseError, match="margins must map metrics"):
             make_grid(str(recipe))
+
+
+def test_an_interval_over_records_stands_beside_that_over_seeds(runs):
+    random = np.random.default_rng(3)
+    for run in runs:
+        shifts = {"none": 0.0, "neft_uniform": -0.08, "symnoise": 0.07}
+        losses = 4.63 + shifts[run["noise"]["name"]] + 0.1 * random.standard_normal(64)
+        run["record_losses"] = {"tokens": [10] * 64, "end": losses.tolist(), "best": losses.tolist()}
+    experiment = summarize(runs)
+    for when in ("end", "best"):
+        each = next(row for row in experiment.rows if row.label == "symnoise").cells["test_loss", when].difference
+        assert each.over_records and each.over_records[0] < 0.07 < each.over_records[1]
+    text = markdown(experiment)
+    assert (
+        "3 seeds, 64 test records in every run. Intervals are over seeds, and over these and the test records" in text
+    )
+    assert re.search(r"\| \+0\.0\d+ to \+0\.0\d+ \(over records too: \+0\.0\d+ to \+0\.\d+\) \|", text)
+    assert "over records too" not in text.partition("## Train loss")[2].partition("Losses are")[0]
+    lines = list(csv.DictReader(io.StringIO(table(experiment))))
+    assert float(lines[2]["records_low"]) < float(lines[2]["records_high"]) and lines[-1]["records_low"] == ""
+
+
+def test_what_the_numbers_stand_on(runs, tmp_path):
+    assert samples(summarize(runs)) == (
+        "3 seeds, a test set of unknown size. Intervals are over seeds, not over test records."
+    )
+    (tmp_path / "test.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    config = {"dataset_name": str(tmp_path), "dataset_test_split": "test", "evaluation": {"answers": 7}}
+    shipped = [{**run, "config": config, "recipe": {"name": "r", "hash": fingerprint(config)}} for run in runs]
+    told = samples(summarize(shipped))
+    assert told.startswith("3 seeds, 2 test records in every run, 7 answers a split and run, of at most 128 tokens.")
+    (tmp_path / "test.jsonl").write_text('{"a": 1}\n')
+    assert "a test set of unknown size" in samples(summarize(shipped)), "the file is not the one of the runs any more"
+
+
+def test_less_compute_has_no_difference_per_compute(runs):
+    """Dividing by it would tell what a row that trained longer would do."""
+    half = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, share=0.5, tokens=50, row="half") for seed in SEEDS]
+    rows = {row.label: row for row in summarize(runs + half).rows}
+    costs = {label: per_compute(row, row.cells["test_loss", "end"]) for label, row in rows.items()}
+    assert costs["none, 1/2 of the steps"] is None and costs["symnoise"] == pytest.approx(0.035, abs=0.002)
 
 
 def test_rows_are_named_by_what_differs():

@@ -11,7 +11,7 @@ from neft_zoo.cli.main import main
 from neft_zoo.compare.grid import make_grid
 from neft_zoo.config.data import read_splits
 from neft_zoo.config.options import load_options
-from neft_zoo.config.ranges import RANGES
+from neft_zoo.training.ranges import RANGES
 
 QUIET = {"output_dir": "out", "eval_strategy": "epoch"}
 

@@ -1,6 +1,8 @@
 """Every shipped recipe is dry-run on a tiny model of its architecture and a few rows of its format."""
 
 import json
+import re
+import warnings
 
 import pytest
 from selection import quick
@@ -25,6 +27,12 @@ def rows_for(values):
     return ROWS["conversations" if "ShareGPT" in values["dataset_name"] else "instructions"]
 
 
+def is_known(warning):
+    """Return whether a warning is of how a library uses Python, or of our small model, and not of a recipe."""
+    ours = "is louder than the embeddings" in str(warning.message)
+    return ours or issubclass(warning.category, ResourceWarning | ImportWarning | PendingDeprecationWarning)
+
+
 # One of every folder, and those whose strategy enters by another way.
 TRAINED = """quickstart controls/label_smoothing engines/ddp engines/qlora_fsdp gpu/dolly results/dolly_packed
     paper/llama2-7b-sharegpt paper/qlora-llama2-7b-alpaca strategies/flat_lora strategies/lat strategies/masked_thought
@@ -32,7 +40,8 @@ TRAINED = """quickstart controls/label_smoothing engines/ddp engines/qlora_fsdp 
 
 
 @pytest.mark.parametrize("name", quick(SHIPPED, *TRAINED.split()))
-def test_recipe_trains(name, llama, tokenizer, tmp_path, monkeypatch):
+def test_recipe_trains(name, llama, tokenizer, tmp_path, monkeypatch, capfd):
+    """And no library warns of what a shipped recipe says."""
     monkeypatch.chdir(tmp_path)
     values = recipe.load(name).values
     argv = ["sft", "--config", name, "--output_dir", "out", "--max_steps", "2", "--use_cpu", "true"]
@@ -45,7 +54,12 @@ def test_recipe_trains(name, llama, tokenizer, tmp_path, monkeypatch):
     if name.startswith("paper/"):
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_for(values)))
         argv += ["--dataset_name", "rows.jsonl", "--lr_scheduler_type", "constant"]
-    assert main(argv) == 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert main(argv) == 0
+    assert [f"{each.category.__name__}: {each.message}" for each in caught if not is_known(each)] == []
+    remarks = [line for line in capfd.readouterr().err.splitlines() if re.search(r"(?i)warn|deprecat|\[\w+\|", line)]
+    assert remarks == []
     saved = json.loads((tmp_path / "out" / "noise.json").read_text())
     assert registry.make({"name": saved["name"], **saved["arguments"]}) == registry.make(values["noise"])
     weights = "adapter_model.safetensors" if values["use_peft"] else "model.safetensors"

@@ -122,6 +122,8 @@ def test_scaled_embeddings_in_bf16(examined, gemma):
     assert found["weights"] == "random weights" and found["dtype"] == "bfloat16"
     assert hook["lost"] > 0.2 and ours["rounded_ratio"] == pytest.approx(1, abs=0.02)
     assert ours["snr_db"] > 35 and any("token_relative" in sentence for sentence in found["advice"])
+    above = next(sentence for sentence in found["advice"] if " dB above the noise" in sentence)
+    assert "above the noise (a guess, from random weights), as in" in above
     assert any("Rounding to bfloat16" in sentence for sentence in found["advice"])
 
 
@@ -167,6 +169,7 @@ def test_wrapped_rows_are_not_called_documents(examined, capsys):
     assert "as in the paper" not in shown
 
 
+@pytest.mark.later
 @pytest.mark.cell("Doctor", "vision-language model{how}")
 @pytest.mark.parametrize("how", [", shrunk", ", the model itself"])
 def test_a_vision_language_model(examined, tmp_path, how):
@@ -183,6 +186,7 @@ def test_a_vision_language_model(examined, tmp_path, how):
     assert hook["padding_share"] > 0.2 and ours["padding_share"] == 0
 
 
+@pytest.mark.later
 def test_a_model_that_fails_when_shrunk_is_one_sentence(tmp_path, capsys):
     """Of two passes the first runs to its end, and here the tower wants larger images."""
     processor = vision.processor()

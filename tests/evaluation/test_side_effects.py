@@ -3,7 +3,9 @@
 import json
 import math
 import random
+import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from neft_zoo.evaluation import prepare
 from neft_zoo.evaluation.effect_results import InstructionFollowing
 from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
-from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark
+from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark, subset_text
 from neft_zoo.evaluation.intervals import cluster_interval, mean_interval, wilson
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.prompt_changes import (
@@ -307,6 +309,15 @@ def test_intervals_hold_the_mean_about_as_often_as_they_say():
     assert mean_interval([1.0] * 20)[0] < 0.9, "certain only as far as 20 values are"
 
 
+def test_no_interval_is_narrower_than_its_values_can_tell():
+    low, high = cluster_interval([[True, True]] * 40)
+    assert high == 1.0 and 0.88 < low < 0.95, "all followed: a bootstrap would say [1, 1]"
+    assert cluster_interval([[True, True]] * 40) == pytest.approx(wilson(1.0, 40)), "40 prompts, not 80 instructions"
+    low, high = mean_interval([0.5, 0.50001])
+    assert high - low > 0.5, "two values that happen to be near each other"
+    assert mean_interval([0.5])[0] < 0.2 and cluster_interval([[True, False]])[1] > 0.8
+
+
 def following(answers):
     """Return IFEval's accuracies of given answers to two prompts."""
     records = [
@@ -334,7 +345,11 @@ def test_checkers_are_the_harness_own_offline():
     assert two["prompt_level_strict_acc"] is False and two["inst_level_strict_acc"] == [False, True]
     benchmark = load_benchmark()
     kinds = {kind for record in benchmark.records for kind in record["instruction_id_list"]}
-    assert len(benchmark.records) == 541 or benchmark.skipped
+    assert len(benchmark.records) + benchmark.left_out == 541 and bool(benchmark.left_out) == bool(benchmark.skipped)
+    told = subset_text(100, benchmark)
+    assert told.startswith(f"100 of {541 - benchmark.left_out} prompts, evenly spread")
+    assert ("more left out, as nltk's punkt_tab is missing" in told) == bool(benchmark.left_out)
+    assert subset_text(541, replace(benchmark, records=[{}] * 541, left_out=0)) == "541 of 541 prompts"
     assert not kinds & benchmark.skipped.keys(), "what cannot be checked is left out and named"
     assert benchmark.check(benchmark.records[0], ["a"])["prompt_level_loose_acc"] in (True, False)
 
@@ -347,6 +362,19 @@ def test_instruction_following_of_a_model(subject):
         assert 0 <= rate.interval[0] <= rate.rate <= rate.interval[1] <= 1
     assert found.prompt_strict.rate <= found.prompt_loose.rate
     assert InstructionFollowing.from_dict(found.to_dict()) == found
+
+
+def test_ifeval_as_a_task_is_the_shipped_file_with_intervals(tmp_path, capsys):
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (neft-zoo[eval])")
+    argv = ["evaluate", str(MODEL), "--config", "quickstart", "--output", str(tmp_path / "out"), "--records", "4"]
+    argv += ["--parts", "", "--tasks", "ifeval", "--instruction_prompts", "5", "--instruction_tokens", "8"]
+    assert main([*argv, "--no_plots"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"IFEval +- +5 of \d+ prompts, evenly spread", out)
+    for level in ("prompts, strict", "prompts, loose", "instructions, strict", "instructions, loose"):
+        assert re.search(rf"IFEval {level} .*\d\.\d{{3}} \[0\.\d{{3}}, [01]\.\d{{3}}\]", out)
+    report = EvaluationReport.from_dict(json.loads((tmp_path / "out" / "evaluation.json").read_text()))
+    assert report.tasks is None and report.instructions.prompts == 5 and report.losses is None
 
 
 def test_instruction_following_says_what_is_missing(monkeypatch):

@@ -107,6 +107,18 @@ def test_there_is_no_length_controlled_rate_where_it_would_be_an_extrapolation()
     report = summarize(shorter, replace(published, rows=far))
     assert report.length_controlled is None and "equal lengths lie outside the data" in report.length_controlled_note
     assert summarize(shorter, published).length_controlled is not None, "the gamed baselines hold it"
+    ungamed = replace(published, rows=[(*row[:3], True) for row in published.rows])
+    assert "gamed baselines" in summarize(judgements, ungamed).length_controlled_note
+    alike = [Judgement(Pair(str(i), "o" * 10, "t" * 500), i % 2) for i in range(100)]
+    report = summarize(alike, published)
+    assert report.length_controlled is None and "all lengths differ by as much" in report.length_controlled_note
+    equal = [Judgement(Pair(str(i), "o" * 500, "t" * 500), i % 2) for i in range(100)]
+    assert summarize(equal, published).length_controlled == pytest.approx(50, abs=3)
+
+
+def test_no_standard_error_where_all_judgements_agree():
+    report = summarize([Judgement(pair, 1.0) for pair in PAIRS])
+    assert report.standard_error is None and report.win_rate == 100 and report.win_rate_interval[0] < 75
 
 
 def test_the_fit_is_the_minimum_of_the_penalized_loss():

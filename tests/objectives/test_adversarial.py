@@ -8,7 +8,7 @@ from naive import DOCUMENTS, INPUTS, Quadratic, Spy, apart, own, packed, padded
 from test_objectives import compare
 
 from neft_zoo import attach, make
-from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.registry.strategy import Strategy
 
 
@@ -59,24 +59,50 @@ def test_pgd_trains_on_the_last_pass_only(model, steps):
     compare(model, "pgd", reference, steps=steps, size=0.6, radius=1.0, alpha=0.5)
 
 
-@pytest.mark.parametrize("name", ["freelb", "token_vat"])
 @pytest.mark.parametrize("alpha", [0.5, 5.0])
-def test_freelb_trains_on_every_pass(model, name, alpha):
-    def share(naive):
-        def up(g):
-            norms = naive.norms(g, "token")
-            return g * naive.real[..., None] / norms.amax(1, keepdim=True)
-
-        return up if name == "token_vat" else None
-
+def test_freelb_trains_on_every_pass(model, alpha):
     def reference(naive, d):
         d, total = {-1: naive.clip(d[-1], 1.0, "document")}, 0
         for _ in range(3):
             total = total + naive.loss(d) / 3
-            d = climb(naive, d, naive.loss, 0.6, 1.0, up=share(naive))
+            d = climb(naive, d, naive.loss, 0.6, 1.0)
         return total
 
-    compare(model, name, reference, steps=3, size=0.6, radius=1.0, alpha=alpha)
+    compare(model, "freelb", reference, steps=3, size=0.6, radius=1.0, alpha=alpha)
+
+
+def lengths(rows):
+    return rows.norm(dim=-1, keepdim=True)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 5.0])
+def test_token_vat_weighs_every_tokens_perturbation_by_its_share(model, alpha):
+    """The published loop, one document at a time: delta and u, of which u is reweighted, then both are projected."""
+    document_start = make("token_vat", alpha=alpha).objective.start
+
+    def reference(naive, d):
+        batch = Batch.from_inputs(INPUTS, key=step_key(0, 0, 0))
+        delta = document_start(naive.table[INPUTS["input_ids"]].detach(), batch).double()
+        parts, total = [(delta[row], d[-1][row]) for row in range(3)], 0
+        for _ in range(3):
+            inside = []
+            for one, u in parts:
+                factor = min(1.0, 1.0 / (one + u).norm().item())
+                inside.append((one * factor, u * factor))
+            whole = leaves({-1: torch.stack([one + u for one, u in inside])})
+            total = total + naive.loss(whole) / 3
+            g = slope(naive.loss(whole), whole)[-1]
+            parts = []
+            for row, (one, u) in enumerate(inside):
+                n = len(DOCUMENTS[row])
+                one, u = one.clone(), u.clone()
+                one[:n] += 0.6 * g[row, :n] / g[row, :n].norm()
+                u[:n] += 0.6 * g[row, :n] / lengths(g[row, :n]).clamp(min=1e-99)  # the last token moves nothing
+                u[:n] *= lengths(u[:n]) / lengths(u[:n]).max()
+                parts.append((one, u))
+        return total
+
+    compare(model, "token_vat", reference, steps=3, size=0.6, radius=1.0, alpha=alpha)
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -154,17 +180,47 @@ def test_lat_climbs_at_its_layers_per_token(model, layers):
     compare(model, "lat", reference, eps=1.0, steps=2, size=0.6, layers=layers)
 
 
-def test_cat_climbs_by_sign_in_a_ball_relative_to_the_documents_norm(model):
+@pytest.mark.parametrize("where", ["prompt", "completion", "real"])
+def test_cat_climbs_by_sign_in_a_ball_relative_to_the_documents_norm(model, where):
+    chosen = torch.zeros(3, 8, 1)
+    for row, document in enumerate(DOCUMENTS):
+        begin, end = {"prompt": (0, 2), "completion": (2, len(document)), "real": (0, len(document))}[where]
+        chosen[row, begin:end] = 1
+
     def reference(naive, d):
-        lengths = naive.table[INPUTS["input_ids"]].detach().norm(dim=-1)
-        means = [lengths[row, : len(document)].mean() for row, document in enumerate(DOCUMENTS)]
+        norms = naive.table[INPUTS["input_ids"]].detach().norm(dim=-1)
+        means = [norms[row, : len(document)].mean() for row, document in enumerate(DOCUMENTS)]
         unit = torch.stack(means)[:, None, None]
-        d, real = {-1: still(naive)}, naive.real[..., None]
+        d = {-1: still(naive)}
         for _ in range(3):
-            d = climb(naive, d, naive.loss, 0.4, unit, "token", lambda g: unit * g.sign() * real / math.sqrt(32))
+            d = climb(naive, d, naive.loss, 0.4, unit, "token", lambda g: unit * g.sign() * chosen / math.sqrt(32))
+        assert not (d[-1] * (1 - chosen)).any()
         return naive.loss(d)
 
-    compare(model, "cat", reference, eps=1.0, steps=3, size=0.4)
+    compare(model, "cat", reference, eps=1.0, steps=3, size=0.4, where=where)
+
+
+def test_cat_moves_the_instruction_unless_told_otherwise():
+    assert make("cat").objective.ball.where.role == "prompt"
+
+
+@pytest.mark.parametrize("layers", [[1], "all"])
+def test_vaccine_moves_all_layers_by_one_length(model, layers):
+    """d_l = rho * g_l / |(g_1 ... g_L)|, one document at a time; only the second pass trains."""
+
+    def reference(naive, d):
+        d = leaves(d)
+        g = slope(naive.loss(d), d)
+        moved = {site: torch.zeros_like(delta) for site, delta in d.items()}
+        for row, document in enumerate(DOCUMENTS):
+            n = len(document)
+            whole = math.sqrt(sum(g[site][row, :n].square().sum().item() for site in d))
+            for site in d:
+                moved[site][row, :n] = 0.8 * g[site][row, :n] / whole
+        assert len(d) == (3 if layers == "all" else 1)
+        return naive.loss(moved)
+
+    compare(model, "vaccine", reference, rho=0.8, layers=layers)
 
 
 SIZES = {
@@ -211,7 +267,8 @@ def test_a_radius_is_a_radius(llama, name, layout):
 @pytest.mark.parametrize("name", ["fgm", "pgd", "freelb", "cat"])
 def test_no_ascent_lowers_a_convex_loss(name):
     model, ids = Quadratic().train(), {"input_ids": torch.arange(5, 17).view(2, 6)}
-    strategy = make(name) if name == "fgm" else make(name, steps=4, **({} if name == "cat" else {"alpha": 0.2}))
+    more = {"fgm": {}, "cat": {"steps": 4, "where": "real"}}
+    strategy = make(name, **more.get(name, {"steps": 4, "alpha": 0.2}))
     spy = Spy(strategy.objective)
     losses = []
 

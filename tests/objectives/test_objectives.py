@@ -1,12 +1,16 @@
 """Multi-pass entries against loops written in plain torch: loss and gradients."""
 
+import numpy as np
 import pytest
 import torch
 from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gradients, own
 
 from neft_zoo import NoiseError, attach, make
+from neft_zoo.noise import randomness
 from neft_zoo.noise.additive import AtLayers
 from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.robust import Redrawn
+from neft_zoo.objectives.clean_teacher import CleanTeacher
 from neft_zoo.objectives.consistency import Consistency, DropoutConsistency, LayerStability
 from neft_zoo.passes.records import FixedNoise
 from neft_zoo.registry.strategy import Strategy
@@ -21,11 +25,12 @@ def start(strategy, naive):
     """Return what the entry's own noise adds first, as a constant: the one thing that is taken from the package."""
     batch = Batch.from_inputs(INPUTS, key=step_key(0, 0, 0))
     noise = strategy.noise
+    embeds = naive.table[INPUTS["input_ids"]].detach()
     if not isinstance(noise, AtLayers):
-        return {-1: noise(naive.table[INPUTS["input_ids"]].detach(), batch).double()}
+        return {-1: noise(embeds, batch).double()}
     states, count = naive.run()[2], len(naive.model.model.layers)
     numbers = range(count) if noise.layers == "all" else sorted(n % count for n in noise.layers)
-    return {n: noise(states[n - 1].detach(), batch.at(n)).double() for n in numbers}
+    return {n: noise(states[n - 1].detach() if n else embeds, batch.at(n)).double() for n in numbers}
 
 
 def compare(model, name, reference, **arguments):
@@ -121,6 +126,7 @@ def test_pdr_adds_the_divergence_of_choice(model, kind):
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_lnsr_sums_the_layers_from_the_first_on(model, first):
     def reference(naive, d):
+        assert list(d) == [first] and d[first].any(), "noise enters at the first layer that counts"
         (clean, _, states), (_, _, moved) = naive.run(), naive.run(d)
         total = 0.0
         for layer in range(first, 3):
@@ -164,6 +170,57 @@ def test_dropout_of_lora_or_of_modules_is_enough(llama):
 
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.1)
     attach(get_peft_model(llama(), config).train(), "r_drop", total_steps=1).loss(INPUTS).backward()
+
+
+def robust(hidden, batch_rows, size, beta, z):
+    """NoiseFiT's noise, a token at a time: its own median, deviation and variance, the variances' mean per document."""
+    noise = np.zeros(hidden.shape)
+    for row, n in enumerate(batch_rows):
+        variances = [hidden[row, t].var(ddof=1) for t in range(n)]
+        for t in range(n):
+            h = hidden[row, t]
+            median = np.sort(h)[(len(h) - 1) // 2]  # torch's: the lower of the two in the middle
+            mad = np.sort(np.abs(h - median))[(len(h) - 1) // 2]
+            weight = np.exp(-beta * np.abs(h - median) / (mad + 1e-6))
+            varied = min(5.0, np.exp(variances[t] / (np.mean(variances) + 1e-6)))
+            noise[row, t] = size / np.sqrt(len(h)) * mad * weight * varied * z[row, t]
+    return noise
+
+
+def test_noisefit_adds_robust_noise(model):
+    strategy = make("noisefit", size=3.0, beta=0.2, layers=[1])
+    batch = Batch.from_inputs(INPUTS, key=4)
+    hidden = torch.randn(3, 8, 32, generator=torch.Generator().manual_seed(0)).double()
+    hidden[:, :, 5] *= 40  # as hidden states of language models have
+    z = randomness.normal(batch.stream("what"), 32).double().numpy()
+    expected = robust(hidden.numpy(), [len(document) for document in DOCUMENTS], 3.0, 0.2, z)
+    delta = strategy.noise(hidden, batch)
+    np.testing.assert_allclose(delta.numpy(), expected, rtol=1e-4, atol=1e-7)
+    assert delta[..., 5].abs().mean() < delta.abs().mean(), "huge coordinates get less"
+
+
+def test_noisefit_learns_from_the_clean_pass_as_from_a_constant(model):
+    noise = make("noisefit", size=30.0, layers=[0, 2]).noise
+
+    def reference(naive, d):
+        batch = Batch.from_inputs(INPUTS, key=step_key(0, 0, 0))
+        clean, p, _ = naive.run()
+        embeds = naive.table[INPUTS["input_ids"]].detach()
+        first = Redrawn(noise.noise)(embeds, batch.at(0)).double()
+        states = naive.run({0: first})[2]
+        again = {0: first, 2: Redrawn(noise.noise)(states[1].detach(), batch.at(2)).double()}
+        lower = {0: d[0], 2: noise(naive.run({0: d[0]})[2][1].detach(), batch.at(2)).double()}
+        (_, one, _), (_, two, _) = naive.run(lower), naive.run(again)
+        assert not torch.allclose(one, two)
+        taught = (apart("kl", p.detach(), one) + apart("kl", p.detach(), two)) / 2
+        return 0.6 * clean + 0.4 * taught + 0.7 * apart("kl", two.detach(), one)
+
+    compare(model, "noisefit", reference, size=30.0, layers=[0, 2], share=0.6, consistency=0.7)
+
+
+def test_a_clean_teacher_needs_noise():
+    with pytest.raises(NoiseError, match="a clean teacher needs a noise on embeddings or layers, got None"):
+        Strategy(None, CleanTeacher())
 
 
 SILENT = {

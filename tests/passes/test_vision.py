@@ -11,6 +11,7 @@ from peft import LoraConfig
 
 from neft_zoo import SFTTrainer
 
+pytestmark = pytest.mark.later
 ALPHA = 40
 LOUD = {"name": "neft_uniform", "alpha": ALPHA}
 

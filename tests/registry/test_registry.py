@@ -106,7 +106,7 @@ def test_a_strategy_says_where_and_how_it_works(name, site, family, passes):
 
 @pytest.mark.parametrize(
     ("noise", "layers"),
-    [("neft_uniform", False), ("hype", "all"), ({"name": "lat", "layers": [1, -1]}, (1, -1)), ("lnsr", True)],
+    [("neft_uniform", False), ("hype", "all"), ({"name": "lat", "layers": [1, -1]}, (1, -1)), ("lnsr", (0,))],
 )
 def test_a_strategy_says_which_layers_must_be_hooked(noise, layers):
     assert make(noise).layers == layers

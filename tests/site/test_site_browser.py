@@ -1,118 +1,23 @@
-"""The built site in Chromium: it loads nothing from elsewhere, sorts, filters, draws and computes, for everyone.
+"""The built site in Chromium: what it loads, what the address holds, what fits, for everyone.
 
-Chromium is the system's (`make browser` installs Debian's). The site is built once, from made-up results.
+Chromium is the system's (`make browser` installs Debian's). Quick tests see a few pages; slow ones the whole site.
 """
 
-import fcntl
-import functools
-import http.server
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import threading
-from pathlib import Path
+from html.parser import HTMLParser
 
-import made_up
 import pytest
-import torch
 
-from neft_zoo import make
-from neft_zoo.noise.batch import Batch
-from neft_zoo.passes.adding import add_rounded
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'neft-zoo[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: make browser installs it")
-
-ROOT = Path(__file__).parents[2]
-PHONE = {"width": 375, "height": 740}
-CORE = [
-    "index.html",
-    "choosing.html",
-    "compare.html",
-    "findings.html",
-    "playground.html",
-    "strategies/neft_uniform.html",
-]
-BUILD = """
-import sys
-from mkdocs.commands.build import build
-from mkdocs.config import load_config
-
-config = load_config("mkdocs.yml", site_dir=sys.argv[1], strict=True, extra={"results": sys.argv[2]})
-config.plugins.on_startup(command="build", dirty=False)
-build(config)
-"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """Return the folder of the site, built by whichever worker comes first."""
-    shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
-    with open(shared / "site.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        built = shared / "site"
-        if not (built / "done").exists():
-            results = made_up.committed(shared / "site-results/results")
-            command = [sys.executable, "-c", BUILD, str(built), str(results)]
-            path = {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
-            done = subprocess.run(command, cwd=ROOT, env={**os.environ, **path}, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            (built / "done").touch()
-    return built
-
-
-@pytest.fixture(scope="module")
-def address(site):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def visit(browser, address):
-    """Return a function that opens a page, and fails at the end on any error or request that left the site."""
-    opened, wrong = [], []
-
-    def go(path, **options):
-        context = browser.new_context(**options)
-        opened.append(context)
-        page = context.new_page()
-        page.set_default_timeout(120_000)  # a busy machine is slow, not broken
-        page.on("console", lambda told: wrong.append(f"{path}: {told.text}") if told.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(f"{path}: {error}"))
-        page.on("requestfailed", lambda asked: wrong.append(f"{path}: {asked.url} failed"))
-        page.on("request", lambda asked: None if inside(asked.url) else wrong.append(f"{path}: asks for {asked.url}"))
-        page.goto(f"{address}/{path}", wait_until="load")
-        return page
-
-    def inside(url):
-        return url.startswith((address, "data:", "blob:"))
-
-    yield go
-    for context in opened:
-        context.close()
-    assert wrong == []
+WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+CORE = ["index.html", "choosing.html", "compare.html", "strategies.html", "strategies/neft_uniform.html"]
+HEAVIEST, MOST_NODES = 300_000, 3_000
+# What is wider than its box is cut, or has to be scrolled sideways.
+CUT = """() => [...document.querySelectorAll('pre, pre > code, table, .md-typeset__scrollwrap')]
+    .filter((each) => each.scrollWidth > each.clientWidth + 1).map((each) => each.textContent.slice(0, 60))"""
+FIRST, OTHER = "made-up-equal-steps", "made-up-equal-compute"
 
 
 def faults(page):
@@ -130,27 +35,69 @@ def pages(site):
     return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if path.name != "404.html")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", CORE)
-def test_pages_are_accessible_and_quiet(visit, path, scheme):
-    assert faults(visit(path, color_scheme=scheme)) == []
+def is_cut(page):
+    return [
+        *page.evaluate(CUT),
+        *(["page"] if page.evaluate("document.documentElement.scrollWidth > innerWidth") else []),
+    ]
+
+
+@pytest.mark.parametrize("path", ["choosing.html", "compare.html", "strategies/neft_uniform.html"])
+def test_pages_are_accessible_and_quiet(visit, path):
+    assert faults(visit(path)) == []
 
 
 @pytest.mark.slow
-def test_every_page_is_accessible_and_quiet(visit, site):
-    for path in pages(site):
-        page = visit(path, color_scheme="dark")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_accessible_and_quiet(visit_whole, whole_site, scheme):
+    for path in pages(whole_site):
+        page = visit_whole(path, color_scheme=scheme)
         assert (path, faults(page)) == (path, [])
         page.context.close()
 
 
 @pytest.mark.parametrize("path", CORE)
-def test_a_phone_needs_no_sideways_scrolling(visit, path):
-    page = visit(path, viewport=PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+def test_nothing_is_cut_on_a_phone(visit, path):
+    assert is_cut(visit(path, viewport=PHONE)) == []
 
 
-def test_links_lead_to_pages_and_headings(site):
+@pytest.mark.slow
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["1440", "390"])
+def test_nothing_is_cut_on_any_page(visit_whole, whole_site, viewport):
+    for path in pages(whole_site):
+        page = visit_whole(path, viewport=viewport)
+        assert (path, is_cut(page)) == (path, [])
+        page.context.close()
+
+
+class Nodes(HTMLParser):
+    count = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.count += 1
+
+
+def too_heavy(site):
+    heavy = []
+    for name in pages(site):
+        text = (site / name).read_text(encoding="utf-8")
+        nodes = Nodes()
+        nodes.feed(text)
+        if len(text.encode()) > HEAVIEST or nodes.count > MOST_NODES:
+            heavy.append(f"{name}: {len(text.encode())} bytes, {nodes.count} nodes")
+    return heavy
+
+
+def test_no_page_is_heavy(site):
+    assert too_heavy(site) == []
+
+
+@pytest.mark.slow
+def test_no_page_of_the_whole_site_is_heavy(whole_site):
+    assert too_heavy(whole_site) == []
+
+
+def broken_links(site):
     ids = {}
 
     def known(path):
@@ -167,154 +114,202 @@ def test_links_lead_to_pages_and_headings(site):
             target, _, anchor = link.partition("#")
             file = (page.parent / target).resolve() if target else page
             file = file / "index.html" if file.is_dir() else file
-            if not file.exists() or (anchor and file.suffix == ".html" and anchor not in known(file)):
+            is_view = "=" in anchor
+            if not file.exists() or (anchor and not is_view and file.suffix == ".html" and anchor not in known(file)):
                 broken.append(f"{name}: {link}")
-    assert broken == []
+    return broken
 
 
-def names(page):
-    return page.locator("section.experiment:not([hidden]) tbody tr:not([hidden]) th[scope=row]").all_inner_texts()
+@pytest.mark.slow
+def test_links_lead_to_pages_and_headings(whole_site):
+    assert broken_links(whole_site) == []
 
 
-def test_the_table_sorts_and_keeps_the_baseline_first(visit):
-    page = visit("compare.html")
-    head = page.locator("section.experiment:not([hidden]) th[data-key='test_loss.end']")
+def rows(page):
+    return [each.split("\n")[0] for each in page.locator("#compare-table tbody th[scope=row]").all_inner_texts()]
+
+
+def state(page):
+    """Return what controls, table and chart say."""
+    controls = {
+        name: page.input_value(f"#compare-{name}")
+        for name in ("experiment", "metric", "rows", "filter", "against", "cells")
+    }
+    heads = page.locator("#compare-table thead th").all_inner_texts()
+    charted = page.locator("#compare-scatter svg").get_attribute("aria-label")
+    return controls, rows(page), heads, charted
+
+
+def ready(page, experiment=FIRST):
+    page.locator(f"#compare-csv[href='data/{experiment}.csv']").wait_for()
+    page.locator("#compare-scatter svg").wait_for()
+    return page
+
+
+def test_an_experiment_is_loaded_when_it_is_asked_for(visit, site):
+    page = ready(visit("compare.html"))
+    with page.expect_request(f"**/data/{OTHER}.json"):
+        page.select_option("#compare-experiment", OTHER)
+    ready(page, OTHER)
+    assert rows(page) == ["none", "symnoise"]
+    data = json.loads((site / f"data/{FIRST}.json").read_text())
+    assert len(data["rows"]) == 7 and (site / f"data/{FIRST}.csv").exists() and (site / "data/results.csv").exists()
+
+
+def test_the_view_is_in_the_address_and_back_and_forward_keep_all_in_step(visit):
+    page = ready(visit("compare.html"))
+    seen = [state(page)]
+    page.select_option("#compare-rows", "all")
+    seen.append(state(page))
+    page.select_option("#compare-metric", "train_rouge_l.end")
+    seen.append(state(page))
+    page.locator("#compare-table th[data-key='test_loss.end'] button").last.click()
+    seen.append(state(page))
+    page.fill("#compare-filter", "neft")
+    seen.append(state(page))
+    page.locator("#compare-controls summary").click()
+    page.locator("#compare-columns input[value='odd_thing.end']").check()
+    seen.append(state(page))
+    page.select_option("#compare-experiment", OTHER)
+    ready(page, OTHER)
+    assert state(page) != seen[-1]
+    for expected in reversed(seen):
+        page.go_back()
+        ready(page)
+        assert state(page) == expected
+    for expected in seen[1:]:
+        page.go_forward()
+        assert state(page) == expected
+    address = page.url
+    for part in ("rows=all", "metric=train_rouge_l.end", "sort=test_loss.end", "filter=neft", "odd_thing.end"):
+        assert part in address
+    page.goto("about:blank")
+    page.goto(address)
+    ready(page)
+    assert state(page) == seen[-1], "whoever gets the address sees the same"
+
+
+def test_differences_are_sorted_and_the_baseline_stays_first(visit):
+    page = ready(visit("compare.html#rows=all"))
+    head = page.locator("#compare-table th[data-key='test_loss.best']")
     head.locator("button").click()
-    assert head.get_attribute("aria-sort") == "ascending"
-    up = [each.split("\n")[0] for each in names(page)]
-    assert up[:3] == ["none", "neft_uniform alpha=10", "neft_gaussian"] or up[2] == "neft_uniform alpha=5"
-    assert up[-1].startswith("lat"), "what was not measured is last"
-    head.locator("button").click()
-    down = [each.split("\n")[0] for each in names(page)]
-    assert down[0] == "none" and down[-1].startswith("lat") and down[1:-1] == up[1:-1][::-1]
+    up = rows(page)
+    assert up[0] == "none" and up[-1] == "lat", "what was not measured is last"
+    assert page.locator("#compare-table th[data-key='test_loss.best']").get_attribute("aria-sort") == "ascending"
+    cells = page.locator("#compare-table td[data-label='test loss, at the best checkpoint']").all_inner_texts()
+    values = [float(each.split()[0].replace("−", "-")) for each in cells[1:-1]]
+    assert values == sorted(values)
+    page.locator("#compare-table th[data-key='test_loss.best'] button").click()
+    assert rows(page)[1:-1] == up[1:-1][::-1]
+    page.locator("#compare-controls summary").click()
+    page.select_option("#compare-cells", "mean")
+    assert "against" in page.locator("#compare-table td[data-label='test loss, at the end']").nth(1).inner_text()
 
 
-def test_the_table_filters_by_words_and_kind(visit):
-    page = visit("compare.html")
-    page.fill("#compare-filter", "uniform 10")
-    assert [each.split("\n")[0] for each in names(page)] == ["none", "neft_uniform alpha=10"]
+def test_rows_are_filtered_by_words_and_family(visit):
+    page = ready(visit("compare.html#rows=all&filter=uniform+10"))
+    assert rows(page) == ["none", "neft_uniform alpha=10"]
     assert "2 of 7 rows" in page.inner_text("#compare-count")
     page.fill("#compare-filter", "")
-    page.uncheck("[name=family][value='single pass']")
-    kept = [each.split("\n")[0].split(" ")[0] for each in names(page)]
-    assert kept == ["none", "lat", "symnoise", "label_smoothing"]
+    page.locator("#compare-controls summary").click()
+    page.locator("[name=family][value='single pass']").uncheck()
+    assert rows(page) == ["none", "lat", "symnoise", "label_smoothing"]
 
 
-def test_columns_can_be_hidden_and_experiments_chosen(visit):
-    page = visit("compare.html")
-    page.click("#compare-controls summary")
-    box = page.locator("#compare-columns label", has_text="answer length").locator("input")
-    box.uncheck()
-    assert not page.locator("th[data-key='test_words.end']").first.is_visible()
-    odd = page.locator("th[data-key='odd_thing.end']").first
-    assert not odd.is_visible(), "what nobody described waits to be asked for"
-    page.locator("#compare-columns label", has_text="odd thing").locator("input").check()
-    assert odd.is_visible()
-    page.select_option("#compare-experiment", "made-up-equal-compute")
-    assert [each.split("\n")[0] for each in names(page)] == ["none", "symnoise"]
-
-
-def test_the_charts_draw_every_row_with_its_interval(visit):
-    page = visit("compare.html")
-    shown = page.locator("#compare-forest svg")
-    assert shown.locator("circle").count() == 6, "all rows but the one that failed"
-    assert shown.locator("line.bar").count() == 5 and shown.locator("circle.baseline").count() == 1
-    means = [
-        float(each.split(": ")[1].split(" ")[0].replace("−", "-"))
-        for each in shown.locator("title").all_text_contents()
-    ]
-    assert means[0] == 0 and means[1:] == sorted(means[1:]), "the baseline, then from the best on"
-    page.select_option("#compare-metric", "train_rouge_l.end")
-    assert "ROUGE-L" in page.locator("#compare-forest svg").get_attribute("aria-label")
-    assert page.locator("#compare-scatter svg circle").count() == 6
-    zero = page.locator("#compare-forest line.zero").bounding_box()["x"]
-    titles = [each.split(":")[0] for each in page.locator("#compare-forest title").all_text_contents()]
-    uniform = page.locator("#compare-forest circle").nth(titles.index("neft_uniform alpha=10")).bounding_box()
-    assert uniform["x"] + uniform["width"] < zero, "less memorization lies left of none"
+def test_charts_have_sides_colours_and_arrows(visit):
+    page = ready(visit("compare.html#rows=all"))
+    head = page.locator("#compare-table th.chart").inner_text()
+    assert "minus the baseline" in head and "← better · worse →" in head
+    kinds = page.locator("#compare-table .dot.end").evaluate_all("dots => dots.map((dot) => dot.className)")
+    assert any("better" in each for each in kinds)
+    assert page.locator("#compare-table .dot.best").count() == page.locator("#compare-table .dot.end").count()
+    points = page.locator("#compare-scatter .dot").count()
+    assert points == 6, "all rows but the one that failed"
+    colours = {
+        page.locator(f"#compare-table .badge.{kind}").first.evaluate("each => getComputedStyle(each).color")
+        for kind in ("better", "worse", "same", "undecided")
+        if page.locator(f"#compare-table .badge.{kind}").count()
+    }
+    assert len(colours) >= 3, "verdicts have colours of their own"
 
 
 def test_a_row_leads_to_its_entry_and_to_its_runs(visit):
-    page = visit("compare.html")
-    run = page.locator("section.experiment:not([hidden]) tr", has_text="symnoise").locator(".runs a").first
-    record = json.loads(page.request.get(run.evaluate("each => each.href")).text())
+    page = ready(visit("compare.html"))
+    row = page.locator("#compare-table tr", has_text="symnoise").first
+    row.locator("summary").click()
+    record = json.loads(page.request.get(row.locator(".runs a").first.evaluate("each => each.href")).text())
     assert record["noise"]["name"] == "symnoise" and record["seed"] == 0
-    page.locator("section.experiment:not([hidden]) tbody a", has_text="symnoise").first.click()
+    row.locator("th a").click()
     assert page.inner_text("h1").startswith("symnoise")
-    assert page.locator("math").count() and page.locator("figure.plot svg").count() >= 2
+    assert page.locator("math").count() and page.locator("table.results .track").count() >= 1
 
 
-def test_without_javascript_tables_and_figures_are_there(visit):
+def test_without_javascript_the_short_table_and_a_whole_answer_are_there(visit):
     page = visit("compare.html", java_script_enabled=False)
-    assert page.locator("table.results").count() == 2 and page.locator("table.results:visible").count() == 2
-    assert page.locator(".still svg:visible").count() == 4
+    assert 2 < page.locator("#compare-table tbody tr:visible").count() <= 10
+    assert page.locator("#compare-table .track:visible").count() > 1
     assert not page.locator("#compare-controls").is_visible()
+    page.goto(page.url.replace("compare", "choosing"))
+    code = page.inner_text("#chooser-code")
+    assert "load_in_4bit=True" in code and "Meta-Llama-3-8B" in code
+    assert not page.locator("#chooser-form").is_visible()
+
+
+def test_the_site_works_from_a_folder(browser, site):
+    page = browser.new_page()
+    page.goto((site / "compare.html").as_uri())
+    page.select_option("#compare-experiment", OTHER)
+    ready(page, OTHER)
+    assert rows(page) == ["none", "symnoise"] and f"experiment={OTHER}" in page.url
+    page.close()
+
+
+def test_wide_tables_are_cards_on_paper(visit):
+    page = visit("compare.html")
+    page.emulate_media(media="print")
+    cell = page.locator("#compare-table td[data-label]").first
+    assert (
+        cell.evaluate("each => getComputedStyle(each, '::before').content") == f'"{cell.get_attribute("data-label")}"'
+    )
+    assert not page.locator("#compare-table thead").is_visible()
 
 
 def test_findings_say_what_the_rule_says(visit):
-    rows = visit("findings.html").locator("article table").first.locator("tbody tr").all_inner_texts()
-    rows = [each.split("\n")[0] for each in rows]  # below the outcome are its intervals
-    assert "Held-out loss goes down\treproduced" in rows and "Outputs get longer\tcontradicted" in rows
+    lines = visit("findings.html").locator("article table").first.locator("tbody tr").all_inner_texts()
+    lines = [each.split("\n")[0] for each in lines]  # below the outcome are its intervals
+    assert "Held-out loss goes down\treproduced" in lines and "Outputs get longer\tcontradicted" in lines
 
 
-SETTINGS = [
-    ("neft_uniform", 5, 512, 512, 0.02),
-    ("neft_uniform", 5, 512, 1024, 1.0),
-    ("neft_gaussian", 15, 256, 768, 0.5),
-    ("neft_laplace", 5, 256, 768, 1.0),
-    ("symnoise", 10, 128, 1024, 1.0),
-    ("neft_sphere", 5, 256, 512, 0.2),
-    ("token_relative", 0.003, 256, 512, 0.05),
-    ("pdr", 0.001, 256, 512, 0.3),
-]
+# What a reader means by a word, and where the first hit must lead.
+SEARCHES = {
+    "install": "guides/quickstart.html",
+    "Llama": "choosing.html",
+    "cite": "cite.html",
+    "QLoRA": "guides/peft.html",
+    "overfitting": "guides/overfitting.html",
+}
 
 
-def by_package(name, strength, length, width, embedding, dtype):
-    """Return what the package adds to normal embeddings, measured on one document."""
-    argument = {"token_relative": "rho", "pdr": "eps"}.get(name, "alpha")
-    noise = make(name, **{argument: float(strength)}).noise
-    torch.manual_seed(0)
-    ids = torch.randint(0, 1000, (1, length))
-    embeds = (torch.randn(1, length, width) * embedding).to(dtype)
-    batch = Batch.from_inputs({"input_ids": ids}, key=7)
-    delta = noise(embeds, batch)
-    same = [(embeds + delta.to(dtype)) == embeds, add_rounded(embeds, delta, batch) == embeds]
-    rms = delta.square().mean().sqrt().item()
-    return {
-        "rms": rms,
-        "document": delta.norm().item(),
-        "token": delta.norm(dim=-1).square().mean().sqrt().item(),
-        "snr": 20 * torch.tensor(embeds.float().square().mean().sqrt().item() / rms).log10().item(),
-        "largest": delta.abs().max().item(),
-        "nearest": same[0].float().mean().item(),
-        "package": same[1].float().mean().item(),
-    }
+def first_hits(page):
+    """Return where the first hit for each word leads."""
+    hits, field = {}, page.locator(".md-search__input")
+    for word in SEARCHES:
+        field.fill("")
+        field.press_sequentially(word)
+        page.wait_for_function(
+            "word => document.querySelector('.md-search-result__list')?.innerHTML.includes(`h=${word}`)",
+            arg=word.lower(),
+        )
+        hits[word] = page.locator(".md-search-result__link").first.get_attribute("href")
+    return hits
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_the_playground_computes_what_the_package_does(visit, dtype):
-    page = visit("playground.html")
-    for name, *numbers in SETTINGS:
-        page.select_option("[name=strategy]", label=name)
-        for field, value in zip(("strength", "tokens", "width", "embedding"), numbers, strict=True):
-            page.fill(f"[name={field}]", str(value))
-        page.select_option("[name=dtype]", dtype)
-        keys = ("bound", "rms", "token", "document", "snr", "nearest", "package")
-        told = {key: page.locator(f"#playground-{key}").get_attribute("data-value") for key in keys}
-        measured = by_package(name, *numbers, getattr(torch, dtype))
-        for key in ("rms", "token", "document"):
-            assert float(told[key]) == pytest.approx(measured[key], rel=0.01), (name, key)
-        assert float(told["snr"]) == pytest.approx(measured["snr"], abs=0.1), name
-        for key in ("nearest", "package"):
-            assert float(told[key]) == pytest.approx(measured[key], abs=0.01), (name, numbers, key)
-        if told["bound"]:
-            assert 0.99 * float(told["bound"]) < measured["largest"] <= float(told["bound"]) * 1.0001, name
+def test_search_finds_what_a_reader_means(visit):
+    hits = first_hits(visit("index.html"))
+    assert [word for word, target in SEARCHES.items() if target not in hits[word]] == []
 
 
-def test_the_playground_refuses_what_is_no_number(visit):
-    page = visit("playground.html")
-    page.fill("[name=tokens]", "0")
-    assert page.locator("#playground-wrong").is_visible()
-    page.fill("[name=tokens]", "10")
-    assert not page.locator("#playground-wrong").is_visible()
-    page.select_option("[name=family]", "1")
-    assert page.input_value("[name=embedding]") == "1"
+@pytest.mark.slow
+def test_search_of_the_whole_site_finds_what_a_reader_means(visit_whole):
+    hits = first_hits(visit_whole("index.html"))
+    assert [word for word, target in SEARCHES.items() if target not in hits[word]] == []

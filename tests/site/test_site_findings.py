@@ -1,6 +1,7 @@
 """What the site says of results by rule: findings, counts, the sweep over alpha."""
 
 import re
+from dataclasses import replace
 
 import made_up
 import pytest
@@ -13,7 +14,7 @@ from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.results import write
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
-from builder import findings, snippets, sweep, tallies  # noqa: E402
+from builder import compare, entries, findings, results, snippets, sweep, tallies, words  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
     records = [made_up.record("none", seed, EFFECTS["none"]) for seed in range(3)]
     for record in records:
         twin = {**record, "noise": registry.make("r3f").to_dict(), "row": "row r3f", "passes": 2}
-        twin["end"] = {**record["end"], "test_loss": record["end"]["test_loss"] + 2e-8}
+        twin["end"] = {**record["end"], "test_loss": record["end"]["test_loss"] + 2e-8 * (1 + record["seed"])}
         for each in (record, twin):
             write(tmp_path / "r" / f"{each['row']} {each['seed']}.json", RunRecord.from_dict(each))
     found = loading.load(tmp_path)[0]
@@ -110,3 +111,34 @@ def test_the_sweep_draws_a_line_per_distribution_and_point(experiments):
     assert ">Gaussian<" not in drawn, "Gaussian noise at equal alpha was not run"
     assert [alpha for alpha, _ in sweep.points(experiments[0], "neft_uniform", {}, "end")] == [5, 10]
     assert sweep.figures(experiments[1:]) == "", "only alpha's default was run"
+
+
+def test_pages_hold_rows_against_the_best_plain_run_of_any_length(tmp_path):
+    folder = made_up.write(tmp_path / "results" / "r", effects={name: EFFECTS[name] for name in ("none", "symnoise")})
+    experiment = loading.load(folder.parent)[0][0]
+    assert results.against_plain(experiment, experiment.rows) == "", "one length"
+    for seed in range(3):
+        short = made_up.record("none", seed, (-0.2, -0.1, 0.0, 0.0)) | {"row": "short", "share": 0.5, "steps": 5}
+        write(folder / f"none-short-s{seed}.json", RunRecord.from_dict(short))
+    found, notes = loading.load(folder.parent)
+    text = results.against_plain(found[0], found[0].rows)
+    assert re.search(r"none, 1/2 of the steps: test loss 4\.\d+ at the end of training, chosen and measured on", text)
+    assert re.search(r"Minus that: symnoise \+0\.1\d+ \[\+0\.1\d+, \+0\.1\d+\], worse\.$", text)
+    assert text in entries.results("symnoise", found) and text in compare.page(found, notes)
+
+
+def test_settings_of_one_data_set_are_not_several(experiments):
+    packed = replace(experiments[0], config={**experiments[0].config, "packing": True})
+    assert words.same_data([*experiments, packed]) == (
+        "One data set in 2 settings, not 2 data sets: made-up; made-up, packed."
+    )
+    assert words.same_data(experiments) == "", "a budget is no setting of its own"
+
+
+def test_undecided_says_what_would_have_been_seen_on_every_page(tmp_path):
+    effects = {**EFFECTS, "neft_uniform 5": (-0.08, -0.009, 0.2, 0.0)}
+    found, _ = loading.load(made_up.write(tmp_path / "results/r", effects=effects).parent)
+    seen = r"undecided \(±0\.\d{3} would have been seen\)"
+    for text in (findings.summary(found), tallies.tally(found), entries.measured("neft_uniform", found)):
+        assert re.search(seen, text)
+    assert re.search(seen, compare.page(found, []))

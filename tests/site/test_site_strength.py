@@ -45,7 +45,11 @@ def test_a_pick_that_misses_or_is_missing_is_said(tmp_path):
     assert "found no strength" in strengths(tmp_path / "c", {"low": None, "pick": None, "high": None})
     worse = {name: (0.1 + abs(end), *rest) for name, (end, *rest) in GRID.items()}
     text = strengths(tmp_path / "d", {"low": 3.5, "pick": 6.1, "high": None}, worse)
-    assert "No alpha of the grid gains." in text and "from 3.5 upward" in text and "of its gain" not in text
+    assert (
+        "No alpha of the grid is shown to be better than `none`." in text
+        and "from 3.5 upward" in text
+        and "of its gain" not in text
+    )
 
 
 def test_runs_of_a_grid_that_are_missing_leave_fewer_seeds_or_no_table(tmp_path):

@@ -56,9 +56,7 @@ class Naive:
         for index, layer in enumerate(layers):
             hook = self._changing(deltas.get(index), kept.get(index))
             hooks.append(layer.register_forward_pre_hook(hook))
-            if index + 1 < len(layers):
-                hooks.append(layer.register_forward_hook(lambda m, a, output: states.append(output)))
-        hooks.append(self.model.model.norm.register_forward_hook(lambda m, a, output: states.append(output)))
+            hooks.append(layer.register_forward_hook(lambda m, a, output: states.append(output)))
         logits = self.model(inputs_embeds=embeds, attention_mask=self.inputs["attention_mask"]).logits
         for hook in hooks:
             hook.remove()

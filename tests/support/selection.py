@@ -10,7 +10,11 @@ def quick(values, *kept):
     values = list(values)
     missing = set(kept) - set(values)
     assert not missing, f"not among the values: {missing}"
-    return [value if value in kept else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    return [value if value in kept else _slow(value) for value in values]
+
+
+def _slow(value):
+    return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
 
 
 def one_of_each_kind(names):

@@ -7,7 +7,8 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from neft_zoo import NoiseError
-from neft_zoo.training.data_formats import ACCEPTED, as_prompts, check_records, with_texts
+from neft_zoo.training.data_conversion import as_messages, as_prompts
+from neft_zoo.training.data_formats import ACCEPTED, check_records
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CALL = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}
@@ -21,6 +22,7 @@ FITTING = {
     "tools": {"messages": [USER, CALL], "tools": "[]"},
     "parts": {"messages": [{**USER, "content": [PART, PART]}, {**ANSWER, "content": [PART]}]},
     "conversations": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+    "conversations of roles": {"conversations": [USER, ANSWER]},
     "alpaca": ALPACA,
     "alpaca without input": {**ALPACA, "input": None},
     "empty history": {**ALPACA, "history": []},
@@ -57,7 +59,15 @@ UNFIT = {
     ),
     "no role": ({"messages": [{"content": "Hi"}]}, "record 3: messages must hold messages with role and content"),
     "an image": ({"messages": [{**USER, "content": [{"type": "image"}]}]}, "record 3: .* the content of message 1"),
-    "ours as theirs": ({"conversations": [USER]}, "record 3: conversations must hold messages with from and value"),
+    "no role or from": (
+        {"conversations": [{"value": "Hi"}]},
+        "record 3: conversations must hold messages with from and value, or role and content",
+    ),
+    "no prompt": ({"prompt": None, "completion": "Hi"}, "record 3: prompt must be text, got None"),
+    "a system prompt beside messages": (
+        {"messages": [USER, ANSWER], "system_prompt": "Be kind."},
+        "system_prompt must",
+    ),
 }
 
 
@@ -76,33 +86,77 @@ def test_a_record_that_fits_none_is_named(record, message, stream, tmp_path):
 
 def _right(name, value):
     """Return a value of the same type that fits the column."""
-    if name in ("history", "system"):
+    if name in ("history", "system", "system_prompt"):
         return None
     if name == "messages":
         return [USER, ANSWER]
     if name == "conversations":
         return [{"from": "human", "value": "Hi"}]
+    if name == "prompt" and value is None:
+        return "Hi"
     return value if name != "completion" and value is not None else "3"
 
 
 def test_parts_are_joined_and_a_call_of_tools_says_nothing():
-    data = with_texts(Dataset.from_list([FITTING["tools"], {"messages": [USER, ANSWER], "tools": None}]))
+    data = as_messages(Dataset.from_list([FITTING["tools"], {"messages": [USER, ANSWER], "tools": None}]))
     assert [turn["content"] for turn in data[0]["messages"]] == ["Hi", ""]
     assert data[0]["messages"][1]["tool_calls"][0]["function"]["name"] == "f"
-    data = with_texts(Dataset.from_list([FITTING["parts"]]))
+    data = as_messages(Dataset.from_list([FITTING["parts"]]))
     assert [turn["content"] for turn in data[0]["messages"]] == ["Hi Hi ", "Hi "]
     plain = Dataset.from_list([FITTING["messages"]])
-    assert with_texts(plain) is plain
+    assert as_messages(plain) is plain
 
 
 def test_images_keep_their_parts():
     record = {"messages": [{**USER, "content": [{"type": "image"}, PART]}], "images": ["a.png"]}
     data = Dataset.from_list([record])
     check_records(data, "data")
-    assert with_texts(data) is data
+    assert as_messages(data) is data
 
 
 def test_instructions_become_prompts_and_completions():
     data = as_prompts(Dataset.from_list([ALPACA, {**ALPACA, "input": None}]))
     assert data.column_names == ["prompt", "completion"] and data["completion"][:] == ["yes", "yes"]
     assert data[0]["prompt"] == data[1]["prompt"]
+
+
+@pytest.mark.parametrize("turns", [FITTING["conversations"], FITTING["conversations of roles"]])
+def test_conversations_become_messages_with_everybodys_roles(turns):
+    data = as_messages(Dataset.from_list([turns]))
+    assert data.column_names == ["messages"]
+    assert [(turn["role"], turn["content"]) for turn in data[0]["messages"]] == [
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+    ]
+
+
+def test_conversations_of_both_kinds_in_one_file():
+    data = Dataset.from_list([FITTING["conversations"], FITTING["conversations of roles"]])
+    check_records(data, "data")
+    assert [turn["content"] for record in as_messages(data) for turn in record["messages"]] == ["Hi", "Hello"] * 2
+
+
+@pytest.mark.parametrize("used", ["text", "prompt", "messages", "alpaca"])
+def test_columns_with_text_that_are_not_used_are_named_once(used):
+    others = {"id": 3, "source": "web", "category": None, "tags": ["a"], "empty": ""}
+    data = Dataset.from_list([{**FITTING[used], **others}] * 3)
+    with pytest.warns(UserWarning, match=r"data is read from .*; not used: source, tags\.$") as caught:
+        check_records(data, "data", note=True)
+    assert len(caught) == 1
+
+
+BOTH = {
+    "prompt of messages": ({"prompt": "Hi", **FITTING["messages"]}, ["messages"]),
+    "text of instructions": ({"text": "Hi", **ALPACA}, ["prompt", "completion"]),
+    "messages of a prompt": ({**FITTING["messages"], **FITTING["prompt"]}, ["prompt", "completion"]),
+    "instructions of conversations": ({**ALPACA, **FITTING["conversations"]}, ["messages"]),
+}
+
+
+@pytest.mark.parametrize(("record", "columns"), BOTH.values(), ids=BOTH)
+def test_of_two_formats_one_is_read(record, columns):
+    """TRL would take the prompt of a conversation for the prompt of a completion, and look for that."""
+    data = Dataset.from_list([record])
+    with pytest.warns(UserWarning, match="not used"):
+        check_records(data, "data", note=True)
+    assert [name for name in as_prompts(as_messages(data)).column_names if name != "text"] == columns

@@ -56,7 +56,7 @@ def test_numbers_out_of_range(name, arguments, match):
     ("build", "match"),
     [
         (lambda: Ball(1.0, norm="batch"), "norm must be one of document, token, coordinate, got 'batch'"),
-        (lambda: Ball(1.0, direction="down"), "direction must be one of gradient, sign, token_share, got 'down'"),
+        (lambda: Ball(1.0, direction="down"), "direction must be one of gradient, sign, got 'down'"),
         (lambda: Ball(float("nan")), "radius must be a finite number"),
         (lambda: Ascent(Ball(1.0), steps=1.0), "steps must be a whole number >= 0, got 1.0"),
         (lambda: FreeAscent(Ball(1.0), steps=True), "steps must be a whole number >= 1, got True"),

@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "support.md"
+NOISES = ("plain", "none", "neft_uniform", "symnoise")
 FRAMEWORKS = {"llamafactory": "llamafactory==0.9.5", "swift": "ms-swift==4.6.0", "axolotl": "axolotl==0.19.0"}
 VERSIONS = """
 from importlib.metadata import version
@@ -30,11 +31,13 @@ BEGIN, END = "<!-- integrations: make test-integrations writes up to the end -->
 HEAD = """
 ## Other frameworks
 
-Made by `make test-integrations`, on a CPU, the last time on {date}. The shipped model trains {steps} steps on shipped
-data through the framework's own entry point. *none* is bit-equal to the framework alone; *rms* is the least and the
-largest over all documents, over that of NEFTune's paper for a document of its length; padding and evaluation had no
-noise at all; *symnoise* made twice the passes, and the framework's own counters of tokens stood as after one.
+Made by `make test-integrations`, on a CPU. The shipped model trains 4 steps on shipped data through the framework's own
+entry point. *none* is bit-equal to the framework alone; *rms* is the least and the largest over all documents, over that
+of NEFTune's paper for a document of its length; padding and evaluation had no noise at all; *symnoise* made twice the
+passes, and the framework's own counters of tokens stood as after one.
 
+"""
+COLUMNS = """
 | framework | layout | tuning | none | rms | padding | evaluation | symnoise |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
@@ -93,7 +96,7 @@ def counters(log: list[dict]) -> dict[str, float]:
 
 def judge(runs: dict[str, dict]) -> dict[str, str]:
     """Return the verdict of one layout and tuning: what is as it must be, or what is not."""
-    plain, none, one, two = (runs[name] for name in ("plain", "none", "neft_uniform", "symnoise"))
+    plain, none, one, two = (runs[name] for name in NOISES)
     low, high = one["ratios"]
     counts = counters(two["log"]) == counters(plain["log"]) and counters(plain["log"])
     losses = [next(line["loss"] for line in each["log"] if "loss" in line) for each in (plain, two)]
@@ -113,33 +116,36 @@ def clean(most: float, looked_at: int) -> str:
     return "none there" if not looked_at else "clean" if most == 0 else f"NOISE {most:.2g}"
 
 
-def rows(name: str, results: list[dict], ended: str, versions: str) -> list[str]:
+def rows(name: str, results: list[dict], ended: str) -> list[str]:
     """Return the lines of the table about one framework."""
-    told = f"{FRAMEWORKS[name].replace('==', ' ')} ({versions})"
     by_case: dict[tuple[str, str], dict[str, dict]] = {}
     for each in results:
         by_case.setdefault((each["layout"], each["tuning"]), {})[each["noise"]] = each
     lines = [
-        f"| {told} | {layout} | {tuning} | " + " | ".join(judge(runs).values()) + " |"
+        f"| {name} | {layout} | {tuning} | " + " | ".join(judge(runs).values()) + " |"
         for (layout, tuning), runs in by_case.items()
-        if len(runs) == 4
+        if len(runs) == len(NOISES)
     ]
-    return lines + ([f"| {told} | not finished: {ended} | | | | | | |"] if ended else [])
+    return lines + ([f"| {name} | not finished: {ended} | | | | | | |"] if ended else [])
 
 
-def write(lines: list[str]) -> None:
-    """Put the table into the page, in the place of the last one; rows of frameworks that did not run stay."""
-    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+def write(name: str, lines: list[str], versions: str) -> None:
+    """Put a framework's lines and versions into the page, in the place of its last ones; those of others stay."""
+    text = PAGE.read_text(encoding="utf-8")
     before, _, old = text.partition(BEGIN)
-    done = {line.split()[1] for line in lines}
-    kept = [
-        line
-        for line in old.splitlines()
-        if line.startswith("| ") and line.split()[1] not in {*done, "framework", "---"}
+    others = [
+        line for line in old.splitlines() if line[:2] in ("| ", "* ") and line.split()[1].rstrip(":") in FRAMEWORKS
     ]
-    head = HEAD.format(date=datetime.datetime.now(datetime.timezone.utc).date(), steps=4)
-    table = "\n".join([*kept, *lines])
-    PAGE.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{head}{table}\n\n{END}\n", encoding="utf-8")
+    others = [line for line in others if line.split()[1].rstrip(":") != name]
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    kept = sorted([*others, f"* {name}: {FRAMEWORKS[name].replace('==', ' ')}, {versions}; {today}"])
+    kinds = [
+        "\n".join(line for line in kept if line[0] == "*"),
+        "\n".join([line for line in kept if line[0] == "|"] + lines),
+    ]
+    PAGE.write_text(
+        f"{before.rstrip()}\n\n{BEGIN}\n{HEAD}{kinds[0]}\n{COLUMNS}{kinds[1]}\n\n{END}\n", encoding="utf-8"
+    )
 
 
 def main() -> None:
@@ -156,9 +162,10 @@ def main() -> None:
         command = [str(python), "-c", VERSIONS]
         versions = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         ended = "" if options.report else run(name, python, options.limit)
-        lines += rows(name, results_in(log_of(name).read_text(encoding="utf-8")), ended, versions)
-        print(name, f"{time.monotonic() - began:.0f} s", *lines, sep="\n", flush=True)
-        write(lines)
+        found = rows(name, results_in(log_of(name).read_text(encoding="utf-8")), ended)
+        print(name, f"{time.monotonic() - began:.0f} s", *found, sep="\n", flush=True)
+        write(name, found, versions)
+        lines += found
     sys.exit(any(word in line for line in lines for word in ("WRONG", "DIFFERS", "NOISE", "not finished")))
 
 

@@ -54,6 +54,7 @@ for layout, of_layout in LAYOUTS.items():
                     "torch_dtype": "float32",
                     "attn_impl": "sdpa",
                     "per_device_train_batch_size": 4,
+                    "gradient_accumulation_steps": 1,
                     "max_steps": measured.STEPS,
                     "learning_rate": 1e-3,
                     "logging_steps": 1,

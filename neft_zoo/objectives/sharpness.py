@@ -1,0 +1,73 @@
+"""An ascent in the weights: train where they would be a little worse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
+from neft_zoo.objectives.base import Defaults, Family
+from neft_zoo.objectives.norm_ball import SMALLEST
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from neft_zoo.passes.step import Step
+
+
+@dataclass(frozen=True)
+class SharpnessAware(Defaults):
+    """The loss at W + rho * g / |g|, g the gradient at all trainable weights W together (SAM).
+
+    Args:
+        rho: how far the weights are moved (>= 0); they are back before the step ends, bit for bit.
+    """
+
+    rho: Scalar = 0.05
+
+    family: ClassVar[Family] = "adversarial"
+    site: ClassVar[str] = "weights"
+    passes = 2
+
+    def __post_init__(self) -> None:
+        check_scalar("rho", self.rho)
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        from neft_zoo.passes.accumulation import EngineBackward, StoredGradients  # late: `list` works without torch
+
+        if isinstance(step.accumulation, EngineBackward):
+            raise NoiseError(
+                f"an ascent in the weights needs whole weights, got {step.accumulation.engine}: choose DDP."
+            )
+        done = step.run(noise)
+        weights = [weight for weight in step.tap.model.parameters() if weight.requires_grad]
+        gradients = step.gradients(done.loss, dict(enumerate(weights)))
+        with climbed(weights, list(gradients.values()), value_at(self.rho, step.batch.progress)):
+            # Differentiated now: a graph that is kept would be walked after the weights are back.
+            loss, _ = StoredGradients().part(step.run(noise).loss, ())
+        return step.total(loss)
+
+
+@contextmanager
+def climbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], size: float) -> Iterator[None]:
+    """Move weights so far along their gradients, all of them together, and put the saved ones back, bit for bit.
+
+    Raises:
+        NoiseError: if the gradients are not finite.
+    """
+    norm = sum(gradient.float().square().sum() for gradient in gradients) ** 0.5
+    if not norm < float("inf"):
+        raise NoiseError(f"the gradients of a step that climbs must be finite, got a norm of {float(norm)}.")
+    saved = [weight.data.clone() for weight in weights]
+    try:
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.data += (gradient.float() * (size / max(float(norm), SMALLEST))).to(weight.dtype)
+        yield
+    finally:
+        for weight, before in zip(weights, saved, strict=True):
+            weight.data.copy_(before)

@@ -1,0 +1,133 @@
+"""The weights of linear layers, and how they are changed for one step and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise import randomness
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LinearWeight:
+    """The weight of a linear layer, the weight it works with (adapter included) and the dimension of its inputs."""
+
+    name: str
+    weight: Any
+    merged: Callable[[], Tensor]
+    inputs: int
+
+
+def linear_weights(model: nn.Module) -> Iterator[LinearWeight]:
+    """Yield every weight of the adapted layers, without an adapter every one that trains, each once."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    adapted = list(adapted_layers(model))
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    layers: Any = adapted or [(name, m) for name, m in linear if m.weight.requires_grad]
+    seen = set()  # a tied weight is one weight
+    for name, layer in layers:
+        base = layer.get_base_layer() if adapted else layer
+        weight: Any = layer.get_param() if hasattr(layer, "get_param") else getattr(base, "weight", None)
+        if id(weight) not in seen and getattr(weight, "ndim", 2) == 2:
+            seen.add(id(weight))
+            yield LinearWeight(name, weight, partial(_merged, layer, weight), 0 if isinstance(base, Conv1D) else 1)
+
+
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield every layer that carries LoRA, with its name."""
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
+            yield name, module
+
+
+def _merged(layer: Any, weight: Tensor) -> Tensor:
+    """Return a weight with what the active adapters add to it."""
+    known = {*getattr(layer, "lora_A", ()), *getattr(layer, "lora_embedding_A", ())}
+    active = [name for name in getattr(layer, "active_adapters", ()) if name in known]
+    return sum((layer.get_delta_weight(name).detach() for name in active), start=weight.data)
+
+
+def check_linear_weights(model: nn.Module, strategy: str) -> None:
+    """Raise unless the model has linear weights that train or carry LoRA, each in a plain type that keeps a sum.
+
+    Raises:
+        NoiseError: if it has not.
+    """
+    targets = list(linear_weights(model))
+    if not targets:
+        raise NoiseError("model must have linear layers that train or carry LoRA, got none.")
+    for target in targets:
+        kind = type(target.weight).__name__
+        # A quantized weight may be stored in a floating type, and a computed one would not keep what is added.
+        if kind != "Parameter" or not target.weight.is_floating_point() or target.weight.element_size() < 2:
+            raise NoiseError(
+                f"{strategy} needs plain weights of 16 bits or more, not a quantized base, got {kind} of type "
+                f"{getattr(target.weight, 'dtype', None)} in {target.name}."
+            )
+
+
+@contextmanager
+def shifted(model: nn.Module, change: Callable[[LinearWeight], Tensor]) -> Iterator[None]:
+    """Add a change to every linear weight, one after the other, and put the saved weights back, bit for bit."""
+    saved = []
+    try:
+        for target in linear_weights(model):
+            # Adding and subtracting would drift in bf16, hence a copy.
+            weight = target.weight
+            saved.append((weight, weight.data.clone()))
+            weight.data += change(target).to(weight.dtype)
+        yield
+    finally:
+        for weight, before in saved:
+            weight.data.copy_(before)
+
+
+@contextmanager
+def exchanged(values: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Iterator[None]:
+    """Give weights other values, multiply the gradients that reach them, and put the saved weights back, bit for bit.
+
+    Args:
+        values: weights, their values for the length of the context, and the derivative of the value by the weight.
+    """
+    saved = []
+    with ExitStack() as hooks:
+        try:
+            for weight, value, factor in values:
+                saved.append((weight, weight.data.clone()))
+                weight.data.copy_(value)
+                handle = weight.register_hook(lambda grad, factor=factor: grad * factor.to(grad.dtype))
+                hooks.callback(handle.remove)
+            yield
+        finally:
+            for weight, before in saved:
+                weight.data.copy_(before)
+
+
+def draw(
+    weight: Float[Tensor, "rows columns"], key: int, name: str, kind: Callable[[Tensor, int], Tensor]
+) -> Float[Tensor, "rows columns"]:
+    """Return numbers that depend on the key, the weight's name and the place in it."""
+    return kind(_keys(weight, weight.shape[0], key, name), weight[0].numel()).view_as(weight)
+
+
+def draw_kept(
+    weight: Float[Tensor, "rows columns"], dim: int, p: float, key: int, name: str
+) -> Bool[Tensor, "#rows #columns"]:
+    """Return which slices of a matrix along a dimension are kept, each with probability 1 - p."""
+    kept = randomness.unit(_keys(weight, weight.shape[dim], key, name)) >= p
+    return kept.unsqueeze(1 - dim)
+
+
+def _keys(weight: Tensor, count: int, key: int, name: str) -> Int[Tensor, " count"]:
+    places = weight.new_ones(count).long().cumsum(0) * randomness.GOLDEN
+    return randomness.mix(places ^ randomness.key_of(key, name))

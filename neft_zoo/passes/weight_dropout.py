@@ -1,0 +1,108 @@
+"""Weights that are dropped for a step: replaced by where training began, or by nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.schedules import check_number
+from neft_zoo.passes.linear_weights import (
+    LinearWeight,
+    adapted_layers,
+    check_linear_weights,
+    draw_kept,
+    exchanged,
+    linear_weights,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ALMOST_ONE = 0.999999
+# On a weight: its value when training began. Kept at the weight, so that it goes where the model goes and no further.
+START = "value_before_training"
+
+
+@dataclass(frozen=True)
+class Mixout:
+    """Each step: inputs of linear layers fall back to their pretrained weights with probability p.
+
+    The weight is ((1 - m) W0 + m W - p W0) / (1 - p), m being 0 with probability p, once per input of a layer; so its
+    mean is W, and the gradient passes the others, divided by 1 - p.
+    """
+
+    p: float
+
+    every_step: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("p", self.p, 0, ALMOST_ONE)
+
+    def check(self, model: nn.Module) -> None:
+        if any(True for _ in adapted_layers(model)):
+            raise NoiseError("mixout must train the weights themselves, got a LoRA adapter: set lora_dropout instead.")
+        check_linear_weights(model, "mixout")
+        for target in _untied(model):
+            if not hasattr(target.weight, START):  # a run that is resumed began with what the model was made with
+                self._remember(target)
+
+    def begin(self, model: nn.Module, key: int) -> None:
+        for target in _untied(model):
+            self._remember(target)
+
+    def _remember(self, target: LinearWeight) -> None:
+        setattr(target.weight, START, target.weight.detach().clone())
+
+    def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
+        return exchanged(self._mixed(target, key) for target in _untied(model))
+
+    def _mixed(self, target: LinearWeight, key: int) -> tuple[Tensor, Tensor, Tensor]:
+        weight, start = target.weight, getattr(target.weight, START).float()
+        kept = draw_kept(weight, target.inputs, self.p, key, target.name).float() / (1 - self.p)
+        return weight, start + kept * (weight.data.float() - start), kept
+
+
+@dataclass(frozen=True)
+class LoraMatrixDropout:
+    """Each step: inputs of A and outputs of B are dropped with probability p, the others divided by 1 - p."""
+
+    p: float
+
+    every_step: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("p", self.p, 0, ALMOST_ONE)
+
+    def check(self, model: nn.Module) -> None:
+        if not any(True for _ in _adapters(model)):
+            raise NoiseError("model must carry LoRA on linear layers, got none.")
+
+    def begin(self, model: nn.Module, key: int) -> None:
+        """There is nothing to do before training."""
+
+    def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
+        return exchanged(self._dropped(*found, key) for found in _adapters(model))
+
+    def _dropped(self, name: str, weight: Tensor, dim: int, key: int) -> tuple[Tensor, Tensor, Tensor]:
+        kept = draw_kept(weight, dim, self.p, key, name).to(weight.dtype) / (1 - self.p)
+        return weight, weight.data * kept, kept
+
+
+def _untied(model: nn.Module) -> Iterator[LinearWeight]:
+    """Yield the linear weights that no embedding shares."""
+    from torch import nn
+
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return (target for target in linear_weights(model) if id(target.weight) not in tables)
+
+
+def _adapters(model: nn.Module) -> Iterator[tuple[str, Any, int]]:
+    """Yield A and B of every active adapter: their name, their weight, and the dimension that is not the rank."""
+    for name, layer in adapted_layers(model):
+        for adapter in layer.active_adapters:
+            if adapter in layer.lora_A:
+                yield f"{name}.A.{adapter}", layer.lora_A[adapter].weight, 1
+                yield f"{name}.B.{adapter}", layer.lora_B[adapter].weight, 0

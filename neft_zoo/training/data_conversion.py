@@ -1,0 +1,124 @@
+"""Records of every accepted format, made into those that TRL reads; and what is lost on the way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sized
+from typing import TYPE_CHECKING, Any
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.training.data_formats import ALPACA, IMAGES, SFT, TEXT, Record, Records, column_names, read
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+MESSAGES = ("prompt", "completion", "messages")
+# Of ShareGPT's data; a chat template would write them down as they are.
+ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "bing": "assistant"}
+
+
+def as_messages(data: Records) -> Records:
+    """Return records with one format's columns, conversations as messages, and a text in every message.
+
+    Parts of text are joined, and a call of tools alone says nothing.
+    """
+    names = column_names(data)
+    if "conversations" in names and not {"prompt", "messages"} & set(names):
+        data = data.map(_chatml, remove_columns=["conversations"])
+        names = column_names(data)
+    data = _without_others(data, names)
+    columns = [] if set(IMAGES) & set(names) else [name for name in MESSAGES if name in names]
+    if any(_needs_text(record, columns) for record in read(data)):
+        return data.map(with_text, fn_kwargs={"columns": columns})
+    return data
+
+
+def _without_others(data: Records, names: Iterable[str]) -> Records:
+    """Return records without the columns of formats that are not read: TRL would take a `prompt` for its own."""
+    names = set(names)
+    complete = [each for each in SFT if {*each} - {"input"} <= names]
+    if not complete:
+        return data
+    others = {name for each in SFT for name in each} - {*complete[0]} - {*TEXT}
+    drop = sorted(others & names)
+    return data.remove_columns(drop) if drop else data
+
+
+def _chatml(record: Record) -> dict[str, object]:
+    turns: Any = record["conversations"]
+    messages = []
+    for turn in turns:
+        rest = {key: value for key, value in turn.items() if key not in ("from", "value", "role", "content")}
+        role, content = turn.get("from") or turn.get("role"), turn.get("value", turn.get("content"))
+        content = turn.get("content") if content is None else content
+        messages.append({"role": ROLES.get(role, role), "content": content, **rest})
+    return {"messages": messages}
+
+
+def _needs_text(record: Record, columns: Iterable[str]) -> bool:
+    return any(not isinstance(message.get("content"), str) for message in _messages(record, columns))
+
+
+def with_text(record: Record, columns: Iterable[str] = MESSAGES) -> dict[str, object]:
+    """Return a record in which every message has a text."""
+    changed = dict(record)
+    for name in columns:
+        if isinstance(record.get(name), list):
+            changed[name] = [{**message, "content": _joined(message)} for message in _messages(record, [name])]
+    return changed
+
+
+def _joined(message: Mapping[str, object]) -> str:
+    content = message.get("content")
+    return "".join(part["text"] for part in content) if isinstance(content, list) else str(content or "")
+
+
+def _messages(record: Record, columns: Iterable[str]) -> list[Mapping[str, object]]:
+    values = [record.get(name) for name in columns]
+    return [message for value in values if isinstance(value, list) for message in value]
+
+
+def as_prompts(data: Records) -> Records:
+    """Return instructions as prompts and completions, and all other data as it is."""
+    columns = column_names(data)
+    return data.map(alpaca_record, remove_columns=columns) if is_instruction(columns) else data
+
+
+def alpaca_record(record: Record) -> dict[str, str]:
+    """Return a record of `instruction`, `input` and `output` as prompt and completion, in Alpaca's template."""
+    has_input = bool(str(record.get("input") or "").strip())
+    task = "an instruction and an input that gives it context" if has_input else "an instruction"
+    blocks = [f"Below is {task}. Write a response that completes the request."]
+    blocks += [f"### Instruction:\n{record['instruction']}"]
+    blocks += [f"### Input:\n{record['input']}"] if has_input else []
+    return {"prompt": "\n\n".join([*blocks, "### Response:\n"]), "completion": str(record["output"])}
+
+
+def is_instruction(columns: Iterable[str]) -> bool:
+    """Return whether records with these columns are instructions; TRL knows every other format by itself."""
+    columns = set(columns)
+    return {*ALPACA} - {"input"} <= columns and not {"prompt", "messages", "conversations"} & columns
+
+
+def check_kept(given: Records, trainer: SFTTrainer) -> None:
+    """Warn of records that lost every graded token to `max_length`, which TRL drops without a word.
+
+    Args:
+        given: the training records.
+        trainer: the trainer that prepared them.
+
+    Raises:
+        NoiseError: if none is left.
+    """
+    kept: Any = trainer.train_dataset
+    args: Any = trainer.args  # typed as of every trainer
+    if args.packing or not (isinstance(given, Sized) and isinstance(kept, Sized)):
+        return
+    before, after, length = len(given), len(kept), args.max_length
+    if not after:
+        raise NoiseError(f"max_length must leave a graded token in a record, got {length}: all {before} lose theirs.")
+    if after < before:
+        warnings.warn(
+            f"{before - after} of {before} records have no graded token within max_length {length}: they are dropped.",
+            stacklevel=2,
+        )

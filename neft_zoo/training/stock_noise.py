@@ -1,0 +1,39 @@
+"""transformers' own noise, `neftune_noise_alpha`, run as a strategy of the zoo."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from neft_zoo.errors import shown
+from neft_zoo.training.ranges import check_ranges
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def stock_noise(alpha: object) -> dict[str, object]:
+    """Return the noise that runs in place of transformers' own, and say so.
+
+    Raises:
+        NoiseError: if alpha is not a number that noise can have.
+    """
+    check_ranges({"neftune_noise_alpha": alpha})
+    warnings.warn(
+        f"neftune_noise_alpha: {shown(alpha)} is run as noise: {{name: neft_uniform, alpha: {shown(alpha)}}}, which "
+        "counts the tokens of a document where transformers counts padding as well.",
+        stacklevel=4,
+    )
+    return {"name": "neft_uniform", "alpha": alpha}
+
+
+def take_stock_noise(trainer: Trainer) -> dict[str, object] | None:
+    """Return the noise that runs in place of a trainer's own, which is switched off; None where it has none.
+
+    The arguments stay as they are: they may be another trainer's as well.
+    """
+    alpha = trainer.args.neftune_noise_alpha
+    if alpha is None:
+        return None
+    trainer.neftune_noise_alpha = None
+    return stock_noise(alpha)
