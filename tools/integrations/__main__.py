@@ -31,10 +31,10 @@ BEGIN, END = "<!-- integrations: make test-integrations writes up to the end -->
 HEAD = """
 ## Other frameworks
 
-Made by `make test-integrations`, on a CPU. The shipped model trains 4 steps on shipped data through the framework's own
-entry point. *none* is bit-equal to the framework alone; *rms* is the least and the largest over all documents, over that
-of NEFTune's paper for a document of its length; padding and evaluation had no noise at all; *symnoise* made twice the
-passes, and the framework's own counters of tokens stood as after one.
+Made by `make test-integrations`, on a CPU. The shipped model trains 4 steps on shipped data through the framework's
+own entry point. *none* is bit-equal to the framework alone; *rms* is the least and the largest over all documents,
+over that of NEFTune's paper for a document of its length; padding and evaluation had no noise at all; *symnoise* made
+twice the passes, and the framework's own counters of tokens stood as after one.
 
 """
 COLUMNS = """

@@ -25,6 +25,7 @@ def options(folder: Path, output: Path) -> dict[str, object]:
         "datasets": [{"path": str(train), **shared}],
         "test_datasets": [{"path": str(test), "split": "train", **shared}],
         "dataset_prepared_path": str(folder / "prepared"),
+        "dataset_num_proc": 1,
         "output_dir": str(output),
         "sequence_len": 256,
         "eval_sample_packing": False,
@@ -45,17 +46,23 @@ def options(folder: Path, output: Path) -> dict[str, object]:
     }
 
 
-for layout, of_layout in LAYOUTS.items():
-    for tuning, of_tuning in TUNING.items():
-        for noise in measured.NOISES:
-            with tempfile.TemporaryDirectory() as name:
-                folder, output = Path(name), Path(name) / "run"
-                given = options(folder, output) | of_layout | of_tuning
-                if noise != "plain":
-                    given |= {"plugins": ["neft_zoo.integrations.axolotl.NoisePlugin"], "noise": noise}
-                file = folder / "train.yaml"
-                file.write_text(yaml.safe_dump(given), encoding="utf-8")
-                PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
-                with measured.Recorder() as recorder:
-                    do_cli(config=str(file))
-                measured.result(layout, tuning, noise, recorder, output)
+def runs() -> None:
+    """Do the runs; what starts processes imports this file again."""
+    for layout, of_layout in LAYOUTS.items():
+        for tuning, of_tuning in TUNING.items():
+            for noise in measured.NOISES:
+                with tempfile.TemporaryDirectory() as name:
+                    folder, output = Path(name), Path(name) / "run"
+                    given = options(folder, output) | of_layout | of_tuning
+                    if noise != "plain":
+                        given |= {"plugins": ["neft_zoo.integrations.axolotl.NoisePlugin"], "noise": noise}
+                    file = folder / "train.yaml"
+                    file.write_text(yaml.safe_dump(given), encoding="utf-8")
+                    PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
+                    with measured.Recorder() as recorder:
+                        do_cli(config=str(file))
+                    measured.result(layout, tuning, noise, recorder, output)
+
+
+if __name__ == "__main__":
+    runs()

@@ -56,17 +56,23 @@ def options(folder: Path, output: Path) -> dict[str, object]:
     }
 
 
-for layout, of_layout in LAYOUTS.items():
-    for tuning, of_tuning in TUNING.items():
-        for noise in measured.NOISES:
-            with tempfile.TemporaryDirectory() as name:
-                folder, output = Path(name), Path(name) / "run"
-                given = options(folder, output) | of_layout | of_tuning
-                file = folder / "train.yaml"
-                file.write_text(yaml.safe_dump(given), encoding="utf-8")
-                with measured.Recorder() as recorder:
-                    if noise == "plain":
-                        run_exp(given)
-                    elif main(["run", "llamafactory", str(file), "--noise", noise]):
-                        sys.exit(1)
-                measured.result(layout, tuning, noise, recorder, output)
+def runs() -> None:
+    """Do the runs; what starts processes imports this file again."""
+    for layout, of_layout in LAYOUTS.items():
+        for tuning, of_tuning in TUNING.items():
+            for noise in measured.NOISES:
+                with tempfile.TemporaryDirectory() as name:
+                    folder, output = Path(name), Path(name) / "run"
+                    given = options(folder, output) | of_layout | of_tuning
+                    file = folder / "train.yaml"
+                    file.write_text(yaml.safe_dump(given), encoding="utf-8")
+                    with measured.Recorder() as recorder:
+                        if noise == "plain":
+                            run_exp(given)
+                        elif main(["run", "llamafactory", str(file), "--noise", noise]):
+                            sys.exit(1)
+                    measured.result(layout, tuning, noise, recorder, output)
+
+
+if __name__ == "__main__":
+    runs()
