@@ -39,7 +39,7 @@ class StockKind:
 
     def loss(self, inputs: Inputs, rank: int) -> Tensor:
         """Return the loss of a training step; nothing of the hook depends on the rank, but for the seed."""
-        return self.trainer.compute_loss(model_of(self.trainer), dict(inputs))
+        return loss_of(self.trainer, dict(inputs))
 
 
 class StrategyKind:
@@ -62,10 +62,7 @@ class StrategyKind:
     def loss(self, inputs: Inputs, rank: int) -> Tensor:
         """Return the loss of a training step on a data-parallel rank."""
         key = step_key(self.trainer.args.seed, rank, STEP)
-        model = model_of(self.trainer)
-        return self.session.loss(
-            inputs, lambda given: self.trainer.compute_loss(model, given), key=key, progress=HALF_WAY
-        )
+        return self.session.loss(inputs, lambda given: loss_of(self.trainer, given), key=key, progress=HALF_WAY)
 
 
 def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[Batch], alpha: float) -> Measures:
@@ -140,6 +137,13 @@ def model_of(trainer: Trainer) -> nn.Module:
     """Return the model of a trainer."""
     assert trainer.model is not None  # it is only None in transformers' annotations
     return trainer.model
+
+
+def loss_of(trainer: Trainer, inputs: Inputs) -> Tensor:
+    """Return a trainer's own loss."""
+    loss = trainer.compute_loss(model_of(trainer), inputs)
+    assert isinstance(loss, Tensor)  # no outputs were asked for
+    return loss
 
 
 def _ratios(noise: Float[Tensor, "B L D"], batch: Batch, alpha: float) -> Float[Tensor, " N"]:

@@ -45,7 +45,7 @@ def read(file: str, overrides: list[str]) -> dict[str, Any]:
     """
     check_version("llamafactory")
     with as_sentence(f"{file} must be a YAML file of LLaMA-Factory's options"):
-        from omegaconf import OmegaConf
+        from omegaconf import OmegaConf  # pyright: ignore[reportMissingImports]
 
         options = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_cli(overrides))
         return dict(OmegaConf.to_container(options, resolve=True))  # pyright: ignore
