@@ -6,6 +6,7 @@ import argparse
 from importlib import import_module
 
 from neft_zoo.cli.parser import Commands, add_command
+from neft_zoo.config.names import check_flags
 from neft_zoo.config.noise_flags import take_noise
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 
@@ -13,11 +14,11 @@ FRAMEWORKS = ("llamafactory",)
 SUMMARY = "train with another framework's command and file, under noise"
 EXAMPLE = """
 neft-zoo run llamafactory train.yaml --noise symnoise
-neft-zoo run llamafactory train.yaml --noise neft_uniform --noise.alpha 10 learning_rate=1e-4
+neft-zoo run llamafactory train.yaml --noise.alpha 10 learning_rate=1e-4
 neft-zoo run llamafactory train.yaml --noise neft_uniform --doctor
-torchrun --nproc_per_node 8 -m neft_zoo run llamafactory train.yaml --noise symnoise
+torchrun --nproc_per_node 8 -m neft_zoo run llamafactory train.yaml
 """
-USAGE = "FRAMEWORK FILE [--noise NAME] [--noise.ARGUMENT VALUE] [--doctor] [NAME=VALUE ...]"
+USAGE = "FRAMEWORK FILE [NAME=VALUE ...] [--noise NAME] [--doctor]"
 
 
 def add_to(commands: Commands) -> None:
@@ -55,6 +56,7 @@ def read_flags(flags: list[str]) -> tuple[str, str, list[str]]:
         NoiseError: if one is missing, not known, or not written `NAME=VALUE`.
     """
     given = take_noise(flags, "none")[0]
+    check_flags(given, ("help", "noise", "doctor"))
     if len(given) < 2:
         raise NoiseError(f"run needs {USAGE}, got {shown(' '.join(given))}.")
     framework, file, *overrides = given
@@ -62,6 +64,6 @@ def read_flags(flags: list[str]) -> tuple[str, str, list[str]]:
         near = did_you_mean(framework, FRAMEWORKS)
         raise NoiseError(f"the framework must be one of {', '.join(FRAMEWORKS)}, got {shown(framework)}{near}")
     for each in overrides:
-        if "=" not in each or each.startswith("-"):
+        if "=" not in each:
             raise NoiseError(f"options of {framework} must be written NAME=VALUE, got {shown(each)}.")
     return framework, file, overrides

@@ -23,7 +23,8 @@ def test_noise_is_taken_out_of_a_command_line_wherever_it_stands():
     [
         ("llamafactory", "run needs FRAMEWORK FILE"),
         ("lamafactory train.yaml", "did you mean llamafactory?"),
-        ("llamafactory train.yaml --learning_rate 1", "NAME=VALUE, got '--learning_rate'"),
+        ("llamafactory train.yaml --learning_rate 1", "unknown option '--learning_rate'"),
+        ("llamafactory train.yaml learning_rate 1", "NAME=VALUE, got 'learning_rate'"),
         ("llamafactory train.yaml --noise", "--noise needs a value"),
     ],
 )
