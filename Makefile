@@ -102,6 +102,9 @@ test-oldest: test-frameworks
 resolve:  ## resolve the requirements beside six other frameworks, and print a table
 	$(PYTHON) tools/resolve.py $(RESOLVE)
 
+test-integrations: setup  ## train through other frameworks, an environment each, and write docs/support.md; INTEGRATIONS=swift
+	$(BIN)/python tools/integrations $(INTEGRATIONS)
+
 matrix: $(VENV)/installed-all  ## run what the support matrix stands on and write docs/support.md
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m cell --matrix=docs/support.md
 
@@ -159,4 +162,4 @@ clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) $(OLDEST) $(FRAMEWORKS) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
 .PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve real-model punkt matrix nightly mutants \
-	test-frameworks resolve mistakes check compare-hook bench bench-gpu wheel release clean
+	test-frameworks test-integrations resolve mistakes check compare-hook bench bench-gpu wheel release clean

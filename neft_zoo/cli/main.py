@@ -22,6 +22,7 @@ MODULES = {
     "cite": "strategies",
     "recipes": "recipes",
     "sft": "sft",
+    "run": "run",
     "doctor": "doctor",
     "alpha": "alpha",
     "compare": "compare",

@@ -34,9 +34,14 @@ class Recipe:
     margins: object = None
 
 
+# Configurations that other frameworks read.
+FOREIGN = "integrations/"
+
+
 def names() -> list[str]:
     """Return the names of the shipped recipes, such as `quickstart` or `paper/llama2-7b-alpaca`."""
-    return sorted(path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))
+    found = (path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml"))
+    return sorted(name for name in found if not name.startswith(FOREIGN))
 
 
 def find(name: str, extended_by: Path | None = None) -> Path:

@@ -28,22 +28,16 @@ from neft_zoo.config.measuring import (
 )
 from neft_zoo.config.options import RunOptions, init_kwargs, read_options
 from neft_zoo.doctor.measurements import BATCHES, Source, compare
-from neft_zoo.doctor.probes import HALF_WAY
+from neft_zoo.doctor.of_trainer import prepared, real_source, strategy_and_alpha
 from neft_zoo.doctor.report import DoctorReport
 from neft_zoo.doctor.small_model import embeddings, shrunk
 from neft_zoo.errors import NoiseError, one_line
-from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
-from neft_zoo.noise.schedules import value_at
-from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.preparation import prepare
-from neft_zoo.registry.entries import make
-from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.sft_config import NoiseSFTConfig
 from neft_zoo.training.trainers import SFTTrainer
 
-ALPHA = 5.0
 PACKED_RECORDS = 1024
 
 
@@ -60,7 +54,7 @@ def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model:
     """
     options = read_options(values, origin)
     training, model = options.training, options.model
-    strategy, alpha = strategy_and_alpha(training)
+    strategy, alpha = strategy_and_alpha(training.noise, training.neftune_noise_alpha)
     hint = ""
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -75,28 +69,6 @@ def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model:
     return DoctorReport(
         name, real_model, strategy.to_dict(), alpha, compared.layout, compared.weights, compared.measured
     )
-
-
-def strategy_and_alpha(training: NoiseSFTConfig) -> tuple[Strategy, float]:
-    """Return the strategy that stock noise is compared with, and the alpha of both.
-
-    Raises:
-        NoiseError: if the strategy does not add a drawn noise to the embeddings.
-    """
-    strategy = make(training.noise if training.noise is not None else "none")
-    if strategy.clean and strategy.weights is None:
-        alpha = ALPHA if training.neftune_noise_alpha is None else training.neftune_noise_alpha
-        if not 0 < alpha < float("inf"):
-            raise NoiseError(f"neftune_noise_alpha must be a finite number > 0, got {alpha!r}.")
-        return make("neft_uniform", alpha=alpha), float(alpha)
-    additive = strategy.noise is not None and not isinstance(strategy.noise, AtLayers | TokenEdit)
-    if not additive or strategy.family == "adversarial" or strategy.weights is not None:
-        raise NoiseError(
-            f"doctor compares noise that is drawn and added to the embeddings, got {strategy.name!r}; "
-            "--noise neft_uniform compares that instead."
-        )
-    alpha: Any = strategy.arguments.get("alpha", ALPHA)
-    return strategy, value_at(alpha, HALF_WAY) or ALPHA
 
 
 def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
@@ -132,7 +104,7 @@ def _trainer(
         peft_config=get_peft_config(model),
     )
     if real_model:
-        return trainer, _real_source
+        return trainer, real_source
     return trainer, partial(_wide_source, lambda ids: embeddings(config, dtype, name, kept["revision"], ids))
 
 
@@ -140,13 +112,6 @@ def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None
     """Return the options that decide over batches and noise; nothing is saved, reported, compiled or evaluated."""
     own = {"output_dir": folder, "model_init_kwargs": kept}
     return replaced(training, OUTPUT, PROGRESS, EVALUATION, NOISE, RECOMPUTATION, COMPILATION, WORKERS, own)
-
-
-def _real_source(session: NoiseSession, batch: Batch) -> Source:
-    """Return the embeddings of the trainer's own model."""
-    with torch.no_grad():
-        embeds = find_embedding(session.model)(batch.input_ids)
-    return Source(embeds, batch, _noise(session.noise), "real weights")
 
 
 def _wide_source(
@@ -158,9 +123,4 @@ def _wide_source(
     noise = prepare(session.strategy.noise, model, lambda: session.counts().cpu()[ids])
     device = batch.input_ids.device
     batch = replace(batch, input_ids=rows.to(device))
-    return Source(table[rows].to(device), batch, _noise(noise), "real weights" if real else "random weights")
-
-
-def _noise(noise: Noise | TokenEdit | None) -> Noise:
-    assert noise is not None and not isinstance(noise, TokenEdit)  # as `strategy_and_alpha` has seen
-    return noise
+    return Source(table[rows].to(device), batch, prepared(noise), "real weights" if real else "random weights")

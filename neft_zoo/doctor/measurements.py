@@ -31,10 +31,10 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.hf_internals import prepared_inputs, with_stock_noise
 from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.token_counts import count_tokens
-from neft_zoo.training.trainers import SFTTrainer
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from transformers import Trainer
 
 BATCHES = 3
 
@@ -72,7 +72,7 @@ class Comparison:
 
 
 def compare(
-    trainer: SFTTrainer, strategy: Strategy, alpha: float, source: Callable[[NoiseSession, Batch], Source]
+    trainer: Trainer, strategy: Strategy, alpha: float, source: Callable[[NoiseSession, Batch], Source]
 ) -> Comparison:
     """Return what both kinds of noise add to the first batches of a trainer without noise; its model stays as it was.
 
@@ -135,7 +135,7 @@ def _with_noise(name: str, source: Source, embeds: Tensor, alpha: float) -> Floa
     return add_rounded(embeds, source.noise(embeds, source.batch), source.batch)
 
 
-def _layout(trainer: SFTTrainer, inputs: list[Inputs], batches: list[Batch], source: Source) -> Layout:
+def _layout(trainer: Trainer, inputs: list[Inputs], batches: list[Batch], source: Source) -> Layout:
     rows, width = batches[0].real.shape
     args: Any = trainer.args
     return Layout(
@@ -144,7 +144,7 @@ def _layout(trainer: SFTTrainer, inputs: list[Inputs], batches: list[Batch], sou
         width=width,
         documents=int(first_tokens(batches[0]).sum()),
         real_tokens=float(torch.cat([batch.real.flatten() for batch in batches]).float().mean()),
-        packing=args.packing_strategy if args.packing else None,
+        packing=args.packing_strategy if getattr(args, "packing", False) else None,
         images=any("pixel_values" in each for each in inputs),
         dtype=str(source.embeds.dtype).removeprefix("torch."),
     )

@@ -15,10 +15,10 @@ from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.training.hf_internals import StockNoise
 from neft_zoo.training.session import NoiseSession
-from neft_zoo.training.trainers import SFTTrainer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+    from transformers import Trainer
 
 PROMPT, DECODED = 64, 4  # tokens at most
 HALF_WAY, STEP = 0.5, 50  # progress and step at which schedules and draws are looked at
@@ -30,7 +30,7 @@ class StockKind:
 
     name, passes = HOOK, 1
 
-    def __init__(self, trainer: SFTTrainer, alpha: float) -> None:
+    def __init__(self, trainer: Trainer, alpha: float) -> None:
         self.trainer, self.alpha = trainer, alpha
 
     def attached(self) -> StockNoise:
@@ -39,7 +39,7 @@ class StockKind:
 
     def loss(self, inputs: Inputs, rank: int) -> Tensor:
         """Return the loss of a training step; nothing of the hook depends on the rank, but for the seed."""
-        return self.trainer.compute_loss(model_of(self.trainer), dict(inputs))
+        return loss_of(self.trainer, dict(inputs))
 
 
 class StrategyKind:
@@ -47,7 +47,7 @@ class StrategyKind:
 
     name = OURS
 
-    def __init__(self, trainer: SFTTrainer, session: NoiseSession) -> None:
+    def __init__(self, trainer: Trainer, session: NoiseSession) -> None:
         self.trainer, self.session, self.passes = trainer, session, session.strategy.objective.passes
 
     @contextmanager
@@ -62,10 +62,7 @@ class StrategyKind:
     def loss(self, inputs: Inputs, rank: int) -> Tensor:
         """Return the loss of a training step on a data-parallel rank."""
         key = step_key(self.trainer.args.seed, rank, STEP)
-        model = model_of(self.trainer)
-        return self.session.loss(
-            inputs, lambda given: self.trainer.compute_loss(model, given), key=key, progress=HALF_WAY
-        )
+        return self.session.loss(inputs, lambda given: loss_of(self.trainer, given), key=key, progress=HALF_WAY)
 
 
 def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[Batch], alpha: float) -> Measures:
@@ -136,10 +133,17 @@ def added_by(model: nn.Module, run: Callable[[], object], last: int | None = Non
     return added
 
 
-def model_of(trainer: SFTTrainer) -> nn.Module:
+def model_of(trainer: Trainer) -> nn.Module:
     """Return the model of a trainer."""
     assert trainer.model is not None  # it is only None in transformers' annotations
     return trainer.model
+
+
+def loss_of(trainer: Trainer, inputs: Inputs) -> Tensor:
+    """Return a trainer's own loss."""
+    loss = trainer.compute_loss(model_of(trainer), inputs)
+    assert isinstance(loss, Tensor)  # no outputs were asked for
+    return loss
 
 
 def _ratios(noise: Float[Tensor, "B L D"], batch: Batch, alpha: float) -> Float[Tensor, " N"]:

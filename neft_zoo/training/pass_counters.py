@@ -18,9 +18,10 @@ class PassCounters:
     """The numbers and metrics of a trainer as they were before a step's first pass.
 
     Trainers count tokens and log metrics inside of their loss, under names of their own: numbers on the trainer or its
-    state, and lists of numbers in mappings there. So all of those are looked at, whatever their names.
+    state, and in mappings there lists of numbers, or metrics that sum up. So all of those are looked at.
     TRL: https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
     Axolotl: https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/src/axolotl/core/trainers/base.py
+    ms-swift: https://github.com/modelscope/ms-swift/blob/v4.6.0/swift/trainers/mixin.py
 
     Args:
         trainer: the trainer, about to compute a loss.
@@ -43,7 +44,8 @@ class _Counts:
         self._numbers = {name: _copy(value) for name, value in owner.items() if _is_number(value)}
         lists = {name: value for name, value in owner.items() if isinstance(value, list)} if inside else {}
         self._lengths = {name: len(value) for name, value in lists.items()}
-        mappings = (value for value in owner.values() if isinstance(value, dict) and len(value) <= FEW)
+        mappings = [value for value in owner.values() if isinstance(value, dict) and len(value) <= FEW]
+        mappings += [vars(value) for value in owner.values() if inside and _is_metric(value)]
         self._inner = [_Counts(value) for value in mappings]
         self._inside = inside
 
@@ -59,11 +61,18 @@ class _Counts:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) or (isinstance(value, Tensor) and value.dim() == 0 and not value.requires_grad)
+    return type(value) in (int, float) or (
+        isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad
+    )
+
+
+def _is_metric(value: object) -> bool:
+    return all(callable(getattr(value, name, None)) for name in ("update", "compute", "reset"))
 
 
 def _is_count(value: object) -> bool:
-    return _is_number(value) or (isinstance(value, dict) and bool(value) and all(map(_is_count, value.values())))
+    counts = isinstance(value, dict) and bool(value) and all(map(_is_count, value.values()))
+    return counts or _is_number(value) or _is_metric(value)
 
 
 def _copy(value: Any) -> Any:

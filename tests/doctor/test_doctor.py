@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import vision
 from conftest import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from neft_zoo import NoiseSFTConfig, SFTTrainer, make
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, make
 from neft_zoo.cli.main import main
 from neft_zoo.doctor import report
 from neft_zoo.doctor.measurements import Source, compare
+from neft_zoo.doctor.of_trainer import examine_trainer
 from neft_zoo.doctor.report import HOOK, OURS, DoctorReport
 
 
@@ -263,3 +265,22 @@ def test_wrong_input_is_one_sentence(tmp_path, monkeypatch, capsys, text, argv, 
 def test_a_recipe_that_is_not_there(capsys):
     assert main(["doctor", "quikstart"]) == 2 and "did you mean quickstart" in capsys.readouterr().err
     assert main(["doctor"]) == 2 and "doctor needs a recipe" in capsys.readouterr().err
+
+
+def test_a_trainer_of_any_class_is_examined_as_it_is(llama, tokenizer, tmp_path):
+    rows = [{"input_ids": list(range(2, 2 + n)), "labels": list(range(2, 2 + n))} for n in range(20, 44)]
+    trainer = transformers.Trainer(
+        llama(),
+        transformers.TrainingArguments(str(tmp_path), per_device_train_batch_size=4, use_cpu=True, report_to="none"),
+        train_dataset=rows,
+        data_collator=transformers.DataCollatorForSeq2Seq(tokenizer),
+        processing_class=tokenizer,
+    )
+    before = weights(trainer.model)
+    found = examine_trainer(trainer, {"name": "neft_uniform", "alpha": 10})
+    ours = found.measured[OURS]
+    assert (found.alpha, found.real_model, found.layout.packing, found.layout.documents) == (10, True, None, 4)
+    assert abs(ours.ratio_median - 1) < 0.05 and ours.padding_share == ours.no_grad_ratio == 0
+    assert same(before, weights(trainer.model)) and not list(tmp_path.iterdir())
+    with pytest.raises(NoiseError, match="got 'freelb'"):
+        examine_trainer(trainer, "freelb")

@@ -18,6 +18,8 @@ Made by `make matrix` from the tests that are named; nothing in it is written by
 {versions}. The oldest supported versions, found by running and exercised by `make test-oldest`, are {oldest}.
 
 """
+# What `make test-integrations` writes below.
+FRAMEWORKS = "<!-- integrations"
 OLDEST = Path(__file__).resolve().parents[2] / "constraints-oldest.txt"
 # The areas of the page in its order, and what a cell that works says.
 AREAS = {
@@ -79,7 +81,8 @@ def pytest_terminal_summary(terminalreporter):
                     cells.setdefault(tuple(cell.split("|", 1)), []).append(
                         (outcome, verdict(report, outcome), report.nodeid)
                     )
-    path.write_text(head() + "\n".join(tables(cells)), encoding="utf-8")
+    _, begin, frameworks = (path.read_text(encoding="utf-8") if path.exists() else "").partition(FRAMEWORKS)
+    path.write_text(head() + "\n".join(tables(cells)) + f"\n{begin}{frameworks}", encoding="utf-8")
     terminalreporter.write_line(f"{len(cells)} cells written to {path}")
 
 
@@ -128,7 +131,7 @@ def escaped(text):
 def read_tables(text):
     """Return the rows of a page: (area, what), to verdict and files."""
     rows, area = {}, None
-    for line in text.splitlines():
+    for line in text.partition(FRAMEWORKS)[0].splitlines():
         area = line.removeprefix("## ") if line.startswith("## ") else area
         parts = line.replace("\\|", "\0").strip("| ").split(" | ")
         if line.startswith("| ") and parts[0] not in ("what", "---"):

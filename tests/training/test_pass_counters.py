@@ -37,6 +37,37 @@ def test_numbers_and_metrics_are_as_before_the_first_pass():
     assert (trainer.buffered, trainer.name, trainer.ready) == ([1, 2, 2], "y", False), "what counts nothing stays"
 
 
+class Mean:
+    """A metric that sums up, as ms-swift's do."""
+
+    def __init__(self):
+        self.state, self.count = 0.0, 0
+
+    def update(self, value):
+        self.state, self.count = self.state + value, self.count + 1
+
+    def compute(self):
+        return self.state / self.count
+
+    def reset(self):
+        self.__init__()
+
+
+def test_metrics_that_sum_up_and_counts_of_one_element_are_as_before_the_first_pass():
+    metrics = defaultdict(Mean)
+    metrics["loss"].update(1.0)
+    state = SimpleNamespace(tokens={"graded": torch.zeros(1)})  # Axolotl's
+    trainer = SimpleNamespace(state=state, custom_metrics={"train": metrics})
+    counters = PassCounters(trainer)
+    for _ in range(2):
+        metrics["loss"].update(3.0)
+        metrics["accuracy"].update(0.5)
+        state.tokens["graded"] = state.tokens["graded"] + 4
+        counters.rewind()
+        assert metrics["loss"].compute() == 1.0 and "accuracy" not in metrics
+        assert state.tokens["graded"].tolist() == [0.0]
+
+
 class Counting(trl.SFTTrainer):
     """Counts tokens as Axolotl does: on the state, from the first loss on."""
 

@@ -1,0 +1,1 @@
+"""Ways into other frameworks, a module for each; none is imported unless its framework is."""

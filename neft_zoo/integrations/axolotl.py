@@ -1,0 +1,60 @@
+"""Axolotl: `plugins: [neft_zoo.integrations.axolotl.NoisePlugin]` and `noise: symnoise` in its YAML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from axolotl.integrations.base import BasePlugin  # pyright: ignore[reportMissingImports]
+from pydantic import BaseModel  # pyright: ignore[reportMissingImports]
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.integrations.checks import check_alone, check_version
+from neft_zoo.registry.entries import make
+from neft_zoo.training.enable import enable
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+class NoiseArgs(BaseModel):
+    """The options that the plugin adds to Axolotl's.
+
+    Attributes:
+        noise: a strategy's name, or a mapping with `name` and arguments.
+    """
+
+    noise: str | dict[str, Any] | None = None
+
+
+class NoisePlugin(BasePlugin):
+    """Trains under the strategy that `noise` names, whatever Axolotl's trainer is."""
+
+    def register(self, cfg: dict[str, Any]) -> None:
+        """Check the noise before anything is loaded.
+
+        Raises:
+            NoiseError: if it is missing or not accepted, another noise is on, or Axolotl's version is not known.
+        """
+        check_version("axolotl")
+        if cfg.get("noise") is None:
+            raise NoiseError("noise must be given beside NoisePlugin, got none; 'none' trains without.")
+        for option in ("neftune_noise_alpha", "noisy_embedding_alpha"):  # the second is Axolotl's old name
+            check_alone(cfg.get(option))
+        make(plain(cfg["noise"]))
+
+    def get_input_args(self) -> str:
+        """Return the path of the options' class."""
+        return f"{NoiseArgs.__module__}.{NoiseArgs.__qualname__}"
+
+    def post_trainer_create(self, cfg: Any, trainer: Trainer) -> None:
+        """Give the trainer its noise.
+
+        Raises:
+            NoiseError: if the noise does not go with the trainer.
+        """
+        enable(trainer, plain(cfg.noise))
+
+
+def plain(noise: Any) -> Any:
+    """Return a noise without Axolotl's mapping, in which every name that is missing is None."""
+    return {name: plain(value) for name, value in noise.items()} if isinstance(noise, dict) else noise

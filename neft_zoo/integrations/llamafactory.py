@@ -1,0 +1,131 @@
+"""LLaMA-Factory: `neft-zoo run llamafactory train.yaml --noise symnoise`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NoReturn
+
+import torch
+import transformers
+
+from neft_zoo.errors import NoiseError, as_sentence, shown
+from neft_zoo.integrations.checks import check_alone, check_recomputation, check_version
+from neft_zoo.registry.entries import make
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.enable import enable
+
+# Gives a trainer its noise, once it is made.
+Change = Callable[[transformers.Trainer], transformers.Trainer]
+# A stage's workflow makes its trainer by this global of its module and hands it out to nobody.
+# https://github.com/hiyouga/LLaMA-Factory/blob/v0.9.5/src/llamafactory/train/sft/workflow.py
+TRAINERS = {
+    "pt": "CustomTrainer",
+    "sft": "CustomSeq2SeqTrainer",
+    "rm": "PairwiseTrainer",
+    "dpo": "CustomDPOTrainer",
+    "kto": "CustomKTOTrainer",
+}
+# Options, and variables of the environment, under which something else trains.
+# https://github.com/hiyouga/LLaMA-Factory/blob/v0.9.5/src/llamafactory/train/tuner.py
+OTHER_TRAINERS = ("use_ray", "use_mca", "use_hyper_parallel")
+
+
+def read(file: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the options of a YAML file as LLaMA-Factory reads them.
+
+    Args:
+        file: path of the file.
+        overrides: options that replace those of the file, as `name=value`.
+
+    Raises:
+        NoiseError: if LLaMA-Factory is not installed, or the file cannot be read.
+    """
+    check_version("llamafactory")
+    with as_sentence(f"{file} must be a YAML file of LLaMA-Factory's options"):
+        from omegaconf import OmegaConf  # pyright: ignore[reportMissingImports]
+
+        options = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_cli(overrides))
+        return dict(OmegaConf.to_container(options, resolve=True))  # pyright: ignore
+
+
+def check(options: Mapping[str, Any], strategy: Strategy, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise for options that the noise does not go with.
+
+    Raises:
+        NoiseError: if another noise is on, another program trains, or the strategy cannot run under the options.
+    """
+    check_alone(options.get("neftune_noise_alpha"))
+    stage = options.get("stage", "sft")
+    if stage not in TRAINERS:
+        raise NoiseError(f"stage must be one of {', '.join(TRAINERS)} with noise, got {shown(stage)}.")
+    for name in OTHER_TRAINERS:
+        value = options.get(name) or environment.get(name.upper(), "0").lower() in ("true", "y", "1")
+        if value:
+            raise NoiseError(f"{name} must be off with noise, which goes into transformers' trainer, got {value!r}.")
+    recomputed = not options.get("disable_gradient_checkpointing") and options.get("use_reentrant_gc", True)
+    check_recomputation(strategy, bool(recomputed), "use_reentrant_gc: false, or disable_gradient_checkpointing: true")
+    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in environment:
+        raise NoiseError(
+            f"{torch.cuda.device_count()} devices need a process each: torchrun --nproc_per_node "
+            f"{torch.cuda.device_count()} -m neft_zoo run llamafactory ..., or CUDA_VISIBLE_DEVICES=0."
+        )
+
+
+def train(options: dict[str, Any], noise: str | Mapping[str, object] | Strategy) -> None:
+    """Run LLaMA-Factory's training under a strategy.
+
+    Args:
+        options: LLaMA-Factory's, without `noise`.
+        noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
+
+    Raises:
+        NoiseError: before training, if the noise is not accepted or does not go with the options.
+    """
+    strategy = make(noise)
+    check_version("llamafactory")
+    check(options, strategy)
+    from llamafactory.train.tuner import run_exp  # pyright: ignore[reportMissingImports]
+
+    with changed(options.get("stage", "sft"), lambda trainer: enable(trainer, strategy)):
+        run_exp(options)
+
+
+class Built(Exception):  # noqa: N818
+    """Carries a trainer out of LLaMA-Factory's workflow, which ends there."""
+
+
+def build(options: dict[str, Any]) -> transformers.Trainer:
+    """Return the trainer that LLaMA-Factory makes of options; it is not trained.
+
+    Raises:
+        NoiseError: if it makes none that noise goes into.
+    """
+    check_version("llamafactory")
+    check(options, make("none"))
+    from llamafactory.train.tuner import run_exp  # pyright: ignore[reportMissingImports]
+
+    def end(trainer: transformers.Trainer) -> NoReturn:
+        raise Built(trainer)
+
+    stage = options.get("stage", "sft")
+    try:
+        with changed(stage, end):
+            run_exp(options)
+    except Built as built:
+        return built.args[0]
+    raise NoiseError(f"stage must make a trainer, got {shown(stage)}, which made none.")
+
+
+@contextmanager
+def changed(stage: str, change: Change) -> Iterator[None]:
+    """Let a stage's workflow have its trainer changed as soon as it is made."""
+    workflow, name = import_module(f"llamafactory.train.{stage}.workflow"), TRAINERS[stage]
+    own = getattr(workflow, name)
+    setattr(workflow, name, lambda *args, **kwargs: change(own(*args, **kwargs)))
+    try:
+        yield
+    finally:
+        setattr(workflow, name, own)

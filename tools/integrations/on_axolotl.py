@@ -1,0 +1,68 @@
+"""Axolotl's runs, by its own entry point, without and with the plugin."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import measured
+import yaml
+from axolotl.cli.train import do_cli
+from axolotl.integrations.base import PluginManager
+
+LAYOUTS = {"padded": {}, "sample_packing": {"sample_packing": True, "pad_to_sequence_len": True}}
+LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True}
+TUNING = {"full": {}, "lora": LORA}
+
+
+def options(folder: Path, output: Path) -> dict[str, object]:
+    shared = {"ds_type": "json", "type": "chat_template", "field_messages": "messages"}
+    train = measured.messages("train", measured.RECORDS, folder)
+    test = measured.messages("test", 8, folder)
+    return {
+        "base_model": str(measured.MODEL),
+        "chat_template": "tokenizer_default",
+        "datasets": [{"path": str(train), **shared}],
+        "test_datasets": [{"path": str(test), "split": "train", **shared}],
+        "dataset_prepared_path": str(folder / "prepared"),
+        "dataset_num_proc": 1,
+        "output_dir": str(output),
+        "sequence_len": 256,
+        "eval_sample_packing": False,
+        "micro_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_steps": measured.STEPS,
+        "learning_rate": 1.0e-3,
+        "lr_scheduler": "constant",
+        "optimizer": "adamw_torch",
+        "logging_steps": 1,
+        "eval_steps": 2,
+        "include_tkps": True,
+        "sdp_attention": True,
+        "bf16": False,
+        "fp16": False,
+        "tf32": False,
+        "seed": 1,
+    }
+
+
+def runs() -> None:
+    """Do the runs; what starts processes imports this file again."""
+    for layout, of_layout in LAYOUTS.items():
+        for tuning, of_tuning in TUNING.items():
+            for noise in measured.NOISES:
+                with tempfile.TemporaryDirectory() as name:
+                    folder, output = Path(name), Path(name) / "run"
+                    given = options(folder, output) | of_layout | of_tuning
+                    if noise != "plain":
+                        given |= {"plugins": ["neft_zoo.integrations.axolotl.NoisePlugin"], "noise": noise}
+                    file = folder / "train.yaml"
+                    file.write_text(yaml.safe_dump(given), encoding="utf-8")
+                    PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
+                    with measured.Recorder() as recorder:
+                        do_cli(config=str(file))
+                    measured.result(layout, tuning, noise, recorder, output)
+
+
+if __name__ == "__main__":
+    runs()
