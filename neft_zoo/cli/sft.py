@@ -13,7 +13,7 @@ from neft_zoo.cli import launch
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
 from neft_zoo.console import say
-from neft_zoo.errors import as_sentence
+from neft_zoo.errors import NoiseError, as_sentence
 from neft_zoo.files import check_folder, locked
 
 if TYPE_CHECKING:
@@ -72,8 +72,15 @@ def train(values: dict[str, object], origin: dict[str, str]) -> None:
         say("loading data and model")
         with as_sentence("the recipe must run with TRL"):
             trainer = SFTTrainer(**trainer_arguments(run))
-        trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
-        trainer.save_model(run.training.output_dir)
+        try:
+            trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
+            trainer.save_model(run.training.output_dir)
+        except OSError as error:  # a full disk, at a checkpoint or at the end
+            if error.errno is None:
+                raise
+            raise NoiseError(
+                f"output_dir must be a folder that can be written to, got {output}: {error.strerror}."
+            ) from None
         trainer.accelerator.print(f"Model and noise.json saved to {output}")
         if run.training.push_to_hub:
             trainer.push_to_hub(dataset_name=run.script.dataset_name)

@@ -36,7 +36,7 @@ def sides(tokens: int, width: int, words: int, trained: bool) -> tuple[Callable[
     two = (one.detach() + 0.1 * torch.randn_like(one)).requires_grad_()
     config = SimpleNamespace()
     config.get_text_config = lambda: config
-    model: Any = SimpleNamespace(get_output_embeddings=lambda: head, config=config)
+    model: Any = SimpleNamespace(get_input_embeddings=None, get_output_embeddings=lambda: head, config=config)
     batch: Any = SimpleNamespace(graded=torch.ones(1, tokens + 1, dtype=torch.bool, device=DEVICE))
     step = Step(SimpleNamespace(model=model, task="next token"), batch, lambda ids: None)  # pyright: ignore[reportArgumentType]
     passes: list[Any] = [SimpleNamespace(hidden=each, logits=None) for each in (one, two)]

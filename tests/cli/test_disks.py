@@ -17,7 +17,7 @@ COMMANDS = {
     "evaluate": "evaluate {model} --config {recipe} --parts losses --output {disk}/evaluation",
     "generate": "generate {model} --config {recipe} --max_new_tokens 2 --output {disk}/outputs.json",
     "judge": "judge {answers} {answers} --judge judging:same --output {disk}/judged",
-    "page": "judge {answers} {answers} --human {disk}/rate.html",
+    "page": "judge {answers} {others} --human {disk}/rate.html",
     "report": "report {results} --output {disk}/report.md",
     "html": "report {results} --format html --output {disk}/report.html",
     "doctor": "doctor {recipe} --json {disk}/doctor.json",
@@ -40,8 +40,9 @@ PREPARE = {
 
 
 def answers(folder):
-    records = [{"instruction": f"Question {i}", "output": "a" * 400, "generator": "m"} for i in range(12)]
-    (folder / "answers.json").write_text(json.dumps(records))
+    for name in ("answers", "others"):
+        records = [{"instruction": f"Question {i}", "output": name[0] * 400, "generator": "m"} for i in range(12)]
+        (folder / f"{name}.json").write_text(json.dumps(records))
     (folder / "judging.py").write_text(
         "class same:\n    def judge(self, prompts, completions, shuffle_order):\n        return [0] * len(prompts)\n"
     )
@@ -56,6 +57,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence(name, state, tiny_reci
     disk.mkdir()
     results = ROOT / "docs" / "results" / "gsm8k"
     places = dict(recipe=tiny_recipe, model=tiny_recipe.parent / "model", answers=answers(tmp_path), results=results)
+    places["others"] = tmp_path / "others.json"
     command = COMMANDS[name].format(disk=disk, **places)
     script = INSIDE.format(disk=disk, prepare=PREPARE[state].format(disk=disk), python=sys.executable, command=command)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"}

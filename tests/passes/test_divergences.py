@@ -175,7 +175,8 @@ def test_gradients_made_on_the_way_are_those_of_chunks_that_are_computed_again(
     project = torch.nn.Linear(8, 31, bias=bias).to(dtype).requires_grad_(wanted != "hidden states")
     config = SimpleNamespace(final_logit_softcapping=3.0, model_type="gemma2")
     config.get_text_config = lambda: config
-    head = LanguageHead(SimpleNamespace(config=config, get_output_embeddings=lambda: project))
+    model = SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
+    head = LanguageHead(model)
     sides = [(3 * torch.randn(10, 8)).to(dtype).requires_grad_(wanted != "head") for _ in range(2)]
     leaves = [each for each in (*sides, *project.parameters()) if each.requires_grad]
 
@@ -198,7 +199,8 @@ def test_a_head_that_does_not_train_gets_no_gradient():
     project = torch.nn.Linear(8, 31)
     config = SimpleNamespace(model_type="llama")
     config.get_text_config = lambda: config
-    head = LanguageHead(SimpleNamespace(config=config, get_output_embeddings=lambda: project))
+    model = SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
+    head = LanguageHead(model)
     sides = [torch.randn(3, 8, requires_grad=True) for _ in range(2)]
     sum_in_chunks(partial(of_divergence, "js", False), head, sides, trains=False).backward()
     assert all(each.grad.any() for each in sides) and project.weight.grad is project.bias.grad is None
