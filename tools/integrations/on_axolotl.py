@@ -11,7 +11,9 @@ from axolotl.cli.train import do_cli
 from axolotl.integrations.base import PluginManager
 
 LAYOUTS = {"padded": {}, "sample_packing": {"sample_packing": True, "pad_to_sequence_len": True}}
-LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True}
+# Axolotl turns its Triton kernels on for LoRA by itself, and they need a GPU.
+WITHOUT_KERNELS = {f"lora_{name}_kernel": False for name in ("mlp", "qkv", "o")}
+LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True, **WITHOUT_KERNELS}
 TUNING = {"full": {}, "lora": LORA}
 
 
