@@ -11,6 +11,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import datasets
 import pytest
 import torch
+from built_site import (  # noqa: F401 - fixtures; a conftest.py of their own would hide this one
+    address,
+    browser,
+    open_page,
+    shared,
+    site,
+    visit,
+    visit_whole,
+    whole_address,
+    whole_site,
+)
 from datasets import Dataset
 from matrix import (  # noqa: F401 - hooks and a fixture of pytest
     pytest_addoption,
