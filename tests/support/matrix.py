@@ -1,5 +1,7 @@
 """The support matrix, from what the tests did: `pytest -m cell --matrix=docs/support.md`, or `make matrix`.
 
+With files, as in `pytest -m cell --matrix=docs/support.md tests/training/test_peft.py`, only the rows of these change.
+
 A test marked `@pytest.mark.cell("Adapters", "{name}")` is evidence for a cell; its parameters fill the braces. A cell
 works if all its tests pass. A test of a refusal hands the message to the fixture `refused`; a skipped one, its reason.
 """
@@ -20,6 +22,7 @@ Made by `make matrix` from the tests that are named; nothing in it is written by
 """
 # What `make test-integrations` writes below.
 FRAMEWORKS = "<!-- integrations"
+NOT_RUN = "not run here: since it is new or takes long; make matrix runs all"
 OLDEST = Path(__file__).resolve().parents[2] / "constraints-oldest.txt"
 # The areas of the page in its order, and what a cell that works says.
 AREAS = {
@@ -81,8 +84,17 @@ def pytest_terminal_summary(terminalreporter):
                     cells.setdefault(tuple(cell.split("|", 1)), []).append(
                         (outcome, verdict(report, outcome), report.nodeid)
                     )
-    _, begin, frameworks = (path.read_text(encoding="utf-8") if path.exists() else "").partition(FRAMEWORKS)
-    path.write_text(head() + "\n".join(tables(cells)) + f"\n{begin}{frameworks}", encoding="utf-8")
+    page, begin, frameworks = (path.read_text(encoding="utf-8") if path.exists() else "").partition(FRAMEWORKS)
+    marked, collected = (terminalreporter.config.stash[key] for key in (CELLS, FILES))
+    kept = {cell: line for cell, line in lines_of(page).items() if cell not in cells}
+    gone = {
+        cell for cell in kept.keys() - marked if {Path(each).name for each in read_tables(page)[cell][1]} <= collected
+    }
+    kept = {cell: line for cell, line in kept.items() if cell not in gone}
+    for cell, files in marked.items():
+        if cell not in cells and cell not in kept:
+            kept[cell] = f"| {escaped(cell[1])} | {NOT_RUN} | {', '.join(sorted(files))} (1) |"
+    path.write_text(head() + "\n".join(tables(cells, kept)) + f"\n{begin}{frameworks}", encoding="utf-8")
     terminalreporter.write_line(f"{len(cells)} cells written to {path}")
 
 
@@ -110,13 +122,18 @@ def verdict(report, outcome):
     return "fails"
 
 
-def tables(cells):
-    """Yield a table per area; a cell tells what the worst of its tests do."""
+def tables(cells, kept=()):
+    """Yield a table per area; a cell tells what the worst of its tests do, or keeps its line."""
     worst = ("failed", "error", "skipped", "passed")
+    cells = {**dict.fromkeys(kept), **cells}
     found = dict.fromkeys(area for area, _ in cells)
     for area in [*(area for area in AREAS if area in found), *(area for area in found if area not in AREAS)]:
         yield f"## {area}\n\n{AREAS.get(area, '')}\n\n| what | verdict | tests |\n| --- | --- | --- |"
-        for (_, what), results in sorted(item for item in cells.items() if item[0][0] == area):
+        for cell in sorted(each for each in cells if each[0] == area):
+            if cell in kept:
+                yield kept[cell]
+                continue
+            what, results = cell[1], cells[cell]
             lowest = min((outcome for outcome, _, _ in results), key=worst.index)
             told = "; ".join(sorted({text for outcome, text, _ in results if outcome == lowest}))
             files = ", ".join(sorted({node.split("::")[0] for *_, node in results}))
@@ -128,13 +145,26 @@ def escaped(text):
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
+def lines_of(page):
+    """Return the lines of a page's tables: (area, what), to the line."""
+    lines, area = {}, None
+    for line in page.splitlines():
+        area = line.removeprefix("## ") if line.startswith("## ") else area
+        what = _parts(line)[0]
+        if line.startswith("| ") and what not in ("what", "---"):
+            lines[area, what] = line
+    return lines
+
+
 def read_tables(text):
     """Return the rows of a page: (area, what), to verdict and files."""
-    rows, area = {}, None
-    for line in text.partition(FRAMEWORKS)[0].splitlines():
-        area = line.removeprefix("## ") if line.startswith("## ") else area
-        parts = line.replace("\\|", "\0").strip("| ").split(" | ")
-        if line.startswith("| ") and parts[0] not in ("what", "---"):
-            what, told, files = (part.replace("\0", "|").replace("&lt;", "<") for part in parts)
-            rows[area, what] = told, set(files.rpartition(" (")[0].split(", "))
+    rows = {}
+    for cell, line in lines_of(text.partition(FRAMEWORKS)[0]).items():
+        _, told, files = _parts(line)
+        rows[cell] = told, set(files.rpartition(" (")[0].split(", "))
     return rows
+
+
+def _parts(line):
+    parts = line.replace("\\|", "\0").strip("| ").split(" | ")
+    return [part.replace("\0", "|").replace("&lt;", "<") for part in parts]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from matrix import CELLS, FILES, oldest, read_tables, tables
+from matrix import CELLS, FILES, lines_of, oldest, read_tables, tables
 from packaging.version import Version
 
 TESTS = Path(__file__).parents[1]
@@ -40,6 +40,15 @@ def test_the_worst_result_is_the_verdict():
         ("Batch layouts", "d"): ("refused: a <b> c | d", {"tests/test_x.py"}),
         ("Adapters", "a|b"): ("fails", {"tests/test_x.py", "tests/test_y.py"}),
         ("Adapters", "c"): ("not run here: no", {"tests/test_x.py", "t.py"}),
+    }
+
+
+def test_rows_of_tests_that_did_not_run_stay():
+    first = "\n".join(tables({("Adapters", "a|b"): [("passed", "works", "t.py::x"), ("passed", "works", "t.py::y")]}))
+    later = "\n".join(tables({("Adapters", "c"): [("passed", "works", "u.py::z")]}, lines_of(first)))
+    assert "| a\\|b | works | t.py (2) |" in later and set(read_tables(later)) == {
+        ("Adapters", "a|b"),
+        ("Adapters", "c"),
     }
 
 
