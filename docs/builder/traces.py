@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from neft_zoo import registry
+from neft_zoo import NoiseError, registry
 from neft_zoo.config import recipe
 from neft_zoo.noise.additive import AdditiveNoise, TokenEdit
 from neft_zoo.noise.batch import Batch
@@ -87,7 +87,10 @@ def trace(name: str) -> Trace:
     """Return what a strategy adds half-way through training."""
     strategy = small(name)
     if strategy.weights is not None:
-        return Trace(strategy, weights=_weights(strategy))
+        try:
+            return Trace(strategy, weights=_weights(strategy))
+        except NoiseError:  # on adapters, which the shipped model does not have
+            return Trace(strategy)
     if strategy.site == "dropout" or strategy.clean:
         return Trace(strategy)
     inputs, tokenizer, counts = documents()
@@ -100,7 +103,9 @@ def trace(name: str) -> Trace:
         session.run(step)
     finally:
         session.detach()
-    noisy = next(done for done in reversed(step.passes) if done.deltas)
+    noisy = next((done for done in reversed(step.passes) if done.deltas), None)
+    if noisy is None:  # it moves the weights
+        return Trace(strategy)
     delta = noisy.deltas[min(noisy.deltas)].detach().float()
     energies = delta.square().sum(-1)
     norms = tuple(

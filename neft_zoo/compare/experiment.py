@@ -89,7 +89,7 @@ class Row:
     @property
     def family(self) -> str:
         if self.entry:
-            return registry.make(self.arguments).family
+            return registry.make(self.entry).family  # an older version may have had other arguments
         return "length" if self.is_shorter else "control"
 
     @property
