@@ -34,7 +34,7 @@ from oldest import pytest_ignore_collect, pytest_itemcollected  # noqa: F401 - h
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import NoiseSFTConfig
+from neft_zoo import NoiseSFTConfig, redaction
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 
@@ -51,6 +51,12 @@ def imports_out_of_the_garbage_collectors_sight():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests(monkeypatch):
+    """Forget what a test's command has learned to be secret: it would be hidden in the output of the next."""
+    monkeypatch.setattr(redaction, "_known", set(redaction._known))
 
 
 @pytest.fixture(scope="session")

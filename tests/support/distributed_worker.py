@@ -24,9 +24,9 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, L
 
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
 from neft_zoo.config import recipe
-from neft_zoo.noise.batch import EMBEDDING
+from neft_zoo.noise.batch import EMBEDDING, step_key
 from neft_zoo.passes.sharding import gathered
-from neft_zoo.training import progress
+from neft_zoo.training import mixin, progress
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
 LORA = dict(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
@@ -87,10 +87,15 @@ class Watched(SFTTrainer):
         self.record(step)
 
 
-def rank_of(ranks):
-    """Return what stands in for the data-parallel rank: itself, one number, or one per micro-batch in turn."""
+def step_of_ranks(ranks):
+    """Return what stands in for `step_of`: it draws the noise of these ranks, one per micro-batch in turn."""
     turns = itertools.cycle(ranks)
-    return lambda accelerator: next(turns)
+
+    def step_of(args, processes, state):
+        key = step_key(args.seed, next(turns), state.global_step)
+        return {"key": key, "progress": progress.progress_of(state)}
+
+    return step_of
 
 
 def whole_copy(value):
@@ -115,8 +120,8 @@ def train(case, out):
         disable_tqdm=True,
         gradient_checkpointing=False,
     )
-    original = progress.data_parallel_rank
-    progress.data_parallel_rank = rank_of(case["ranks"]) if "ranks" in case else original
+    original = mixin.step_of
+    mixin.step_of = step_of_ranks(case["ranks"]) if "ranks" in case else original
     extra = {"noise": case["noise"]} if "noise" in case else {}
     if "parallelism" in case:
         settings["parallelism_config"] = ParallelismConfig(**case["parallelism"])
@@ -131,7 +136,7 @@ def train(case, out):
         **extra,
     )
     trainer.train()
-    progress.data_parallel_rank = original
+    mixin.step_of = original
     if trainer.is_deepspeed_enabled:
         with gathered(list(trainer.model.parameters())):
             state = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
