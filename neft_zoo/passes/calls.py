@@ -26,6 +26,8 @@ def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[st
     if not hasattr(module, "get_input_embeddings"):
         # A module made around a model may take what the model takes in one mapping, as sentence-transformers' do.
         named = next((dict(value) for value in args if isinstance(value, Mapping)), named)
+    if "input_ids" not in named and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
+        named["input_ids"] = args[0]  # a model of one's own may have another name for them
     if not isinstance(named.get("input_ids"), Tensor):
         named.pop("input_ids", None)
     return named
