@@ -54,8 +54,9 @@ def imports_out_of_the_garbage_collectors_sight():
 
 
 @pytest.fixture(autouse=True)
-def no_secrets_of_other_tests(monkeypatch):
-    """Forget what a test's command has learned to be secret: it would be hidden in the output of the next."""
+def a_process_of_its_own(monkeypatch):
+    """Forget what a test's command has learned to be secret, and the width of the terminal that pytest-xdist tells."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(redaction, "_known", set(redaction._known))
 
 
