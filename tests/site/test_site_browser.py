@@ -304,6 +304,7 @@ def first_hits(page):
     return hits
 
 
+@pytest.mark.slow
 def test_search_finds_what_a_reader_means(visit):
     hits = first_hits(visit("index.html"))
     assert [word for word, target in SEARCHES.items() if target not in hits[word]] == []
