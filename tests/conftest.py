@@ -32,6 +32,7 @@ from matrix import (  # noqa: F401 - hooks and a fixture of pytest
 )
 from oldest import pytest_ignore_collect, pytest_itemcollected  # noqa: F401 - hooks of pytest
 from peft import LoraConfig, get_peft_model
+from short_run import short_run
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseSFTConfig, redaction
@@ -127,19 +128,7 @@ def config(tmp_path):
     """Return a maker of trainer arguments: 4 steps of 4 records, every step logged."""
 
     def make(**settings):
-        defaults = dict(
-            output_dir=str(tmp_path / "out"),
-            max_steps=4,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            gradient_checkpointing=False,
-        )
+        defaults = short_run(tmp_path / "out", max_steps=4)
         return NoiseSFTConfig(**{**defaults, **settings})
 
     return make

@@ -9,6 +9,7 @@ import trl
 from conftest import same, weights
 from datasets import Dataset
 from peft import LoraConfig
+from short_run import short_run
 
 import neft_zoo
 from neft_zoo import NoiseCallback, NoiseError, NoiseMixin, Trainer, enable
@@ -28,19 +29,7 @@ def build(llama, tokenizer, records, tmp_path):
             cls = getattr(trl, f"{kind}Trainer")
         except RuntimeError as error:  # trl 0.24 imports mergekit for it, with transformers 5
             pytest.skip(f"the stock trainer: {error}")
-        defaults = dict(
-            output_dir=str(tmp_path / "out"),
-            max_steps=2,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            gradient_checkpointing=False,
-        )
+        defaults = short_run(tmp_path / "out")
         peft = settings.pop("peft_config", None)
         folder = tmp_path / "model"
         llama().save_pretrained(folder), tokenizer.save_pretrained(folder)

@@ -7,6 +7,7 @@ import torch
 import transformers
 from conftest import same, weights
 from datasets import Dataset
+from short_run import short_run
 from tasks import TASKS, model_of
 
 from neft_zoo import NoiseCallback, NoiseError, enable
@@ -31,17 +32,7 @@ def build(tmp_path):
                 "span": {"start_positions": 1, "end_positions": 4},
                 "regression": {"labels": float(index)},
             }.get(task, {"labels": index % 3})
-        args = transformers.TrainingArguments(
-            output_dir=str(tmp_path / "out"),
-            max_steps=2,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            disable_tqdm=True,
-        )
+        args = transformers.TrainingArguments(**short_run(tmp_path / "out"))
         return transformers.Trainer(
             model or model_of(task), args=args, train_dataset=Dataset.from_list(records), data_collator=padded,
             callbacks=callbacks,

@@ -9,6 +9,7 @@ import trl
 from conftest import apart, same, weights
 from datasets import Dataset
 from peft import LoraConfig
+from short_run import short_run
 from transformers import (
     DataCollatorForLanguageModeling,
     LlamaConfig,
@@ -42,20 +43,7 @@ def build(llama, tokenizer, tmp_path):
     """Return a maker of trainers: two steps of four records."""
 
     def make(kind, cls=None, model=None, peft=None, settings=None, evaluated=False, **arguments):
-        common = dict(
-            output_dir=str(tmp_path / kind),
-            max_steps=2,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            gradient_checkpointing=False,
-            **(settings or {}),
-        )
+        common = short_run(tmp_path / kind, **(settings or {}))
         online = dict(num_generations=2, max_completion_length=4)
         ours, config, data, extra = {
             "DPO": (DPOTrainer, trl.DPOConfig, PAIRS, {}),

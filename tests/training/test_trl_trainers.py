@@ -15,6 +15,7 @@ import trl.experimental
 import trl.trainer
 from conftest import same, weights
 from datasets import Dataset
+from short_run import short_run
 from test_trainers import PAIRS, RATED, judge, longest
 
 from neft_zoo import NoiseCallback, NoiseError, enable
@@ -286,19 +287,7 @@ def build(llama, tokenizer, tmp_path, monkeypatch):
         config = getattr(by_config, name.replace("Trainer", "Config"), None) or getattr(
             trl, name.replace("Trainer", "Config")
         )
-        common = dict(
-            output_dir=str(tmp_path / "out"),
-            max_steps=2,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            gradient_checkpointing=False,
-        )
+        common = short_run(tmp_path / "out")
         folder = tmp_path / "model"  # references, teachers and rollouts are loaded from it
         model = judge(tokenizer) if name == "RewardTrainer" else llama()
         model.save_pretrained(folder), tokenizer.save_pretrained(folder)
