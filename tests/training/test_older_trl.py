@@ -51,7 +51,7 @@ def build(llama, tokenizer, records, tmp_path):
 CASES = {
     "padded": dict(),
     "packed, LoRA": dict(packing=True, max_length=128, peft_config=LORA),
-    "padding-free": dict(padding_free=True),
+    "padding-free": dict(padding_free=True, max_length=None),
     "DPO": dict(kind="DPO"),
 }
 
