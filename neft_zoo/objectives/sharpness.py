@@ -45,7 +45,7 @@ class SharpnessAware(Defaults):
                 f"an ascent in the weights needs whole weights, got {step.accumulation.engine}: choose DDP."
             )
         done = step.run(noise)
-        weights = [weight for weight in step.tap.model.parameters() if weight.requires_grad]
+        weights = [weight for weight in step.hooks.model.parameters() if weight.requires_grad]
         gradients = step.gradients(done.loss, dict(enumerate(weights)))
         with climbed(weights, list(gradients.values()), value_at(self.rho, step.batch.progress)):
             # Differentiated now: a graph that is kept would be walked after the weights are back.
