@@ -151,7 +151,7 @@ class ModelHooks:
         if not isinstance(noise, AtLayers):
             return draw_ahead(embedding, noise, batch)
         width = base_model(self.model).config.get_text_config().hidden_size
-        sites = [index for index in range(self._layers) if self._is_wanted(noise, index)]
+        sites = [noise.site(index) for index in range(self._layers) if self._is_wanted(noise, index)]
         return draw_for_layers(width, noise.noise, batch, sites)
 
     def _is_wanted(self, noise: AtLayers, index: int) -> bool:
@@ -227,9 +227,10 @@ class ModelHooks:
         if self._live and hidden.dim() != 3:
             name = type(base_model(self.model)).__name__
             raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
-        noisy = self._add(hidden, index)
+        site = wanted.site(index)
+        noisy = self._add(hidden, site)
         if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
-            setattr(hidden, ADDED, (wanted.noise, self._batch.at(index)))
+            setattr(hidden, ADDED, (wanted.noise, self._batch.at(site)))
         return noisy
 
     def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
