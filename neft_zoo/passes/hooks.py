@@ -15,17 +15,11 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Layers, Noise, layer_numbers
 from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.adding import add_drawn, add_rounded
-from neft_zoo.passes.anatomy import (
-    base_model,
-    embed_scale,
-    find_backbone,
-    find_decoder,
-    find_embedding,
-    find_layers,
-    task_of,
-)
-from neft_zoo.passes.calls import arguments_of
+from neft_zoo.passes.anatomy import base_model, embed_scale, find_embedding, text_config
+from neft_zoo.passes.calls import arguments_of, takes_token_ids
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
+from neft_zoo.passes.layers import find_backbones, find_layers, last_hidden_state, states_given, with_states
+from neft_zoo.passes.model_outputs import ModelOutputs
 from neft_zoo.passes.records import Deltas, Pass
 from neft_zoo.passes.sharding import gather_in_backward
 from neft_zoo.passes.torch_internals import in_backward
@@ -35,8 +29,6 @@ Finished: TypeAlias = Callable[[Pass], None]
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
 # backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
 ADDED = "noise_that_was_added"
-# So many logits are kept to be compared: 16 MiB. Of more the hidden states are kept, and projected again in chunks.
-KEPT_LOGITS = 2**22
 
 
 class ModelHooks:
@@ -71,7 +63,7 @@ class ModelHooks:
         reference: Sequence[nn.Module | None] | None = None,
         compiled: bool = False,
     ) -> None:
-        self.model, self.task = model, task_of(model)
+        self.model, self.outputs = model, ModelOutputs(model)
         self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
         self._noise: Noise | None = None
         self._batch: Batch | None = None
@@ -83,8 +75,7 @@ class ModelHooks:
         self.watched: tuple[Noise, Finished] | None = None
         self._caller: nn.Module | None = None  # whose call was read, until it ends
         self._opener: nn.Module | None = None  # whose call opened the pass that is watched, until it ends
-        # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
-        backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
+        backbones = find_backbones(model) if hidden else []
         models = [model, *(other for other in reference or () if other is not None)]
         embeddings = self.embeddings = [find_embedding(each) for each in models]
         self._embedding = embeddings[0] if compiled else None
@@ -97,7 +88,7 @@ class ModelHooks:
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         self._handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
-        self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
+        self._handles += [backbone.register_forward_hook(self._at_backbone) for backbone in backbones]
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
         inner = _backbones(model) if read is not None else set()
         for each in [*models, *inner] if read is not None else ():
@@ -150,12 +141,17 @@ class ModelHooks:
         """Return what can be known of a noise before the pass, by site."""
         if not isinstance(noise, AtLayers):
             return draw_ahead(embedding, noise, batch)
-        width = base_model(self.model).config.get_text_config().hidden_size
+        width = text_config(self.model).hidden_size
         sites = [noise.site(index) for index in range(self._layers) if self._is_wanted(noise, index)]
         return draw_for_layers(width, noise.noise, batch, sites)
 
     def _is_wanted(self, noise: AtLayers, index: int) -> bool:
         return index in layer_numbers(noise.layers, self._layers)
+
+    @property
+    def records_layers(self) -> bool:
+        """True where the inputs of decoder layers are recorded."""
+        return self._layers > 0
 
     @property
     def _live(self) -> bool:
@@ -183,6 +179,7 @@ class ModelHooks:
         if self._batch is not before:  # what was added to another batch is not part of this call
             self._pass.deltas, self._pass.norms, self._pass.embeds = Deltas(), {}, {}
         self._pass.calls, self._pass.batch = self._pass.calls + 1, self._batch
+        self._pass.ids_given = self._pass.ids_given or ids is not None
 
     def _after_model(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         """End the reading of a call, and the pass that it opened; after an exception as well, with no output."""
@@ -210,9 +207,25 @@ class ModelHooks:
         # Counting would make torch.compile compile anew at every call.
         if self._pass is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.clean_calls += 1
+        if self._live and args:
+            self._check_ids(args[0])
         if isinstance(self._noise, AtLayers):
             return None
         return self._add(output, EMBEDDING, embed_scale(module))
+
+    def _check_ids(self, ids: object) -> None:
+        """Raise if rows and columns were exchanged (XLNet) where that changes no shape; else the shape tells it."""
+        batch = self._batch
+        if batch is None or not isinstance(ids, Tensor) or ids.shape != batch.input_ids.shape:
+            return
+        if torch.compiler.is_compiling() or ids.dim() != 2 or ids.shape[0] != ids.shape[1]:
+            return
+        known = batch.input_ids.to(ids.device)
+        if torch.equal(ids, known.T) and not torch.equal(ids, known):
+            raise NoiseError(
+                f"{type(base_model(self.model)).__name__} must look up the token ids that it is called with, got them "
+                "with rows and columns exchanged."
+            )
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
@@ -221,21 +234,33 @@ class ModelHooks:
             return _add(hidden, *before)[0]
         if self._live and self._pass is not None:
             self._pass.inputs[index] = hidden
+        elif self._pass is not None:
+            self._pass.without_gradients = True
         wanted = self._noise
         if not isinstance(wanted, AtLayers) or not self._is_wanted(wanted, index):
             return None
-        if self._live and hidden.dim() != 3:
-            name = type(base_model(self.model)).__name__
-            raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
+        if self._live:
+            self._check_states(hidden)
         site = wanted.site(index)
         noisy = self._add(hidden, site)
         if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
             setattr(hidden, ADDED, (wanted.noise, self._batch.at(site)))
         return noisy
 
+    def _check_states(self, hidden: Tensor) -> None:
+        """Raise unless a layer takes one state per token of the batch."""
+        name = type(base_model(self.model)).__name__
+        if hidden.dim() != 3:
+            raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
+        states, tokens = tuple(hidden.shape[:2]), self._batch and tuple(self._batch.input_ids.shape)
+        if tokens and states != tokens:  # virtual tokens of prompt tuning, streams, rows and columns exchanged
+            raise NoiseError(
+                f"layers must take one state per token, got {states} states of {tokens} tokens in {name}."
+            )
+
     def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         if self._live and self._pass is not None:
-            self._pass.inputs[self._layers] = output[0] if isinstance(output, tuple) else output
+            self._pass.inputs[self._layers] = last_hidden_state(output)
 
     def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
         if not self._live or self._noise is None or self._batch is None or self._pass is None:
@@ -264,26 +289,16 @@ class ModelHooks:
 
     def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
-            hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+            hidden = last_hidden_state(output)
             gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
             self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
 
     def _at_output(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        logits = getattr(output, "logits", None)
-        if self._pass is None or self._batch is None or not torch.is_grad_enabled():
-            return
-        if self.task == "span":
-            self._pass.logits = torch.cat([output.start_logits, output.end_logits])
-        elif self.task == "sequence":
-            self._pass.logits = logits
-        if logits is None or self.task in ("span", "sequence"):
-            return
-        rows, length = self._batch.input_ids.shape
-        # Some calls ask for the logits of few positions only.
-        few = self.task != "next token" or rows * length * logits.shape[-1] <= KEPT_LOGITS
-        if logits.dim() == 3 and logits.shape[1] >= length and few:
-            self._pass.logits = logits[:, -length:]
+        # TRL's fused head returns none of them; a call would be one more frame of torch.compile's.
+        logits = getattr(output, "logits", getattr(output, "start_logits", None))
+        if logits is not None and self._pass is not None and self._batch is not None and torch.is_grad_enabled():
+            self.outputs.keep(output, self._pass, self._batch)
 
 
 def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:
@@ -306,10 +321,10 @@ def _are_same(ids: object, known: Tensor | None) -> bool:
 
 def _backbones(model: nn.Module) -> set[nn.Module]:
     """Return the modules inside a model whose calls show token ids where the model's own call does not."""
-    found = {base_model(model), find_decoder(model)}
+    found = {base_model(model)}
     with suppress(NoiseError):  # a model without a head has none
-        found.add(find_backbone(model))
-    return {module for module in found if module is not None} - {model}
+        found.update(find_backbones(model))
+    return {module for module in found if takes_token_ids(module)} - {model}
 
 
 def _idle_hooks() -> ModelHooks:
@@ -328,8 +343,5 @@ class LayerHook:
         self.hooks, self.index = hooks, index
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        noisy = self.hooks.at_layer(hidden, self.index)
-        if noisy is None:
-            return None
-        return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})
+        noisy = self.hooks.at_layer(states_given(args, kwargs), self.index)
+        return None if noisy is None else with_states(noisy, args, kwargs)

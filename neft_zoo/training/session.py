@@ -234,8 +234,9 @@ class NoiseSession:
             self.detach()
             self.attach()
 
-        def one_pass(ids: Tensor | None) -> Tensor:
-            return compute(dict(inputs) if ids is None else {**inputs, "input_ids": ids})
+        def one_pass(ids: Tensor | None, labels: Tensor | None = None) -> Tensor:
+            changed = {"input_ids": ids, "labels": labels}
+            return compute({**inputs, **{name: value for name, value in changed.items() if value is not None}})
 
         step = Step(self.hooks, batch, one_pass, **scale)
         self._last = step.accumulation
