@@ -181,5 +181,9 @@ MISTAKES = (
     (30, "the gradient of dropped weights not divided by what is kept",
      "strategies/test_weight_entries.py::test_mixout_mixes_whole_inputs_with_the_weights_that_training_began_with",
      ("passes/linear_weights", "grad * factor.to(grad.dtype)", "grad * (factor != 0)")),
+    (31, "one draw for all image tokens of a document", "noise/test_batch.py::test_placeholders_are_a_site_of_their_own[False]",
+     ("noise/batch", 'self.document_stream("placeholders") + position * GOLDEN', 'self.document_stream("placeholders")')),
+    (31, "noise on the text around an image", "passes/test_vision.py::test_visual_noise_is_on_projected_image_tokens_only",
+     ("noise/additive", "return PLACEHOLDERS", "return layer")),
 )
 # fmt: on

@@ -134,7 +134,7 @@ class ModelHooks:
         if not isinstance(noise, AtLayers):
             return draw_ahead(embedding, noise, batch)
         width = text_config(self.model).hidden_size
-        sites = [index for index in range(self._layers) if self._is_wanted(noise, index)]
+        sites = [noise.site(index) for index in range(self._layers) if self._is_wanted(noise, index)]
         return draw_for_layers(width, noise.noise, batch, sites)
 
     def _is_wanted(self, noise: AtLayers, index: int) -> bool:
@@ -204,9 +204,10 @@ class ModelHooks:
         if not isinstance(wanted, AtLayers) or not self._is_wanted(wanted, index):
             return None
         check_states(hidden, record.batch, self.model)
-        noisy = self._pass.add(hidden, index)
+        site = wanted.site(index)
+        noisy = self._pass.add(hidden, site)
         if noisy is not None and record.batch is not None and not torch.compiler.is_compiling():
-            setattr(hidden, ADDED, (wanted.noise, record.batch.at(index)))
+            setattr(hidden, ADDED, (wanted.noise, record.batch.at(site)))
         return noisy
 
     def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:

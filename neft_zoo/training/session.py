@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.additive import AtPlaceholders, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
 from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
-from neft_zoo.passes.special_tokens import special_token_ids
+from neft_zoo.passes.special_tokens import check_placeholders, special_token_ids
 from neft_zoo.passes.step import Step
 from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.registry.strategy import Strategy
@@ -86,6 +86,8 @@ class NoiseSession:
         self._last: Accumulation | None = None
         if strategy.weights is not None:
             strategy.weights.check(self.bare_model)
+        if isinstance(strategy.noise, AtPlaceholders):
+            check_placeholders(base_model(self.bare_model), self.tokens["media_ids"])
         if not strategy.clean:
             strategy.objective.check(self.bare_model)
             self._prepare()
