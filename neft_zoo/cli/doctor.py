@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
-from neft_zoo.console import quiet, say
+from neft_zoo.console import quiet, say, say_written_over
 from neft_zoo.files import check_output, write_json
 
 SUMMARY = "measure what noise does on a recipe's batches; trains nothing"
@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.json is not None:
         check_output("json", options.json)
+        say_written_over(options.json)
     values, origin = read_command_line(options.flags, "doctor", ("real_model", "json"))
     from neft_zoo.doctor.examine import examine
     from neft_zoo.doctor.report import show
