@@ -1,6 +1,7 @@
 """What the ways into other frameworks check and read before a framework is asked; `make test-integrations` trains."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from neft_zoo.cli.main import main
 from neft_zoo.integrations import building, checks, llamafactory, swift
 from neft_zoo.registry.entries import make
 
+ROOT = Path(__file__).parents[2]
 UNIFORM, SYMMETRIC = make("neft_uniform"), make("symnoise")
 
 
@@ -203,3 +205,12 @@ def test_a_workflow_makes_its_trainer_by_the_global_that_is_changed_and_has_it_b
         assert (made.model, made.args, what) == ("model", "args", "changed")
         raise KeyError
     assert workflow.CustomTrainer is CustomTrainer
+
+
+def test_unsloth_is_imported_before_what_it_changes():
+    guide = (ROOT / "docs" / "guides" / "unsloth.md").read_text(encoding="utf-8")
+    programs = [guide.partition("```python\n")[2].partition("```")[0]]
+    programs.append((ROOT / "recipes" / "integrations" / "unsloth_sft.py").read_text(encoding="utf-8"))
+    for program in programs:
+        imports = [line.split()[1] for line in program.splitlines() if line.startswith(("from ", "import "))]
+        assert imports[0] == "unsloth" and {"trl", "neft_zoo"} < set(imports)
