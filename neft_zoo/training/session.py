@@ -268,6 +268,15 @@ class NoiseSession:
             if watched is not None and self.hooks is not None:
                 self.hooks.watch(*watched)
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let losses be clean for a while."""
+        was, self._running = self._running, True
+        try:
+            yield
+        finally:
+            self._running = was
+
     def _record_call(self, done: Pass) -> None:
         """Count a call that was watched as a step."""
         assert self.hooks is not None

@@ -12,7 +12,7 @@ import vision
 from conftest import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, make
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, enable, make
 from neft_zoo.cli.main import main
 from neft_zoo.doctor import report
 from neft_zoo.doctor.measurements import Source, compare
@@ -286,3 +286,6 @@ def test_a_trainer_of_any_class_is_examined_as_it_is(llama, tokenizer, tmp_path)
     assert same(before, weights(trainer.model)) and not list(tmp_path.iterdir())
     with pytest.raises(NoiseError, match="got 'freelb'"):
         examine_trainer(trainer, "freelb")
+    plain = examine_trainer(trainer)
+    own = examine_trainer(enable(trainer, "neft_uniform"))
+    assert own == plain and own.measured[HOOK].ratio_median < 1 and not trainer.session.steps
