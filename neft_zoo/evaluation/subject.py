@@ -140,7 +140,7 @@ def prepare(
         Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)])
         for records in converted.values()
     ]
-    settings = replaced(args, CLEAN)
+    settings = replaced(args, CLEAN, {"model_init_kwargs": None})  # TRL remarks on them where a model is there
     names = list(converted)
     with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder
         settings.output_dir = folder

@@ -152,7 +152,7 @@ def _filled(gradients: Sequence[Tensor | None], leaves: Sequence[Tensor]) -> lis
 
 
 class _Stored(torch.autograd.Function):
-    """A value whose gradients at its parameters are known."""
+    """A value whose gradients at its parameters are known, and no higher derivative."""
 
     @staticmethod
     def forward(ctx, value: Tensor, gradients: tuple[Tensor | None, ...], *parameters: nn.Parameter) -> Tensor:
@@ -161,6 +161,11 @@ class _Stored(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # as in a penalty on the gradient, which would miss the graphs that are gone
+            raise NoiseError(
+                "the loss of a step of several passes must be differentiated once, got create_graph=True: its earlier "
+                "passes keep no graph."
+            )
         return None, None, *(None if each is None else each * outer[0].to(each.dtype) for each in ctx.gradients)
 
 

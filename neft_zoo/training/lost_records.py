@@ -31,7 +31,7 @@ def check_kept(given: Any, kept: Any, args: Any, name: str = "", packed: bool = 
     """
     if isinstance(given, Mapping):
         for key in given:
-            check_kept(given[key], kept[key], args, f"{name} {key!r}", packed)
+            check_kept(given[key], kept[key], args, f" of split {key!r}", packed)
         return
     if not (isinstance(given, Sized) and isinstance(kept, Sized)) or not len(given):
         return

@@ -53,6 +53,11 @@ def fresh(tokenizer, tmp_path_factory):
     return subject
 
 
+def test_nothing_is_remarked_on_options_that_a_recipe_has_to_have(tokenizer, tmp_path, caplog):
+    prepare(build(tokenizer), tokenizer, arguments(tmp_path, model_init_kwargs={"revision": "a"}), {"test": RECORDS})
+    assert not caplog.records
+
+
 def twin(subject):
     """Return an equal model; a copy of one that TRL has patched would go on calling the original."""
     model = build(subject.tokenizer)
@@ -149,7 +154,7 @@ def test_splits_are_refused_when_empty_or_ungraded(fresh, tokenizer, tmp_path):
     with pytest.raises(NoiseError, match="split 'test' must hold at least one record, got none"):
         prepare(fresh.model, tokenizer, arguments(tmp_path), {"train": RECORDS, "test": []})
     long = [{**RECORDS[0], "prompt": [{"role": "user", "content": " ".join(WORDS * 5)}]}]
-    with pytest.raises(NoiseError, match="split 'test' must have a record with a graded token within max_length"):
+    with pytest.raises(NoiseError, match="a graded token in a record, got 24: all 1 of split 'test' lose theirs"):
         prepare(fresh.model, tokenizer, arguments(tmp_path, max_length=24), {"train": RECORDS, "test": long})
 
 

@@ -120,7 +120,7 @@ def test_records_lost_to_max_length_are_counted(llama, tokenizer, tmp_path):
     others = dict(train_dataset=Dataset.from_list([short]), processing_class=tokenizer)
     with pytest.warns(UserWarning, match="2 of 3 records of eval_dataset have no graded token within max_length 8"):
         SFTTrainer(llama(), args=args, eval_dataset=data, **others)
-    with pytest.warns(UserWarning, match="2 of 3 records of eval_dataset 'a' have no graded token"):
+    with pytest.warns(UserWarning, match="2 of 3 records of split 'a' have no graded token"):
         SFTTrainer(llama(), args=args, eval_dataset={"a": data}, **others)
     with pytest.raises(NoiseError, match="got 8: all 2 of eval_dataset lose theirs"):
         SFTTrainer(llama(), args=args, eval_dataset=data.select([1, 2]), **others)

@@ -7,8 +7,8 @@ from conftest import apart, fitting
 from selection import NEED_OTHER_MODELS
 
 import neft_zoo
-from neft_zoo import SFTTrainer, make
-from neft_zoo.passes.accumulation import KeptGraphs
+from neft_zoo import NoiseError, SFTTrainer, make
+from neft_zoo.passes.accumulation import KeptGraphs, StoredGradients
 from neft_zoo.training import mixin
 from neft_zoo.training.session import NoiseSession
 
@@ -84,6 +84,20 @@ def test_stored_gradients_are_those_of_the_kept_graphs(on, name, monkeypatch):
     monkeypatch.setattr(mixin, "accumulation_of", lambda *_: KeptGraphs())
     kept = gradients(trainer, inputs, lambda loss: loss.backward())
     assert stored.keys() == kept.keys() and apart(stored, kept) < 1e-6
+
+
+def test_a_second_derivative_of_what_was_stored_is_refused():
+    """A penalty on the gradient would miss the passes whose graphs are gone."""
+    for accumulation in (KeptGraphs(), StoredGradients()):
+        weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        loss, _ = accumulation.part((weight**3).sum(), ())
+        assert torch.autograd.grad(loss, weight, retain_graph=True)[0].tolist() == [3.0, 12.0]
+        if isinstance(accumulation, StoredGradients):
+            with pytest.raises(NoiseError, match="must be differentiated once, got create_graph=True"):
+                torch.autograd.grad(loss, weight, create_graph=True)
+        else:
+            torch.autograd.grad(loss, weight, create_graph=True)[0].sum().backward()
+            assert weight.grad.tolist() == [6.0, 12.0]
 
 
 @pytest.mark.parametrize("name", ["symnoise", "freelb", "fgm"])
