@@ -16,8 +16,8 @@ def put_in(source: str, old: str, new: str) -> str:
 
 
 LIVE = "return self._pass is not None and (self._shared or torch.is_grad_enabled())"
-OPEN = "        try:\n            yield self._pass\n"
-CLOSE = "            self._noise = self._batch = self._pass = None\n            PREDRAWN.drawn = {}\n"
+OPEN = "        try:\n            yield self._pass.record\n"
+CLOSE = "            self._pass = None\n            PREDRAWN.drawn = {}\n"
 HOOK = "        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
 OVERWRITE = """        self._handles = []
         for embedding in embeddings:
@@ -80,7 +80,7 @@ MISTAKES = (
      ("passes/hooks", LIVE, "return self.model.training"), ("passes/hooks", CLOSE, "            PREDRAWN.drawn = {}\n")),
     (5, "noise in the reference model", REFERENCE, ("passes/hooks", LIVE, "return self._pass is not None")),
     (5, "noise after an exception", "passes/test_hooks.py::test_an_exception_closes_the_pass",
-     ("passes/hooks", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass\n" + CLOSE.replace(" " * 12, " " * 8))),
+     ("passes/hooks", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass.record\n" + CLOSE.replace(" " * 12, " " * 8))),
     (5, "a hook left after an exception", "training/test_sft_trainer.py::test_an_exception_leaves_no_hook_and_a_second_run_works",
      ("training/mixin", "            self.session.starts_run = False\n            self.session.detach()\n",
       "            self.session.starts_run = False\n")),
@@ -93,7 +93,7 @@ MISTAKES = (
      ("passes/hooks", "embeddings = [find_embedding(each) for each in models]",
       "embeddings = [m for each in models for m in each.modules() if isinstance(m, nn.Embedding)]")),
     (8, "the embedding's own factor is ignored", RAW,
-     ("passes/hooks", "replace(self._batch.at(site), factor=factor)", "self._batch.at(site)")),
+     ("passes/open_pass", "replace(record.batch.at(site), factor=factor)", "record.batch.at(site)")),
     (9, "the dtype is promoted by the noise", "passes/test_rounding.py::test_zero_delta_changes_no_bit",
      ("passes/adding", "_Sum.apply(total, embeds, delta)", "_Sum.apply(total.float(), embeds, delta)")),
     (9, "the noise is rounded away", "passes/test_rounding.py::test_bf16_keeps_mean_and_rms_of_small_noise[1.0-8192]",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -14,13 +12,14 @@ from torch import Tensor, nn
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Layers, Noise, layer_numbers
 from neft_zoo.noise.batch import EMBEDDING, Batch
-from neft_zoo.passes.adding import add_drawn, add_rounded
 from neft_zoo.passes.anatomy import base_model, embed_scale, find_embedding, text_config
+from neft_zoo.passes.call_checks import check_order, check_second_call, check_states
 from neft_zoo.passes.calls import arguments_of, takes_token_ids
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
 from neft_zoo.passes.layers import find_backbones, find_layers, last_hidden_state, states_given, with_states
 from neft_zoo.passes.model_outputs import ModelOutputs
-from neft_zoo.passes.records import Deltas, Pass
+from neft_zoo.passes.open_pass import OpenPass, add_noise
+from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
 from neft_zoo.passes.torch_internals import in_backward
 
@@ -65,16 +64,10 @@ class ModelHooks:
     ) -> None:
         self.model, self.outputs = model, ModelOutputs(model)
         self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
-        self._noise: Noise | None = None
-        self._batch: Batch | None = None
-        self._pass: Pass | None = None
+        self._pass: OpenPass | None = None
         self._read, self._shared = read, reference is not None
         self._repeats, self._compares = repeats, hidden
-        self._input_batch: Batch | None = None  # what the pass was opened with
-        self._ids: Tensor | None = None  # what the model is called with then
         self.watched: tuple[Noise, Finished] | None = None
-        self._caller: nn.Module | None = None  # whose call was read, until it ends
-        self._opener: nn.Module | None = None  # whose call opened the pass that is watched, until it ends
         backbones = find_backbones(model) if hidden else []
         models = [model, *(other for other in reference or () if other is not None)]
         embeddings = self.embeddings = [find_embedding(each) for each in models]
@@ -116,12 +109,11 @@ class ModelHooks:
         """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
-        self._input_batch, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
-        self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
+        self._pass = OpenPass(noise, batch, edited)
         try:
-            yield self._pass
+            yield self._pass.record
         finally:
-            self._noise = self._batch = self._pass = None
+            self._pass = None
             PREDRAWN.drawn = {}
 
     def watch(self, noise: Noise, finished: Finished) -> None:
@@ -159,164 +151,83 @@ class ModelHooks:
         return self._pass is not None and (self._shared or torch.is_grad_enabled())
 
     def _at_model(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
-        """Read the batch of a call, unless it is the one that is known; it is known by its token ids."""
+        """Read the batch of a call, and open a pass for it where calls are watched."""
         watches = self.watched is not None and module in self._own and module.training
         if watches and self._pass is None and torch.is_grad_enabled() and not in_backward():
             assert self.watched is not None
-            self._noise, self._pass, self._opener = self.watched[0], Pass(), module
-        if not self._live or self._read is None or self._pass is None or self._caller is not None:
+            self._pass = OpenPass(self.watched[0], opener=module)
+        if not self._live or self._read is None or self._pass is None or self._pass.caller is not None:
             return
         call = arguments_of(module, args, kwargs)
-        before, ids = self._batch, call.get("input_ids")
-        if ids is None and module is self.model and len(self._own) > 1:
+        if "input_ids" not in call and module is self.model and len(self._own) > 1:
             return  # the loss may call a part of the model inside of this call, as TRL's redirection of forward does
-        self._caller = module
-        if self._input_batch is not None and (ids is None or _are_same(ids, self._ids)):
-            self._batch = self._input_batch
-        elif self._pass.calls == 0 or before is None or not _are_same(ids, before.input_ids):
-            self._batch = self._read(call)
-        self._check_call(before)
-        if self._batch is not before:  # what was added to another batch is not part of this call
-            self._pass.deltas, self._pass.norms, self._pass.embeds = Deltas(), {}, {}
-        self._pass.calls, self._pass.batch = self._pass.calls + 1, self._batch
-        self._pass.ids_given = self._pass.ids_given or ids is not None
+        before, calls = self._pass.record.batch, self._pass.record.calls
+        self._pass.start_call(module, call, self._read)
+        if calls and self._repeats is not None and torch.is_grad_enabled():
+            check_second_call(before, self._pass.record.batch, self._repeats, compares=self._compares)
 
     def _after_model(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         """End the reading of a call, and the pass that it opened; after an exception as well, with no output."""
-        if module is self._caller:
-            self._caller = None
-        if module is not self._opener:
+        opened = self._pass
+        if opened is None:
             return
-        done, self._pass, self._opener, self._noise, self._batch = self._pass, None, None, None, None
-        if output is not None and self.watched is not None and done is not None:
-            self.watched[1](done)
-
-    def _check_call(self, before: Batch | None) -> None:
-        """Raise for a second call in a pass, where the strategy works with one."""
-        if self._repeats is None or self._pass is None or self._pass.calls == 0 or not torch.is_grad_enabled():
-            return
-        assert before is not None and self._batch is not None  # of the first call and of this one
-        if self._batch is not before or self._compares:
-            one, other = (tuple(batch.input_ids.shape) for batch in (before, self._batch))
-            raise NoiseError(
-                f"the loss must call the model once a pass with {self._repeats}, which runs several, got calls with "
-                f"input_ids of shapes {one} and {other}: take a strategy of one pass, such as neft_uniform."
-            )
+        if module is opened.caller:
+            opened.caller = None
+        if module is opened.opener:
+            self._pass = None
+            if output is not None and self.watched is not None:
+                self.watched[1](opened.record)
 
     def _at_embedding(self, module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
         # Counting would make torch.compile compile anew at every call.
         if self._pass is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.clean_calls += 1
-        if self._live and args:
-            self._check_ids(args[0])
-        if isinstance(self._noise, AtLayers):
+        if not self._live or self._pass is None or self._pass.record.batch is None:
             return None
-        return self._add(output, EMBEDDING, embed_scale(module))
-
-    def _check_ids(self, ids: object) -> None:
-        """Raise if rows and columns were exchanged (XLNet) where that changes no shape; else the shape tells it."""
-        batch = self._batch
-        if batch is None or not isinstance(ids, Tensor) or ids.shape != batch.input_ids.shape:
-            return
-        if torch.compiler.is_compiling() or ids.dim() != 2 or ids.shape[0] != ids.shape[1]:
-            return
-        known = batch.input_ids.to(ids.device)
-        if torch.equal(ids, known.T) and not torch.equal(ids, known):
-            raise NoiseError(
-                f"{type(base_model(self.model)).__name__} must look up the token ids that it is called with, got them "
-                "with rows and columns exchanged."
-            )
+        check_order(args[0] if args else None, self._pass.record.batch, self.model)
+        if isinstance(self._pass.noise, AtLayers):
+            return None
+        return self._pass.add(output, EMBEDDING, embed_scale(module))
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
         before = getattr(hidden, ADDED, None)
         if self._pass is None and before is not None and torch.is_grad_enabled():
-            return _add(hidden, *before)[0]
-        if self._live and self._pass is not None:
-            self._pass.inputs[index] = hidden
-        elif self._pass is not None:
-            self._pass.without_gradients = True
-        wanted = self._noise
+            return add_noise(hidden, *before)[0]
+        if self._pass is None:
+            return None
+        record, wanted = self._pass.record, self._pass.noise
+        if not self._live:
+            record.without_gradients = True
+            return None
+        record.inputs[index] = hidden
         if not isinstance(wanted, AtLayers) or not self._is_wanted(wanted, index):
             return None
-        if self._live:
-            self._check_states(hidden)
+        check_states(hidden, record.batch, self.model)
         site = wanted.site(index)
-        noisy = self._add(hidden, site)
-        if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
-            setattr(hidden, ADDED, (wanted.noise, self._batch.at(site)))
+        noisy = self._pass.add(hidden, site)
+        if noisy is not None and record.batch is not None and not torch.compiler.is_compiling():
+            setattr(hidden, ADDED, (wanted.noise, record.batch.at(site)))
         return noisy
-
-    def _check_states(self, hidden: Tensor) -> None:
-        """Raise unless a layer takes one state per token of the batch."""
-        name = type(base_model(self.model)).__name__
-        if hidden.dim() != 3:
-            raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
-        states, tokens = tuple(hidden.shape[:2]), self._batch and tuple(self._batch.input_ids.shape)
-        if tokens and states != tokens:  # virtual tokens of prompt tuning, streams, rows and columns exchanged
-            raise NoiseError(
-                f"layers must take one state per token, got {states} states of {tokens} tokens in {name}."
-            )
 
     def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         if self._live and self._pass is not None:
-            self._pass.inputs[self._layers] = last_hidden_state(output)
-
-    def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
-        if not self._live or self._noise is None or self._batch is None or self._pass is None:
-            return None
-        drawn = PREDRAWN.drawn.get(site)
-        # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
-        shape = self._batch.input_ids.shape if drawn is None else drawn.delta.shape[:2]
-        if embeds.dim() != 3 or embeds.shape[:2] != shape:
-            self._pass.unmatched += [tuple(embeds.shape[:2])] if embeds.dim() == 3 else []
-            return None
-        if drawn is not None and drawn.delta.shape == embeds.shape:
-            self._pass.deltas[site] = drawn.delta
-            self._pass.embeds[site] = embeds if drawn.embeds is None else drawn.embeds
-            return drawn.add(embeds)
-        batch = replace(self._batch.at(site), factor=factor)
-        noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise
-        self._pass.embeds[site] = embeds
-        variable = self._pass.deltas.variable(site)
-        if variable is not None and variable.shape == embeds.shape:
-            # An ascent moves one perturbation, however often it is added.
-            return add_rounded(embeds, variable, batch)
-        noisy, self._pass.deltas[site], norms = _add(embeds, noise, batch)
-        if norms is not None:
-            self._pass.norms[site] = norms
-        return noisy
+            self._pass.record.inputs[self._layers] = last_hidden_state(output)
 
     def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
+        record = None if self._pass is None else self._pass.record
+        if record is not None and record.batch is not None and torch.is_grad_enabled():
             hidden = last_hidden_state(output)
             gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
-            self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
+            record.hidden = hidden[:, -record.batch.input_ids.shape[1] :]
 
     def _at_output(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         # TRL's fused head returns none of them; a call would be one more frame of torch.compile's.
         logits = getattr(output, "logits", getattr(output, "start_logits", None))
-        if logits is not None and self._pass is not None and self._batch is not None and torch.is_grad_enabled():
-            self.outputs.keep(output, self._pass, self._batch)
-
-
-def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:
-    """Return embeddings with noise, the noise or what draws it once more, and its norms if they are known."""
-    done = add_drawn(embeds, noise, batch)
-    if done is not None:
-        return done[0], partial(noise, embeds, batch), done[1]
-    delta = noise(embeds, batch)
-    return add_rounded(embeds, delta, batch), delta, None
-
-
-def _are_same(ids: object, known: Tensor | None) -> bool:
-    """Return whether token ids are known ones; the values are looked at last, as an accelerator is waited for then."""
-    if not isinstance(ids, Tensor) or known is None or ids.shape != known.shape:
-        return False
-    if torch.compiler.is_compiling():  # a look at them would break the graph
-        return True
-    return ids is known or ids.data_ptr() == known.data_ptr() or torch.equal(ids, known.to(ids.device))
+        record = None if self._pass is None else self._pass.record
+        if logits is not None and record is not None and record.batch is not None and torch.is_grad_enabled():
+            self.outputs.keep(output, record, record.batch)
 
 
 def _backbones(model: nn.Module) -> set[nn.Module]:
@@ -330,7 +241,7 @@ def _backbones(model: nn.Module) -> set[nn.Module]:
 def _idle_hooks() -> ModelHooks:
     """Return what stands for the hooks in a copy of their model: no pass is ever opened on them."""
     hooks = object.__new__(ModelHooks)
-    hooks._pass = hooks._noise = hooks._batch = hooks._read = hooks.watched = hooks._caller = hooks._opener = None
+    hooks._pass = hooks._read = hooks.watched = None
     hooks._own = set()
     hooks._shared, hooks.clean_calls = False, 0
     return hooks

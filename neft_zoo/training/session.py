@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -75,7 +74,8 @@ class NoiseSession:
         self.steps = 0  # steps that went through the strategy
         self.happened = strategy.clean and strategy.weights is None  # whether it was trained as the strategy says
         self.passed_by = False  # whether the host's loss is known to pass by the strategy
-        self._running = self._warned = False
+        self.warned = False  # whether it was said that a model in eval mode gets no noise
+        self._running = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
         self.tokens = special_token_ids(tokenizer, getattr(base_model(self.bare_model), "config", None))
         self.tokens["shifted"] = task_of(self.bare_model) == "next token"
@@ -103,41 +103,6 @@ class NoiseSession:
     def progress_mark(self) -> tuple[int, int]:
         """Steps through the strategy, and calls of the model with gradients but without it, up to now."""
         return self.steps, 0 if self.hooks is None else self.hooks.clean_calls
-
-    def passed_by_since(self, since: tuple[int, int]) -> bool:
-        """Return whether the model was called with gradients since a progress mark, and never under the strategy."""
-        steps, clean_calls = self.progress_mark
-        # Calls of a compiled model are not counted.
-        changes_every_step = not self.strategy.clean or (self.strategy.weights and self.strategy.weights.every_step)
-        uncounted = self.compiled or self.strategy.clean
-        return bool(changes_every_step) and steps == since[0] and (uncounted or clean_calls > since[1])
-
-    def check_went_through(self, since: tuple[int, int], where: str) -> None:
-        """Raise if the model was called with gradients, and never under the strategy.
-
-        Args:
-            since: the progress mark to compare with.
-            where: the function that was left since, for the message.
-
-        Raises:
-            NoiseError: if it was.
-        """
-        if self.passed_by_since(since):
-            raise NoiseError(
-                f"{where} must call compute_loss, in train mode, for the noise of {self.strategy.name} to reach the "
-                f"model, got a step in which {type(base_model(self.bare_model)).__name__} was trained without it."
-            )
-
-    def warn_in_eval_mode(self) -> None:
-        """Warn, once, where the model would be trained in eval mode, in which nothing is added."""
-        idle = not self.model.training and torch.is_grad_enabled() and not self.strategy.clean
-        if idle and not self.steps and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{type(base_model(self.bare_model)).__name__} is in eval mode, as from_pretrained leaves it, so "
-                f"{self.strategy.name} adds nothing: call .train() on it to train with noise.",
-                stacklevel=4,
-            )
 
     def on(self, model: nn.Module) -> NoiseSession:
         """Return a session of the same strategy and settings on another model; this one lets go of its own."""
@@ -302,6 +267,15 @@ class NoiseSession:
         finally:
             if watched is not None and self.hooks is not None:
                 self.hooks.watch(*watched)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let losses be clean for a while."""
+        was, self._running = self._running, True
+        try:
+            yield
+        finally:
+            self._running = was
 
     def _record_call(self, done: Pass) -> None:
         """Count a call that was watched as a step."""
