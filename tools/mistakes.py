@@ -16,8 +16,8 @@ def put_in(source: str, old: str, new: str) -> str:
 
 
 LIVE = "return self._pass is not None and (self._shared or torch.is_grad_enabled())"
-OPEN = "        try:\n            yield self._pass\n"
-CLOSE = "            self._noise = self._batch = self._pass = None\n            PREDRAWN.drawn = {}\n"
+OPEN = "        try:\n            yield self._pass.record\n"
+CLOSE = "            self._pass = None\n            PREDRAWN.drawn = {}\n"
 HOOK = "        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
 OVERWRITE = """        self._handles = []
         for embedding in embeddings:
@@ -80,20 +80,20 @@ MISTAKES = (
      ("passes/hooks", LIVE, "return self.model.training"), ("passes/hooks", CLOSE, "            PREDRAWN.drawn = {}\n")),
     (5, "noise in the reference model", REFERENCE, ("passes/hooks", LIVE, "return self._pass is not None")),
     (5, "noise after an exception", "passes/test_hooks.py::test_an_exception_closes_the_pass",
-     ("passes/hooks", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass\n" + CLOSE.replace(" " * 12, " " * 8))),
+     ("passes/hooks", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass.record\n" + CLOSE.replace(" " * 12, " " * 8))),
     (5, "a hook left after an exception", "training/test_sft_trainer.py::test_an_exception_leaves_no_hook_and_a_second_run_works",
      ("training/mixin", "            self.session.starts_run = False\n            self.session.detach()\n",
       "            self.session.starts_run = False\n")),
     (6, "a noise that cannot enter is ignored", f"{HERE}noise_that_cannot_enter_is_an_error_and_not_ignored",
-     ("passes/step", "if record.batch is None or (noisy and not record.deltas):", "if record.batch is None:")),
+     ("passes/step", "if record.batch is None or unseen or (noisy and not record.deltas):", "if record.batch is None:")),
     (6, "a model without a token embedding is accepted", "training/test_loop.py::test_models_and_batches_that_cannot_work",
-     ("passes/anatomy", "if not isinstance(embedding, nn.Module):", "embedding = embedding or nn.Identity()\n    if False:")),
+     ("passes/anatomy", "if not isinstance(embedding, nn.Module) or isinstance(embedding, nn.ModuleList):", "embedding = embedding or nn.Identity()\n    if False:")),
     (6, "alpha is ignored", FORMULA, ("noise/scales", "alpha = value_at(self.alpha, batch.progress)", "alpha = 5.0")),
     (7, "every nn.Embedding is hooked", f"{HERE}only_the_token_embedding_gets_noise",
      ("passes/hooks", "embeddings = [find_embedding(each) for each in models]",
       "embeddings = [m for each in models for m in each.modules() if isinstance(m, nn.Embedding)]")),
     (8, "the embedding's own factor is ignored", RAW,
-     ("passes/hooks", "replace(self._batch.at(site), factor=factor)", "self._batch.at(site)")),
+     ("passes/open_pass", "replace(record.batch.at(site), factor=factor)", "record.batch.at(site)")),
     (9, "the dtype is promoted by the noise", "passes/test_rounding.py::test_zero_delta_changes_no_bit",
      ("passes/adding", "_Sum.apply(total, embeds, delta)", "_Sum.apply(total.float(), embeds, delta)")),
     (9, "the noise is rounded away", "passes/test_rounding.py::test_bf16_keeps_mean_and_rms_of_small_noise[1.0-8192]",
@@ -181,5 +181,9 @@ MISTAKES = (
     (30, "the gradient of dropped weights not divided by what is kept",
      "strategies/test_weight_entries.py::test_mixout_mixes_whole_inputs_with_the_weights_that_training_began_with",
      ("passes/linear_weights", "grad * factor.to(grad.dtype)", "grad * (factor != 0)")),
+    (31, "one draw for all image tokens of a document", "noise/test_batch.py::test_placeholders_are_a_site_of_their_own[False]",
+     ("noise/batch", 'self.document_stream("placeholders") + position * GOLDEN', 'self.document_stream("placeholders")')),
+    (31, "noise on the text around an image", "passes/test_vision.py::test_visual_noise_is_on_projected_image_tokens_only",
+     ("noise/additive", "return PLACEHOLDERS", "return layer")),
 )
 # fmt: on

@@ -9,6 +9,7 @@ from typing import Literal
 from neft_zoo.compare.experiment import Experiment
 
 Side = Literal["up", "down", "same"]
+CUT = 0.05  # share of answers that may be cut before the mean length hides how long they would be
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Claim:
         end_only: why only the end is compared, where the best checkpoint was measured too.
         gaussian: compare with Gaussian noise of equal energy instead of with `none`.
         needs: returns why the data cannot tell, "" if they can.
+        hidden: returns why rows that are practically the same may not be, "" if they are.
     """
 
     title: str
@@ -32,6 +34,7 @@ class Claim:
     end_only: str = ""
     gaussian: bool = False
     needs: Callable[[Experiment], str] = lambda experiment: ""
+    hidden: Callable[[Experiment], str] = lambda experiment: ""
 
 
 def memorizes(experiment: Experiment) -> str:
@@ -40,6 +43,14 @@ def memorizes(experiment: Experiment) -> str:
     if ours is None or floor is None or ours.mean > floor.mean:
         return ""
     return "`none` itself overlaps with training answers no more than with test answers"
+
+
+def cut(experiment: Experiment) -> str:
+    """Return why equal lengths do not say that answers are as long: too many are cut; "" if they are not."""
+    cell = experiment.none.cells.get(("test_unended", "end"))
+    if cell is None or cell.mean is None or cell.mean <= CUT:
+        return ""
+    return f"{cell.mean:.0%} of `none`'s answers are cut, so that equal lengths do not contradict longer answers"
 
 
 CLAIMS = (
@@ -65,7 +76,7 @@ CLAIMS = (
         "down",
         needs=memorizes,
     ),
-    Claim("Outputs get longer", "Table 4: 375 to 1,062 characters on Alpaca", "test_words", "up"),
+    Claim("Outputs get longer", "Table 4: 375 to 1,062 characters on Alpaca", "test_words", "up", hidden=cut),
     Claim(
         "Repetition stays the same",
         "Table 4: at most 0.5 points of 2-gram repetition",

@@ -13,6 +13,7 @@ from neft_zoo import registry
 from neft_zoo.compare.experiment import POINTS, STEPS, Column, Experiment, Row
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
+from neft_zoo.compare.verdicts import Verdict
 from neft_zoo.config import recipe
 from neft_zoo.registry.citations import bibtex
 from neft_zoo.registry.docstrings import argument_texts, prose, spell
@@ -128,14 +129,20 @@ def measured(name: str, experiments: list[Experiment]) -> str:
                     by_verdict.setdefault(cell.verdict.word, []).append(row)
             for word, alike in by_verdict.items():
                 side = {"better": "For", "worse": "Against"}.get(word, "Neither")
-                word += could_have_been_seen([row.cells["test_loss", point].verdict for row in alike], word)
-                speaks[side].append(f"{title(experiment)}, test loss {place}, {word}: {_listed(alike, point)}.")
+                said = _said([row.cells["test_loss", point].verdict for row in alike])
+                speaks[side].append(f"{title(experiment)}, test loss {place}, {said}: {_listed(alike, point)}.")
         failed = [f"{row.failed} of {len(row.runs)} runs of `{row_name(row)}` failed" for row in rows if row.failed]
         speaks["Against"] += [f"{title(experiment)}: {each}." for each in failed]
     if not any(speaks.values()):
         return "Not run."
     lists = [f"**{side}**\n\n" + "\n".join(f"* {line}" for line in each) for side, each in speaks.items() if each]
     return "\n\n".join(lists)
+
+
+def _said(verdicts: list[Verdict | None]) -> str:
+    """Return what verdicts of one word say."""
+    first = next(filter(None, verdicts))
+    return f"undecided{could_have_been_seen(verdicts, first.word)}" if first.word == "undecided" else first.text()
 
 
 def _listed(rows: list[Row], point: When) -> str:

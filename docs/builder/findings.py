@@ -17,12 +17,13 @@ from neft_zoo.compare.verdicts import Verdict
 from neft_zoo.compare.verdicts import judge as judge_question
 
 from . import sweep
-from .claims import CLAIMS, Claim
+from .claims import CLAIMS, CUT, Claim
 from .tables import table, unbroken
 from .words import row_name, same_data, settings, title
 
 ALPHA = 5.0  # the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
+SAME = ("practically the same", "identical")  # two rows that are equal bit for bit are as good as the same
 YES, NO, UNKNOWN, MISSING = "reproduced", "contradicted", "undecided", "not run"
 RULE = f"""
 ## The rule
@@ -37,11 +38,15 @@ checkpoint, both corrected together. A finding is
 * **{NO}** if it is another at one of them: the opposite direction, or *practically the same* where the paper has a
   difference;
 * **{UNKNOWN}** otherwise, with the effect that these seeds would have shown; also with fewer than {SEEDS} pairs, where
-  the metric was not measured, and where plain training has nothing by heart that could be unlearned;
+  the metric was not measured, where plain training has nothing by heart that could be unlearned, and where lengths are
+  *practically the same* but more than {CUT:.0%} of plain training's answers are cut;
 * *{MISSING}* where one of the two was not trained on that data.
 
 What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
 So is the train loss: the best checkpoints of two runs lie at different epochs, and train loss falls with every epoch.
+
+Each finding is a question of its own, asked before looking, about one strategy. Pages that ask which of many
+strategies helps correct the same difference over all of these, so that it can be undecided there.
 """
 
 
@@ -135,7 +140,10 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
     digits = metric(claim.name).digits
     why = "; ".join(f"{POINTS[point]} {each.text(digits)}" for point, each in verdicts.items())
     why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
-    holds = [agrees(claim, each) for each in verdicts.values()]
+    equal = any(each.word in SAME for each in verdicts.values())
+    hidden = claim.hidden(experiment) if equal and claim.side != "same" else ""
+    why += f"; {hidden}" if hidden else ""
+    holds = [None if hidden and each.word in SAME else agrees(claim, each) for each in verdicts.values()]
     status = NO if False in holds else UNKNOWN if None in holds else YES
     return Judgement(status, why, paired, verdicts)
 
@@ -147,11 +155,10 @@ def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) 
 
 def agrees(claim: Claim, verdict: Verdict) -> bool | None:
     """Return whether a verdict is the paper's, None if it leaves that open."""
-    wanted = {"up": "higher", "down": "lower", "same": "practically the same"}[claim.side]
-    if verdict.word in ("lower", "higher", "practically the same"):
+    wanted = {"up": "higher", "down": "lower"}.get(claim.side)
+    if verdict.word in ("lower", "higher"):
         return verdict.word == wanted
-    # Two rows that are equal bit for bit are as good as the same.
-    return claim.side == "same" if verdict.word == "identical" else None
+    return claim.side == "same" if verdict.word in SAME else None
 
 
 def detail(claim: Claim, experiment: Experiment) -> str:

@@ -33,11 +33,12 @@ def difference_text(cell: Cell, kind: Metric) -> str:
 
 
 def could_have_been_seen(verdicts: Iterable[Verdict | None], word: str) -> str:
-    """Return in brackets the largest effect that undecided verdicts would have shown, "" for another word."""
+    """Return in brackets the effects that undecided verdicts would have shown, "" for another word."""
     visible = [each.visible for each in verdicts if each is not None and each.visible is not None]
     if word != "undecided" or not visible:
         return ""
-    return f" (\N{PLUS-MINUS SIGN}{max(visible):.3f} would have been seen)"
+    ends = dict.fromkeys(f"\N{PLUS-MINUS SIGN}{end:.3f}" for end in (min(visible), max(visible)))
+    return f" ({' to '.join(ends)} would have been seen)"
 
 
 def unbroken(text: str) -> Markup:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from neft_zoo.cli.frameworks import read_framework
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
+from neft_zoo.config.noise_flags import take_noise
 from neft_zoo.console import quiet, say
 from neft_zoo.files import check_output, write_json
+
+if TYPE_CHECKING:
+    from neft_zoo.doctor.report import DoctorReport
 
 SUMMARY = "measure what noise does on a recipe's batches; trains nothing"
 EXAMPLE = """
 neft-zoo doctor quickstart
 neft-zoo doctor my.yaml --packing true --json doctor.json
+neft-zoo doctor axolotl train.yaml --noise neft_uniform
 """
+# Those that `integrations/building.py` builds trainers of: from their own files, with the model itself.
+FRAMEWORKS = ("axolotl", "llamafactory", "swift")
 
 
 def add_to(commands: Commands) -> None:
@@ -37,13 +49,36 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.json is not None:
         check_output("json", options.json)
-    values, origin = read_command_line(options.flags, "doctor", ("real_model", "json"))
-    from neft_zoo.doctor.examine import examine
+    report = of_framework(options.flags) if framework_of(options.flags) else of_recipe(options)
     from neft_zoo.doctor.report import show
 
-    say("loading data and model")
-    with quiet():
-        report = examine(values, origin, options.real_model)
     show(report)
     if options.json is not None:
         write_json(options.json, report.to_dict())
+
+
+def framework_of(flags: list[str]) -> bool:
+    """Return whether a command line names a framework, and not a recipe."""
+    return next(iter(take_noise(flags, "none")[0]), "") in FRAMEWORKS
+
+
+def of_recipe(options: argparse.Namespace) -> DoctorReport:
+    """Return the report on a recipe."""
+    values, origin = read_command_line(options.flags, "doctor", ("real_model", "json"))
+    from neft_zoo.doctor.examine import examine
+
+    say("loading data and model")
+    with quiet():
+        return examine(values, origin, options.real_model)
+
+
+def of_framework(flags: list[str]) -> DoctorReport:
+    """Return the report on the trainer that another framework makes of its file."""
+    framework, values, noise = read_framework(flags, "doctor", FRAMEWORKS, ("real_model", "json"))
+    from neft_zoo.doctor.of_trainer import examine_trainer
+    from neft_zoo.integrations.building import build
+
+    say(f"{framework} loads data and model")
+    # What the framework prints on its way is not the report.
+    with quiet(), redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
+        return examine_trainer(build(framework, values, noise, Path(folder)))

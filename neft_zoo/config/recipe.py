@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from neft_zoo.redaction import remember
 PLACEHOLDER = "{recipes}"
 SHORT = ("strategies/", "controls/")
 LARGEST = 10_000
+NOISES = ("noise", "neftune_noise_alpha")
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,22 @@ def load(name: str) -> Recipe:
         parent = mine.pop("extends", None)
         if parent is not None and not isinstance(parent, str):
             raise NoiseError(f"{path}: extends must be one recipe's name or path, got {shown(parent)}.")
-        values = {**mine, **values}
+        values = over(mine, values)
         origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
         path = None if parent is None else find(parent, extended_by=path)
     margins = values.pop("margins", None)
     remember(values)
     return Recipe({key: _fill(value) for key, value in values.items()}, origin, margins)
+
+
+def over(extended: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options put over those that they extend.
+
+    Noise of one kind, ours or transformers', also replaces extended noise of the other kind.
+    """
+    given = [name for name in NOISES if name in options]
+    replaced = NOISES if len(given) == 1 and (given[0] == "noise" or options[given[0]] is not None) else ()
+    return {name: value for name, value in extended.items() if name not in replaced} | dict(options)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:

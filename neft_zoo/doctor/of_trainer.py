@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from neft_zoo.noise.schedules import value_at
 from neft_zoo.passes.anatomy import base_model, find_embedding
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.mixin import NoiseMixin
 from neft_zoo.training.session import NoiseSession
 
 if TYPE_CHECKING:
@@ -24,18 +26,21 @@ if TYPE_CHECKING:
 ALPHA = 5.0
 
 
-def examine_trainer(trainer: transformers.Trainer, noise: Any) -> DoctorReport:
+def examine_trainer(trainer: transformers.Trainer, noise: Any = None) -> DoctorReport:
     """Return what both kinds of noise add to a trainer's first batches; it is not trained.
 
     Args:
-        trainer: a trainer without noise.
-        noise: a strategy's name, or a mapping with `name` and arguments.
+        trainer: a trainer that is not training.
+        noise: a strategy's name, or a mapping with `name` and arguments; None takes the trainer's own strategy, and
+            `neft_uniform` where it has none.
 
     Raises:
         NoiseError: if the noise is not one that is added to the embeddings, or does not go with the model.
     """
-    strategy, alpha = strategy_and_alpha(noise, None)
-    compared = compare(trainer, strategy, alpha, real_source)
+    own = trainer.strategy if isinstance(trainer, NoiseMixin) else None
+    strategy, alpha = strategy_and_alpha(own if noise is None else noise, trainer.args.neftune_noise_alpha)
+    with trainer.current_session().suspended() if isinstance(trainer, NoiseMixin) else nullcontext():
+        compared = compare(trainer, strategy, alpha, real_source)
     name = str(base_model(model_of(trainer)).config.name_or_path)
     return DoctorReport(name, True, strategy.to_dict(), alpha, compared.layout, compared.weights, compared.measured)
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.batch import IGNORED, step_key
-from neft_zoo.passes.anatomy import base_model, find_backbone, find_decoder
+from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.chunked_logits import POSITIONS_AT_A_TIME
+from neft_zoo.passes.layers import find_backbones, last_hidden_state
 from neft_zoo.passes.lm_head import LanguageHead
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.session import NoiseSession
@@ -80,19 +82,26 @@ def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Float[T
 
     The logits of all positions would take more memory than the rest of the pass: the model computes those of the last
     position only, where its `forward` can.
+
+    Raises:
+        NoiseError: if the model makes other logits of it than its LM head does.
     """
     arguments: dict[str, object] = {name: value for name, value in inputs.items() if name != "labels"}
     if "logits_to_keep" in inspect.signature(type(base_model(model)).forward).parameters:
         arguments["logits_to_keep"] = 1
-    outputs: list[Any] = []
-    modules = {find_backbone(model), find_decoder(model)} - {None}  # a head may call the decoder alone (OPT)
-    hooks = [module.register_forward_hook(lambda *call: outputs.append(call[2])) for module in modules]
+    outputs: list[Any] = []  # of several backbones, the last one to end
+    hooks = [each.register_forward_hook(lambda *call: outputs.append(call[2])) for each in find_backbones(model)]
     try:
-        model(**arguments, use_cache=False)
+        logits = model(**arguments, use_cache=False).logits
     finally:
         for hook in hooks:
             hook.remove()
-    hidden = outputs[-1][0] if isinstance(outputs[-1], tuple) else outputs[-1].last_hidden_state
+    hidden = last_hidden_state(outputs[-1])
+    if not LanguageHead(model).makes(logits[:, -1], hidden[:, -1]):
+        name = type(base_model(model)).__name__
+        raise NoiseError(
+            f"model must make its logits of its last hidden states by its LM head, got {name}, which does not."
+        )
     return hidden[:, -inputs["input_ids"].shape[1] :]  # prompt tuning puts virtual tokens in front
 
 

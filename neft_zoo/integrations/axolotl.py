@@ -8,7 +8,7 @@ from axolotl.integrations.base import BasePlugin  # pyright: ignore[reportMissin
 from pydantic import BaseModel  # pyright: ignore[reportMissingImports]
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.integrations.checks import check_alone, check_version
+from neft_zoo.integrations.checks import check_alone, check_version, end_in_one_sentence
 from neft_zoo.registry.entries import make
 from neft_zoo.training.enable import enable
 
@@ -35,6 +35,7 @@ class NoisePlugin(BasePlugin):
         Raises:
             NoiseError: if it is missing or not accepted, another noise is on, or Axolotl's version is not known.
         """
+        end_in_one_sentence()
         check_version("axolotl")
         if cfg.get("noise") is None:
             raise NoiseError("noise must be given beside NoisePlugin, got none; 'none' trains without.")

@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
 
-from packaging.specifiers import SpecifierSet
+import torch
+from packaging.requirements import Requirement
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.stock_noise import check_alone as check_alone
 
-# The versions whose sources the hooks were checked against.
-KNOWN = {"axolotl": "~=0.19.0", "llamafactory": "==0.9.5", "ms-swift": "~=4.6.0"}
+# The versions whose sources the hooks were checked against, by the name of the module here.
+KNOWN = {"axolotl": "axolotl~=0.19.0", "llamafactory": "llamafactory==0.9.5", "swift": "ms-swift~=4.6.0"}
 
 
 def check_version(framework: str) -> None:
     """Raise unless a framework is installed, in a version that its hook is known to fit.
 
     Args:
-        framework: the name of its distribution.
+        framework: the name of its module here.
 
     Raises:
         NoiseError: if it is not.
     """
+    known = Requirement(KNOWN[framework])
     try:
-        found = version(framework)
+        found = version(known.name)
     except PackageNotFoundError:
         found = None
-    if found is None or not SpecifierSet(KNOWN[framework], prereleases=True).contains(found):
+    if found is None or not known.specifier.contains(found, prereleases=True):
         raise NoiseError(
-            f"noise needs {framework}{KNOWN[framework]}, got {found or 'no such package'}: give a trainer of any "
-            "version to neft_zoo.enable(trainer, noise)."
-        )
-
-
-def check_alone(alpha: object) -> None:
-    """Raise if a framework's own option adds noise as well.
-
-    Args:
-        alpha: the option's value.
-
-    Raises:
-        NoiseError: if it is set.
-    """
-    if alpha is not None:
-        raise NoiseError(
-            f"neftune_noise_alpha must be unset when noise is given, got {shown(alpha)}: two noises would add up."
+            f"noise needs {known}, got {found or 'no such package'}: give a trainer of any version to "
+            "neft_zoo.enable(trainer, noise)."
         )
 
 
@@ -64,3 +55,34 @@ def check_recomputation(strategy: Strategy, reentrant: bool, remedy: str) -> Non
             f"gradient checkpointing must not be reentrant with {strategy.name}, which runs several forward passes a "
             f"step, got reentrant checkpointing, this framework's default: set {remedy}."
         )
+
+
+def check_processes(module: str, environment: Mapping[str, str]) -> None:
+    """Raise where one process was started on a machine of several devices.
+
+    Args:
+        module: what Python's `-m` starts, with its first arguments.
+        environment: the variables of the environment.
+
+    Raises:
+        NoiseError: if it was.
+    """
+    count = torch.cuda.device_count()
+    if count > 1 and "LOCAL_RANK" not in environment:
+        raise NoiseError(
+            f"{count} devices need a process each: torchrun --nproc_per_node {count} -m {module} ..., or "
+            "CUDA_VISIBLE_DEVICES=0."
+        )
+
+
+def end_in_one_sentence() -> None:
+    """Let a program that a `NoiseError` ends print its sentence, without a traceback; its exit status stays 1."""
+    own = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, NoiseError):
+            print(f"neft-zoo: error: {error}", file=sys.stderr)
+        else:
+            own(kind, error, traceback)
+
+    sys.excepthook = hook

@@ -6,72 +6,24 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
 import transformers
 
-from neft_zoo.errors import NoiseError, as_sentence, shown
-from neft_zoo.integrations.checks import check_alone, check_recomputation, check_version
+from neft_zoo.errors import NoiseError, shown
+from neft_zoo.integrations.checks import check_alone, check_processes, check_recomputation, check_version
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.enable import enable
 
-# Gives a trainer its noise, once it is made.
 Change = Callable[[transformers.Trainer], transformers.Trainer]
 # A stage's workflow makes its trainer by this global of its module and hands it out to nobody.
 # https://github.com/hiyouga/LLaMA-Factory/blob/v0.9.5/src/llamafactory/train/sft/workflow.py
-TRAINERS = {
-    "pt": "CustomTrainer",
-    "sft": "CustomSeq2SeqTrainer",
-    "rm": "PairwiseTrainer",
-    "dpo": "CustomDPOTrainer",
-    "kto": "CustomKTOTrainer",
-}
+TRAINERS = {"pt": "CustomTrainer", "sft": "CustomSeq2SeqTrainer", "rm": "PairwiseTrainer"}
+TRAINERS |= {"dpo": "CustomDPOTrainer", "kto": "CustomKTOTrainer"}
 # Options, and variables of the environment, under which something else trains.
 # https://github.com/hiyouga/LLaMA-Factory/blob/v0.9.5/src/llamafactory/train/tuner.py
 OTHER_TRAINERS = ("use_ray", "use_mca", "use_hyper_parallel")
-
-
-def read(file: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the options of a YAML file as LLaMA-Factory reads them.
-
-    Args:
-        file: path of the file.
-        overrides: options that replace those of the file, as `name=value`.
-
-    Raises:
-        NoiseError: if LLaMA-Factory is not installed, or the file cannot be read.
-    """
-    check_version("llamafactory")
-    with as_sentence(f"{file} must be a YAML file of LLaMA-Factory's options"):
-        from omegaconf import OmegaConf  # pyright: ignore[reportMissingImports]
-
-        options = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_cli(overrides))
-        return dict(OmegaConf.to_container(options, resolve=True))  # pyright: ignore
-
-
-def check(options: Mapping[str, Any], strategy: Strategy, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise for options that the noise does not go with.
-
-    Raises:
-        NoiseError: if another noise is on, another program trains, or the strategy cannot run under the options.
-    """
-    check_alone(options.get("neftune_noise_alpha"))
-    stage = options.get("stage", "sft")
-    if stage not in TRAINERS:
-        raise NoiseError(f"stage must be one of {', '.join(TRAINERS)} with noise, got {shown(stage)}.")
-    for name in OTHER_TRAINERS:
-        value = options.get(name) or environment.get(name.upper(), "0").lower() in ("true", "y", "1")
-        if value:
-            raise NoiseError(f"{name} must be off with noise, which goes into transformers' trainer, got {value!r}.")
-    recomputed = not options.get("disable_gradient_checkpointing") and options.get("use_reentrant_gc", True)
-    check_recomputation(strategy, bool(recomputed), "use_reentrant_gc: false, or disable_gradient_checkpointing: true")
-    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in environment:
-        raise NoiseError(
-            f"{torch.cuda.device_count()} devices need a process each: torchrun --nproc_per_node "
-            f"{torch.cuda.device_count()} -m neft_zoo run llamafactory ..., or CUDA_VISIBLE_DEVICES=0."
-        )
 
 
 def train(options: dict[str, Any], noise: str | Mapping[str, object] | Strategy) -> None:
@@ -93,30 +45,23 @@ def train(options: dict[str, Any], noise: str | Mapping[str, object] | Strategy)
         run_exp(options)
 
 
-class Built(Exception):  # noqa: N818
-    """Carries a trainer out of LLaMA-Factory's workflow, which ends there."""
-
-
-def build(options: dict[str, Any]) -> transformers.Trainer:
-    """Return the trainer that LLaMA-Factory makes of options; it is not trained.
+def check(options: Mapping[str, Any], strategy: Strategy, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise for options that the noise does not go with.
 
     Raises:
-        NoiseError: if it makes none that noise goes into.
+        NoiseError: if another noise is on, another program trains, or the strategy cannot run under the options.
     """
-    check_version("llamafactory")
-    check(options, make("none"))
-    from llamafactory.train.tuner import run_exp  # pyright: ignore[reportMissingImports]
-
-    def end(trainer: transformers.Trainer) -> NoReturn:
-        raise Built(trainer)
-
+    check_alone(options.get("neftune_noise_alpha"))
     stage = options.get("stage", "sft")
-    try:
-        with changed(stage, end):
-            run_exp(options)
-    except Built as built:
-        return built.args[0]
-    raise NoiseError(f"stage must make a trainer, got {shown(stage)}, which made none.")
+    if stage not in TRAINERS:
+        raise NoiseError(f"stage must be one of {', '.join(TRAINERS)} with noise, got {shown(stage)}.")
+    for name in OTHER_TRAINERS:
+        value = options.get(name) or environment.get(name.upper(), "0").lower() in ("true", "y", "1")
+        if value:
+            raise NoiseError(f"{name} must be off with noise, which goes into transformers' trainer, got {value!r}.")
+    recomputed = not options.get("disable_gradient_checkpointing") and options.get("use_reentrant_gc", True)
+    check_recomputation(strategy, bool(recomputed), "use_reentrant_gc: false, or disable_gradient_checkpointing: true")
+    check_processes("neft_zoo run llamafactory", environment)
 
 
 @contextmanager

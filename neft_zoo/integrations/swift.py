@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.integrations.checks import check_alone, check_recomputation, check_version
+from neft_zoo.integrations.checks import check_alone, check_recomputation, check_version, end_in_one_sentence
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.enable import enable
@@ -24,8 +24,9 @@ def register(noise: str | Mapping[str, object] | Strategy) -> None:
     Raises:
         NoiseError: if the noise is not accepted, or ms-swift is missing or of a version that is not known.
     """
+    end_in_one_sentence()
     strategy = make(noise)
-    check_version("ms-swift")
+    check_version("swift")
     if "swift.megatron" in sys.modules:
         raise NoiseError("noise needs swift sft or swift rlhf, got megatron, whose trainer is not transformers'.")
     from swift.trainers import TrainerFactory  # pyright: ignore[reportMissingImports]

@@ -2,6 +2,7 @@
 
 from neft_zoo.noise.additive import AdditiveNoise as AdditiveNoise
 from neft_zoo.noise.additive import AtLayers as AtLayers
+from neft_zoo.noise.additive import AtPlaceholders as AtPlaceholders
 from neft_zoo.noise.additive import Layers as Layers
 from neft_zoo.noise.additive import Noise as Noise
 from neft_zoo.noise.additive import NoiseTraits as NoiseTraits

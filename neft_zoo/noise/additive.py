@@ -111,6 +111,26 @@ class AtLayers:
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         return self.noise(embeds, batch)
 
+    def site(self, layer: int) -> int:
+        """Return where the noise on the input of a layer enters, as `Batch.site` counts it."""
+        return layer
+
+
+@dataclass(frozen=True)
+class AtPlaceholders(AtLayers):
+    """A noise on the image, video and sound features that a model has put in the place of placeholder tokens.
+
+    It enters at the first decoder layer: the input of that one is what the projector made, in every family and after
+    whatever a model scales its embeddings by. The text stays clean.
+    """
+
+    layers: Layers = (0,)
+
+    def site(self, layer: int) -> int:
+        from neft_zoo.noise.batch import PLACEHOLDERS  # late: `neft-zoo list` works without torch
+
+        return PLACEHOLDERS
+
 
 def _is_layer(value: object) -> bool:
     return type(value) is int or (isinstance(value, float) and 0 < value < 1)

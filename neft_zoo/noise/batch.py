@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 EMBEDDING = -1
+PLACEHOLDERS = -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,10 @@ class Batch:
         keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
         progress: fraction of training done, in [0, 1].
         special: True on the tokenizer's special tokens; all False without a tokenizer.
+        placeholder: True where a model puts its image, video or sound features; None without a kind of placeholder.
         fill_id: the token that stands for a hidden one: the tokenizer's mask token, or its padding token.
-        site: where the noise enters: `EMBEDDING`, or the number of the decoder layer whose input it is.
+        site: where the noise enters: `EMBEDDING`, the number of the decoder layer whose input it is, or
+            `PLACEHOLDERS`, where `real`, `position` and `lengths` are those of a document's placeholders.
         factor: what the embedding module has multiplied its table by: sqrt(D) in Gemma, 1 in most models.
     """
 
@@ -52,6 +55,7 @@ class Batch:
     keys: Int[Tensor, "B L"]
     progress: float
     special: Bool[Tensor, "B L"]
+    placeholder: Bool[Tensor, "B L"] | None = None
     fill_id: int | None = None
     site: int = EMBEDDING
     factor: float | Tensor = 1.0
@@ -96,11 +100,12 @@ class Batch:
             # The first token of a document is nobody's target: some layouts mask its label, others leave it.
             graded = graded & ~first
         document = (first.flatten().cumsum(0) - 1).clamp_(min=0).view_as(input_ids)
-        for placeholder in media_ids:
-            real = real & (input_ids != placeholder)
+        placeholder = None
+        if media_ids:
+            stands_in = torch.isin(input_ids, torch.tensor(list(media_ids), device=input_ids.device))
+            placeholder, real = real & stands_in, real & ~stands_in
         lengths = _per_document(real.long(), document)
-        before = real.flatten().cumsum(0).view_as(input_ids) - real.long()
-        position = before - _per_document(before * first, document)
+        position = _places(real, document, first)
         keys = _keys(input_ids, real, document, position, key)
         special = torch.isin(input_ids, torch.tensor(list(special_ids), dtype=torch.long, device=input_ids.device))
         return cls(
@@ -115,12 +120,27 @@ class Batch:
             keys=keys,
             progress=progress,
             special=special,
+            placeholder=placeholder,
             fill_id=fill_id,
         )
 
     def at(self, site: int) -> Batch:
         """Return the same batch as seen at a site; draws at different sites are independent."""
-        return self if site == self.site else replace(self, site=site, keys=stream(self.keys, f"layer {site}"))
+        if site == self.site:
+            return self
+        if site == PLACEHOLDERS:
+            return self._at_placeholders()
+        return replace(self, site=site, keys=stream(self.keys, f"layer {site}"))
+
+    def _at_placeholders(self) -> Batch:
+        """Return the batch in which the placeholders, each with a key of its own, are the real tokens."""
+        real = torch.zeros_like(self.real) if self.placeholder is None else self.placeholder
+        starts = self.document != self.document.flatten().roll(1).view_as(self.document)
+        starts.view(-1)[:1] = True
+        position = _places(real, self.document, starts)
+        keys = mix(self.document_stream("placeholders") + position * GOLDEN)
+        lengths = _per_document(real.long(), self.document).clamp(min=1)
+        return replace(self, site=PLACEHOLDERS, real=real, position=position, lengths=lengths, keys=keys)
 
     def part(self, positions: slice) -> Batch:
         """Return a stretch of the flattened positions as a batch of one row (1, N).
@@ -167,6 +187,12 @@ class Batch:
 def _per_document(values: Tensor, document: Int[Tensor, "B L"]) -> Tensor:
     totals = values.new_zeros(values.numel()).index_add_(0, document.flatten(), values.flatten())
     return totals[document]
+
+
+def _places(real: Tensor, document: Tensor, first: Tensor) -> Int[Tensor, "B L"]:
+    """Return how many real positions of its document come before each position."""
+    before = real.flatten().cumsum(0).view_as(document) - real.long()
+    return before - _per_document(before * first, document)
 
 
 def _keys(input_ids: Tensor, real: Tensor, document: Tensor, position: Tensor, key: int) -> Int[Tensor, "B L"]:

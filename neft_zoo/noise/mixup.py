@@ -63,6 +63,10 @@ class EmbedMix(NoiseTraits):
         drawn = random.Random(key_of("mix", batch.key)).betavariate(self.a, self.a)
         return max(drawn, 1 - drawn)
 
+    def mixes(self, batch: Batch) -> bool:
+        """Return whether a document of the batch has a partner other than itself."""
+        return bool((_following(batch) != batch.document)[batch.real].any())
+
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         partner = batch.gather(embeds, batch.position * batch.real, _following(batch)).float()
         return (partner - embeds.float()) * ((1 - self.share(batch)) * batch.real[..., None])
@@ -74,12 +78,17 @@ class EmbedMix(NoiseTraits):
         size = (1 - self.share(batch)) * batch.real.float().view(-1, 1)
         return Mixture(embeds.detach().flatten(0, 1), partner, mixed, size)
 
-    def partners_labels(self, batch: Batch) -> Int[Tensor, "B L"]:
-        """Return the labels of the partner, position by position; -100 on padding and on first tokens."""
+    def partners_labels(self, batch: Batch, first_tokens: bool = False) -> Int[Tensor, "B L"]:
+        """Return the labels of the partner, position by position, -100 on padding.
+
+        Args:
+            batch: with labels.
+            first_tokens: those of first tokens too, which no token comes before; -100 otherwise.
+        """
         if batch.labels is None or batch.graded is None:
             raise NoiseError("embed_mix needs labels in the batch, got a batch without labels.")
         labels = batch.gather(batch.labels, batch.position * batch.real, _following(batch))
-        return labels.where(batch.real & (batch.position > 0), -100)
+        return labels.where(batch.real & (first_tokens | (batch.position > 0)), -100)
 
 
 def _following(batch: Batch, by: int = 1) -> Int[Tensor, "B L"]:

@@ -61,10 +61,11 @@ class ComparesPredictions(Defaults):
     hidden: ClassVar[bool] = True
 
     def check(self, model: nn.Module) -> None:
-        from neft_zoo.passes.anatomy import check_classes, find_backbone, task_of
-        from neft_zoo.passes.lm_head import LanguageHead  # late: `neft-zoo list` works without torch
+        from neft_zoo.passes.anatomy import check_classes, task_of  # late: `neft-zoo list` works without torch
+        from neft_zoo.passes.layers import find_backbones
+        from neft_zoo.passes.lm_head import LanguageHead
 
-        find_backbone(model)
+        find_backbones(model)
         task = task_of(model)
         if task in ("tokens", "sequence"):
             check_classes(model)

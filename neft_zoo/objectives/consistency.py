@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.schedules import Scalar, check_count, check_number, check_scalar, value_at
+from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 from neft_zoo.passes.divergences import DIVERGENCES, Divergence
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from neft_zoo.noise.batch import Batch
     from neft_zoo.passes.step import Step
-from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DropoutConsistency(ComparesPredictions):
         check_scalar("weight", self.weight)
 
     def check(self, model: nn.Module) -> None:
-        from neft_zoo.passes.lm_head import require_dropout
+        from neft_zoo.passes.anatomy import require_dropout
 
         super().check(model)
         require_dropout(model)
@@ -72,7 +72,7 @@ class LayerStability(Defaults):
         check_count("first", self.first)
 
     def check(self, model: nn.Module) -> None:
-        from neft_zoo.passes.anatomy import find_layers
+        from neft_zoo.passes.layers import find_layers  # late: `neft-zoo list` works without torch
 
         layers = len(find_layers(model))
         if self.first >= layers:
@@ -88,7 +88,16 @@ class LayerStability(Defaults):
 
 
 def _distance(one: Tensor, other: Tensor, batch: Batch) -> Tensor:
-    """Return the squared distance per feature, summed over the real tokens."""
+    """Return the squared distance per feature, summed over the real tokens.
+
+    Raises:
+        NoiseError: unless every token has one state, or one in each of several streams.
+    """
+    if one.shape[-3:-1] != batch.real.shape:
+        states, tokens = tuple(one.shape[:-1]), tuple(batch.real.shape)
+        raise NoiseError(
+            f"layers must take one state per token to be compared, got {states} states of {tokens} tokens."
+        )
     return ((one.float() - other.float()).square().mean(-1) * batch.real).sum()
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.mixup import EmbedMix
+from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor, nn
 
     from neft_zoo.passes.step import Step
-from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,11 @@ class SymmetricPair(Defaults):
 
 @dataclass(frozen=True)
 class MixedTargets(ComparesPredictions):
-    """l * CE(own labels) + (1 - l) * CE(the partner's labels), for a noise that mixes documents."""
+    """l * loss(own labels) + (1 - l) * loss(the partner's labels), for a noise that mixes documents.
+
+    Both are the trainer's own loss. One pass yields both where that is the labels' likelihood; any other one (DFT,
+    label smoothing, a router's loss) is asked for once more, with the partner's labels.
+    """
 
     family: ClassVar[Family] = "single pass"
     passes = 1
@@ -66,5 +70,29 @@ class MixedTargets(ComparesPredictions):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         assert isinstance(noise, EmbedMix)  # as `takes` has seen
-        done = step.run(noise)
-        return step.with_labels(noise.share(step.batch), done, noise.partners_labels(step.batch))
+        batch = step.input_batch
+        if batch is None:
+            raise NoiseError("a loss of two labels needs labels in the batch, got none that the loss is given.")
+        labels, share = noise.partners_labels(batch, first_tokens=not step.nll), noise.share(batch)
+        if not noise.mixes(batch):
+            return step.run(noise).loss
+        if step.nll:
+            return step.with_labels(share, step.run(noise), labels)
+        _check_second_pass(step.hooks.model)
+        step.count((1 - share) * step.run(noise, labels=labels).loss)
+        return step.total(share * step.run(noise).loss)  # the last, whose accuracy TRL logs
+
+
+def _check_second_pass(model: nn.Module) -> None:
+    """Raise where checkpointing would not let the gradients of a first pass be taken.
+
+    Raises:
+        NoiseError: under reentrant checkpointing.
+    """
+    from neft_zoo.passes.anatomy import checkpoints_reentrantly
+
+    if checkpoints_reentrantly(model):
+        raise NoiseError(
+            "use_reentrant must be false with mixed targets and a loss other than the labels' likelihood, which takes "
+            "a second pass, got true."
+        )

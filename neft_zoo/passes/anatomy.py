@@ -1,4 +1,4 @@
-"""Where a transformers model keeps what noise and objectives need: embedding, layers, backbone."""
+"""What a transformers model says about itself: its task, config, token embedding and LM head."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ def _only_model_in(module: nn.Module) -> nn.Module:
     inside = set(found.modules())
     others = (each for each in module.modules() if isinstance(each, PreTrainedModel) and each not in inside)
     return module if next(others, None) is not None else found
+
+
+def text_config(model: nn.Module) -> Any:
+    """Return the config of the language model in a model, None without one."""
+    config: Any = getattr(base_model(model), "config", None)
+    # A model with a text encoder besides has two.
+    return None if config is None else config.get_text_config(decoder=True)
 
 
 # What a model predicts: the next token, hidden tokens, a class of every token, a class of the sequence, or a span.
@@ -89,9 +96,10 @@ def find_embedding(model: nn.Module) -> nn.Module:
             f"model must not be an encoder-decoder, got {type(base).__name__}: its encoder and its decoder read one "
             "embedding, and documents, lengths and graded tokens would be those of two sequences."
         )
-    if not isinstance(embedding, nn.Module):
+    if not isinstance(embedding, nn.Module) or isinstance(embedding, nn.ModuleList):
+        told = f"{len(embedding)}" if isinstance(embedding, nn.ModuleList) else "none"  # MusicGen: one per codebook
         raise NoiseError(
-            f"model must have a token embedding (get_input_embeddings), got {type(base).__name__}, which has none."
+            f"model must have a token embedding (get_input_embeddings), got {type(base).__name__}, which has {told}."
         )
     return embedding
 
@@ -103,53 +111,35 @@ def embed_scale(embedding: nn.Module) -> float | Tensor:
     return next(found, 1.0)
 
 
-def find_backbone(model: nn.Module) -> nn.Module:
-    """Return the module whose output holds the last hidden state.
-
-    Raises:
-        NoiseError: if the model has no backbone apart from its head.
-    """
-    base = base_model(model)
-    backbone = getattr(base, "base_model", None)
-    if not isinstance(backbone, nn.Module) or backbone is base:
-        raise NoiseError(f"model must have a backbone under its head, got {type(base).__name__}, which has none.")
-    return backbone
-
-
-def find_decoder(model: nn.Module) -> nn.Module | None:
-    """Return the module that runs the decoder layers, None if it cannot be told from the model itself."""
-    base = base_model(model)
-    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
-    return decoder if isinstance(decoder, nn.Module) and decoder is not base else None
-
-
 def find_head(model: nn.Module) -> nn.Module | None:
     """Return the module that makes logits of hidden states, None if the model has none."""
     return getattr(base_model(model), "get_output_embeddings", lambda: None)()
-
-
-def find_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the decoder layers in order.
-
-    Raises:
-        NoiseError: if the model has none that can be told.
-    """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    base = base_model(model)
-    lists = [m for m in (find_decoder(model) or base).modules() if isinstance(m, nn.ModuleList) and len(m)]
-
-    def is_layer(module: nn.Module) -> bool:
-        # FSDP's own activation checkpointing puts each layer into a wrapper.
-        return any(isinstance(inner, GradientCheckpointingLayer) for inner in (module, *module.children()))
-
-    layers = next((m for m in lists if all(map(is_layer, m))), None)
-    if layers is None:
-        raise NoiseError(f"model must have a list of decoder layers, got {type(base).__name__}, which has none.")
-    return list(layers)
 
 
 def checkpoints_reentrantly(model: nn.Module) -> bool:
     """Return whether gradient checkpointing is on in the form that allows one backward pass only."""
     functions = checkpoint_functions(model)
     return any(isinstance(function, partial) and function.keywords.get("use_reentrant") for function in functions)
+
+
+def require_dropout(model: nn.Module) -> None:
+    """Raise unless something in the model drops out.
+
+    Raises:
+        NoiseError: if nothing does; the message says what to set.
+    """
+    if not any(map(_drops, model.modules())):
+        raise NoiseError(
+            "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
+            "attention_dropout in the model's config above 0, got 0 for all."
+        )
+
+
+def _drops(module: nn.Module) -> bool:
+    """Return whether a module is random in training, by itself or by a function that it gives a number of its own."""
+    if isinstance(module, nn.Dropout):
+        return module.p > 0
+    # The name differs (OPT: dropout, Llama: attention_dropout, BioGPT: layerdrop, PhiMoE: router_jitter_noise), and
+    # fields of a config may be of no use.
+    own = (value for name, value in vars(module).items() if "drop" in name or "jitter" in name)
+    return any(isinstance(value, float) and value > 0 for value in own)

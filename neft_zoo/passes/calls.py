@@ -33,6 +33,11 @@ def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[st
     return named
 
 
+def takes_token_ids(module: nn.Module) -> bool:
+    """Return whether a module can be called with `input_ids`."""
+    return "input_ids" in inspect.signature(type(module).forward).parameters
+
+
 def _positional(module: nn.Module) -> tuple[str, ...]:
     """Return the names of a module's positional arguments, those of the model inside where PEFT passes them on."""
     # An instance's `forward` may be replaced, by TRL, accelerate and torch.compile among others.

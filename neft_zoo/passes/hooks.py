@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -14,19 +12,14 @@ from torch import Tensor, nn
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Layers, Noise, layer_numbers
 from neft_zoo.noise.batch import EMBEDDING, Batch
-from neft_zoo.passes.adding import add_drawn, add_rounded
-from neft_zoo.passes.anatomy import (
-    base_model,
-    embed_scale,
-    find_backbone,
-    find_decoder,
-    find_embedding,
-    find_layers,
-    task_of,
-)
-from neft_zoo.passes.calls import arguments_of
+from neft_zoo.passes.anatomy import base_model, embed_scale, find_embedding, text_config
+from neft_zoo.passes.call_checks import check_order, check_second_call, check_states
+from neft_zoo.passes.calls import arguments_of, takes_token_ids
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
-from neft_zoo.passes.records import Deltas, Pass
+from neft_zoo.passes.layers import find_backbones, find_layers, last_hidden_state, states_given, with_states
+from neft_zoo.passes.model_outputs import ModelOutputs
+from neft_zoo.passes.open_pass import OpenPass, add_noise
+from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
 from neft_zoo.passes.torch_internals import in_backward
 
@@ -35,8 +28,6 @@ Finished: TypeAlias = Callable[[Pass], None]
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
 # backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
 ADDED = "noise_that_was_added"
-# So many logits are kept to be compared: 16 MiB. Of more the hidden states are kept, and projected again in chunks.
-KEPT_LOGITS = 2**22
 
 
 class ModelHooks:
@@ -71,20 +62,13 @@ class ModelHooks:
         reference: Sequence[nn.Module | None] | None = None,
         compiled: bool = False,
     ) -> None:
-        self.model, self.task = model, task_of(model)
+        self.model, self.outputs = model, ModelOutputs(model)
         self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
-        self._noise: Noise | None = None
-        self._batch: Batch | None = None
-        self._pass: Pass | None = None
+        self._pass: OpenPass | None = None
         self._read, self._shared = read, reference is not None
         self._repeats, self._compares = repeats, hidden
-        self._input_batch: Batch | None = None  # what the pass was opened with
-        self._ids: Tensor | None = None  # what the model is called with then
         self.watched: tuple[Noise, Finished] | None = None
-        self._caller: nn.Module | None = None  # whose call was read, until it ends
-        self._opener: nn.Module | None = None  # whose call opened the pass that is watched, until it ends
-        # Some heads call the decoder and not the backbone around it (OPT); of two calls the outer one ends last.
-        backbones = {find_backbone(model), find_decoder(model)} - {None} if hidden else set()
+        backbones = find_backbones(model) if hidden else []
         models = [model, *(other for other in reference or () if other is not None)]
         embeddings = self.embeddings = [find_embedding(each) for each in models]
         self._embedding = embeddings[0] if compiled else None
@@ -97,7 +81,7 @@ class ModelHooks:
             hook = LayerHook(self, index)
             self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         self._handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
-        self._handles += [each.register_forward_hook(self._at_backbone) for each in backbones if each is not None]
+        self._handles += [backbone.register_forward_hook(self._at_backbone) for backbone in backbones]
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
         inner = _backbones(model) if read is not None else set()
         for each in [*models, *inner] if read is not None else ():
@@ -125,12 +109,11 @@ class ModelHooks:
         """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
-        self._input_batch, self._ids = batch, edited if edited is not None or batch is None else batch.input_ids
-        self._noise, self._batch, self._pass = noise, batch, Pass(batch=batch)
+        self._pass = OpenPass(noise, batch, edited)
         try:
-            yield self._pass
+            yield self._pass.record
         finally:
-            self._noise = self._batch = self._pass = None
+            self._pass = None
             PREDRAWN.drawn = {}
 
     def watch(self, noise: Noise, finished: Finished) -> None:
@@ -150,12 +133,17 @@ class ModelHooks:
         """Return what can be known of a noise before the pass, by site."""
         if not isinstance(noise, AtLayers):
             return draw_ahead(embedding, noise, batch)
-        width = base_model(self.model).config.get_text_config().hidden_size
-        sites = [index for index in range(self._layers) if self._is_wanted(noise, index)]
+        width = text_config(self.model).hidden_size
+        sites = [noise.site(index) for index in range(self._layers) if self._is_wanted(noise, index)]
         return draw_for_layers(width, noise.noise, batch, sites)
 
     def _is_wanted(self, noise: AtLayers, index: int) -> bool:
         return index in layer_numbers(noise.layers, self._layers)
+
+    @property
+    def records_layers(self) -> bool:
+        """True where the inputs of decoder layers are recorded."""
+        return self._layers > 0
 
     @property
     def _live(self) -> bool:
@@ -163,158 +151,97 @@ class ModelHooks:
         return self._pass is not None and (self._shared or torch.is_grad_enabled())
 
     def _at_model(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
-        """Read the batch of a call, unless it is the one that is known; it is known by its token ids."""
+        """Read the batch of a call, and open a pass for it where calls are watched."""
         watches = self.watched is not None and module in self._own and module.training
         if watches and self._pass is None and torch.is_grad_enabled() and not in_backward():
             assert self.watched is not None
-            self._noise, self._pass, self._opener = self.watched[0], Pass(), module
-        if not self._live or self._read is None or self._pass is None or self._caller is not None:
+            self._pass = OpenPass(self.watched[0], opener=module)
+        if not self._live or self._read is None or self._pass is None or self._pass.caller is not None:
             return
         call = arguments_of(module, args, kwargs)
-        before, ids = self._batch, call.get("input_ids")
-        if ids is None and module is self.model and len(self._own) > 1:
+        if "input_ids" not in call and module is self.model and len(self._own) > 1:
             return  # the loss may call a part of the model inside of this call, as TRL's redirection of forward does
-        self._caller = module
-        if self._input_batch is not None and (ids is None or _are_same(ids, self._ids)):
-            self._batch = self._input_batch
-        elif self._pass.calls == 0 or before is None or not _are_same(ids, before.input_ids):
-            self._batch = self._read(call)
-        self._check_call(before)
-        if self._batch is not before:  # what was added to another batch is not part of this call
-            self._pass.deltas, self._pass.norms, self._pass.embeds = Deltas(), {}, {}
-        self._pass.calls, self._pass.batch = self._pass.calls + 1, self._batch
+        before, calls = self._pass.record.batch, self._pass.record.calls
+        self._pass.start_call(module, call, self._read)
+        if calls and self._repeats is not None and torch.is_grad_enabled():
+            check_second_call(before, self._pass.record.batch, self._repeats, compares=self._compares)
 
     def _after_model(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         """End the reading of a call, and the pass that it opened; after an exception as well, with no output."""
-        if module is self._caller:
-            self._caller = None
-        if module is not self._opener:
+        opened = self._pass
+        if opened is None:
             return
-        done, self._pass, self._opener, self._noise, self._batch = self._pass, None, None, None, None
-        if output is not None and self.watched is not None and done is not None:
-            self.watched[1](done)
-
-    def _check_call(self, before: Batch | None) -> None:
-        """Raise for a second call in a pass, where the strategy works with one."""
-        if self._repeats is None or self._pass is None or self._pass.calls == 0 or not torch.is_grad_enabled():
-            return
-        assert before is not None and self._batch is not None  # of the first call and of this one
-        if self._batch is not before or self._compares:
-            one, other = (tuple(batch.input_ids.shape) for batch in (before, self._batch))
-            raise NoiseError(
-                f"the loss must call the model once a pass with {self._repeats}, which runs several, got calls with "
-                f"input_ids of shapes {one} and {other}: take a strategy of one pass, such as neft_uniform."
-            )
+        if module is opened.caller:
+            opened.caller = None
+        if module is opened.opener:
+            self._pass = None
+            if output is not None and self.watched is not None:
+                self.watched[1](opened.record)
 
     def _at_embedding(self, module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
         # Counting would make torch.compile compile anew at every call.
         if self._pass is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.clean_calls += 1
-        if isinstance(self._noise, AtLayers):
+        if not self._live or self._pass is None or self._pass.record.batch is None:
             return None
-        return self._add(output, EMBEDDING, embed_scale(module))
+        check_order(args[0] if args else None, self._pass.record.batch, self.model)
+        if isinstance(self._pass.noise, AtLayers):
+            return None
+        return self._pass.add(output, EMBEDDING, embed_scale(module))
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
         before = getattr(hidden, ADDED, None)
         if self._pass is None and before is not None and torch.is_grad_enabled():
-            return _add(hidden, *before)[0]
-        if self._live and self._pass is not None:
-            self._pass.inputs[index] = hidden
-        wanted = self._noise
+            return add_noise(hidden, *before)[0]
+        if self._pass is None:
+            return None
+        record, wanted = self._pass.record, self._pass.noise
+        if not self._live:
+            record.without_gradients = True
+            return None
+        record.inputs[index] = hidden
         if not isinstance(wanted, AtLayers) or not self._is_wanted(wanted, index):
             return None
-        if self._live and hidden.dim() != 3:
-            name = type(base_model(self.model)).__name__
-            raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
-        noisy = self._add(hidden, index)
-        if noisy is not None and self._batch is not None and not torch.compiler.is_compiling():
-            setattr(hidden, ADDED, (wanted.noise, self._batch.at(index)))
+        check_states(hidden, record.batch, self.model)
+        site = wanted.site(index)
+        noisy = self._pass.add(hidden, site)
+        if noisy is not None and record.batch is not None and not torch.compiler.is_compiling():
+            setattr(hidden, ADDED, (wanted.noise, record.batch.at(site)))
         return noisy
 
     def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         if self._live and self._pass is not None:
-            self._pass.inputs[self._layers] = output[0] if isinstance(output, tuple) else output
-
-    def _add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
-        if not self._live or self._noise is None or self._batch is None or self._pass is None:
-            return None
-        drawn = PREDRAWN.drawn.get(site)
-        # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
-        shape = self._batch.input_ids.shape if drawn is None else drawn.delta.shape[:2]
-        if embeds.dim() != 3 or embeds.shape[:2] != shape:
-            self._pass.unmatched += [tuple(embeds.shape[:2])] if embeds.dim() == 3 else []
-            return None
-        if drawn is not None and drawn.delta.shape == embeds.shape:
-            self._pass.deltas[site] = drawn.delta
-            self._pass.embeds[site] = embeds if drawn.embeds is None else drawn.embeds
-            return drawn.add(embeds)
-        batch = replace(self._batch.at(site), factor=factor)
-        noise = self._noise.noise if isinstance(self._noise, AtLayers) else self._noise
-        self._pass.embeds[site] = embeds
-        variable = self._pass.deltas.variable(site)
-        if variable is not None and variable.shape == embeds.shape:
-            # An ascent moves one perturbation, however often it is added.
-            return add_rounded(embeds, variable, batch)
-        noisy, self._pass.deltas[site], norms = _add(embeds, noise, batch)
-        if norms is not None:
-            self._pass.norms[site] = norms
-        return noisy
+            self._pass.record.inputs[self._layers] = last_hidden_state(output)
 
     def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        if self._pass is not None and self._batch is not None and torch.is_grad_enabled():
-            hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+        record = None if self._pass is None else self._pass.record
+        if record is not None and record.batch is not None and torch.is_grad_enabled():
+            hidden = last_hidden_state(output)
             gather_in_backward(self.model, hidden)
             # Prompt tuning puts virtual tokens in front.
-            self._pass.hidden = hidden[:, -self._batch.input_ids.shape[1] :]
+            record.hidden = hidden[:, -record.batch.input_ids.shape[1] :]
 
     def _at_output(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        logits = getattr(output, "logits", None)
-        if self._pass is None or self._batch is None or not torch.is_grad_enabled():
-            return
-        if self.task == "span":
-            self._pass.logits = torch.cat([output.start_logits, output.end_logits])
-        elif self.task == "sequence":
-            self._pass.logits = logits
-        if logits is None or self.task in ("span", "sequence"):
-            return
-        rows, length = self._batch.input_ids.shape
-        # Some calls ask for the logits of few positions only.
-        few = self.task != "next token" or rows * length * logits.shape[-1] <= KEPT_LOGITS
-        if logits.dim() == 3 and logits.shape[1] >= length and few:
-            self._pass.logits = logits[:, -length:]
-
-
-def _add(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:
-    """Return embeddings with noise, the noise or what draws it once more, and its norms if they are known."""
-    done = add_drawn(embeds, noise, batch)
-    if done is not None:
-        return done[0], partial(noise, embeds, batch), done[1]
-    delta = noise(embeds, batch)
-    return add_rounded(embeds, delta, batch), delta, None
-
-
-def _are_same(ids: object, known: Tensor | None) -> bool:
-    """Return whether token ids are known ones; the values are looked at last, as an accelerator is waited for then."""
-    if not isinstance(ids, Tensor) or known is None or ids.shape != known.shape:
-        return False
-    if torch.compiler.is_compiling():  # a look at them would break the graph
-        return True
-    return ids is known or ids.data_ptr() == known.data_ptr() or torch.equal(ids, known.to(ids.device))
+        # TRL's fused head returns none of them; a call would be one more frame of torch.compile's.
+        logits = getattr(output, "logits", getattr(output, "start_logits", None))
+        record = None if self._pass is None else self._pass.record
+        if logits is not None and record is not None and record.batch is not None and torch.is_grad_enabled():
+            self.outputs.keep(output, record, record.batch)
 
 
 def _backbones(model: nn.Module) -> set[nn.Module]:
     """Return the modules inside a model whose calls show token ids where the model's own call does not."""
-    found = {base_model(model), find_decoder(model)}
+    found = {base_model(model)}
     with suppress(NoiseError):  # a model without a head has none
-        found.add(find_backbone(model))
-    return {module for module in found if module is not None} - {model}
+        found.update(find_backbones(model))
+    return {module for module in found if takes_token_ids(module)} - {model}
 
 
 def _idle_hooks() -> ModelHooks:
     """Return what stands for the hooks in a copy of their model: no pass is ever opened on them."""
     hooks = object.__new__(ModelHooks)
-    hooks._pass = hooks._noise = hooks._batch = hooks._read = hooks.watched = hooks._caller = hooks._opener = None
+    hooks._pass = hooks._read = hooks.watched = None
     hooks._own = set()
     hooks._shared, hooks.clean_calls = False, 0
     return hooks
@@ -327,8 +254,5 @@ class LayerHook:
         self.hooks, self.index = hooks, index
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        noisy = self.hooks.at_layer(hidden, self.index)
-        if noisy is None:
-            return None
-        return ((noisy, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": noisy})
+        noisy = self.hooks.at_layer(states_given(args, kwargs), self.index)
+        return None if noisy is None else with_states(noisy, args, kwargs)

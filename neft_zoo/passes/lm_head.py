@@ -1,13 +1,14 @@
-"""The way from a model's last hidden states to its logits."""
+"""LanguageHead: from a model's last hidden states to its logits."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.passes.anatomy import base_model, find_head
+from neft_zoo.passes.anatomy import base_model, find_head, text_config
 from neft_zoo.passes.sharding import gathers_late, is_local
 from neft_zoo.passes.torch_internals import has_hooks
 
@@ -15,19 +16,29 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-# What families call the bound of their logits.
+# Config keys of the bound of the logits; they differ between models, as those of a factor do. `makes` notices a model
+# with a key that is not known.
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+# How far logits of a head may be from the model's own, over the largest: half precision rounds by as much.
+ROUNDING = 0.03
 
 
 class LanguageHead:
-    """The projection from hidden states to logits, with the factor and the soft cap of the model's config."""
+    """The projection from hidden states to logits, with the factor and the soft cap of the model's config.
+
+    Args:
+        model: a transformers or PEFT model.
+
+    Raises:
+        NoiseError: if the model has no LM head.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         base = base_model(model)
         self.project: Any = find_head(model)
         if self.project is None:
             raise NoiseError(f"model must have an LM head, got {type(base).__name__}, which has none.")
-        config = base.config.get_text_config()
+        config = text_config(model)
         self.split = gathers_late(model)
         self.scale = _logit_scale(config)
         caps = (getattr(config, name, None) for name in SOFT_CAPS)
@@ -41,15 +52,30 @@ class LanguageHead:
         logits = projected.float() * self.scale
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
 
+    @torch.no_grad()
+    def makes(self, logits: Float[Tensor, "B V"], hidden: Float[Tensor, "B D"]) -> bool:
+        """Return whether a model has made these logits of these hidden states as this head does.
+
+        Some do more: BERT and ModernBERT transform the states first. A head that is split,
+        adapted or quantized is taken at its word: it can only be run as a whole, dropout included.
+        """
+        if not self.is_one_product():
+            return True
+        weight = self.project.weight
+        if hidden.shape[-1] != weight.shape[1] or logits.shape[-1] != len(weight):
+            return False
+        found, logits = self(hidden.to(weight.dtype)), logits.float()
+        return bool((found - logits).abs().max() <= ROUNDING * logits.abs().max())
+
     def is_one_product(self) -> bool:
-        """Return whether the projection is a product with a weight that this process holds, and nobody looks on."""
+        """Return whether the projection is a product with a weight that this process holds, and no hook is set."""
         head = self.project
         watched = has_hooks(head) or "forward" in vars(head)
         return type(head) is nn.Linear and not watched and not self.split and is_local(head.weight)
 
 
 def _logit_scale(config: Any) -> float:
-    """Return what a model's forward multiplies its logits by; the config key differs between families."""
+    """Return what a model's forward multiplies its logits by."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))
@@ -57,19 +83,3 @@ def _logit_scale(config: Any) -> float:
     if scaling is None:
         return 1.0
     return float(scaling) if config.model_type == "hyperclovax" else 1 / float(scaling)
-
-
-def require_dropout(model: nn.Module) -> None:
-    """Raise unless something in the model is random.
-
-    Raises:
-        NoiseError: if nothing is; the message says what to set.
-    """
-    modules = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
-    config = base_model(model).config.get_text_config()
-    # Some families drop out by a function and not by a module.
-    if not modules and not any(getattr(config, name, 0.0) for name in ("attention_dropout", "dropout")):
-        raise NoiseError(
-            "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
-            "attention_dropout in the model's config above 0, got 0 for all."
-        )

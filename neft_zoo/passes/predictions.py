@@ -43,7 +43,10 @@ class Predictions:
             raise NoiseError(
                 f"an objective that compares predictions needs labels in the batch, got none{self._where}."
             )
-        return self.batch.graded[:, self._shift :]
+        if self.hooks.outputs.shift:
+            return self.batch.graded[:, 1:]
+        assert self.batch.labels is not None  # which `graded` is made of
+        return (self.batch.labels != IGNORED) & self.batch.real
 
     def per_token(self, total: Tensor) -> Tensor:
         """Divide a sum over graded tokens as the trainer divides its own loss."""
@@ -105,12 +108,7 @@ class Predictions:
 
     @property
     def _of_classes(self) -> bool:
-        return self.hooks.task in ("sequence", "span")
-
-    @property
-    def _shift(self) -> int:
-        """How many positions a label stands after its prediction."""
-        return int(self.hooks.task == "next token")
+        return self.hooks.outputs.task in ("sequence", "span")
 
     @property
     def _where(self) -> str:
@@ -126,7 +124,7 @@ class Predictions:
 
     def _is_cross_entropy(self, passes: list[Pass]) -> bool:
         """Return whether the trainer's loss can be computed from the logits that a function of them is taken of."""
-        if not self.nll or self.token_weight is None or self.hooks.task != "next token":
+        if not self.nll or self.token_weight is None or not self.hooks.outputs.shift:
             return False
         return all(record.logits is None for record in passes) and LanguageHead(self.hooks.model).is_one_product()
 
@@ -138,7 +136,7 @@ class Predictions:
 
     def _predicted(self, values: Tensor) -> Tensor:
         """Return the positions (B, L, ...) whose prediction has a label at the places of `graded`."""
-        return values[:, : values.shape[1] - self._shift]
+        return values[:, : values.shape[1] - self.hooks.outputs.shift]
 
     def _hidden(self, passes: list[Pass], places: Tensor) -> list[Tensor]:
         """Return the last hidden states that passes have at these places."""

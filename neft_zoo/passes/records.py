@@ -55,6 +55,8 @@ class Pass:
         batch: the batch of the model's call.
         calls: how often the model was called with gradients, where calls are read.
         unmatched: shapes of embeddings that were another batch's.
+        ids_given: whether the model was called with token ids.
+        without_gradients: whether decoder layers ran without them, so that nothing can be added or compared there.
     """
 
     loss: Any = None
@@ -67,6 +69,8 @@ class Pass:
     inputs: dict[int, Tensor] = field(default_factory=dict)
     calls: int = 0
     unmatched: list[tuple[int, ...]] = field(default_factory=list)
+    ids_given: bool = False
+    without_gradients: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from neft_zoo.errors import NoiseError
 
 MEDIA = re.compile(r"(image|video|audio)_token_(id|index)")
 
@@ -27,6 +29,19 @@ def special_token_ids(tokenizer: Any, config: Any = None) -> dict[str, Any]:
         "pad_id": pad_id,
         "media_ids": sorted(set(_placeholders(config))),
     }
+
+
+def check_placeholders(model: Any, media_ids: Sequence[int]) -> None:
+    """Raise unless a transformers model puts features of images, video or sound in the place of placeholder tokens.
+
+    Raises:
+        NoiseError: if it does not; Mllama has such tokens, but reads images by cross-attention.
+    """
+    if not media_ids or hasattr(model.config.get_text_config(), "cross_attention_layers"):
+        raise NoiseError(
+            "noise on placeholders needs a model that puts image, video or sound features in their place, got "
+            f"{type(model).__name__}."
+        )
 
 
 def _placeholders(config: Any) -> Iterator[int]:

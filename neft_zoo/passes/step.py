@@ -32,7 +32,8 @@ class Step:
     Args:
         hooks: of the model.
         input_batch: the batch of the loss's inputs; None if the hooks read it from the model's own call.
-        compute: the trainer's own loss of one pass, on these token ids where there is an input batch.
+        compute: the trainer's own loss of one pass, on these token ids where there is an input batch, and on these
+            labels where others than the batch's are given.
         token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
         nll: the trainer's loss is `token_weight` times the labels' negative log-likelihood and nothing else.
         accumulation: how a part of the loss is differentiated before the other passes are run.
@@ -40,7 +41,7 @@ class Step:
 
     hooks: ModelHooks
     input_batch: Batch | None
-    compute: Callable[[Tensor | None], Any]
+    compute: Callable[..., Any]
     token_weight: Tensor | float | None = None
     nll: bool = False
     accumulation: Accumulation = field(default_factory=KeptGraphs)
@@ -48,10 +49,18 @@ class Step:
     _kept: list[Tensor] = field(default_factory=list)
     _random_state: RandomState | None = None
 
-    def run(self, noise: Noise | TokenEdit | None, redraw_dropout: bool = False) -> Pass:
+    def run(
+        self,
+        noise: Noise | TokenEdit | None,
+        redraw_dropout: bool = False,
+        labels: Int[Tensor, "B L"] | None = None,
+    ) -> Pass:
         """Run one forward pass and return its record.
 
-        All passes of a step share their dropout masks, unless `redraw_dropout` is true.
+        Args:
+            noise: what is added, or edits the token ids; None for nothing.
+            redraw_dropout: draw new dropout masks, where all passes of a step share theirs otherwise.
+            labels: the loss's targets, where they are not the batch's own.
         """
         if not redraw_dropout:
             self._same_dropout()
@@ -59,7 +68,7 @@ class Step:
         if isinstance(noise, TokenEdit):
             ids, noise = noise.edit(self.batch), None
         with self.hooks.open(noise, self.input_batch, ids) as record:
-            record.loss = self.compute(ids)
+            record.loss = self.compute(ids) if labels is None else self.compute(ids, labels)
         self.add(record, noisy=noise is not None)
         return record
 
@@ -73,20 +82,28 @@ class Step:
         Raises:
             NoiseError: if the noise found no way into the model.
         """
-        if record.batch is None or (noisy and not record.deltas):
+        unseen = self.hooks.records_layers and not record.inputs
+        if record.batch is None or unseen or (noisy and not record.deltas):
             raise NoiseError(self._reason(record))
         self.passes.append(record)
 
     def _reason(self, record: Pass) -> str:
         """Return why the noise of a pass found no way into the model."""
         name = type(base_model(self.hooks.model)).__name__
+        if record.without_gradients and not record.inputs:
+            return (
+                f"decoder layers must run with gradients on, got {name}, which runs them without: checkpointing must "
+                "not be reentrant, nor the backward pass the model's own (Reformer)."
+            )
         if find_embedding(self.hooks.model) is not self.hooks.embeddings[0]:
             return f"the token embedding of {name} must stay as it was when the noise was attached, got another one."
         if record.unmatched and record.batch is not None:
-            shape = tuple(record.batch.input_ids.shape)
+            got, wanted = record.unmatched[0], tuple(record.batch.input_ids.shape)
+            if record.ids_given:  # XLNet exchanges rows and columns, CPM-Ant puts tokens of its own in front
+                return f"{name} must look up the token ids that it is called with, of shape {wanted}, got {got}."
             return (
-                f"the loss must call {name} with token ids of the batch's shape {shape}, "
-                f"which noise enters by, got {record.unmatched[0]}."
+                f"the loss must call {name} with token ids of the batch's shape {wanted}, which noise enters by, "
+                f"got {got}."
             )
         return f"the loss must call the model with input_ids, which noise enters by, got none from {name}."
 
@@ -159,7 +176,7 @@ class Step:
         return self._predictions.joint_loss(losses, weight, function, [first, second])
 
     def with_labels(self, share: float | Tensor, record: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
-        """Return `share` times a pass's own loss plus the rest of 1 times its loss against other labels."""
+        """Return `share` times a pass's own loss plus the rest of 1 times its likelihood loss against other labels."""
         return self._predictions.joint_loss({0: share}, 1 - share, cross_entropy, [record], labels[:, 1:])
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from neft_zoo.noise.additive import AtLayers, Layers, Noise, TokenEdit
+from neft_zoo.noise.additive import AtLayers, AtPlaceholders, Layers, Noise, TokenEdit
 from neft_zoo.noise.schedules import Schedule, schedule_to_dict
 from neft_zoo.objectives.base import Defaults, Objective
 from neft_zoo.objectives.simple import SinglePass
@@ -55,7 +55,7 @@ class Strategy:
             own = self.objective.site if isinstance(self.objective, Defaults) else "-"
             return "weights" if self.weights else own
         if isinstance(self.noise, AtLayers):
-            return "layers"
+            return "placeholders" if isinstance(self.noise, AtPlaceholders) else "layers"
         return "token ids" if isinstance(self.noise, TokenEdit) else "embeddings"
 
     @property

@@ -13,7 +13,8 @@ def embed_mix(a: float = 0.2) -> Strategy:
 
     Mixup for text, made for classifiers; on next-token prediction there is no published evidence. Only documents of
     the same length in one batch are mixed, the others train as usual: sort by length to mix more. One share per
-    optimizer step, max(l, 1 - l), so that a document stays the main part of its own input.
+    optimizer step, max(l, 1 - l), so that a document stays the main part of its own input. A trainer's loss other than
+    the likelihood (`dft`, label smoothing) takes a second pass.
 
     Differs from the paper in: sentences of unequal length are padded and mixed there; one share per step, not per
     pair. The larger share for the document itself is [MixText's](https://arxiv.org/abs/2004.12239), which mixes hidden

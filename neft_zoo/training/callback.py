@@ -19,6 +19,7 @@ from neft_zoo.training.engine_internals import is_compiled
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.session import NoiseSession, several_passes
+from neft_zoo.training.step_checks import passed_by_since
 from neft_zoo.training.token_counts import save_counts
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class NoiseCallback(TrainerCallback):
         Raises:
             NoiseError: if it had none.
         """
-        if self._attached().passed_by_since(self._mark):
+        if passed_by_since(self._attached(), self._mark):
             raise NoiseError(
                 "the trainer must call the model with input_ids, in train mode, for a callback's noise of "
                 f"{self.strategy.name} to reach it, got a step without: enable(trainer, noise) says why."

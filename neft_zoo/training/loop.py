@@ -16,6 +16,7 @@ from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_wrapped
 from neft_zoo.training.session import Inputs, ModelInputs, NoiseSession
+from neft_zoo.training.step_checks import warn_in_eval_mode
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -56,7 +57,7 @@ class Attached:
             compute: the loss of one pass, if it is not the model's own.
         """
         if not self.model.training or not torch.is_grad_enabled():  # a step is counted in training only
-            self.session.warn_in_eval_mode()
+            warn_in_eval_mode(self.session)
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
         key, progress = step_key(self.seed, self.rank, self.step), self._progress()

@@ -30,6 +30,7 @@ from neft_zoo.training.progress import progress_of, step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.run_checks import RunChecks
 from neft_zoo.training.session import ModelInputs, NoiseSession
+from neft_zoo.training.step_checks import check_went_through, warn_in_eval_mode
 from neft_zoo.training.stock_noise import take_stock_noise
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
 
@@ -133,7 +134,7 @@ class NoiseMixin(Host):
         before = session.progress_mark
         with self._perturbed_weights(), outermost_loss(self, NoiseMixin.compute_loss, self._loss_under_strategy):
             loss = super().training_step(model, inputs, *args, **kwargs)
-        session.check_went_through(before, f"{type(self).__name__}.training_step")
+        check_went_through(session, before, f"{type(self).__name__}.training_step")
         return loss
 
     @contextmanager
@@ -161,7 +162,7 @@ class NoiseMixin(Host):
         """Return a loss that is computed without regard to the strategy, under it."""
         session = self.current_session()
         if not session.active:
-            session.warn_in_eval_mode()
+            warn_in_eval_mode(session)
             return own_loss(model, inputs, *args, **kwargs)
         given = dict(zip(("return_outputs", "num_items_in_batch"), args, strict=False)) | kwargs
         wants_outputs, num_items = bool(given.get("return_outputs")), given.get("num_items_in_batch")

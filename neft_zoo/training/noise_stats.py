@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neft_zoo.noise.batch import PLACEHOLDERS
 from neft_zoo.noise.schedules import Schedule, value_at
 from neft_zoo.passes.step import Step
 from neft_zoo.registry.strategy import Strategy
@@ -53,8 +54,8 @@ class NoiseStats:
 def statistics(strategy: Strategy, step: Step) -> dict[str, Float[Tensor, ""]]:
     """Return rms, snr_db and the strategy's current numbers (alpha, rho ...), as 0-d tensors.
 
-    Measured on the last noisy pass, at its first site, over the real tokens; snr_db is 20 log10 of embedding rms over
-    noise rms, in decibels, and missing while there is no noise.
+    Measured on the last noisy pass, at its first site, over the real tokens, or the placeholders if it is added to
+    those; snr_db is 20 log10 of embedding rms over noise rms, in decibels, and missing while there is no noise.
     """
     batch = step.batch
     numbers = {
@@ -68,7 +69,8 @@ def statistics(strategy: Strategy, step: Step) -> dict[str, Float[Tensor, ""]]:
     site = min(noisy.deltas)
     embeds = noisy.embeds[site]
     added = noisy.norms[site] if site in noisy.norms else _norms(noisy.deltas[site])
-    noise, signal = (_rms(norms, batch.real, embeds.shape[-1]) for norms in (added, _norms(embeds)))
+    noisy_tokens = batch.placeholder if site == PLACEHOLDERS and batch.placeholder is not None else batch.real
+    noise, signal = (_rms(norms, noisy_tokens, embeds.shape[-1]) for norms in (added, _norms(embeds)))
     measured = {"rms": noise, **numbers}
     return measured | ({"snr_db": 20 * (signal / noise).log10()} if noise > 0 else {})
 
@@ -78,5 +80,5 @@ def _norms(values: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
     return torch.linalg.vector_norm(values.detach(), dim=-1, dtype=dtype)
 
 
-def _rms(norms: Float[Tensor, "B L"], real: Bool[Tensor, "B L"], width: int) -> Float[Tensor, ""]:
-    return ((norms * real).square().sum() / (real.sum() * width)).sqrt()
+def _rms(norms: Float[Tensor, "B L"], tokens: Bool[Tensor, "B L"], width: int) -> Float[Tensor, ""]:
+    return ((norms * tokens).square().sum() / (tokens.sum().clamp(min=1) * width)).sqrt()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from neft_zoo.passes.random_state import RandomState
 from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.session import ModelInputs, NoiseSession
+from neft_zoo.training.step_checks import passed_by_since
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +67,7 @@ def _loss(
         before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)
         with session.unwatched():
             loss = front(model, dict(inputs), *args, **kwargs)
-        if not session.passed_by_since(before):
+        if not passed_by_since(session, before):
             return loss
         session.passed_by = True
         random_state.restore()

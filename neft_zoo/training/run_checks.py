@@ -11,6 +11,7 @@ from neft_zoo.registry.entries import make
 from neft_zoo.training.callback import NoiseCallback
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.session import NoiseSession
+from neft_zoo.training.step_checks import check_went_through
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -85,14 +86,14 @@ class RunChecks(TrainerCallback):
         Raises:
             NoiseError: if the model was called with gradients, but not under the strategy.
         """
-        self._session.check_went_through(self._mark, f"{type(self.trainer).__name__}.training_step")
+        check_went_through(self._session, self._mark, f"{type(self.trainer).__name__}.training_step")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Check the same in training loops of their own, which do not announce the optimizer's step."""
         self._session.unwatch()
-        self._session.check_went_through(self._mark, f"{type(self.trainer).__name__}.train")
+        check_went_through(self._session, self._mark, f"{type(self.trainer).__name__}.train")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

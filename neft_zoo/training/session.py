@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
-from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.additive import AtPlaceholders, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
 from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
-from neft_zoo.passes.special_tokens import special_token_ids
+from neft_zoo.passes.special_tokens import check_placeholders, special_token_ids
 from neft_zoo.passes.step import Step
 from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.registry.strategy import Strategy
@@ -75,7 +74,8 @@ class NoiseSession:
         self.steps = 0  # steps that went through the strategy
         self.happened = strategy.clean and strategy.weights is None  # whether it was trained as the strategy says
         self.passed_by = False  # whether the host's loss is known to pass by the strategy
-        self._running = self._warned = False
+        self.warned = False  # whether it was said that a model in eval mode gets no noise
+        self._running = False
         self._count = None if isinstance(token_counts, Tensor) else token_counts
         self.tokens = special_token_ids(tokenizer, getattr(base_model(self.bare_model), "config", None))
         self.tokens["shifted"] = task_of(self.bare_model) == "next token"
@@ -86,6 +86,8 @@ class NoiseSession:
         self._last: Accumulation | None = None
         if strategy.weights is not None:
             strategy.weights.check(self.bare_model)
+        if isinstance(strategy.noise, AtPlaceholders):
+            check_placeholders(base_model(self.bare_model), self.tokens["media_ids"])
         if not strategy.clean:
             strategy.objective.check(self.bare_model)
             self._prepare()
@@ -101,41 +103,6 @@ class NoiseSession:
     def progress_mark(self) -> tuple[int, int]:
         """Steps through the strategy, and calls of the model with gradients but without it, up to now."""
         return self.steps, 0 if self.hooks is None else self.hooks.clean_calls
-
-    def passed_by_since(self, since: tuple[int, int]) -> bool:
-        """Return whether the model was called with gradients since a progress mark, and never under the strategy."""
-        steps, clean_calls = self.progress_mark
-        # Calls of a compiled model are not counted.
-        changes_every_step = not self.strategy.clean or (self.strategy.weights and self.strategy.weights.every_step)
-        uncounted = self.compiled or self.strategy.clean
-        return bool(changes_every_step) and steps == since[0] and (uncounted or clean_calls > since[1])
-
-    def check_went_through(self, since: tuple[int, int], where: str) -> None:
-        """Raise if the model was called with gradients, and never under the strategy.
-
-        Args:
-            since: the progress mark to compare with.
-            where: the function that was left since, for the message.
-
-        Raises:
-            NoiseError: if it was.
-        """
-        if self.passed_by_since(since):
-            raise NoiseError(
-                f"{where} must call compute_loss, in train mode, for the noise of {self.strategy.name} to reach the "
-                f"model, got a step in which {type(base_model(self.bare_model)).__name__} was trained without it."
-            )
-
-    def warn_in_eval_mode(self) -> None:
-        """Warn, once, where the model would be trained in eval mode, in which nothing is added."""
-        idle = not self.model.training and torch.is_grad_enabled() and not self.strategy.clean
-        if idle and not self.steps and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{type(base_model(self.bare_model)).__name__} is in eval mode, as from_pretrained leaves it, so "
-                f"{self.strategy.name} adds nothing: call .train() on it to train with noise.",
-                stacklevel=4,
-            )
 
     def on(self, model: nn.Module) -> NoiseSession:
         """Return a session of the same strategy and settings on another model; this one lets go of its own."""
@@ -232,8 +199,9 @@ class NoiseSession:
             self.detach()
             self.attach()
 
-        def one_pass(ids: Tensor | None) -> Tensor:
-            return compute(dict(inputs) if ids is None else {**inputs, "input_ids": ids})
+        def one_pass(ids: Tensor | None, labels: Tensor | None = None) -> Tensor:
+            changed = {"input_ids": ids, "labels": labels}
+            return compute({**inputs, **{name: value for name, value in changed.items() if value is not None}})
 
         step = Step(self.hooks, batch, one_pass, **scale)
         self._last = step.accumulation
@@ -299,6 +267,15 @@ class NoiseSession:
         finally:
             if watched is not None and self.hooks is not None:
                 self.hooks.watch(*watched)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let losses be clean for a while."""
+        was, self._running = self._running, True
+        try:
+            yield
+        finally:
+            self._running = was
 
     def _record_call(self, done: Pass) -> None:
         """Count a call that was watched as a step."""

@@ -1,7 +1,8 @@
 # python recipes/integrations/unsloth_sft.py, on a GPU
+# isort: off
+from unsloth import FastLanguageModel  # before trl, transformers and peft, which it changes
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
-from unsloth import FastLanguageModel  # before trl, transformers and peft, which it changes
 
 from neft_zoo import enable
 

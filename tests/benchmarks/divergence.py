@@ -35,10 +35,11 @@ def sides(tokens: int, width: int, words: int, trained: bool) -> tuple[Callable[
     one = torch.randn(1, tokens + 1, width, device=DEVICE, requires_grad=True)
     two = (one.detach() + 0.1 * torch.randn_like(one)).requires_grad_()
     config = SimpleNamespace()
-    config.get_text_config = lambda: config
+    config.get_text_config = lambda decoder: config
     model: Any = SimpleNamespace(get_input_embeddings=None, get_output_embeddings=lambda: head, config=config)
     batch: Any = SimpleNamespace(graded=torch.ones(1, tokens + 1, dtype=torch.bool, device=DEVICE))
-    step = Step(SimpleNamespace(model=model, task="next token"), batch, lambda ids: None)  # pyright: ignore[reportArgumentType]
+    hooks: Any = SimpleNamespace(model=model, outputs=SimpleNamespace(task="next token", shift=1))
+    step = Step(hooks, batch, lambda ids: None)
     passes: list[Any] = [SimpleNamespace(hidden=each, logits=None) for each in (one, two)]
 
     def backward(value: torch.Tensor) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import vision
 from conftest import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, make
+from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, enable, make
 from neft_zoo.cli.main import main
 from neft_zoo.doctor import report
 from neft_zoo.doctor.measurements import Source, compare
@@ -245,7 +245,7 @@ def test_the_table_and_the_report_that_is_read_again(examined, capsys):
         ("noise: {name: pgd}", [], "added to the embeddings, got 'pgd'"),
         ("noise: {name: flat_lora}", [], "added to the embeddings, got 'flat_lora'"),
         ("noise: null\nneftune_noise_alpha: -1", [], "neftune_noise_alpha must be a finite number > 0, got -1"),
-        ("neftune_noise_alpha: 5", [], "neftune_noise_alpha must be unset when noise is given"),
+        ("noise: none\nneftune_noise_alpha: 5", [], "neftune_noise_alpha must be unset when noise is given"),
         ("dataset_train_split: trian", [], "must have a split 'trian'"),
         ("model_name_or_path: nobody/nothing", [], "must run with TRL"),
         ("padding_free: true", [], "max_length"),
@@ -286,3 +286,6 @@ def test_a_trainer_of_any_class_is_examined_as_it_is(llama, tokenizer, tmp_path)
     assert same(before, weights(trainer.model)) and not list(tmp_path.iterdir())
     with pytest.raises(NoiseError, match="got 'freelb'"):
         examine_trainer(trainer, "freelb")
+    plain = examine_trainer(trainer)
+    own = examine_trainer(enable(trainer, "neft_uniform"))
+    assert own == plain and own.measured[HOOK].ratio_median < 1 and not trainer.session.steps

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import TEXT, text
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
 from neft_zoo.evaluation import prepare
@@ -132,6 +132,16 @@ def test_graded_logits_are_those_of_the_models_own_forward(family):
     graded = inputs["labels"][:, 1:] != -100
     torch.testing.assert_close(logits, whole[graded].float(), atol=1e-5, rtol=1e-5)
     assert torch.equal(targets, inputs["labels"][:, 1:][graded])
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_head_that_is_not_all_there_is_to_the_logits_is_refused():
+    """Losses would be those of other logits."""
+    sizes = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    model = BertLMHeadModel(BertConfig(vocab_size=64, is_decoder=True, **sizes)).eval()
+    ids = torch.arange(5, 15).view(2, 5)
+    with torch.no_grad(), pytest.raises(NoiseError, match="by its LM head, got BertLMHeadModel, which does not"):
+        last_hidden(model, {"input_ids": ids, "labels": ids})
     assert not any(module._forward_hooks for module in model.modules())
 
 

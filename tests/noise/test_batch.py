@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from neft_zoo import make
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AdditiveNoise
-from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.batch import PLACEHOLDERS, Batch, step_key
 from neft_zoo.noise.scales import ByLength
 
 DOCUMENTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [5, 6]]
@@ -238,3 +238,24 @@ def test_equals_transformers_hook_at_equal_random_numbers():
     ours = AdditiveNoise(lambda batch, width: drawn, ByLength(5.0, "padded"))(embeds, batch)
     assert (ours - theirs)[batch.real].abs().max() < 1e-6
     assert theirs[~batch.real].abs().max() > 0 and not ours[~batch.real].any()
+
+
+IMAGE = 3
+WITH_IMAGES = [[5, IMAGE, IMAGE, 6, IMAGE], [IMAGE, 8, 9], [10, 11], [IMAGE, 8, 9]]
+
+
+@pytest.mark.parametrize("padding_free", [False, True])
+def test_placeholders_are_a_site_of_their_own(padding_free):
+    def seen(documents, padding_free):
+        batch = Batch.from_inputs(collate(documents, padding_free=padding_free), key=4, media_ids=[IMAGE])
+        return batch, batch.at(PLACEHOLDERS)
+
+    batch, images = seen(WITH_IMAGES, padding_free)
+    assert torch.equal(images.real, batch.input_ids == IMAGE) and not (images.real & batch.real).any()
+    assert per_document(images, images.position) == [[0, 1, 2], [0], [0]]
+    assert per_document(images, images.lengths) == [[3] * 3, [1], [1]]
+    keys = per_document(images, images.keys)
+    assert len({key for each in [*keys, batch.keys[batch.real].tolist()] for key in each}) == 5 + int(batch.real.sum())
+    alone = [seen([document], False)[1] for document in WITH_IMAGES[:2]]
+    assert keys[:2] == [each.keys[each.real].tolist() for each in alone]
+    assert Batch.from_inputs(collate(DOCUMENTS)).at(PLACEHOLDERS).real.sum() == 0

@@ -10,8 +10,9 @@ from architectures import HEADS, PLACEHOLDER, TEXT, llava, qwen2_vl, text
 
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.noise.batch import Batch
-from neft_zoo.passes.anatomy import find_embedding, find_layers
+from neft_zoo.passes.anatomy import find_embedding
 from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.layers import find_layers
 from neft_zoo.passes.lm_head import LanguageHead
 from neft_zoo.passes.special_tokens import special_token_ids
 from neft_zoo.passes.step import Step
@@ -153,7 +154,7 @@ def test_layers_and_the_head_are_the_models_own(family):
         logits = model(**inputs).logits
     tap.detach()
     torch.testing.assert_close(LanguageHead(model)(done.hidden), logits)
-    assert len(find_layers(model)) == 2 and sorted(done.inputs) == [0, 1, 2]  # of the last one its output
+    assert len(find_layers(model)) == 2 and sorted(done.inputs) == [0, 1, 2]
     with torch.no_grad():
         assert not torch.allclose(model(**inputs).logits, logits)
 

@@ -16,7 +16,8 @@ from neft_zoo import SFTTrainer, make, registry
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.hooks import ModelHooks
 
-SINGLE = [name for name in registry.builtin_names() if make(name).objective.passes == 1 and name != "none"]
+NAMES = [name for name in registry.builtin_names() if name not in ("none", "visual_noise")]
+SINGLE = [name for name in NAMES if make(name).objective.passes == 1]
 ADDED = [name for name in SINGLE if make(name).site in ("embeddings", "layers")]
 LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 # Mixing takes a batch of several documents.

@@ -19,7 +19,7 @@ from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.distributions import Gaussian
 from neft_zoo.noise.scales import Fixed
 from neft_zoo.passes import chunked_logits as chunks
-from neft_zoo.passes import hooks as tap
+from neft_zoo.passes import model_outputs
 from neft_zoo.passes.chunked_logits import of_divergence, sum_in_chunks
 from neft_zoo.passes.divergences import DIVERGENCES, divergence
 from neft_zoo.passes.hooks import ModelHooks
@@ -130,10 +130,10 @@ def two_passes(model, inputs, name):
 
 
 @pytest.mark.parametrize("model", ["llama", *MODELS], indirect=True)
-@pytest.mark.parametrize(("name", "kept"), [*((name, 0) for name in DIVERGENCES), ("js", tap.KEPT_LOGITS)])
+@pytest.mark.parametrize(("name", "kept"), [*((name, 0) for name in DIVERGENCES), ("js", model_outputs.KEPT_LOGITS)])
 def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name, kept, monkeypatch):
     monkeypatch.setattr(chunks, "POSITIONS_AT_A_TIME", 4)
-    monkeypatch.setattr(tap, "KEPT_LOGITS", kept)
+    monkeypatch.setattr(model_outputs, "KEPT_LOGITS", kept)
     inputs = padded(DOCUMENTS)
     found, delta = two_passes(model, inputs, name)
     found.backward()
@@ -156,7 +156,9 @@ def test_over_a_batch_it_is_the_mean_at_graded_places_of_all_logits(model, name,
 @pytest.mark.parametrize("kept", [False, True])
 def test_few_logits_are_not_computed_again(model, kept, monkeypatch):
     inputs, calls = padded(DOCUMENTS), []
-    monkeypatch.setattr(tap, "KEPT_LOGITS", inputs["input_ids"].numel() * model.config.vocab_size - (not kept))
+    monkeypatch.setattr(
+        model_outputs, "KEPT_LOGITS", inputs["input_ids"].numel() * model.config.vocab_size - (not kept)
+    )
     model.get_output_embeddings().register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
     two_passes(model, inputs, "js")[0].backward()
     graded = sum(len(document) - 2 for document in DOCUMENTS)
@@ -174,9 +176,10 @@ def test_gradients_made_on_the_way_are_those_of_chunks_that_are_computed_again(
     torch.manual_seed(0)
     project = torch.nn.Linear(8, 31, bias=bias).to(dtype).requires_grad_(wanted != "hidden states")
     config = SimpleNamespace(final_logit_softcapping=3.0, model_type="gemma2")
-    config.get_text_config = lambda: config
-    model = SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
-    head = LanguageHead(model)
+    config.get_text_config = lambda decoder: config
+    head = LanguageHead(
+        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
+    )
     sides = [(3 * torch.randn(10, 8)).to(dtype).requires_grad_(wanted != "head") for _ in range(2)]
     leaves = [each for each in (*sides, *project.parameters()) if each.requires_grad]
 
@@ -198,9 +201,10 @@ def test_gradients_made_on_the_way_are_those_of_chunks_that_are_computed_again(
 def test_a_head_that_does_not_train_gets_no_gradient():
     project = torch.nn.Linear(8, 31)
     config = SimpleNamespace(model_type="llama")
-    config.get_text_config = lambda: config
-    model = SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
-    head = LanguageHead(model)
+    config.get_text_config = lambda decoder: config
+    head = LanguageHead(
+        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
+    )
     sides = [torch.randn(3, 8, requires_grad=True) for _ in range(2)]
     sum_in_chunks(partial(of_divergence, "js", False), head, sides, trains=False).backward()
     assert all(each.grad.any() for each in sides) and project.weight.grad is project.bias.grad is None

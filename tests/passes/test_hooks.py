@@ -16,10 +16,11 @@ from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.noise.distributions import Uniform
 from neft_zoo.noise.scales import ByLength, Fixed, Relative
 from neft_zoo.passes import hooks as taps
+from neft_zoo.passes import model_outputs
 from neft_zoo.passes.adding import add_rounded
-from neft_zoo.passes.anatomy import find_backbone, find_layers
 from neft_zoo.passes.compiled import PREDRAWN
 from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.passes.layers import find_backbones, find_layers
 
 NEFT = make("neft_uniform").noise
 IDS = torch.arange(5, 17).view(2, 6)
@@ -138,7 +139,7 @@ def test_layers_get_noise_of_their_own(llama, batch):
         assert len({delta.sum().item() for delta in done.deltas.values()}) == len(expected)
     with tap.open(NEFT, batch) as done:
         model(IDS)
-    assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3, 4], "and the output of the last"
+    assert list(done.deltas) == [EMBEDDING] and sorted(done.inputs) == [0, 1, 2, 3, 4]
 
 
 def test_on_layers_there_is_no_factor_of_an_embedding(llama, batch):
@@ -222,7 +223,7 @@ def test_logits_are_kept_where_they_are_few(llama, batch, monkeypatch):
     tap = ModelHooks(model, hidden=True)
     many = IDS.numel() * model.config.vocab_size
     for limit, told in ((many, {}), (many - 1, {}), (many, {"logits_to_keep": 5})):
-        monkeypatch.setattr(taps, "KEPT_LOGITS", limit)
+        monkeypatch.setattr(model_outputs, "KEPT_LOGITS", limit)
         with tap.open(None, batch) as done:
             logits = model(IDS, **told).logits
         kept = limit == many and not told
@@ -276,7 +277,7 @@ def test_layers_with_several_states_per_token_are_refused(llama, batch):
 
 def test_other_architectures_are_found():
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=16, n_head=2, vocab_size=64, n_positions=16))
-    assert len(find_layers(gpt2)) == 3 and find_backbone(gpt2) is gpt2.transformer
+    assert len(find_layers(gpt2)) == 3 and find_backbones(gpt2) == [gpt2.transformer]
     batch = Batch.from_inputs({"input_ids": IDS})
     with ModelHooks(gpt2, layers=True).open(NEFT, batch) as done:
         gpt2(IDS)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import fitting
+from selection import NEED_OTHER_MODELS
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import attach, registry
@@ -42,7 +43,7 @@ def gradients(noise, dtype, in_place):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", sorted({*registry.builtin_names()} - {"masked_thought", "lora_matrix_dropout"}))
+@pytest.mark.parametrize("name", sorted({*registry.builtin_names()} - {"masked_thought"} - NEED_OTHER_MODELS))
 def test_values_and_gradients_are_those_of_a_model_that_does_not(name, dtype):
     if dtype == torch.bfloat16 and name in ("noisy_tune", "flat_lora", "mixout", "quant_noise", "sam"):
         pytest.skip("noise on the weights")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import fitting, same, weights
 from naive import INPUTS, Spy, furthest, gradients
-from selection import one_of_each_kind, quick
+from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
 from transformers import TrainerCallback
 
 import neft_zoo
@@ -13,7 +13,7 @@ from neft_zoo.objectives import LayerStability, TokenAwareAscent
 from neft_zoo.objectives.adversarial import CleanAndAdversarial, FreeAscent
 from neft_zoo.registry.strategy import Strategy
 
-NAMES = [name for name in neft_zoo.names() if name != "lora_matrix_dropout"]  # the models here have no adapter
+NAMES = [name for name in neft_zoo.names() if name not in NEED_OTHER_MODELS]
 MANY = [name for name in NAMES if make(name).objective.passes > 1]
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import fitting
+from selection import NEED_OTHER_MODELS
 from tasks import HIDDEN, IDS, MASK, TASKS, model_of
 from torch.nn.functional import kl_div
 
@@ -24,7 +25,7 @@ PER_TOKEN = {"neft_completion", "neft_prompt", "masked_thought"}
 
 
 def is_refused(name, task):
-    if name in ("embed_mix", "lora_matrix_dropout") or (task == "regression" and name in COMPARE):
+    if name in {"embed_mix", *NEED_OTHER_MODELS} or (task == "regression" and name in COMPARE):
         return True
     return name in PER_TOKEN and task not in ("tokens", "masked")
 

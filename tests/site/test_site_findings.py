@@ -11,10 +11,12 @@ from neft_zoo import registry
 from neft_zoo.compare import loading
 from neft_zoo.compare.plots import forest
 from neft_zoo.compare.records import RunRecord
-from neft_zoo.compare.results import write
+from neft_zoo.compare.results import read, write
+from neft_zoo.compare.verdicts import Verdict
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import compare, entries, findings, results, snippets, sweep, tallies, words  # noqa: E402
+from builder.tables import could_have_been_seen  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,21 @@ def test_what_the_seeds_cannot_show_is_undecided_and_says_what_they_could(tmp_pa
     assert judgement.status == findings.UNKNOWN
     assert re.fullmatch(
         r"at the end lower; at the best checkpoint undecided \(±0\.\d{3} would have been seen\)", judgement.why
+    )
+
+
+def test_lengths_of_cut_answers_contradict_nothing(tmp_path):
+    assert judged(tmp_path / "all_end", "Outputs").status == findings.NO
+    folder = made_up.write(tmp_path / "cut" / "r")
+    for path in folder.glob("none-*.json"):
+        record = read(path)
+        record.evaluation["test_unended"] = 0.25
+        write(path, record)
+    claim = next(claim for claim in findings.CLAIMS if claim.name == "test_words")
+    judgement = findings.judge(claim, loading.load(folder.parent)[0][0])
+    assert judgement.status == findings.UNKNOWN
+    assert judgement.why.endswith(
+        "25% of `none`'s answers are cut, so that equal lengths do not contradict longer answers"
     )
 
 
@@ -141,4 +158,6 @@ def test_undecided_says_what_would_have_been_seen_on_every_page(tmp_path):
     seen = r"undecided \(±0\.\d{3} would have been seen\)"
     for text in (findings.summary(found), tallies.tally(found), entries.measured("neft_uniform", found)):
         assert re.search(seen, text)
+    several = [Verdict("undecided", 0.2, visible) for visible in (0.004, None, 0.118)]
+    assert could_have_been_seen(several, "undecided") == " (±0.004 to ±0.118 would have been seen)"
     assert re.search(seen, compare.page(found, []))

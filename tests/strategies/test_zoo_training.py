@@ -14,7 +14,7 @@ from neft_zoo import NoiseError, SFTTrainer, registry
 from neft_zoo.config import recipe
 from neft_zoo.training.token_counts import FILE, load_counts
 
-NAMES = registry.builtin_names()
+NAMES = [name for name in registry.builtin_names() if name != "visual_noise"]  # the model reads text
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 
 
@@ -62,14 +62,14 @@ def test_entry_learns(name, adapter, config, tokenizer, instructions):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["full", "lora"])
-@pytest.mark.parametrize("name", registry.builtin_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_entry_learns_for_twenty_steps(name, adapter, config, tokenizer, instructions):
     settings = dict(gradient_checkpointing=True, gradient_accumulation_steps=2, per_device_train_batch_size=4)
     assert learns(trainer_of(name, adapter, config, tokenizer, instructions, steps=20, **settings))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*registry.builtin_names()} - {"flat_lora", "mixout", "quant_noise"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"flat_lora", "mixout", "quant_noise"}))
 def test_entry_learns_on_a_quantized_base(name, config, tokenizer, instructions):
     assert learns(trainer_of(name, "qlora", config, tokenizer, instructions, steps=20))
 

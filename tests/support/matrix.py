@@ -6,6 +6,7 @@ A test marked `@pytest.mark.cell("Adapters", "{name}")` is evidence for a cell; 
 works if all its tests pass. A test of a refusal hands the message to the fixture `refused`; a skipped one, its reason.
 """
 
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,11 @@ AREAS = {
     "Trainers": "Noise is in the pass that trains; without strength a trainer is the stock one, bit for bit.",
     "The clean model": "No noise there, to the bit, while it is on in training.",
     "Architectures": "Noise of the stated size on text tokens only; evaluation and decoding are clean; TRL trains it.",
+    "Causal language models of transformers": "Each that AutoModelForCausalLM knows, tiny and untrained, with its own "
+    "loss: neft_uniform, hype and r3f, with r_drop where the model has dropout, give the loss and gradients of the "
+    "model itself with the same noise added by hand and its own logits compared.",
+    "Causal language models, noise on layers": "Of those, the ones in which layers take something else than one state "
+    "per token; noise on the embedding is right there.",
     "Precision": "In the rows on rms and mean: the rms that is added is the noise's within 2 %, and its mean is 0.",
     "Faults": "No hook or attribute is left on the model, and the next run is that of a fresh model.",
     "Engines, dry run of the recipe": "The commands in a recipe's comments start the engine that it is for.",
@@ -128,16 +134,21 @@ def tables(cells, kept=()):
     cells = {**dict.fromkeys(kept), **cells}
     found = dict.fromkeys(area for area, _ in cells)
     for area in [*(area for area in AREAS if area in found), *(area for area in found if area not in AREAS)]:
-        yield f"## {area}\n\n{AREAS.get(area, '')}\n\n| what | verdict | tests |\n| --- | --- | --- |"
+        rows, counts = [], Counter()
         for cell in sorted(each for each in cells if each[0] == area):
             if cell in kept:
-                yield kept[cell]
+                rows.append(kept[cell])
+                counts[_parts(kept[cell])[1].partition(":")[0]] += 1
                 continue
             what, results = cell[1], cells[cell]
             lowest = min((outcome for outcome, _, _ in results), key=worst.index)
             told = "; ".join(sorted({text for outcome, text, _ in results if outcome == lowest}))
             files = ", ".join(sorted({node.split("::")[0] for *_, node in results}))
-            yield f"| {escaped(what)} | {escaped(told)} | {files} ({len(results)}) |"
+            counts[told.partition(":")[0]] += 1
+            rows.append(f"| {escaped(what)} | {escaped(told)} | {files} ({len(results)}) |")
+        counted = ", ".join(f"{told}: {count}" for told, count in counts.most_common())
+        yield f"## {area}\n\n{AREAS.get(area, '')}\n\n{counted}.\n\n| what | verdict | tests |\n| --- | --- | --- |"
+        yield from rows
         yield ""
 
 

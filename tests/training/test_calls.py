@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import apart, fitting
 from peft import LoraConfig, get_peft_model
+from selection import NEED_OTHER_MODELS
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -22,7 +23,8 @@ from neft_zoo.noise.batch import EMBEDDING
 IDS = torch.arange(5, 57).view(2, 26)
 OTHER = torch.arange(60, 74).view(2, 7)
 BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS.clone()}
-NOISY = [name for name in neft_zoo.names() if make(name).noise is not None or make(name).family == "adversarial"]
+NAMES = [name for name in neft_zoo.names() if name not in NEED_OTHER_MODELS]
+NOISY = [name for name in NAMES if make(name).noise is not None or make(name).family == "adversarial"]
 ONCE = [name for name in NOISY if make(name).objective.passes == 1]
 SEVERAL = [name for name in NOISY if make(name).objective.passes > 1]
 LOUD = {"name": "neft_uniform", "alpha": 50}

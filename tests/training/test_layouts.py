@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import fitting
 from naive import DOCUMENTS, INPUTS, furthest, gradients, packed, padded
-from selection import one_of_each_kind, quick
+from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
 from transformers import TrainerCallback
 
 import neft_zoo
@@ -13,7 +13,7 @@ from neft_zoo.noise.additive import AtLayers
 from neft_zoo.noise.cutoff import HideTokens
 from neft_zoo.registry.strategy import Strategy
 
-NAMES = [name for name in neft_zoo.names() if name != "lora_matrix_dropout"]  # the models here have no adapter
+NAMES = [name for name in neft_zoo.names() if name not in NEED_OTHER_MODELS]
 PAIRED = [*DOCUMENTS, [23, 24, 25, 26, 27, 28]]  # two of one length, for the entry that mixes them
 SPLIT = [name for name in NAMES if name != "embed_mix"]  # it mixes what is in a micro-batch
 UNMASKED = [name for name in SPLIT if name not in ("noisy_tune", "r_drop", "sam")]

@@ -36,6 +36,7 @@ def test_the_worst_result_is_the_verdict():
     }
     page = "\n".join(tables(cells))
     assert page.index("## Batch layouts") < page.index("## Adapters")
+    assert "\n\nfails: 1, not run here: 1.\n\n" in page and "\n\nrefused: 1.\n\n" in page
     assert read_tables(page) == {
         ("Batch layouts", "d"): ("refused: a <b> c | d", {"tests/test_x.py"}),
         ("Adapters", "a|b"): ("fails", {"tests/test_x.py", "tests/test_y.py"}),

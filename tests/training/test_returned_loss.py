@@ -4,6 +4,7 @@ import pytest
 import torch
 import trl
 from conftest import apart, fitting
+from selection import NEED_OTHER_MODELS
 
 import neft_zoo
 from neft_zoo import SFTTrainer, make
@@ -11,7 +12,7 @@ from neft_zoo.passes.accumulation import KeptGraphs
 from neft_zoo.training import mixin
 from neft_zoo.training.session import NoiseSession
 
-NAMES = [name for name in neft_zoo.names() if not make(name).clean]
+NAMES = [name for name in neft_zoo.names() if not make(name).clean and name not in NEED_OTHER_MODELS]
 SEVERAL = [name for name in NAMES if make(name).objective.passes > 1]
 
 

@@ -44,23 +44,32 @@ COLUMNS = """
 
 
 def python_of(name: str, environments: Path) -> Path:
-    """Return the interpreter of a framework's environment, which is made if it is missing."""
+    """Return the interpreter of a framework's environment, which is made if it is missing or of another version."""
     folder = environments / name
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
+    package, _, pinned = FRAMEWORKS[name].partition("==")
+    command = [str(python), "-c", f"from importlib.metadata import version; print(version({package!r}))"]
+    if subprocess.run(command, capture_output=True, text=True).stdout.strip() != pinned:
         torch = folder / "torch.txt"
         torch.write_text("torch==2.13.0\n", encoding="utf-8")
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(torch)]
         subprocess.run([*pip, "torch==2.13.0"], check=True)
         subprocess.run([*pip, FRAMEWORKS[name], "-e", str(ROOT)], check=True)
+        without_cuda(folder, python)
+    return python
+
+
+def without_cuda(folder: Path, python: Path) -> None:
+    """Remove what of an environment cannot be imported on a CPU, so that others find it missing and do without."""
     for package in CUDA_ONLY:
-        if subprocess.run([str(python), "-c", f"import {package}"], capture_output=True).returncode:
+        command = [str(python), "-c", f"import {package}"]
+        if subprocess.run(command, capture_output=True).returncode:
             for library in folder.glob(f"lib/*/site-packages/{package}/**/*.so"):
                 library.unlink()  # torchaudio goes on without it
-        if subprocess.run([str(python), "-c", f"import {package}"], capture_output=True).returncode:
+        if subprocess.run(command, capture_output=True).returncode:
             subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", package], check=True)
-    return python
 
 
 def run(name: str, python: Path, limit: float) -> str:

@@ -1,0 +1,84 @@
+"""ModelOutputs: the logits that a pass keeps, and how the model makes them and its loss reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.batch import IGNORED, Batch
+from neft_zoo.passes.anatomy import base_model, find_head, task_of
+from neft_zoo.passes.label_positions import loss_shifts
+from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.records import Pass
+
+# So many logits are kept to be compared: 16 MiB. Of more the hidden states are kept, and projected again in chunks.
+KEPT_LOGITS = 2**22
+
+
+class ModelOutputs:
+    """Keeps the logits of passes to be compared. How a model makes and grades them is seen in its first pass.
+
+    Args:
+        model: a transformers or PEFT model.
+
+    Attributes:
+        task: what the model predicts.
+        shift: how many positions a label stands after its prediction.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.task = model, task_of(model)
+        self.shift, self._shift_is_seen = int(self.task == "next token"), False
+        self._are_of_head: bool | None = None
+
+    def keep(self, output: Any, record: Pass, batch: Batch) -> None:
+        """Keep what a model has returned in the record of its pass.
+
+        Args:
+            output: the model's output.
+            record: of the pass, which holds the last hidden states.
+            batch: the batch of the call.
+
+        Raises:
+            NoiseError: if logits and loss are none that can be compared.
+        """
+        logits = getattr(output, "logits", None)
+        if self.task == "span":
+            record.logits = torch.cat([output.start_logits, output.end_logits])
+        elif self.task == "sequence":
+            record.logits = logits
+        elif logits is not None:
+            rows, length = batch.input_ids.shape
+            if logits.dim() != 3 or logits.shape[1] < length:  # some calls ask for the logits of few positions only
+                return
+            logits = logits[:, -length:]
+            if self.task == "next token":
+                self._see_shift(getattr(output, "loss", None), logits, record.hidden, batch.labels)
+            few = self.task != "next token" or rows * length * logits.shape[-1] <= KEPT_LOGITS
+            if few or not self._head_makes(logits, record.hidden):
+                record.logits = logits
+
+    def _see_shift(self, loss: Tensor | None, logits: Tensor, hidden: Tensor | None, labels: Tensor | None) -> None:
+        """Learn where the model's own loss reads the prediction of a label, once it was given labels."""
+        if self._shift_is_seen or loss is None or labels is None or not (labels != IGNORED).any():
+            return
+        shifts, self._shift_is_seen = loss_shifts(loss, logits, labels.to(logits.device)), True
+        if shifts is None and not self._head_makes(logits, hidden):  # ProphetNet predicts several tokens at a position
+            raise NoiseError(
+                "an objective that compares predictions needs logits that the LM head makes, or a loss that is "
+                f"their cross-entropy, got neither from {type(base_model(self.model)).__name__}."
+            )
+        self.shift = int(shifts is not False)
+
+    def _head_makes(self, logits: Tensor, hidden: Tensor | None) -> bool:
+        """Return whether the LM head makes the logits of the last hidden states; one position per row is compared."""
+        if self._are_of_head is None:
+            self._are_of_head = (
+                hidden is not None
+                and find_head(self.model) is not None
+                and LanguageHead(self.model).makes(logits[:, -1], hidden[:, -1])
+            )
+        return self._are_of_head

@@ -1,0 +1,51 @@
+"""What is checked of a step: that a model was trained under its strategy."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.passes.anatomy import base_model
+from neft_zoo.training.session import NoiseSession
+
+
+def passed_by_since(session: NoiseSession, since: tuple[int, int]) -> bool:
+    """Return whether the model was called with gradients since a progress mark, and never under the strategy."""
+    steps, clean_calls = session.progress_mark
+    strategy = session.strategy
+    changes_every_step = not strategy.clean or (strategy.weights is not None and strategy.weights.every_step)
+    # Calls of a compiled model are not counted.
+    uncounted = session.compiled or strategy.clean
+    return changes_every_step and steps == since[0] and (uncounted or clean_calls > since[1])
+
+
+def check_went_through(session: NoiseSession, since: tuple[int, int], where: str) -> None:
+    """Raise if the model was called with gradients, and never under the strategy.
+
+    Args:
+        session: of the model.
+        since: the progress mark to compare with.
+        where: the function that was left since, for the message.
+
+    Raises:
+        NoiseError: if it was.
+    """
+    if passed_by_since(session, since):
+        raise NoiseError(
+            f"{where} must call compute_loss, in train mode, for the noise of {session.strategy.name} to reach the "
+            f"model, got a step in which {type(base_model(session.bare_model)).__name__} was trained without it."
+        )
+
+
+def warn_in_eval_mode(session: NoiseSession) -> None:
+    """Warn, once, where the model would be trained in eval mode, in which nothing is added."""
+    idle = not session.model.training and torch.is_grad_enabled() and not session.strategy.clean
+    if idle and not session.steps and not session.warned:
+        session.warned = True
+        warnings.warn(
+            f"{type(base_model(session.bare_model)).__name__} is in eval mode, as from_pretrained leaves it, so "
+            f"{session.strategy.name} adds nothing: call .train() on it to train with noise.",
+            stacklevel=4,
+        )
