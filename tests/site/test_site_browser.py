@@ -54,11 +54,15 @@ def test_pages_are_accessible_and_quiet(visit, path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_accessible_and_quiet(visit_whole, whole_site, scheme):
+def test_every_page_is_accessible_quiet_and_whole(visit_whole, whole_site, scheme):
+    page = visit_whole("index.html", color_scheme=scheme)
+    root = page.url.removesuffix("index.html")
     for path in pages(whole_site):
-        page = visit_whole(path, color_scheme=scheme)
+        page.goto(root + path)
+        for viewport in (PHONE, TABLET, WIDE):
+            page.set_viewport_size(viewport)
+            assert (path, viewport["width"], is_cut(page)) == (path, viewport["width"], [])
         assert (path, faults(page)) == (path, [])
-        page.context.close()
 
 
 @pytest.mark.parametrize("path", CORE)
@@ -67,15 +71,6 @@ def test_nothing_is_cut_on_a_phone_and_on_a_tablet(visit, path):
     assert is_cut(page) == []
     page.set_viewport_size(TABLET)
     assert is_cut(page) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("viewport", [WIDE, TABLET, PHONE], ids=["1440", "1024", "390"])
-def test_nothing_is_cut_on_any_page(visit_whole, whole_site, viewport):
-    for path in pages(whole_site):
-        page = visit_whole(path, viewport=viewport)
-        assert (path, is_cut(page)) == (path, [])
-        page.context.close()
 
 
 class Nodes(HTMLParser):
