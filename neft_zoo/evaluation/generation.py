@@ -85,7 +85,7 @@ def generate(
     model.eval()
     for indices in tqdm(by_length(prompts, batch_size), desc="answers", disable=None if progress else True):
         ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[i] for i in indices]))
-        tokens = _decode(model, ids, mask, config, _row_cache(model))
+        tokens = _decode(model, ids, mask, config, row_cache(model))
         answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}
     return [answers[i] for i in range(len(prompts))]
 
@@ -125,7 +125,7 @@ def _decode(
     return [found[row] for row in range(len(found))]
 
 
-def _row_cache(model: PreTrainedModel) -> DynamicCache | None:
+def row_cache(model: PreTrainedModel) -> DynamicCache | None:
     """Return an empty cache from which rows can be dropped; None for models that keep another kind.
 
     Recurrent models have states in place of keys, and prompt tuning puts its tokens in front of an empty cache only.

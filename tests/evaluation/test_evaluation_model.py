@@ -208,9 +208,9 @@ def test_models_whose_cache_has_no_rows_to_drop_answer_to_the_end(fitted, tokeni
     prompt_tuning = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
     tuned = get_peft_model(copy.deepcopy(fitted.model), prompt_tuning)
     state = MambaForCausalLM(MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, state_size=4))
-    assert generation._row_cache(fitted.model) is not None
+    assert generation.row_cache(fitted.model) is not None
     for model in (tuned, state):
-        assert generation._row_cache(model) is None
+        assert generation.row_cache(model) is None
         found = generate(model, tokenizer, [[5, 6, 7], [8, 9]], max_new_tokens=3, batch_size=2)
         assert all(len(answer.tokens) == 3 or answer.ended for answer in found)
 
