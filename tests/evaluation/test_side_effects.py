@@ -18,7 +18,7 @@ from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.config.data import alpaca_record
-from neft_zoo.evaluation import prepare
+from neft_zoo.evaluation import prepare, safety
 from neft_zoo.evaluation.effect_results import InstructionFollowing
 from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
@@ -235,7 +235,10 @@ def test_a_change_that_alters_nothing_has_no_number(tmp_path):
     assert prompt_robustness(plain, [{"text": "a cell"}]) is None
 
 
-def test_probabilities_of_openings_are_those_of_a_pass_each(subject):
+@pytest.mark.parametrize("cached", [True, False])
+def test_probabilities_of_openings_are_those_of_a_pass_each(subject, monkeypatch, cached):
+    if not cached:
+        monkeypatch.setattr(safety, "row_cache", lambda model: None)
     records = [row.record for row in subject.rows["test"]][:2]
     refusing, answering = opening_probabilities(subject, records, ("Sorry,", "I cannot"), ("The ", "A cell"))
     for i, record in enumerate(records):
