@@ -74,6 +74,7 @@ def test_the_playground_refuses_what_is_no_number(visit):
 
 def test_a_preset_fills_in_the_model_and_the_result_is_code(visit):
     page = visit("playground.html")
+    assert page.input_value("[name=preset]") == "Llama 3 8B" and "Llama 3 8B" in page.inner_text("#playground-source")
     page.select_option("[name=preset]", label="SmolLM2-135M")
     assert (page.input_value("[name=width]"), page.input_value("[name=embedding]")) == ("576", "0.136")
     assert "measured" in page.inner_text("#playground-source")

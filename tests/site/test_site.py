@@ -2,6 +2,7 @@
 
 import json
 import re
+from email.message import Message
 from statistics import fmean
 
 import made_up
@@ -251,3 +252,19 @@ def test_no_internal_name_and_no_dialect_is_on_a_readers_page(experiments):
     written = [path for path in DOCS.rglob("*.md") if path.name not in named and "results" not in path.parts]
     pages += [re.sub(r"\{\{.*?\}\}", "", path.read_text(encoding="utf-8")) for path in written]
     assert [word for page in pages for word in INTERNAL if word in page] == []
+
+
+def test_links_to_repository_and_source_come_from_the_package(monkeypatch):
+    import hooks
+    from mkdocs.config import load_config
+
+    said = {"Repository": "https://host.invalid/neft-zoo", "Documentation": "https://docs.invalid/neft-zoo"}
+    for urls, repository, site in ((said, said["Repository"], said["Documentation"] + "/"), ({}, None, None)):
+        given = Message()
+        for name, address in urls.items():
+            given["Project-URL"] = f"{name}, {address}"
+        monkeypatch.setattr(hooks, "metadata", lambda _, given=given: given)
+        config = load_config(str(DOCS.parent / "mkdocs.yml"), plugins=[], hooks=[])
+        hooks._take_addresses(config)
+        assert (config["repo_url"] or None, config["site_url"] or None) == (repository, site)
+        assert ("content.action.edit" in config["theme"]["features"]) == bool(urls)
