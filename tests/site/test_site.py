@@ -268,3 +268,15 @@ def test_links_to_repository_and_source_come_from_the_package(monkeypatch):
         hooks._take_addresses(config)
         assert (config["repo_url"] or None, config["site_url"] or None) == (repository, site)
         assert ("content.action.edit" in config["theme"]["features"]) == bool(urls)
+
+
+def test_long_words_of_a_table_can_be_broken_and_short_ones_are_whole():
+    from builder.cards import CardTables
+    from markdown import markdown
+
+    cells = "`f(x=1)` | `tests/site/test_it.py::test_a[b]` <b>x</b> <br>long_name.of.a.thing.that.goes.on"
+    page = markdown(
+        f"| a | b |\n| --- | --- |\n| {cells} |", extensions=["tables", CardTables()], output_format="html"
+    )
+    assert "<code>tests/<wbr>site/<wbr>test_<wbr>it.<wbr>py:<wbr>:<wbr>test_<wbr>a[<wbr>b]</code> <b>x</b>" in page
+    assert "<code>f(x=1)</code>" in page and "data-cards" not in page
