@@ -280,3 +280,14 @@ def test_long_words_of_a_table_can_be_broken_and_short_ones_are_whole():
     )
     assert "<code>tests/<wbr>site/<wbr>test_<wbr>it.<wbr>py:<wbr>:<wbr>test_<wbr>a[<wbr>b]</code> <b>x</b>" in page
     assert "<code>f(x=1)</code>" in page and "data-cards" not in page
+
+
+def test_every_paper_has_a_claim_and_its_main_strategy_first(experiments):
+    from builder import papers
+
+    text = papers.page(experiments)
+    neftune = text[text.index("{ #231005914 }") :].partition("\n## ")[0]
+    assert "**Method.** [neft_uniform]" in neftune and "29.79 to 64.69" in neftune
+    assert text.count("**Claim.** ") == text.count("**Here.** ") == text.count("**Method.** ")
+    assert text.count(papers.NO_CLAIM) <= 1, "of dx_laplace, whose paper is about privacy"
+    assert "3 seeds" in text, "what was run stands on the page"
