@@ -84,7 +84,10 @@ def _values(name: str) -> str:
     if strongest is None:
         return ""
     _, _, advice = argument_texts(entry).get(strongest, "").partition("; ")
-    return f"{strongest} {strategy.arguments[strongest]:g}" + (f" ({advice.rstrip('.')})" if advice else "")
+    is_whole = advice.count("(") == advice.count(")")  # else the semicolon stood inside brackets
+    return f"{strongest} {strategy.arguments[strongest]:g}" + (
+        f" ({advice.rstrip('.')})" if advice and is_whole else ""
+    )
 
 
 def _unless(name: str) -> str:

@@ -35,7 +35,8 @@ CITATION = Path(__file__).parents[2] / "CITATION.cff"
 def page(experiments: Sequence[Experiment]) -> str:
     """Return the page in Markdown."""
     named: dict[str, list[str]] = {}
-    for name in sorted(registry.builtin_names(), key=lambda name: (name not in IDEAS, name)):
+    order = {name: place for place, name in enumerate(IDEAS)}  # a paper's main strategy first
+    for name in sorted(registry.builtin_names(), key=lambda name: (order.get(name, len(order)), name)):
         if paper := registry.entry(name).paper:
             named.setdefault(paper, []).append(name)
     entries = {address: text for address, text in bibliography().items() if address in named}

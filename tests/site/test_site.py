@@ -268,3 +268,26 @@ def test_links_to_repository_and_source_come_from_the_package(monkeypatch):
         hooks._take_addresses(config)
         assert (config["repo_url"] or None, config["site_url"] or None) == (repository, site)
         assert ("content.action.edit" in config["theme"]["features"]) == bool(urls)
+
+
+def test_long_words_of_a_table_can_be_broken_and_short_ones_are_whole():
+    from builder.cards import CardTables
+    from markdown import markdown
+
+    cells = "`f(x=1)` | `tests/site/test_it.py::test_a[b]` <b>x</b> <br>long_name.of.a.thing.that.goes.on"
+    page = markdown(
+        f"| a | b |\n| --- | --- |\n| {cells} |", extensions=["tables", CardTables()], output_format="html"
+    )
+    assert "<code>tests/<wbr>site/<wbr>test_<wbr>it.<wbr>py:<wbr>:<wbr>test_<wbr>a[<wbr>b]</code> <b>x</b>" in page
+    assert "<code>f(x=1)</code>" in page and "data-cards" not in page
+
+
+def test_every_paper_has_a_claim_and_its_main_strategy_first(experiments):
+    from builder import papers
+
+    text = papers.page(experiments)
+    neftune = text[text.index("{ #231005914 }") :].partition("\n## ")[0]
+    assert "**Method.** [neft_uniform]" in neftune and "29.79 to 64.69" in neftune
+    assert text.count("**Claim.** ") == text.count("**Here.** ") == text.count("**Method.** ")
+    assert text.count(papers.NO_CLAIM) <= 1, "of dx_laplace, whose paper is about privacy"
+    assert "3 seeds" in text, "what was run stands on the page"

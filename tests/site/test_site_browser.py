@@ -41,10 +41,14 @@ def pages(site):
 
 
 def is_cut(page):
-    return [
-        *page.evaluate(CUT),
-        *(["page"] if page.evaluate("document.documentElement.scrollWidth > innerWidth") else []),
-    ]
+    """Return what is cut, once the page has taken a new width: its header moves there."""
+    for _ in range(5):
+        found = page.evaluate(CUT)
+        found += ["page"] if page.evaluate("document.documentElement.scrollWidth > innerWidth") else []
+        if not found:
+            break
+        page.wait_for_timeout(200)
+    return found
 
 
 @pytest.mark.parametrize("path", ["choosing.html", "compare.html", "strategies/neft_uniform.html"])
