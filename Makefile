@@ -129,9 +129,12 @@ compare-hook: setup  ## measure this package against transformers' neftune_noise
 
 SINGLE := neft_uniform,neft_gaussian,token_relative,token_subspace,dx_laplace,masked_thought,hype
 
-bench: setup  ## time and memory of noise, steps, divergences, comparisons and start-up: docs/performance.md
+bench-zoo: setup  ## time and memory of every noise, and of a step under the strategies
 	$(BIN)/python tests/benchmarks/adding.py
 	$(BIN)/python tests/benchmarks/cost.py
+	$(BIN)/python tests/benchmarks/cost.py --lora --strategies flat_lora,lora_matrix_dropout,stm
+
+bench: bench-zoo  ## the same, of divergences, comparisons and start-up as well: docs/performance.md
 	$(BIN)/python tests/benchmarks/cost.py --tokens 512 --strategies $(SINGLE)
 	$(BIN)/python tests/benchmarks/cost.py --tokens 256 --wider 4 --strategies hype
 	$(BIN)/python tests/benchmarks/divergence.py
@@ -162,4 +165,4 @@ clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) $(OLDEST) $(FRAMEWORKS) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
 .PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve real-model punkt matrix nightly mutants \
-	test-frameworks test-integrations resolve mistakes check compare-hook bench bench-gpu wheel release clean
+	test-frameworks test-integrations resolve mistakes check compare-hook bench bench-zoo bench-gpu wheel release clean

@@ -21,6 +21,14 @@ def wheel(tmp_path_factory):
     return next(out.glob("*.whl"))
 
 
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    return folder
+
+
 def test_every_recipe_with_model_data_and_licences_is_inside(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"neft_zoo/recipes/{name}.yaml" for name in recipe.names()}
@@ -32,43 +40,30 @@ def test_every_recipe_with_model_data_and_licences_is_inside(wheel):
     assert wheel.stat().st_size < 20e6
 
 
-def test_it_runs_outside_a_checkout(wheel, tmp_path):
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
-    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+def test_it_runs_outside_a_checkout(site, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(site)}
 
-    def cli(*arguments):
-        command = [sys.executable, "-m", "neft_zoo", *arguments]
+    def python(*arguments):
+        command = [sys.executable, *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    assert "strategies/symnoise" in cli("recipes", "ls")
-    assert "archivePrefix = {arXiv}" in cli("cite", "symnoise")
-    settings = "--max_steps 1 --eval_strategy no --per_device_train_batch_size 2 --disable_tqdm true".split()
-    cli("sft", "--config", "symnoise", "--output_dir", "out", "--use_cpu", "true", *settings)
+    assert "strategies/symnoise" in python("-m", "neft_zoo", "recipes", "ls")
+    assert "archivePrefix = {arXiv}" in python("-m", "neft_zoo", "cite", "symnoise")
+    assert python("-c", "import neft_zoo; print(neft_zoo.__file__)").startswith(str(site))
+    settings = "--max_steps 1 --eval_strategy no --per_device_train_batch_size 2 --disable_tqdm true --use_cpu true"
+    python("-m", "neft_zoo", "sft", "symnoise", "--output_dir", "out", *settings.split())
     assert (tmp_path / "out" / "noise.json").exists() and (tmp_path / "out" / "model.safetensors").exists()
-    origin = subprocess.run(
-        [sys.executable, "-c", "import neft_zoo; print(neft_zoo.__file__)"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert origin.stdout.startswith(str(tmp_path))
 
 
-def test_the_first_snippet_of_the_readme_runs_in_an_empty_folder(wheel, tmp_path):
-    site, empty = tmp_path / "site", tmp_path / "empty"
-    empty.mkdir()
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
+def test_the_first_snippet_of_the_readme_runs_in_an_empty_folder(site, tmp_path):
     snippet = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     shortened = snippet.replace("max_steps=20", "max_steps=1, per_device_train_batch_size=2")
     assert shortened != snippet and "recipes/" not in snippet
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(
-        [sys.executable, "-c", shortened], cwd=empty, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", shortened], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {path.name for path in empty.iterdir()} <= {"out"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"out"}

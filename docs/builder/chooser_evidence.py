@@ -9,9 +9,9 @@ from markupsafe import Markup
 from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
-from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.reference import Reference, find_reference
 
-from .words import is_real, row_name, setting, title
+from .words import is_real, regime, row_name, setting
 
 SEEDS = 3
 # From the tables of docs/paper.md.
@@ -39,15 +39,9 @@ def measured(noise: str, method: str, packing: str, goal: str, experiments: Sequ
     if found is None:
         return Markup("Not run here for this case.")
     experiment, row = found
-    text = Markup("Measured here, <code>{}</code> on {} ({}): test loss minus plain training {}.")
-    made = text.format(row_name(row), title(experiment), setting(experiment), said(row))
-    reference = find_reference(experiment)
-    against = next((each for each in reference.rows if each[0] is row), None) if reference else None
-    if reference and against:
-        text = Markup(" Against the best plain run of any length ({}): {} ({}).")
-        made += text.format(
-            row_name(reference.row), interval_text(against[1], metric("test_loss").digits), against[2].text()
-        )
+    text = Markup("Measured here, <code>{}</code> on {} ({}). Test loss minus plain training: {}.")
+    made = text.format(row_name(row), regime(experiment), setting(experiment, [row]), said(row))
+    made += against_best(row, find_reference(experiment))
     return made + Markup(' <a href="compare.html#experiment={}">All its rows</a>.').format(experiment.key)
 
 
@@ -57,10 +51,20 @@ def said(row: Row) -> str:
         (words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells
     ]
     return "; ".join(
-        f"{interval_text(cell.difference, metric('test_loss').digits)} {words}"
-        + (f" ({cell.verdict.text()})" if cell.verdict else "")
+        f"{words} {interval_text(cell.difference, metric('test_loss').digits)}"
+        + (f", {cell.verdict.text()}" if cell.verdict and cell.verdict.word != "one seed" else "")
         for words, cell in cells
     )
+
+
+def against_best(row: Row, reference: Reference | None) -> str:
+    """Return a row's difference to the best plain run of any length, "" where there is one length only."""
+    found = next((each for each in reference.rows if each[0] is row), None) if reference else None
+    if reference is None or found is None:
+        return ""
+    _, paired, verdict = found
+    text = interval_text(paired, metric("test_loss").digits)
+    return f" Against the best plain run of any length ({row_name(reference.row)}): {text}, {verdict.text()}."
 
 
 def nearest(

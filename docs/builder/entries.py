@@ -161,7 +161,7 @@ def results(name: str, experiments: list[Experiment]) -> str:
         if not rows and (name != "none" or experiment is not leading(experiments)):
             continue
         columns = [column for column in SHOWN if column in experiment.none.cells]
-        shown = results_table([experiment.none, *rows], columns, setting(experiment), "../", costs=False)
+        shown = results_table([experiment.none, *rows], columns, setting(experiment, rows or None), "../", costs=False)
         view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
         parts += [
             f"### {title(experiment)}",

@@ -2,75 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 import torch
 from markupsafe import Markup
 
 from neft_zoo import registry
-from neft_zoo.compare.experiment import CHOSEN_BY, Experiment, Row
-from neft_zoo.compare.formats import interval_text
+from neft_zoo.compare.experiment import CHOSEN_BY, STEPS, Experiment, Row
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.plots import FIRST, INK, SECOND, by_seed, mean_curve, new, style, svg
 from neft_zoo.compare.reference import find_reference
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.special_tokens import special_token_ids
 
+from .chooser_evidence import against_best, said
 from .traces import documents, model
-from .wants import leading
-from .words import row_name, setting, title
+from .wants import ENOUGH_SEEDS, leading
+from .words import is_real, regime, row_name, setting, title
 
 BESIDE = ("neft_uniform", "embedding_dropout")
 DASHES = ("-", "--", ":", "-.")  # of plain training, the longest first
 NOT_RUN = "*Not run here.*"
+SIZE = (4.8, 3.4)  # inches; a phone shows them at three quarters
 
 
-def drawn_rows(experiment: Experiment) -> list[Row]:
-    """Return what the picture shows: plain training of all lengths, NEFTune and dropout at their defaults."""
-    plain = [row for row in experiment.rows if row is experiment.none or row.is_shorter]
+def drawn_rows(experiment: Experiment) -> tuple[list[Row], set[int]]:
+    """Return what the picture shows, and the seeds that all of it has.
+
+    Shown are plain training of all lengths, NEFTune and dropout at their defaults. A row that was not run at enough of
+    the seeds before it is left out, rather than the others cut down to its seeds.
+    """
+    rows, shared = [experiment.none], set(experiment.none.values(CHOSEN_BY, "end"))
+    shorter = [row for row in experiment.rows if row.is_shorter]
     noise = [row for name in BESIDE if (row := experiment.find(name)) is not None]
-    return [row for row in [*plain, *noise] if row.values(CHOSEN_BY, "end")]
+    enough = min(ENOUGH_SEEDS, len(shared))
+    for row in [*noise[:1], *shorter, *noise[1:]]:
+        if len(common := shared & set(row.values(CHOSEN_BY, "end"))) >= enough:
+            rows, shared = [*rows, row], common
+    return sorted(rows, key=lambda row: row in noise), shared
 
 
 def early_stopping(experiments: Sequence[Experiment]) -> str:
-    """Return the picture and what was measured in a line."""
-    experiment = leading([*experiments])
-    rows = drawn_rows(experiment) if experiment else []
-    if experiment is None or not rows:
+    """Return a picture and what was measured in a line: of the leading experiment, then of a real model's few runs."""
+    first = leading([*experiments])
+    if first is None:
         return NOT_RUN
-    seeds = set.intersection(*(set(row.values(CHOSEN_BY, "end")) for row in rows))
+    others = [each for each in experiments if each.budget == STEPS and is_real(each) and each.find(BESIDE[0])]
+    shown = [first, *others[: 0 if is_real(first) else 1]]
+    return "\n\n".join(map(_measured, shown))
+
+
+def _measured(experiment: Experiment) -> Markup:
+    rows, seeds = drawn_rows(experiment)
+    lines = f"Thick lines are means over the {len(seeds)} seeds that all rows have, thin ones seeds"
+    lines = lines if len(seeds) > 1 else "One seed so far, from which nothing follows"
+    missing = "" if any(row.is_shorter for row in rows) else " Plain training of fewer epochs was not run there."
+    text = Markup(
+        '<div class="lead">{}<div><p class="verdict">{}</p><p>{}: {}. {}; the noise is off, and a step costs the same '
+        'in all rows.{} <a href="compare.html#experiment={}">All its rows</a>.</p></div></div>'
+    )
+    measured_on = setting(experiment, rows)
+    return text.format(
+        _drawn(experiment, rows, seeds),
+        early_verdict(experiment),
+        regime(experiment),
+        measured_on,
+        lines,
+        missing,
+        experiment.key,
+    )
+
+
+def _drawn(experiment: Experiment, rows: Sequence[Row], seeds: Container[int]) -> Markup:
+    """Draw the test loss over epochs: thin lines of seeds, thick ones their means."""
+    colours = dict(zip(BESIDE, (FIRST, SECOND), strict=True))
+    dashes = iter(DASHES)
     with style():
-        figure, axes = new(6.4, 4.2)
-        colours = {name: colour for name, colour in zip(BESIDE, (FIRST, SECOND), strict=True)}
-        dashes = iter(DASHES)
+        figure, axes = new(*SIZE)
         for row in rows:
             curves = [curve for seed, curve in by_seed(row.records, CHOSEN_BY).items() if seed in seeds]
             colour, dash = (colours[row.entry], "-") if row.entry in colours else (INK, next(dashes, ":"))
             for curve in curves:
                 axes.plot(*zip(*curve, strict=True), color=colour, linestyle=dash, linewidth=0.6, alpha=0.4)
-            mean = mean_curve(curves)
-            axes.plot(
-                *zip(*mean, strict=True),
-                dash,
-                color=colour,
-                linewidth=2,
-                marker="o",
-                markersize=4,
-                label=row_name(row),
-            )
+            thick = {"color": colour, "linestyle": dash, "linewidth": 2, "marker": "o", "markersize": 4}
+            axes.plot(*zip(*mean_curve(curves), strict=True), **thick, label=_line_name(row, experiment))
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"test loss, {metric(CHOSEN_BY).unit}")
         axes.locator_params(axis="x", integer=True)
-        figure.legend(loc="outside upper left", fontsize=10, ncols=2)
-        names = ", ".join(row_name(row) for row in rows)
-        picture = svg(figure, f"Test loss over epochs on {title(experiment)}: {names}; thin lines are seeds")
-    text = Markup(
-        '<div class="lead">{}<div><p class="verdict">{}</p><p>Thin lines are seeds, thick ones their mean over the {} '
-        'seeds that all rows have, at equal cost; noise off. Measured on {}. <a href="compare.html">All its rows</a>.'
-        "</p></div></div>"
-    )
-    return text.format(picture, early_verdict(experiment), len(seeds), setting(experiment))
+        figure.legend(loc="outside upper left", ncols=2, fontsize="small")
+        names = ", ".join(_line_name(row, experiment) for row in rows)
+        return svg(figure, f"Test loss over epochs on {title(experiment)}: {names}; thin lines are seeds")
+
+
+def _line_name(row: Row, experiment: Experiment) -> str:
+    """Return what a line is called: plain training by its epochs."""
+    name, epochs = row_name(row), experiment.config.get("num_train_epochs")
+    if row is experiment.none and isinstance(epochs, int | float):
+        name += f", {epochs:g} epoch{'s' * (epochs != 1)}"
+    return re.sub(r"^none\b", "plain training", name)
 
 
 def early_verdict(experiment: Experiment) -> Markup:
@@ -78,25 +109,14 @@ def early_verdict(experiment: Experiment) -> Markup:
     row = experiment.find("neft_uniform")
     if row is None or (CHOSEN_BY, "best") not in row.cells:
         return Markup("NEFTune was not run there.")
-    digits = metric(CHOSEN_BY).digits
-    end, best = (row.cells[CHOSEN_BY, when] for when in ("end", "best"))
-    assert end.verdict is not None and best.verdict is not None
-    said = (
-        f"test loss minus plain training {interval_text(end.difference, digits)} at the end ({end.verdict.text()}), "
-        f"{interval_text(best.difference, digits)} at the best checkpoint ({best.verdict.text()})"
-    )
-    word = best.verdict.word
+    end, best = (row.cells[CHOSEN_BY, when].verdict for when in ("end", "best"))
+    assert end is not None and best is not None
     reference = find_reference(experiment)
-    against = next((each for each in reference.rows if each[0] is row), None) if reference else None
-    if reference and against:
-        word = against[2].word
-        said += (
-            f", and {interval_text(against[1], digits)} against the best plain run of any length, "
-            f"{row_name(reference.row)} ({against[2].text()})"
-        )
+    verdict = next((each for other, _, each in reference.rows if other is row), best) if reference else best
     answers = {"better": "No", "worse": "Yes, and stopping earlier does more", "practically the same": "Yes"}
-    undecided = "Not shown to be more than that" if end.verdict.word == "better" else "Undecided"
-    return Markup("<b>{}.</b> <code>neft_uniform</code>: {}.").format(answers.get(word, undecided), said)
+    undecided = "Not shown to be more than that" if end.word == "better" else "Undecided"
+    text = Markup("<b>{}.</b> Test loss of <code>neft_uniform</code> minus plain training: {}.{}")
+    return text.format(answers.get(verdict.word, undecided), said(row), against_best(row, reference))
 
 
 TOKENS, FEATURES, ROW = 12, 40, -1

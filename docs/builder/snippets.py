@@ -58,14 +58,22 @@ def measured(asked: Asked) -> str:
         if rows := [row for row in experiment.rows if row.cells and _is_asked(row, experiment, names)]:
             rows = rows if experiment.none in rows else [experiment.none, *rows]
             columns = [column for column in COLUMNS if column in experiment.none.cells]
-            parts.append(results_table(rows, columns, f"{title(experiment)}: {setting(experiment)}", asked.up))
+            parts.append(results_table(rows, columns, f"{title(experiment)}: {setting(experiment, rows)}", asked.up))
     return "\n\n".join(parts) or NOT_RUN
 
 
 def _is_asked(row: Row, experiment: Experiment, names: list[str]) -> bool:
+    if row.entry is None and _repeats_baseline(row):
+        return False
     name = "lengths" if row.is_shorter else row.entry or row.label.partition(" ")[0]
     is_plain = row.entry is None or row is experiment.find(row.entry)
     return f"{name}*" in names or (name in names and is_plain)
+
+
+def _repeats_baseline(row: Row) -> bool:
+    """Return whether a control has the value that the recipe has anyway, so that its runs are those of `none`."""
+    verdicts = [cell.verdict for column in COLUMNS if (cell := row.cells.get(column)) is not None]
+    return all(each is not None and each.word == "identical" for each in verdicts)
 
 
 def noise_ratio(asked: Asked) -> str:

@@ -16,7 +16,13 @@ SWITCHES = {" match_rms": ", energy of uniform noise"}
 
 
 def title(experiment: Experiment) -> str:
-    """Return what an experiment is called: data, layout, adapter, budget, and the model in brackets."""
+    """Return what an experiment is called: its regime, and the model in brackets."""
+    name = model(experiment)
+    return f"{regime(experiment)} ({name})" if name else regime(experiment)
+
+
+def regime(experiment: Experiment) -> str:
+    """Return data, layout, adapter and budget of an experiment."""
     config = experiment.config
     parts = [DATA.get(str(config.get("dataset_name")).rpartition("/")[2], experiment.name)]
     parts += ["packed"] if config.get("packing") else []
@@ -24,8 +30,7 @@ def title(experiment: Experiment) -> str:
     if config.get("eval_strategy") == "steps":
         parts.append(f"measured every {config.get('eval_steps')} steps")
     parts += ["equal compute"] if experiment.budget == COMPUTE else []
-    name = model(experiment)
-    return f"{', '.join(parts)} ({name})" if name else ", ".join(parts)
+    return ", ".join(parts)
 
 
 def model(experiment: Experiment) -> str:
@@ -39,8 +44,13 @@ def is_real(experiment: Experiment) -> bool:
     return model(experiment) not in ("", SHIPPED)
 
 
-def setting(experiment: Experiment) -> str:
-    """Return size, records, epochs, answers and seeds in a line."""
+def setting(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
+    """Return size, records, epochs, answers and seeds in a line.
+
+    Args:
+        experiment: what was measured.
+        rows: those that are shown, whose seeds are counted; None for all.
+    """
     config, name = experiment.config, model(experiment)
     parts = [SIZES.get(name, name)] if name else []
     parts += [f"{config['train_records']} training records per seed"] if config.get("train_records") else []
@@ -48,7 +58,12 @@ def setting(experiment: Experiment) -> str:
     parts += [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs else []
     records = count_test_records(experiment)
     parts += [] if records is None else [f"{records} test records"]
-    return ", ".join([*parts, *filter(None, [answers(experiment)]), seeds(experiment)])
+    return ", ".join([*parts, *filter(None, [answers(experiment)]), seeds(experiment.rows if rows is None else rows)])
+
+
+def settings(experiments: Sequence[Experiment]) -> str:
+    """Return a list of what experiments were run with."""
+    return "\n".join(f"* {title(each)}: {setting(each)}." for each in experiments)
 
 
 def same_data(experiments: Sequence[Experiment]) -> str:
@@ -63,9 +78,9 @@ def same_data(experiments: Sequence[Experiment]) -> str:
     )
 
 
-def seeds(experiment: Experiment) -> str:
-    """Return how many seeds the rows have."""
-    counts = sorted({len(row.records) for row in experiment.rows if row.records} or {0})
+def seeds(rows: Sequence[Row]) -> str:
+    """Return how many seeds rows have."""
+    counts = sorted({len(row.records) for row in rows if row.records} or {0})
     few = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     return f"{few} seed{'s' * (few != '1')}"
 

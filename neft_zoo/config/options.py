@@ -74,7 +74,7 @@ def load_options(name: str, **overrides: object) -> RunOptions:
         NoiseError: if the recipe, or an option in it, is not accepted.
     """
     loaded = recipe.load(name)
-    return read_options({**loaded.values, **overrides}, loaded.origin)
+    return read_options(recipe.over(loaded.values, overrides), loaded.origin)
 
 
 def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_ORIGIN) -> RunOptions:

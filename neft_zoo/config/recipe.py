@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from neft_zoo.config.declared import config_options
+from neft_zoo.config.names import check_keys
 from neft_zoo.config.package_data import folder as folder
 from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
 from neft_zoo.redaction import remember
@@ -17,6 +19,7 @@ from neft_zoo.redaction import remember
 PLACEHOLDER = "{recipes}"
 SHORT = ("strategies/", "controls/")
 LARGEST = 10_000
+NOISES = ("noise", "neftune_noise_alpha")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def load(name: str) -> Recipe:
     """Read a recipe and what it extends; an option of the recipe replaces the extended one's whole.
 
     Raises:
-        NoiseError: if a file is missing, not YAML, not a mapping, has a key twice, or extends itself.
+        NoiseError: if a file is missing, not YAML, not a mapping, has a key twice or one that is no option, or
+            extends itself.
     """
     chain: list[Path] = []
     values: dict[str, Any] = {}
@@ -84,12 +88,24 @@ def load(name: str) -> Recipe:
         parent = mine.pop("extends", None)
         if parent is not None and not isinstance(parent, str):
             raise NoiseError(f"{path}: extends must be one recipe's name or path, got {shown(parent)}.")
-        values = {**mine, **values}
+        values = over(mine, values)
         origin = {**{key: f"{path} line {lines[key]}" for key in mine}, **origin}
         path = None if parent is None else find(parent, extended_by=path)
     margins = values.pop("margins", None)
     remember(values)
+    options = config_options()
+    check_keys(values, {*options, "env"} if options else (), origin)
     return Recipe({key: _fill(value) for key, value in values.items()}, origin, margins)
+
+
+def over(extended: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options put over those that they extend.
+
+    Noise of one kind, ours or transformers', also replaces extended noise of the other kind.
+    """
+    given = [name for name in NOISES if name in options]
+    replaced = NOISES if len(given) == 1 and (given[0] == "noise" or options[given[0]] is not None) else ()
+    return {name: value for name, value in extended.items() if name not in replaced} | dict(options)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:

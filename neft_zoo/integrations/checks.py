@@ -10,8 +10,9 @@ from types import TracebackType
 import torch
 from packaging.requirements import Requirement
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.stock_noise import check_alone as check_alone
 
 # The versions whose sources the hooks were checked against, by the name of the module here.
 KNOWN = {"axolotl": "axolotl~=0.19.0", "llamafactory": "llamafactory==0.9.5", "swift": "ms-swift~=4.6.0"}
@@ -35,21 +36,6 @@ def check_version(framework: str) -> None:
         raise NoiseError(
             f"noise needs {known}, got {found or 'no such package'}: give a trainer of any version to "
             "neft_zoo.enable(trainer, noise)."
-        )
-
-
-def check_alone(alpha: object) -> None:
-    """Raise if a framework's own option adds noise as well.
-
-    Args:
-        alpha: the option's value.
-
-    Raises:
-        NoiseError: if it is set.
-    """
-    if alpha is not None:
-        raise NoiseError(
-            f"neftune_noise_alpha must be unset when noise is given, got {shown(alpha)}: two noises would add up."
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.schedules import Scalar, check_count, check_number, check_scalar, value_at
+from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 from neft_zoo.passes.divergences import DIVERGENCES, Divergence
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from neft_zoo.noise.batch import Batch
     from neft_zoo.passes.step import Step
-from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.mixup import EmbedMix
+from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor, nn
 
     from neft_zoo.passes.step import Step
-from neft_zoo.objectives.base import ComparesPredictions, Defaults, Family
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.data_dependent import Setup, Unprepared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-from neft_zoo.noise.data_dependent import Setup, Unprepared
 
 
 def prepare(

@@ -17,6 +17,7 @@ from neft_zoo.passes.torch_internals import averages_gradients
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.hf_internals import compares_token_ids
 from neft_zoo.training.ranges import check_ranges
+from neft_zoo.training.stock_noise import check_alone
 
 if TYPE_CHECKING:
     from accelerate.state import AcceleratorState
@@ -39,11 +40,8 @@ def check_engine(
             split weights that change at every step, or a split sequence.
     """
     check_ranges(vars(args))
-    if args.neftune_noise_alpha is not None and not replaces_stock:
-        raise NoiseError(
-            f"neftune_noise_alpha must be unset when noise is given, got {args.neftune_noise_alpha!r}: "
-            "two noises would add up."
-        )
+    if not replaces_stock:
+        check_alone(args.neftune_noise_alpha, strategy.name)
     settings = args.gradient_checkpointing_kwargs
     reentrant = isinstance(settings, dict) and settings.get("use_reentrant")
     if args.gradient_checkpointing and reentrant and strategy.objective.passes > 1:

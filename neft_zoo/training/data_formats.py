@@ -14,7 +14,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.console import printable
+from neft_zoo.errors import DataWarning, NoiseError, shown
+from neft_zoo.training.tokenized_data import TOKENIZED, check_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -26,7 +28,8 @@ Format: TypeAlias = tuple[str, ...]
 TEXT: Format = ("text",)
 ALPACA: Format = ("instruction", "input", "output")
 PAIRS: Format = ("chosen", "rejected")
-LABELLED: Format = ("prompt", "completion", "label")
+LABEL = "label"
+LABELLED: Format = ("prompt", "completion", LABEL)
 # Of several that fit, TRL takes the first.
 SFT: tuple[Format, ...] = (("prompt", "completion"), ("messages",), ("conversations",), ALPACA, TEXT)
 PREFERENCE: tuple[Format, ...] = (PAIRS,)
@@ -34,7 +37,6 @@ UNPAIRED: tuple[Format, ...] = (LABELLED, PAIRS)
 PROMPTS: tuple[Format, ...] = (("prompt",),)
 ACCEPTED = "text, or messages, or prompt and completion, or instruction and output, or conversations (from, value)"
 NOT_EMPTY = ("history", "system", "system_prompt")
-TOKENIZED = ("input_ids", "prompt_ids", "prompt_input_ids", "chosen_ids", "chosen_input_ids")
 IMAGES = ("image", "images")
 # Columns that TRL reads next to those of a format.
 BESIDE = (*IMAGES, "tools", "chat_template_kwargs", "completion_mask", "assistant_masks", "seq_lengths")
@@ -59,6 +61,10 @@ def check_records(
     """
     columns = column_names(data)
     texts = text_columns(columns, text_field, source, formats)
+    if formats is UNPAIRED and LABEL in columns and "chosen" not in columns:
+        texts = (*texts, LABEL)
+    if set(TOKENIZED) & set(columns):
+        check_tokens(data, source)
     if not texts:
         return
     unused = _unused(columns, texts) if formats is SFT else []
@@ -80,7 +86,9 @@ def check_records(
                 )
         dropped |= {name: None for name in unused if number <= PEEKED and _is_text(record.get(name))}
     if dropped and note:
-        warnings.warn(f"{source} is read from {' and '.join(texts)}; not used: {', '.join(dropped)}.", stacklevel=3)
+        names = printable(", ".join(dropped))
+        read_from = " and ".join(texts)
+        warnings.warn(f"{source} is read from {read_from}; not used: {names}.", DataWarning, stacklevel=3)
 
 
 def column_names(data: Records) -> list[str]:
@@ -112,7 +120,7 @@ def text_columns(
     for names in (tuple(text_field if name == "text" else name for name in each) for each in formats):
         if {*names} - {"input"} <= set(columns):
             also = ("prompt",) if names == PAIRS else ()
-            return tuple(name for name in (*also, *names) if name in columns and name != "label")
+            return tuple(name for name in (*also, *names) if name in columns and name != LABEL)
     accepted = ACCEPTED if formats is SFT else ", or ".join(" and ".join(names) for names in formats)
     accepted = accepted.replace("text", text_field, 1)
     raise NoiseError(f"{source} must have the columns {accepted}, got {', '.join(columns)}.")
@@ -132,6 +140,8 @@ def _is_text(value: object) -> bool:
 
 def _problem(name: str, value: object, images: bool) -> str:
     """Return what is wrong with the value of a column, empty if nothing is."""
+    if name == LABEL:  # TRL reads whatever is not 0 as desirable, -1 as well
+        return "" if isinstance(value, int) and value in (0, 1) else f"must be true or false, got {shown(value)}"
     if isinstance(value, str) or (name == "input" and value is None):
         return "" if name not in TURNS else f"must be a list of messages, got {shown(value)}"
     if not isinstance(value, list) or name in ALPACA:

@@ -12,6 +12,7 @@ from trl.trainer.sft_config import SFTConfig
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry.entries import make
 from neft_zoo.training.hf_internals import json_fields
+from neft_zoo.training.stock_noise import check_alone
 
 
 @dataclass
@@ -45,9 +46,4 @@ class NoiseSFTConfig(SFTConfig):
             return
         if not isinstance(self.noise, str | Mapping):
             raise NoiseError(f"noise must be a name or a mapping with a name, got {shown(self.noise)}.")
-        make(self.noise)
-        if self.neftune_noise_alpha is not None:
-            raise NoiseError(
-                f"neftune_noise_alpha must be unset when noise is given, got {shown(self.neftune_noise_alpha)}: "
-                "two noises would add up."
-            )
+        check_alone(self.neftune_noise_alpha, make(self.noise).name)

@@ -5,11 +5,26 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from neft_zoo.errors import shown
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.training.ranges import check_ranges
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+
+def check_alone(alpha: object, noise: str | None = None) -> None:
+    """Raise if transformers' own noise, or a framework's, is switched on beside a strategy.
+
+    Args:
+        alpha: the option's value.
+        noise: the strategy's name.
+
+    Raises:
+        NoiseError: if it is set.
+    """
+    if alpha is not None:
+        why = "none says to train without noise" if noise == "none" else "two noises would add up"
+        raise NoiseError(f"neftune_noise_alpha must be unset when noise is given, got {shown(alpha)}: {why}.")
 
 
 def stock_noise(alpha: object) -> dict[str, object]:

@@ -142,7 +142,8 @@ def test_sft_trains_from_a_recipe_and_the_command_line_wins(cli, tmp_path, monke
         ("", ["--noise", "nothing"], "got 'nothing'"),
         ("", ["--noise"], "--noise needs a value"),
         ("noise: null", ["--noise.alpha", "3"], "--noise.alpha needs a strategy"),
-        ("neftune_noise_alpha: 5", [], "neftune_noise_alpha must be unset when noise is given, got 5"),
+        ("noise: symnoise\nneftune_noise_alpha: 5", [], "when noise is given, got 5: two noises would add up."),
+        ("noise: none\nneftune_noise_alpha: 5", [], "when noise is given, got 5: none says to train without noise."),
         (
             "dataset_name: ./no/such/data",
             [],

@@ -1,4 +1,4 @@
-"""Disks that are full, or read-only: one sentence, nothing half-written, and what was computed is printed."""
+"""Disks that are full or read-only, and files that are there: one sentence, nothing half-written, nothing lost."""
 
 import json
 import os
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from neft_zoo.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -23,20 +25,7 @@ COMMANDS = {
     "doctor": "doctor {recipe} --json {disk}/doctor.json",
     "recipes": "recipes cp quickstart {disk}/copy.yaml",
 }
-# A file system of its own for this process and its children: mounted, filled or closed, and gone with them.
-INSIDE = """
-mount -t tmpfs -o size=256k tmpfs {disk} || exit 77
-{prepare}
-{python} -m neft_zoo {command}
-status=$?
-find {disk} -type f ! -name filler 1>&2
-exit $status
-"""
-PREPARE = {
-    "full": "dd if=/dev/zero of={disk}/filler bs=1k count=300 2>/dev/null; true",
-    "nearly full": "dd if=/dev/zero of={disk}/filler bs=1k count=248 2>/dev/null; true",
-    "read-only": "mount -o remount,ro {disk}",
-}
+ON_DISK = ROOT / "tests" / "support" / "on_disk.py"
 
 
 def answers(folder):
@@ -50,36 +39,82 @@ def answers(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="unshare")
-@pytest.mark.parametrize("state", PREPARE)
-@pytest.mark.parametrize("name", COMMANDS)
-def test_an_output_that_cannot_be_written_is_one_sentence(name, state, tiny_recipe, tmp_path):
+@pytest.mark.parametrize("state", ["full", "nearly full", "read-only"])
+def test_an_output_that_cannot_be_written_is_one_sentence(state, tiny_recipe, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     results = ROOT / "docs" / "results" / "gsm8k"
     places = dict(recipe=tiny_recipe, model=tiny_recipe.parent / "model", answers=answers(tmp_path), results=results)
     places["others"] = tmp_path / "others.json"
-    command = COMMANDS[name].format(disk=disk, **places)
-    script = INSIDE.format(disk=disk, prepare=PREPARE[state].format(disk=disk), python=sys.executable, command=command)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"}
+    commands = [command.format(disk=disk, **places) for command in COMMANDS.values()]
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment
+        ["unshare", "-rm", sys.executable, str(ON_DISK), str(disk), state, *commands],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"},
     )
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("no file system can be mounted here")
-    assert "Traceback" not in done.stderr, done.stderr
-    left = [line for line in done.stderr.splitlines() if line.startswith(str(disk))]
+    assert done.returncode == 0, done.stderr
+    for name, result in zip(COMMANDS, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        check(name, state, result)
+
+
+def check(name, state, result):
+    """Check what a command did: one sentence, no partial file, and what was computed is printed."""
+    assert "Traceback" not in result["stderr"], (name, result["stderr"])
     # What generate has answered is kept, and the same command goes on from there.
-    assert not [
-        path
-        for path in left
-        if ("partial" in path and name != "generate") or path.endswith(".trial") or path.endswith(".lock")
-    ], left
-    errors = [line for line in done.stderr.splitlines() if line.startswith("neft-zoo: error: ")]
+    partial = [path for path in result["left"] if "partial" in path and name != "generate"]
+    assert not partial and not any(path.endswith((".trial", ".lock")) for path in result["left"]), (name, result)
+    errors = [line for line in result["stderr"].splitlines() if line.startswith("neft-zoo: error: ")]
     if state == "nearly full" and name not in ("sft", "tune", "compare"):
-        if done.returncode == 0:
+        if result["status"] == 0:
             return  # what it wrote is small enough
-        assert name in ("page", "html", "report", "generate", "recipes") or done.stdout.strip(), (
-            "what was computed is printed"
-        )
-    assert done.returncode in (1, 2) and len(errors) == 1, done.stderr
+        printed = name in ("page", "html", "report", "generate", "recipes") or result["stdout"].strip()
+        assert printed, f"{name}: what was computed is printed"
+    assert result["status"] in (1, 2) and len(errors) == 1, (name, result["stderr"])
     assert "must be a f" in errors[0] or "No space left" in errors[0] or "storage must be" in errors[0], errors
+
+
+# What each command writes; compare and tune go on from what is there.
+EARLIER = {
+    "sft": ["out/model.safetensors"],
+    "alpha": ["alpha/alpha.json", "alpha/alpha.png"],
+    "evaluate": ["evaluation/evaluation.json"],
+    "generate": ["outputs.json"],
+    "judge": ["judged/judged.json", "judged/annotations.json"],
+    "page": ["rate.html"],
+    "report": ["report.md"],
+    "html": ["report.html"],
+    "doctor": ["doctor.json"],
+    "recipes": ["copy.yaml"],
+}
+KEPT = ("generate", "recipes")  # edited by hand, or an hour's work of a GPU
+
+
+def test_every_command_that_writes_is_asked_about_earlier_files():
+    assert EARLIER.keys() | {"compare", "tune"} == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_a_file_that_is_there_is_written_over_aloud_or_not_at_all(name, tiny_recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    paths = [tmp_path / path for path in EARLIER[name]]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    results = ROOT / "docs" / "results" / "gsm8k"
+    places = dict(recipe=tiny_recipe, model=tiny_recipe.parent / "model", answers=answers(tmp_path), results=results)
+    command = COMMANDS[name].format(disk=tmp_path, others=tmp_path / "others.json", **places)
+    status = main(command.split())
+    error, texts = capsys.readouterr().err, [path.read_bytes() for path in paths]
+    if name in KEPT:
+        assert status == 2 and f"must not exist yet, got {paths[0]}" in error and texts == [b"mine"]
+        return
+    assert status == 0, error
+    assert b"mine" not in texts
+    said = next(line for line in error.splitlines() if line.endswith("written over") or "written over;" in line)
+    assert all(path.name in said for path in paths) or name == "sft"
+    assert error.index(said) < error.find("loading data and model") or "loading" not in error, "said before the work"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from selection import quick
 
 from neft_zoo.cli.main import main
 from neft_zoo.compare import progress
@@ -43,13 +44,22 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+COMPARE = (
+    "compare {recipe} --seeds 3 --output {out}",
+    "what is done is kept, and the same command goes on from there",
+)
+
+
 @pytest.mark.parametrize(
     "command, kept",
-    [
-        ("compare {recipe} --seeds 3 --output {out}", "what is done is kept, and the same command goes on from there"),
-        ("sft {recipe} --output_dir {out}", "with --resume_from_checkpoint true the same command goes on"),
-        ("alpha {recipe} --no_plots --output {out}", "nothing is kept, and the same command starts again"),
-    ],
+    quick(
+        [
+            COMPARE,
+            ("sft {recipe} --output_dir {out}", "with --resume_from_checkpoint true the same command goes on"),
+            ("alpha {recipe} --no_plots --output {out}", "nothing is kept, and the same command starts again"),
+        ],
+        COMPARE,
+    ),
 )
 def test_an_interrupted_command_says_what_is_kept(command, kept, tiny_recipe, tmp_path):
     argv = command.format(recipe=tiny_recipe, out=tmp_path / "out").split()

@@ -8,9 +8,10 @@ import pytest
 
 from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
+from neft_zoo.cli.trl_options import read_command_line
 from neft_zoo.compare.grid import make_grid
 from neft_zoo.config.data import read_splits
-from neft_zoo.config.options import load_options
+from neft_zoo.config.options import load_options, read_options
 from neft_zoo.training.ranges import RANGES
 
 QUIET = {"output_dir": "out", "eval_strategy": "epoch"}
@@ -88,6 +89,30 @@ def test_stock_noise_without_a_strategy_is_run_as_one(tmp_path, monkeypatch):
         load_options("base", neftune_noise_alpha=-1, **options)
     with pytest.raises(NoiseError, match="must be unset when noise is given"):
         load_options("base", neftune_noise_alpha=5, **{**options, "noise": "symnoise"})
+
+
+LAYERS = {
+    "a recipe over base's none": ("neftune_noise_alpha: 5", {}, 5.0),
+    "an option over a recipe's noise": ("noise: symnoise", dict(neftune_noise_alpha=7), 7.0),
+    "a recipe's null over base's none": ("neftune_noise_alpha: null", {}, "none"),
+    "noise over a recipe's alpha": ("neftune_noise_alpha: 5", dict(noise="symnoise"), "symnoise"),
+    "no noise over a recipe's alpha": ("neftune_noise_alpha: 5", dict(noise=None), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:neftune_noise_alpha")
+@pytest.mark.parametrize(("text", "overrides", "noise"), LAYERS.values(), ids=LAYERS)
+def test_the_nearer_of_two_kinds_of_noise_counts(text, overrides, noise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(f"extends: base\n{text}\n")
+    found = load_options("r.yaml", output_dir="out", **overrides).training
+    wanted = {"name": "neft_uniform", "alpha": noise} if isinstance(noise, float) else noise
+    assert found.noise == wanted and found.neftune_noise_alpha is None
+    if overrides.get("noise", 1) is None:
+        return
+    flags = [f"--{name}={value}" for name, value in overrides.items()]
+    values = read_command_line(["r.yaml", "--output_dir", "out", *flags], "sft")[0]
+    assert read_options(values).training.noise == wanted
 
 
 SFT = "sft quickstart --output_dir out --max_steps 1 --eval_strategy no --save_strategy no --report_to none".split()

@@ -245,7 +245,7 @@ def test_the_table_and_the_report_that_is_read_again(examined, capsys):
         ("noise: {name: pgd}", [], "added to the embeddings, got 'pgd'"),
         ("noise: {name: flat_lora}", [], "added to the embeddings, got 'flat_lora'"),
         ("noise: null\nneftune_noise_alpha: -1", [], "neftune_noise_alpha must be a finite number > 0, got -1"),
-        ("neftune_noise_alpha: 5", [], "neftune_noise_alpha must be unset when noise is given"),
+        ("noise: none\nneftune_noise_alpha: 5", [], "neftune_noise_alpha must be unset when noise is given"),
         ("dataset_train_split: trian", [], "must have a split 'trian'"),
         ("model_name_or_path: nobody/nothing", [], "must run with TRL"),
         ("padding_free: true", [], "max_length"),

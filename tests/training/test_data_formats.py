@@ -8,7 +8,7 @@ from datasets import Dataset, load_dataset
 
 from neft_zoo import NoiseError
 from neft_zoo.training.data_conversion import as_messages, as_prompts
-from neft_zoo.training.data_formats import ACCEPTED, check_records
+from neft_zoo.training.data_formats import ACCEPTED, UNPAIRED, check_records
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CALL = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}
@@ -82,6 +82,59 @@ def test_a_record_that_fits_none_is_named(record, message, stream, tmp_path):
     with pytest.raises(NoiseError, match=message) as caught:
         check_records(data, "rows.jsonl split train")
     assert str(caught.value).startswith("rows.jsonl split train") and "\n" not in str(caught.value)
+
+
+JUDGED = {"prompt": "Hi", "completion": "Hello", "label": True}
+TOKENS = {"prompt_ids": [1, 2], "completion_ids": [3], "label": True}
+
+
+@pytest.mark.parametrize("record", [JUDGED, {**JUDGED, "label": 0}, TOKENS])
+def test_a_label_is_true_or_false(record):
+    check_records(Dataset.from_list([record]), "data", formats=UNPAIRED)
+
+
+@pytest.mark.parametrize("label", [None, "true", "good", "", 2, -1, 0.5, 1.0, [True]])
+@pytest.mark.parametrize("record", [JUDGED, TOKENS])
+def test_another_label_is_named(record, label):
+    """TRL takes a text for an error of its own and -1 for desirable."""
+    data = Dataset.from_list([{**record, "label": label}])
+    with pytest.raises(NoiseError, match=re.escape(f"data, record 1: label must be true or false, got {label!r}.")):
+        check_records(data, "data", formats=UNPAIRED)
+
+
+TOKENIZED = {
+    "none": (
+        [{"input_ids": [1]}, {"input_ids": None}],
+        "record 2: input_ids must be a list of whole numbers, got None",
+    ),
+    "only none": ([{"input_ids": None}], "record 1: input_ids must be a list of whole numbers, got None"),
+    "texts": ([{"input_ids": ["a"]}], r"record 1: input_ids must be a list of whole numbers, got \['a'\]"),
+    "a text": ([{"input_ids": "a b"}], "record 1: input_ids must be a list of whole numbers, got 'a b'"),
+    "a hole": ([{"input_ids": [1, None]}], r"record 1: input_ids must be a list of whole numbers, got \[1, None\]"),
+    "fractions": ([{"input_ids": [1.5]}], r"record 1: input_ids must be a list of whole numbers, got \[1.5\]"),
+    "labels": ([{"input_ids": [1], "labels": ["a"]}], "record 1: labels must be a list of whole numbers"),
+    "answers": ([{"prompt_ids": [1], "completion_ids": [None]}], "record 1: completion_ids must be a list of whole"),
+    "short labels": (
+        [{"input_ids": [1, 2], "labels": [1, 2]}, {"input_ids": [1, 2], "labels": [1]}],
+        "record 2: labels must be as long as input_ids, got 1 for 2 tokens",
+    ),
+    "long mask": ([{"input_ids": [1], "completion_mask": [0, 1]}], "completion_mask must be as long as input_ids"),
+}
+
+
+@pytest.mark.parametrize(("records", "message"), TOKENIZED.values(), ids=TOKENIZED)
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_that_a_collator_would_fail_at_are_named(records, message, stream):
+    data = Dataset.from_list(records)
+    with pytest.raises(NoiseError, match=f"data, .*{message}"):
+        check_records(data.to_iterable_dataset() if stream else data, "data")
+
+
+@pytest.mark.parametrize("record", [{"input_ids": [1], "labels": [-100]}, {"input_ids": []}, TOKENS])
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_that_are_lists_of_whole_numbers_are_accepted(record, stream):
+    data = Dataset.from_list([record] * 3).select([2, 0])
+    check_records(data.to_iterable_dataset() if stream else data, "data")
 
 
 def _right(name, value):

@@ -1,0 +1,57 @@
+"""The front page's question, answered from made-up results of many and of few runs."""
+
+import json
+import re
+
+import made_up
+import pytest
+
+from neft_zoo.compare import loading
+
+pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
+from builder import front  # noqa: E402
+
+MODEL = {"model_name_or_path": "./build/smollm2", "num_train_epochs": 2}
+
+
+def real_model(folder, seeds=1, shorter=()):
+    """Write `none` and `neft_uniform` on a real model, and plain training of half as many steps at some seeds."""
+    effects = {name: made_up.EFFECTS[name] for name in ("none", "neft_uniform 5")}
+    for path in made_up.write(folder, seeds=seeds, effects=effects).glob("*.json"):
+        run = json.loads(path.read_text())
+        run |= {"config": {**run["config"], **MODEL}, "recipe": {"name": "smollm2", "hash": "smollm2"}}
+        path.write_text(json.dumps(run))
+        if run["noise"]["name"] == "none" and run["seed"] in shorter:
+            changed = {"control": "epochs_1", "overrides": {"num_train_epochs": 1}, "row": "epochs_1"}
+            half = {**run, **changed, "key": f"epochs_1{run['seed']}", "history": run["history"][:1]}
+            half["end"] = half["best"] = run["history"][0]
+            (folder / f"epochs_1-{run['seed']}.json").write_text(json.dumps(half))
+
+
+def shown(folder):
+    return front.early_stopping(loading.load(folder)[0])
+
+
+def test_the_few_runs_of_a_real_model_stand_below_and_say_so(tmp_path):
+    made_up.write(tmp_path / "dolly")
+    real_model(tmp_path / "smollm2")
+    first, second = shown(tmp_path).split("\n\n")
+    assert "over the 3 seeds" in first and "<b>No.</b>" in first
+    assert "135 M parameters" in second and "1 seed. One seed so far" in second
+    assert "<b>Undecided.</b>" in second and "one seed; at the best checkpoint" in second
+    assert "Plain training of fewer epochs was not run there" in second
+
+
+def test_a_row_of_few_seeds_does_not_cut_the_others_down(tmp_path):
+    real_model(tmp_path / "smollm2", seeds=4, shorter=(0,))
+    rows, seeds = front.drawn_rows(loading.load(tmp_path)[0][0])
+    assert [row.label for row in rows] == ["none", "neft_uniform"] and seeds == {0, 1, 2, 3}
+
+
+def test_lines_are_named_by_their_epochs_and_the_best_length_answers(tmp_path):
+    real_model(tmp_path / "smollm2", seeds=4, shorter=range(4))
+    experiment = loading.load(tmp_path)[0][0]
+    text = shown(tmp_path)
+    assert "plain training, 2 epochs" in text and re.search(r"plain training, 1 epoch\b", text)
+    assert "Against the best plain run of any length" in front.early_verdict(experiment)
+    assert "<b>Yes" in text, "one epoch of plain training is as good"
