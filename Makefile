@@ -102,6 +102,7 @@ test-oldest: test-frameworks
 resolve:  ## resolve the requirements beside six other frameworks, and print a table
 	$(PYTHON) tools/resolve.py $(RESOLVE)
 
+# Environments are made in build/integrations, or reused: INTEGRATIONS="swift --environments FOLDER".
 test-integrations: setup  ## train through other frameworks, an environment each, and write docs/support.md; INTEGRATIONS=swift
 	$(BIN)/python tools/integrations $(INTEGRATIONS)
 

@@ -155,13 +155,11 @@ def write(name: str, lines: list[str], versions: str) -> None:
     ]
     others = [line for line in others if line.split()[1].rstrip(":") != name]
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    kept = sorted([*others, f"* {name}: {FRAMEWORKS[name].replace('==', ' ')}, {versions}; {today}"])
-    kinds = [
-        "\n".join(line for line in kept if line[0] == "*"),
-        "\n".join([line for line in kept if line[0] == "|"] + lines),
-    ]
+    told = f"* {name}: {FRAMEWORKS[name].replace('==', ' ')}, {versions}; {today}"
+    kept = sorted([*others, told, *lines])
+    versions_told, table = ("\n".join(line for line in kept if line[0] == kind) for kind in "*|")
     PAGE.write_text(
-        f"{before.rstrip()}\n\n{BEGIN}\n{HEAD}{kinds[0]}\n{COLUMNS}{kinds[1]}\n\n{END}\n", encoding="utf-8"
+        f"{before.rstrip()}\n\n{BEGIN}\n{HEAD}{versions_told}\n{COLUMNS}{table}\n\n{END}\n", encoding="utf-8"
     )
 
 
