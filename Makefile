@@ -22,7 +22,7 @@ setup: $(VENV)/installed  ## create .venv with the tested versions
 # alpaca_eval, which win rates are compared with, reads pkg_resources, gone from later setuptools.
 $(VENV)/installed-all: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,ray,deepspeed]' \
-		alpaca_eval 'setuptools<81'
+		alpaca_eval 'setuptools<81' sentence-transformers
 	touch $@
 
 demo: setup  ## fine-tune the shipped model without noise, with it and for half as long: table and plot

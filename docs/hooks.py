@@ -22,13 +22,15 @@ def on_config(config: Any) -> Any:
     extra["entries"] = extra.get("entries") or registry.builtin_names()
     extra["recipes"] = extra.get("recipes") or recipe.names()
     config["markdown_extensions"].append(CardTables())
-    _link_repository(config)
+    _take_addresses(config)
     return config
 
 
-def _link_repository(config: Any) -> None:
-    """Add links to the repository and to each page's source, where the package's metadata says where that is."""
+def _take_addresses(config: Any) -> None:
+    """Set the site's address, the repository's, and that of a page's source, where the package's metadata has them."""
     urls = dict(each.split(", ", 1) for each in metadata("neft-zoo").get_all("Project-URL") or [])
+    if address := urls.get("Documentation"):
+        config["site_url"] = f"{address.rstrip('/')}/"
     if address := urls.get("Repository"):
         config["repo_url"], config["repo_name"] = address, config["site_name"]
         config["edit_uri"] = "edit/main/docs/"

@@ -137,6 +137,9 @@ document.addEventListener("DOMContentLoaded", () => {
     return data;
   }
 
+  // A long name goes on in the next line behind an underscore.
+  const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, make("wbr")]);
+
   function head(key, ...inside) {
     const button = make("button", { type: "button" }, ...inside);
     button.addEventListener("click", () => change({ sort: view.sort === key ? `-${key}` : key }));
@@ -158,7 +161,8 @@ document.addEventListener("DOMContentLoaded", () => {
     table.append(make("thead", {}, make("tr", {}, head("row", "row"), chart, ...columns().map((each) => head(each.key, each.label)), verdict)));
     const body = make("tbody");
     for (const row of chosen) {
-      const name = make("th", { scope: "row" }, row.href ? make("a", { href: row.href }, row.name) : row.name);
+      const words = breakable(row.name);
+      const name = make("th", { scope: "row" }, ...(row.href ? [make("a", { href: row.href }, ...words)] : words));
       if (row.failed) name.append(make("small", {}, `${row.failed} of ${row.runs.length} runs failed`));
       const cells = pointsOf(view.metric).map(([point, key]) => [point, row.cells[key]]).filter(([, cell]) => cell?.verdict);
       const verdicts = make("td", {}, ...cells.map(([point, cell]) => badge(cell, point)));

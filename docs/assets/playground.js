@@ -114,7 +114,7 @@
     field("strategy").addEventListener("change", choose);
     const presets = JSON.parse(document.getElementById("playground-presets").textContent);
     field("preset").append(...presets.map((each) => new Option(each.name, each.name)));
-    field("preset").addEventListener("change", () => {
+    function fill() {
       const preset = presets.find((each) => each.name === field("preset").value);
       const source = document.getElementById("playground-source");
       source.hidden = !preset;
@@ -123,7 +123,9 @@
         source.textContent = `Embedding rms of ${preset.name}: ${preset.rms}, ${preset.source}.`;
       }
       update();
-    });
+    }
+    field("preset").addEventListener("change", fill);
+    field("preset").value = presets[0].name;
     for (const name of ["width", "embedding"]) field(name).addEventListener("input", () => { field("preset").value = ""; document.getElementById("playground-source").hidden = true; });
 
     // The signal-to-noise ratio over the length of a document, and where the setting lies on it.
@@ -155,5 +157,6 @@
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;
     choose();
+    fill();
   });
 })();

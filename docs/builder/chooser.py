@@ -160,11 +160,12 @@ LINES = (
 
 def lines() -> str:
     """Return the table of one default a case."""
-    rows = ["| records | epochs | trained | noise | first compare with |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| you have | noise | first compare with |", "| --- | --- | --- |"]
     for case in LINES:
-        words = [RECORDS[case.records] + (f", {GOALS[case.goal]}" if case.goal != "instructions" else ""), case.epochs]
-        words.append(METHODS[case.method] + (", packed" if case.packing == "yes" else ""))
-        words[-1] += f", {case.family}" if case.family in SCALED else ""
+        given = [f"{RECORDS[case.records]} records", *([GOALS[case.goal]] if case.goal != "instructions" else [])]
+        given += [f"{case.epochs} epoch{'s' * (case.epochs != '1')}", METHODS[case.method]]
+        given += ["packed"] if case.packing == "yes" else []
+        words = [", ".join([*given, *([case.family] if case.family in SCALED else [])])]
         values = {name: value for each in slots(case).values() for name, value in each.items()}
         words.append(f"`{values['NOISE_FLAG']}`")
         shares = values["LENGTHS"].removesuffix(",1").replace(",", " and ")

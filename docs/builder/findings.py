@@ -19,7 +19,7 @@ from neft_zoo.compare.verdicts import judge as judge_question
 from . import sweep
 from .claims import CLAIMS, CUT, Claim
 from .tables import table, unbroken
-from .words import row_name, same_data, title
+from .words import row_name, same_data, settings, title
 
 ALPHA = 5.0  # the entry's default: decided before looking
 SEEDS = 3  # fewer pairs give an interval that says nothing
@@ -64,10 +64,9 @@ def page(experiments: list[Experiment]) -> str:
     """Return the page in Markdown."""
     intro = (
         "The NEFTune paper describes what noise does to a model, beside its win rates. Each of its findings is looked "
-        "for here in this repository's own runs, which are small: see [Compare](compare.md) for models and data. The "
-        "outcomes on this page are computed from the results when the site is built."
+        "for here in this repository's own runs. The outcomes are computed from the results when the site is built."
     )
-    parts = ["---\nhide: [toc]\n---\n\n# Findings", intro, summary(experiments), RULE]
+    parts = ["---\nhide: [toc]\n---\n\n# Findings", intro, summary(experiments), settings(chosen(experiments)), RULE]
     for claim in CLAIMS:
         kind = metric(claim.name)
         shown = f"Here: {kind.label}{f', {kind.unit}' if kind.unit else ''}; up to {kind.margin:g} counts as the same."
@@ -98,10 +97,12 @@ def _marked(status: str) -> Markup:
 
 
 def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
-    digits, shown = metric(claim.name).digits, judgement.differences if intervals else {}
-    lines = [f"{point} {_interval(each, digits)}" for point, each in shown.items()]
-    if judgement.status == UNKNOWN:
-        lines += [f"{point} {each.text(digits)}" for point, each in judgement.verdicts.items() if each.visible]
+    digits, lines = metric(claim.name).digits, []
+    for point, each in judgement.differences.items():
+        verdict = judgement.verdicts.get(point)
+        said = [_interval(each, digits)] if intervals else []
+        said += [verdict.text(digits)] if judgement.status == UNKNOWN and verdict and verdict.visible else []
+        lines += [f"{point} {', '.join(said)}"] if said else []
     return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 

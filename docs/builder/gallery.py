@@ -91,6 +91,8 @@ def hardware(name: str) -> str:
     values = loaded(name).values
     model = str(values.get("model_name_or_path"))
     found = PARAMETERS.search(Path(model).name)
+    if name.startswith("integrations/"):
+        return "what that framework needs"
     if found is None or recipe.PLACEHOLDER in model:
         return "any machine" if not name.startswith("engines/") else "two GPUs or more"
     billions = float(found[1])

@@ -15,7 +15,7 @@ from .entries import cpu_ratio
 from .results import MAIN, line_of
 from .tables import macros, typeset
 from .wants import grouped, leading
-from .words import title
+from .words import setting, title
 
 HEAD = "---\nhide: [toc]\n---\n\n# Strategies\n"
 INTRO = """
@@ -38,6 +38,8 @@ def page(experiments: list[Experiment]) -> str:
         parts += [f"## {want.title}", want.text, cards([_card(name, experiments, ends) for name in names]).strip()]
     low, high = (typeset(end, digits, True) for end in ends)
     parts.append(f"All cards share one axis, from {low} to {high} nats per token.")
+    if first := leading(experiments):
+        parts.append(f"{title(first)}: {setting(first)}. A card of another experiment names it.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -82,7 +84,10 @@ def _values(name: str) -> str:
     if strongest is None:
         return ""
     _, _, advice = argument_texts(entry).get(strongest, "").partition("; ")
-    return f"{strongest} {strategy.arguments[strongest]:g}" + (f" ({advice.rstrip('.')})" if advice else "")
+    is_whole = advice.count("(") == advice.count(")")  # else the semicolon stood inside brackets
+    return f"{strongest} {strategy.arguments[strongest]:g}" + (
+        f" ({advice.rstrip('.')})" if advice and is_whole else ""
+    )
 
 
 def _unless(name: str) -> str:

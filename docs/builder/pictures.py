@@ -14,6 +14,7 @@ from neft_zoo.noise.schedules import value_at
 from .traces import LENGTHS, LOOKED_AT, PROGRESS, Trace, schedule, trace
 
 SIZE = (4.6, 2.7)
+ABOVE = {"fontsize": 8, "ncols": 2, "loc": "lower right", "bbox_to_anchor": (1, 0.97)}  # a legend that covers nothing
 
 
 def pictures(name: str) -> str:
@@ -66,7 +67,7 @@ def _histogram(name: str, made: Trace) -> str:
     axes.set_ylabel("features")
     axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
     axes.locator_params(axis="x", nbins=5)
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(**ABOVE)
     bound = f", bound {made.bound:.3g}" if made.bound else ""
     length = LENGTHS[LOOKED_AT]
     caption = f"One token of a document of {length}: rms {rms:.3g}{bound}."
@@ -85,7 +86,7 @@ def _norms(name: str, made: Trace) -> str:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     axes.set_xlabel("tokens of the document")
     axes.set_ylabel("norm of the noise")
-    axes.legend(fontsize=8)
+    axes.legend(**ABOVE)
     ends = f"{document[0]:.3g} at {lengths[0]} tokens, {document[-1]:.3g} at {lengths[-1]}"
     return svg(figure, f"{name}: norm of the noise against length: {ends}", f"Norm against length: {ends}.")
 

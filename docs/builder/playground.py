@@ -13,6 +13,7 @@ from neft_zoo.noise.schedules import Schedule, value_at
 from neft_zoo.registry.strategy import Strategy
 
 from .traces import model
+from .words import SWITCHES
 
 # Width, rms of the embeddings that noise is added to, and where the rms is from.
 MODELS = (
@@ -31,9 +32,14 @@ def strategies() -> list[dict[str, Any]]:
         switches = [key for key, value in registry.make(name).arguments.items() if isinstance(value, bool)]
         for changed in ({}, *({key: not registry.make(name).arguments[key]} for key in switches)):
             if described := describe(registry.make(name, **changed)):
-                label = " ".join([name, *(f"{key}: {str(value).lower()}" for key, value in changed.items())])
+                label = name + "".join(map(_switched, changed.items()))
                 entries.append({"label": label, "name": name, "changed": changed, **described})
     return entries
+
+
+def _switched(switch: tuple[str, bool]) -> str:
+    key, value = switch
+    return value and SWITCHES.get(f" {key}") or f" {key}: {str(value).lower()}"
 
 
 def describe(strategy: Strategy) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from .traces import documents, model
 README = Path(__file__).parents[2] / "README.md"
 HEAD = re.compile(r"^\| what +\| neftune_noise_alpha +\| neft-zoo \| paper \|$", re.MULTILINE)
 ENDS = (0.0, 1.25)  # of the axis, in units of the paper's noise
+RATIO = "rms ratio"  # rows in the unit of the axis
 ALPHA, PACKED = 5.0, 63  # documents of a packed row
 
 
@@ -39,18 +40,18 @@ def measured_rows() -> list[list[str]]:
 
 
 def chart() -> Markup:
-    """Return the table with a chart in each row that has numbers."""
+    """Return the table with a chart in each row whose numbers are shares of the paper's noise."""
     lines = []
     for what, stock, ours, paper in measured_rows():
         values = [_number(text) for text in (stock, ours, paper)]
         marks = []
-        if values[0] is not None and values[1] is not None:
+        if RATIO in what and values[0] is not None and values[1] is not None:
             marks = [_mark(values[0], "worse"), _mark(values[1], "better")]
         lines.append(
             {
                 "what": what,
                 "stock": stock,
-                "ours": ours,
+                "ours": ours.lstrip("-") if _number(ours) == 0 else ours,
                 "paper": paper,
                 "marks": marks,
                 "zero": _place(values[2] if values[2] is not None else 0.0),

@@ -21,7 +21,7 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.loop import attach, model_loss
 from neft_zoo.training.session import NoiseSession
 
-LENGTHS = (8, 16, 32, 32, 64, 128)  # two of a length, for the entry that mixes such documents
+LENGTHS = (8, 16, 32, 32, 64)  # two of a length, for the entry that mixes such documents
 LOOKED_AT, STEPS_AT_MOST = 2, 3  # the document whose token is shown; ascent steps, which cost a pass each
 PROGRESS = 0.5
 
@@ -132,7 +132,7 @@ def _bound(strategy: Strategy, delta: torch.Tensor, batch: Batch) -> float | Non
 
 def _edited(ids: torch.Tensor, batch: Batch) -> tuple[str, ...]:
     assert batch.graded is not None
-    row, last = len(LENGTHS) - 2, LENGTHS[-2]
+    row, last = len(LENGTHS) - 1, LENGTHS[-1]
     hidden, graded = (ids != batch.input_ids)[row, :last], batch.graded[row, :last]
     return tuple("hidden" if h else "graded" if g else "prompt" for h, g in zip(hidden, graded, strict=True))
 

@@ -61,6 +61,11 @@ def setting(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
     return ", ".join([*parts, *filter(None, [answers(experiment)]), seeds(experiment.rows if rows is None else rows)])
 
 
+def settings(experiments: Sequence[Experiment]) -> str:
+    """Return a list of what experiments were run with."""
+    return "\n".join(f"* {title(each)}: {setting(each)}." for each in experiments)
+
+
 def same_data(experiments: Sequence[Experiment]) -> str:
     """Return a sentence on experiments that share their data: these are settings, and not evidence of their own."""
     by_data: dict[object, list[str]] = {}

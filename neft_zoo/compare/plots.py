@@ -13,6 +13,7 @@ from statistics import fmean
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Column, Experiment
@@ -40,6 +41,8 @@ STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -73,8 +76,8 @@ def svg(figure: Figure, description: str, caption: str = "") -> Markup:
         caption: text below the figure.
     """
     file = io.StringIO()
-    with style():
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with style():  # `savefig` would draw everything twice, to find out which renderer it needs
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in VARIABLES.items():

@@ -22,7 +22,7 @@ compare() {
 compare dolly --strategies "$main" --seeds 10
 compare dolly --strategies "$most" --seeds 5
 compare gsm8k --strategies "$twelve" --seeds 5
-compare dolly --strategies neft_uniform,neft_gaussian --seeds 3 --set 'neft_*.alpha=1,5,10,15,30' \
+compare dolly --strategies neft_uniform,neft_gaussian --seeds 5 --set 'neft_*.alpha=1,5,10,15,30' \
     --set 'neft_gaussian.match_rms=false,true'
 compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling,dft
 compare dolly_lora --strategies "$main,r_drop,flat_lora,lora_matrix_dropout,stm" --seeds 5 --controls lora_dropout \

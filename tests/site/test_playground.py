@@ -74,13 +74,14 @@ def test_the_playground_refuses_what_is_no_number(visit):
 
 def test_a_preset_fills_in_the_model_and_the_result_is_code(visit):
     page = visit("playground.html")
+    assert page.input_value("[name=preset]") == "Llama 3 8B" and "Llama 3 8B" in page.inner_text("#playground-source")
     page.select_option("[name=preset]", label="SmolLM2-135M")
     assert (page.input_value("[name=width]"), page.input_value("[name=embedding]")) == ("576", "0.136")
     assert "measured" in page.inner_text("#playground-source")
     page.fill("[name=tokens]", "70")
     assert float(page.locator("#playground-snr").get_attribute("data-value")) == pytest.approx(19.5, abs=0.1)
     assert page.locator("#playground-curve polyline").count() == 1
-    page.select_option("[name=strategy]", label="neft_gaussian match_rms: true")
+    page.select_option("[name=strategy]", label="neft_gaussian, energy of uniform noise")
     code = page.inner_text("#playground-snippet code")
     noise = eval(code[code.index("{") : code.rindex("}") + 1])
     assert make(noise).arguments["match_rms"] is True
