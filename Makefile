@@ -22,7 +22,7 @@ setup: $(VENV)/installed  ## create .venv with the tested versions
 # alpaca_eval, which win rates are compared with, reads pkg_resources, gone from later setuptools.
 $(VENV)/installed-all: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval,ray,deepspeed]' \
-		alpaca_eval 'setuptools<81'
+		alpaca_eval 'setuptools<81' sentence-transformers
 	touch $@
 
 demo: setup  ## fine-tune the shipped model without noise, with it and for half as long: table and plot
@@ -129,9 +129,12 @@ compare-hook: setup  ## measure this package against transformers' neftune_noise
 
 SINGLE := neft_uniform,neft_gaussian,token_relative,token_subspace,dx_laplace,masked_thought,hype
 
-bench: setup  ## time and memory of noise, steps, divergences, comparisons and start-up: docs/performance.md
+bench-zoo: setup  ## time and memory of every noise, and of a step under the strategies
 	$(BIN)/python tests/benchmarks/adding.py
 	$(BIN)/python tests/benchmarks/cost.py
+	$(BIN)/python tests/benchmarks/cost.py --lora --strategies flat_lora,lora_matrix_dropout,stm
+
+bench: bench-zoo  ## the same, of divergences, comparisons and start-up as well: docs/performance.md
 	$(BIN)/python tests/benchmarks/cost.py --tokens 512 --strategies $(SINGLE)
 	$(BIN)/python tests/benchmarks/cost.py --tokens 256 --wider 4 --strategies hype
 	$(BIN)/python tests/benchmarks/divergence.py
@@ -162,4 +165,4 @@ clean:  ## remove what make and the tests leave behind
 	rm -rf $(VENV) $(OLDEST) $(FRAMEWORKS) dist build site .pytest_cache .ruff_cache .hypothesis runs
 
 .PHONY: help setup demo test test-all test-shapes test-oldest test-kernels browser docs docs-serve real-model punkt matrix nightly mutants \
-	test-frameworks test-integrations resolve mistakes check compare-hook bench bench-gpu wheel release clean
+	test-frameworks test-integrations resolve mistakes check compare-hook bench bench-zoo bench-gpu wheel release clean

@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import accumulate, groupby, zip_longest
+from pathlib import Path
+
+from neft_zoo.errors import DataWarning
 
 NARROWEST = 20  # columns that one is not wrapped below
 UNLIMITED = 10_000
@@ -19,7 +22,7 @@ UNLIMITED = 10_000
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show no warnings inside, and from here on no progress bars and remarks of datasets, hub and transformers."""
+    """Show no warnings inside but those about data, and from here on no progress bars and remarks of libraries."""
     import datasets
     import huggingface_hub
     import transformers
@@ -30,6 +33,7 @@ def quiet() -> Iterator[None]:
     huggingface_hub.logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.simplefilter("default", DataWarning)
         yield
 
 
@@ -37,6 +41,14 @@ def say(text: str) -> None:
     """Print a line about what a command does, on standard error; of several processes only the first prints it."""
     if os.environ.get("RANK", "0") == "0":
         print(f"neft-zoo: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def say_written_over(*paths: Path) -> None:
+    """Say which files of an earlier run a command writes over; called before anything is computed."""
+    earlier = [path for path in paths if path.exists()]
+    if earlier:
+        names = ", ".join([str(earlier[0]), *(path.name for path in earlier[1:])])
+        say(f"{names} {'exists and is' if len(earlier) == 1 else 'exist and are'} written over")
 
 
 class Seldom:

@@ -20,6 +20,10 @@ class NoiseError(ValueError):
         super().__init__(redact(message))
 
 
+class DataWarning(UserWarning):
+    """Part of the data is not used; said by every command, also by those that show no other warnings."""
+
+
 class _Short(reprlib.Repr):
     """A repr that fits into a sentence, whatever the value: deep, circular, or a number of a million digits."""
 
@@ -77,10 +81,17 @@ def as_sentence(what: str) -> Iterator[None]:
         raise NoiseError(f"{what}: {kind}{one_line(error)}.") from error
 
 
-def did_you_mean(name: str, accepted: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest accepted one, or a full stop."""
-    near = difflib.get_close_matches(name[:80], list(accepted), n=1)
-    return f"; did you mean {near[0]}?" if near else "."
+def did_you_mean(name: str, accepted: Iterable[str], dashes: str = "", cutoff: float = 0.6) -> str:
+    """Return the end of a sentence about an unknown name: the nearest accepted one, or a full stop.
+
+    Args:
+        name: the unknown one.
+        accepted: all others.
+        dashes: written before the accepted one; they make no two names alike.
+        cutoff: how alike the two must be, from 0 to 1.
+    """
+    near = difflib.get_close_matches(name[:80], list(accepted), n=1, cutoff=cutoff)
+    return f"; did you mean {dashes}{near[0]}?" if near else "."
 
 
 def require(module: str, what: str, extra: str) -> ModuleType:

@@ -1,5 +1,6 @@
-"""Tables fit the terminal, with and without one."""
+"""Tables fit the terminal, with and without one; what is quiet."""
 
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neft_zoo.cli.main import main
-from neft_zoo.console import fitted_markdown, plain_table, printable, show_table
+from neft_zoo.console import fitted_markdown, plain_table, printable, quiet, show_table
 from neft_zoo.doctor.report import KINDS, DoctorReport, Layout, Measures, show
+from neft_zoo.errors import DataWarning
 
 ROWS = [("name", "loss", "what it does"), ("none", "2.5", "word " * 30), ("neft_uniform", "10.25", "adds")]
 
@@ -78,3 +80,12 @@ def test_a_report_fits_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["report", str(Path(__file__).parents[1] / "docs" / "results" / "gsm8k")]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_what_is_quiet_still_says_what_becomes_of_the_data():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with quiet():
+            warnings.warn("a library's remark", stacklevel=1)
+            warnings.warn("2 of 3 records are dropped", DataWarning, stacklevel=1)
+    assert [str(each.message) for each in caught] == ["2 of 3 records are dropped"]

@@ -185,5 +185,9 @@ MISTAKES = (
      ("noise/batch", 'self.document_stream("placeholders") + position * GOLDEN', 'self.document_stream("placeholders")')),
     (31, "noise on the text around an image", "passes/test_vision.py::test_visual_noise_is_on_projected_image_tokens_only",
      ("noise/additive", "return PLACEHOLDERS", "return layer")),
+    (32, "perplexities one position off", "objectives/test_token_masking.py::test_stm_grades_the_tokens_that_the_starting_model_finds_likely[inputs0]",
+     ("passes/starting_model", "[:, :-1][graded]", "[:, 1:][graded]")),
+    (32, "perplexities of the model as it is, not as it was", "objectives/test_token_masking.py::test_stm_grades_the_tokens_that_the_starting_model_finds_likely[inputs0]",
+     ("passes/starting_model", "        stack.enter_context(model.disable_adapter())\n", "")),
 )
 # fmt: on

@@ -91,7 +91,7 @@ def trace(name: str) -> Trace:
             return Trace(strategy, weights=_weights(strategy))
         except NoiseError:  # on adapters, which the shipped model does not have
             return Trace(strategy)
-    if strategy.site in ("dropout", "placeholders") or strategy.clean:  # the shipped model reads text
+    if strategy.site in ("dropout", "labels", "placeholders") or strategy.clean:  # it reads text, without an adapter
         return Trace(strategy)
     inputs, tokenizer, counts = documents()
     session = NoiseSession(model(), strategy, tokenizer=tokenizer, token_counts=counts)

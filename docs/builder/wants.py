@@ -44,7 +44,9 @@ SHAPE = Want(
     "Give NEFTune's noise another shape, place or schedule",
     "The same size with another distribution, on some tokens only, or changing over training; one pass a step.",
 )
-TOKENS = Want("Learn more from the question", "Tokens of prompt or answer are hidden or mixed; one pass a step.")
+TOKENS = Want(
+    "Learn more from the question", "Tokens of prompt or answer are hidden, mixed or not graded; one pass a step."
+)
 TWICE = Want("Spend more compute on steadier predictions", "Two passes a step or more, which must agree.")
 WORST = Want("Withstand the worst small perturbation", "The noise is found by ascent: two passes a step or many more.")
 WEIGHTS = Want("Put the noise on weights", "For adapters, and for weights that will move again later.")
@@ -61,7 +63,7 @@ def want(name: str) -> Want:
         return PLAIN
     if strategy.family in BY_FAMILY:
         return BY_FAMILY[strategy.family]
-    return TOKENS if strategy.site == "token ids" or name in MIXED else SHAPE
+    return TOKENS if strategy.site in ("token ids", "labels") or name in MIXED else SHAPE
 
 
 def grouped() -> dict[Want, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.config.noise_flags import read_noise
-from neft_zoo.console import quiet, say
+from neft_zoo.console import quiet, say, say_written_over
 from neft_zoo.files import check_folder, locked, make_folder, write_json
 
 
@@ -35,13 +35,13 @@ def run(options: argparse.Namespace) -> None:
     from neft_zoo.evaluation.strength_sweep import find_alpha
     from neft_zoo.evaluation.sweep_report import draw, table
 
+    numbers, plot = output / "alpha.json", output / "alpha.png"
     with locked("output", output):
+        say_written_over(numbers, *([] if options.no_plots else [plot]))
         say("loading data and model")
         with quiet():
             report = find_alpha(options.recipe, noise, options.steps, options.records, options.points)
         print(table(report), report.advice, "", sep="\n")
-        write_json(make_folder(output) / "alpha.json", report.to_dict(), indent=1)
-        paths = [output / "alpha.json"]
-        if not options.no_plots:
-            paths.append(draw(report, output / "alpha.png"))
-        print(*paths, sep="\n")
+        make_folder(output)
+        write_json(numbers, report.to_dict(), indent=1)
+        print(numbers, *([] if options.no_plots else [draw(report, plot)]), sep="\n")

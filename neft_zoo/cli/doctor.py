@@ -13,7 +13,7 @@ from neft_zoo.cli.frameworks import read_framework
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
 from neft_zoo.config.noise_flags import take_noise
-from neft_zoo.console import quiet, say
+from neft_zoo.console import quiet, say, say_written_over
 from neft_zoo.files import check_output, write_json
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.json is not None:
         check_output("json", options.json)
+        say_written_over(options.json)
     report = of_framework(options.flags) if framework_of(options.flags) else of_recipe(options)
     from neft_zoo.doctor.report import show
 

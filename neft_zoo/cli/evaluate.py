@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neft_zoo.cli.parser import Commands, add_command
-from neft_zoo.console import quiet, say
+from neft_zoo.console import quiet, say, say_written_over
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.options import PARTS, SIDE_EFFECTS, Options
 from neft_zoo.files import check_folder, locked
@@ -91,11 +91,12 @@ def run(chosen: argparse.Namespace) -> None:
         raise NoiseError(f"model must be an existing folder, or --output be given, got {chosen.model!r}.")
     check_folder("output", output)
     from neft_zoo.evaluation.plots import draw
-    from neft_zoo.evaluation.report import save, show
+    from neft_zoo.evaluation.report import FILE, save, show
     from neft_zoo.evaluation.run import evaluate
 
     tasks = [task for task in chosen.tasks.split(",") if task]
     with locked("output", output):
+        say_written_over(output / FILE)
         say("loading data and model")
         with quiet():
             report = evaluate(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neft_zoo.cli.parser import Commands, add_command
-from neft_zoo.console import printable
+from neft_zoo.console import printable, say_written_over
 from neft_zoo.errors import NoiseError
 from neft_zoo.files import check_folder, check_output, locked, make_folder, write_json
 from neft_zoo.noise.schedules import check_count, check_number
@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> None:
     pairs = sample(match(ours, theirs), options.limit, options.seed)
     if options.human is not None:
         check_output("human", options.human)
+        say_written_over(options.human)
         from neft_zoo.judging.rating_page import write_page
 
         print(write_page(pairs, options.human, options.seed))
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
     folder = options.output or near / "judged"
     check_folder("output", folder)
     with locked("output", folder):
+        say_written_over(folder / REPORT, folder / ANNOTATIONS)
         judgements, name, reasons = _ask(options, pairs, folder)
         _finish(judgements, JudgedBy(ours.generator, theirs.generator, name, reasons), published, folder)
     return None
@@ -107,6 +109,7 @@ def _summarize_file(options: argparse.Namespace) -> None:
 
     if options.output is not None:
         check_folder("output", options.output)
+        say_written_over(options.output / REPORT, options.output / ANNOTATIONS)
     judgements, judged_by = read_annotations(options.annotations)
     published = None if options.gamed is None else read_published(options.gamed)
     _finish(judgements, judged_by, published, options.output)

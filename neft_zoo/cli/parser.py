@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
+from neft_zoo.config.declared import config_options
 from neft_zoo.config.names import check_flags
 from neft_zoo.errors import NoiseError, one_line
 
@@ -35,7 +36,9 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         if not self.passes_on and not self.has_commands:
             # Before argparse, which would first ask for what is missing. The usage is where it shows its flags.
-            check_flags(args, ["help", *re.findall(r"--(\w+)", self.format_usage())])
+            usage = self.format_usage()
+            in_recipe = config_options() if "RECIPE" in usage else ()
+            check_flags(args, ["help", *re.findall(r"--(\w+)", usage)], in_recipe)
         options, rest = super().parse_known_args(args, namespace or argparse.Namespace())
         if self.passes_on:
             options.flags, rest = rest, []

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from neft_zoo.cli.parser import Commands, add_command
-from neft_zoo.console import fitted_markdown
+from neft_zoo.console import fitted_markdown, say_written_over
 from neft_zoo.files import check_output
 
 EXAMPLE = """
@@ -27,10 +27,13 @@ def run(options: argparse.Namespace) -> None:
     """Print or write a report."""
     if options.output is not None:
         check_output("output", options.output)
+    output = options.output or (options.folder / "report.html" if options.format == "html" else None)
+    if output is not None:
+        say_written_over(output)
     from neft_zoo.compare.report import write_report
 
     text = write_report(options.folder, options.format, options.output)
     if text is None:
-        print(options.output or options.folder / "report.html")
+        print(output)
     else:
         print(fitted_markdown(text) if options.format == "md" else text, end="")

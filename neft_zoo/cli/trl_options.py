@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from neft_zoo.cli.parser import Parser, as_epilog
 from neft_zoo.config import recipe
 from neft_zoo.config.declared import Declared, config_options
-from neft_zoo.config.names import check_flags, check_keys
+from neft_zoo.config.names import check_flags
 from neft_zoo.config.noise_flags import take_config, take_noise
 from neft_zoo.errors import NoiseError
 from neft_zoo.registry.entries import make
@@ -39,7 +39,6 @@ def read_command_line(
         raise NoiseError(f"{command} needs a recipe: neft-zoo {command} RECIPE, such as quickstart.")
     loaded = recipe.load(name) if name is not None else recipe.Recipe({}, {})
     options = config_options()
-    check_keys(loaded.values, {*options, "env"} if options else (), loaded.origin)
     with_noise = len(rest)
     rest, noise = take_noise(rest, loaded.values.get("noise"))
     chosen = {"noise": noise} if len(rest) < with_noise else {}

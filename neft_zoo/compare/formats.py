@@ -7,6 +7,7 @@ import re
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.console import printable
 
+FORMULA = "=+-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -48,10 +49,11 @@ def interval_text(difference: Difference | None, digits: int) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return a text in which Markdown sees neither the end of a table's cell nor the start of an HTML tag."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text).replace("|", "/"))
+    """Return a text in which Markdown sees no end of a table's cell, no start of an HTML tag, no link and no image."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text).replace("|", "/")).replace("](", "]\\(")
 
 
 def csv_text(text: str) -> str:
-    """Return a text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if len(text) > 1 and text[0] in "=+-@" else text
+    """Return a text on one line that a spreadsheet does not take for a formula, also where it leaves spaces out."""
+    text = printable(text)
+    return f"'{text}" if len(text.strip()) > 1 and text.strip()[0] in FORMULA else text

@@ -127,9 +127,11 @@ def verdict_of(row: Row, cell: Cell) -> str:
 def per_compute(row: Row, cell: Cell) -> float | None:
     """Return the difference per unit of compute; `none` costs one.
 
-    None for what costs less: dividing by it would tell what more of it would do.
+    None for what costs less: dividing by it would tell what more of it would do. None also for a row that is no test.
     """
-    if cell.difference is None or cell.difference.mean is None or not row.compute or row.compute < 1 - NEARLY:
+    if cell.difference is None or cell.difference.mean is None or not row.is_matched:
+        return None
+    if not row.compute or row.compute < 1 - NEARLY:
         return None
     return cell.difference.mean / row.compute
 

@@ -43,9 +43,7 @@ ALIASES = {
 def nearest(name: str, accepted: Collection[str], dashes: str = "") -> str:
     """Return the end of a sentence about an unknown option: the one that was meant, or a full stop."""
     alias = ALIASES.get(name)
-    if alias in accepted:
-        return f"; did you mean {dashes}{alias}?"
-    return did_you_mean(f"{dashes}{name}", [f"{dashes}{other}" for other in accepted])
+    return f"; did you mean {dashes}{alias}?" if alias in accepted else did_you_mean(name, accepted, dashes)
 
 
 def check_keys(names: Iterable[str], accepted: Collection[str], origin: Mapping[str, str]) -> None:
@@ -65,12 +63,13 @@ def check_keys(names: Iterable[str], accepted: Collection[str], origin: Mapping[
             raise NoiseError(f"{where}: unknown option {shown(name)}{nearest(name, accepted)}")
 
 
-def check_flags(argv: Iterable[str], accepted: Collection[str]) -> None:
+def check_flags(argv: Iterable[str], accepted: Collection[str], in_recipe: Collection[str] = ()) -> None:
     """Raise for the first flag of a command line that is not accepted, after `--noise` and its arguments are taken.
 
     Args:
         argv: the command line, with underscores in the names of flags.
         accepted: names that there are, without dashes; empty where they are not known yet.
+        in_recipe: options that are no flags of the command, since its recipe holds them.
 
     Raises:
         NoiseError: if there is one.
@@ -78,4 +77,7 @@ def check_flags(argv: Iterable[str], accepted: Collection[str]) -> None:
     for argument in argv:
         name = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and accepted and name not in accepted:
-            raise NoiseError(f"unknown option {shown('--' + name)}{nearest(name, accepted, '--')}")
+            option = ALIASES.get(name, name)
+            theirs = option in in_recipe and not did_you_mean(name, accepted, cutoff=0.8).endswith("?")
+            hint = f": {option} is an option of the recipe." if theirs else nearest(name, accepted, "--")
+            raise NoiseError(f"unknown option {shown('--' + name)}{hint}")

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from neft_zoo.config.declared import config_options
+from neft_zoo.config.names import check_keys
 from neft_zoo.config.package_data import folder as folder
 from neft_zoo.errors import NoiseError, did_you_mean, one_line, shown
 from neft_zoo.redaction import remember
@@ -71,7 +73,8 @@ def load(name: str) -> Recipe:
     """Read a recipe and what it extends; an option of the recipe replaces the extended one's whole.
 
     Raises:
-        NoiseError: if a file is missing, not YAML, not a mapping, has a key twice, or extends itself.
+        NoiseError: if a file is missing, not YAML, not a mapping, has a key twice or one that is no option, or
+            extends itself.
     """
     chain: list[Path] = []
     values: dict[str, Any] = {}
@@ -90,6 +93,8 @@ def load(name: str) -> Recipe:
         path = None if parent is None else find(parent, extended_by=path)
     margins = values.pop("margins", None)
     remember(values)
+    options = config_options()
+    check_keys(values, {*options, "env"} if options else (), origin)
     return Recipe({key: _fill(value) for key, value in values.items()}, origin, margins)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from neft_zoo.console import show_table, terminal_width
+from neft_zoo.console import printable, show_table, terminal_width
 
 HOOK, OURS = KINDS = ("neftune_noise_alpha", "neft-zoo")
 FAINT = 30  # dB between embeddings and noise, above which noise does little
@@ -192,6 +192,6 @@ def show(report: DoctorReport) -> None:
         "Noise is given as its rms over the paper's, alpha / sqrt(3 n D): "
         f"alpha {report.alpha:g}, n tokens in the document, width D."
     )
-    print(*(textwrap.fill(line, terminal_width()) for line in about.splitlines()), sep="\n", end="\n\n")
+    print(*(textwrap.fill(printable(line), terminal_width()) for line in about.splitlines()), sep="\n", end="\n\n")
     show_table([("what", HOOK, report.noise["name"], "advice"), *rows(report)])
     print("", *(textwrap.fill(sentence, terminal_width()) for sentence in report.advice), sep="\n")

@@ -104,16 +104,17 @@ class Refusals(Serializable):
 
     Attributes:
         prompts: number of prompts.
-        refusal_probability: mean over prompts of P(refusal opening) / (P(refusal opening) + P(answering opening)).
-        refusal_probability_interval: 95 % interval over prompts.
+        refusal_probability: mean over prompts of P(refusal opening) / (P(refusal opening) + P(answering opening));
+            None where too few answers have one of these openings.
+        refusal_probability_interval: 95 % interval over prompts; None likewise.
         covered: mean probability that the answer has one of these openings.
         refused: share of greedy answers that a pattern of refusals matches in their first tokens.
         refused_interval: Wilson's 95 % interval.
     """
 
     prompts: int
-    refusal_probability: float
-    refusal_probability_interval: Sequence[float]
+    refusal_probability: float | None
+    refusal_probability_interval: Sequence[float] | None
     covered: float
     refused: float
     refused_interval: Sequence[float]
@@ -148,7 +149,7 @@ class InstructionFollowing(Serializable):
         unended: share of answers that were cut there.
         prompt_strict: share of prompts with every instruction followed.
         prompt_loose: the same, where markup and the first or last line may be left out.
-        instruction_strict: share of instructions that were followed; the interval resamples prompts.
+        instruction_strict: share of instructions that were followed; the interval allows for their sharing prompts.
         instruction_loose: the same, loosely.
     """
 

@@ -30,6 +30,7 @@ def effect_rows(report: EvaluationReport) -> Iterator[tuple[str, str]]:
             yield f"refused {of}", _share(refusals.refused, refusals.refused_interval)
             share = _share(refusals.refusal_probability, refusals.refusal_probability_interval)
             yield f"P(refusal opening) {of}", share
+            yield "probability of all openings", f"{refusals.covered:.3f}"
     if report.instructions is not None:
         yield "IFEval", report.instructions.subset
         yield "IFEval prompts, strict", _rate(report.instructions.prompt_strict)
@@ -65,5 +66,7 @@ def _rate(found: Rate) -> str:
     return _share(found.rate, found.interval)
 
 
-def _share(share: float, interval: Sequence[float]) -> str:
+def _share(share: float | None, interval: Sequence[float] | None) -> str:
+    if share is None or interval is None:
+        return "-"
     return f"{share:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

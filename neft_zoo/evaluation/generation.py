@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from neft_zoo.errors import NoiseError
 
 if TYPE_CHECKING:
     from jaxtyping import Int
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STRETCH = 32  # tokens after which answers that have ended leave their batch
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def generate(
     """Return the greedy answer to every prompt.
 
     Prompts are sorted by length and padded on the left, so that an answer is what the prompt alone would give, up to
-    the rounding of batched arithmetic.
+    the rounding of batched arithmetic. Answers that have ended leave their batch, which goes on with the others.
 
     Args:
         model: a causal language model of transformers or PEFT; it is put into eval mode.
@@ -81,10 +85,56 @@ def generate(
     model.eval()
     for indices in tqdm(by_length(prompts, batch_size), desc="answers", disable=None if progress else True):
         ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[i] for i in indices]))
-        generated = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
-        tokens = generated[:, ids.shape[1] :].tolist()
+        tokens = _decode(model, ids, mask, config, row_cache(model))
         answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}
     return [answers[i] for i in range(len(prompts))]
+
+
+def _decode(
+    model: PreTrainedModel,
+    ids: Int[Tensor, "B L"],
+    mask: Int[Tensor, "B L"],
+    config: GenerationConfig,
+    cache: DynamicCache | None,
+) -> list[list[int]]:
+    """Return the new tokens of every row, those after an end included.
+
+    Args:
+        model: in eval mode.
+        ids, mask: prompts that end in the same column.
+        config: with the greatest and the smallest number of new tokens.
+        cache: an empty one from which rows can be dropped; None generates all rows to the end.
+    """
+    found: dict[int, list[int]] = {}
+    rows, width = torch.arange(len(ids), device=ids.device), ids.shape[1]
+    longest, shortest = config.max_new_tokens or 0, config.min_new_tokens or 0
+    ends = ids.new_tensor(config.eos_token_id)
+    while len(rows):
+        done = ids.shape[1] - width
+        stretch = longest - done if cache is None else min(STRETCH, longest - done)
+        config = copy.copy(config)
+        config.max_new_tokens, config.min_new_tokens = stretch, min(max(shortest - done, 0), stretch) or None
+        inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+        ids = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
+        ended = torch.isin(ids[:, width:], ends).any(1) | (cache is None) | (ids.shape[1] - width == longest)
+        found |= dict(zip(rows[ended].tolist(), ids[ended, width:].tolist(), strict=True))
+        rows, ids, mask = rows[~ended], ids[~ended], mask[~ended]
+        mask = torch.cat([mask, mask.new_ones(len(mask), ids.shape[1] - mask.shape[1])], 1)
+        if cache is not None:
+            cache.batch_select_indices((~ended).nonzero()[:, 0])
+    return [found[row] for row in range(len(found))]
+
+
+def row_cache(model: PreTrainedModel) -> DynamicCache | None:
+    """Return an empty cache from which rows can be dropped; None for models that keep another kind.
+
+    Recurrent models have states in place of keys, and prompt tuning puts its tokens in front of an empty cache only.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    if model.generation_config.cache_implementation or getattr(adapter, "is_prompt_learning", False):  # type: ignore
+        return None
+    cache = DynamicCache(config=model.config)
+    return cache if all(isinstance(layer, DynamicLayer) for layer in cache.layers) else None
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:

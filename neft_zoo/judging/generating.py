@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from neft_zoo.console import say
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.generation import by_length, generate
 from neft_zoo.evaluation.loading import load_model, load_splits, read_recipe
@@ -126,7 +127,10 @@ def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, out
 def _resume(path: Path, mark: str) -> dict[int, str]:
     """Return the answers that an earlier run with the same mark left, and cut its file to complete lines."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines[1:] if line.endswith("]\n")] if lines[:1] == [mark + "\n"] else []
+    same = lines[:1] == [mark + "\n"]
+    if lines and not same:
+        say(f"{path} holds unfinished answers of another model, recipe, prompts or settings, and is written over")
+    kept = [line for line in lines[1:] if line.endswith("]\n")] if same else []
     write_text(path, "".join([mark + "\n", *kept]))
     return {i: text for line in kept for i, text in json.loads(line)}
 

@@ -18,3 +18,4 @@ from neft_zoo.objectives.simple import MixedTargets as MixedTargets
 from neft_zoo.objectives.simple import SinglePass as SinglePass
 from neft_zoo.objectives.simple import SymmetricPair as SymmetricPair
 from neft_zoo.objectives.token_aware import TokenAwareAscent as TokenAwareAscent
+from neft_zoo.objectives.token_masking import LikelyTokens as LikelyTokens

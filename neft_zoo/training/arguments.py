@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from neft_zoo.training.data_conversion import as_messages, as_prompts, check_kept
+from neft_zoo.training.data_conversion import as_messages, as_prompts
 from neft_zoo.training.data_formats import SFT, Format, check_records
+from neft_zoo.training.lost_records import check_trainer
 from neft_zoo.training.mixin import NoiseMixin
 from neft_zoo.training.ranges import check_ranges
 
@@ -27,8 +28,7 @@ class ChecksData(NoiseMixin):
             if given.get(name) is not None and not given.get("formatting_func"):
                 given[name] = self._checked(given[name], name, config)
         super().__init__(**given)
-        if self.formats is SFT and given.get("train_dataset") is not None:
-            check_kept(given["train_dataset"], self)  # type: ignore[arg-type]
+        check_trainer(given, self)
 
     def _checked(self, data: Any, name: str, config: Any) -> Any:
         """Return data in a format of TRL's; several splits are checked one by one.

@@ -1,16 +1,11 @@
-"""Records of every accepted format, made into those that TRL reads; and what is lost on the way."""
+"""Records of every accepted format, made into those that TRL reads."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping, Sized
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from neft_zoo.errors import NoiseError
 from neft_zoo.training.data_formats import ALPACA, IMAGES, SFT, TEXT, Record, Records, column_names, read
-
-if TYPE_CHECKING:
-    from trl.trainer.sft_trainer import SFTTrainer
 
 MESSAGES = ("prompt", "completion", "messages")
 # Of ShareGPT's data; a chat template would write them down as they are.
@@ -98,27 +93,3 @@ def is_instruction(columns: Iterable[str]) -> bool:
     """Return whether records with these columns are instructions; TRL knows every other format by itself."""
     columns = set(columns)
     return {*ALPACA} - {"input"} <= columns and not {"prompt", "messages", "conversations"} & columns
-
-
-def check_kept(given: Records, trainer: SFTTrainer) -> None:
-    """Warn of records that lost every graded token to `max_length`, which TRL drops without a word.
-
-    Args:
-        given: the training records.
-        trainer: the trainer that prepared them.
-
-    Raises:
-        NoiseError: if none is left.
-    """
-    kept: Any = trainer.train_dataset
-    args: Any = trainer.args  # typed as of every trainer
-    if args.packing or not (isinstance(given, Sized) and isinstance(kept, Sized)):
-        return
-    before, after, length = len(given), len(kept), args.max_length
-    if not after:
-        raise NoiseError(f"max_length must leave a graded token in a record, got {length}: all {before} lose theirs.")
-    if after < before:
-        warnings.warn(
-            f"{before - after} of {before} records have no graded token within max_length {length}: they are dropped.",
-            stacklevel=2,
-        )

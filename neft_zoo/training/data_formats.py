@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.console import printable
+from neft_zoo.errors import DataWarning, NoiseError, shown
 from neft_zoo.training.tokenized_data import TOKENIZED, check_tokens
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def check_records(
                 )
         dropped |= {name: None for name in unused if number <= PEEKED and _is_text(record.get(name))}
     if dropped and note:
-        warnings.warn(f"{source} is read from {' and '.join(texts)}; not used: {', '.join(dropped)}.", stacklevel=3)
+        names = printable(", ".join(dropped))
+        read_from = " and ".join(texts)
+        warnings.warn(f"{source} is read from {read_from}; not used: {names}.", DataWarning, stacklevel=3)
 
 
 def column_names(data: Records) -> list[str]:

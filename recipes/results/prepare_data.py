@@ -26,7 +26,7 @@ QUICKSTART = HERE.parent / "quickstart"
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, {"dolly": 48, "gsm8k": 64}
 TRAIN_RECORDS, TEST_RECORDS = 1280, 192
 PASSAGES = 200
-# SmolLM2 is 50 times larger than the shipped model; its test records are two halves of 64: the even and the odd ones.
+# SmolLM2 is 50 times larger than the shipped model; its test records are two halves of 64.
 SMOLLM2 = HERE.parents[1] / "build" / "smollm2"
 SMOLLM2_PROMPT, SMOLLM2_COMPLETION = range(1, 33), range(12, 49)
 SMOLLM2_TEST = 128

@@ -9,8 +9,8 @@ where=${2:-results}
 evaluation="records: 96, answers: 32, max_new_tokens: 64, min_new_tokens: 48, words: 20, rates: [0.1], alphas: [5.0, 15.0]"
 main=none,neft_uniform,neft_gaussian,symnoise
 twelve=$main,neft_scheduled,masked_thought,token_dropout,embedding_dropout,token_relative,r3f,freelb,hype
-# All entries but those that need an adapter (below); the two that ascend for many passes come last.
-most='[!cflrs]*,cutoff_*,fgm,freelb,r3f,smart,symnoise,lnsr'
+# All entries but those that need an adapter (below) or images; the two that ascend for many passes come last.
+most='[!cflrsv]*,cutoff_*,fgm,freelb,lnsr,r3f,sam,smart,symnoise,vaccine,vat'
 
 compare() {
     recipe=$1
@@ -22,15 +22,14 @@ compare() {
 compare dolly --strategies "$main" --seeds 10
 compare dolly --strategies "$most" --seeds 5
 compare gsm8k --strategies "$twelve" --seeds 5
-compare dolly --strategies neft_uniform,neft_gaussian --seeds 3 --set 'neft_*.alpha=1,5,10,15,30' \
+compare dolly --strategies neft_uniform,neft_gaussian --seeds 5 --set 'neft_*.alpha=1,5,10,15,30' \
     --set 'neft_gaussian.match_rms=false,true'
-compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling
-compare dolly_lora --strategies "$main,r_drop,flat_lora" --seeds 5 --controls lora_dropout \
+compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling,dft
+compare dolly_lora --strategies "$main,r_drop,flat_lora,lora_matrix_dropout,stm" --seeds 5 --controls lora_dropout \
     --set lora_dropout.lora_dropout=0.2,0.3  # the recipe has 0.1
 compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5
 compare dolly --strategies cat --seeds 5
-# The model has four layers, lat's default is the fifth.
-compare dolly --strategies lat --seeds 5 --set 'lat.layers=[2]'
+compare dolly --strategies lat --seeds 5 --set 'lat.layers=[2],[0.125]'
 # At equal compute, in a folder of its own; and the best point looked for every 6 steps instead of once an epoch.
 compare dolly --strategies symnoise,r3f,freelb,pgd --seeds 5 --compute-matched --output "$output/compute"
 compare dolly_often --strategies "$main" --seeds 5

@@ -4,10 +4,16 @@
 #
 #   sh recipes/results/run_smollm2.sh                   # docs/results, two runs at a time of 4.6 GiB each
 #   SEEDS=5 JOBS=1 sh recipes/results/run_smollm2.sh runs/compare
-#   EVALUATION= sh recipes/results/run_smollm2.sh       # losses only; the models are kept to be evaluated later
+#   EVALUATION= sh recipes/results/run_smollm2.sh runs/losses    # losses only; the models are kept
+#   sh recipes/results/run_smollm2.sh                   # then evaluates the kept models, without training again
+#
+# Every measurement of `neft-zoo evaluate`, on all 128 test records and 100 of IFEval's prompts. `make punkt` first: 64
+# prompts, which need nltk's sentence splitter, would be left out otherwise.
 set -e
 output=${1:-docs/results}
-evaluation=${EVALUATION-"records: 64, answers: 32, max_new_tokens: 64, min_new_tokens: 48, words: 20, rates: [0.1], alphas: [15.0]"}
+parts="[losses, memorization, text, robustness, forgetting, quantization, prompts, safety, instructions]"
+sizes="records: 128, answers: 128, max_new_tokens: 256, unrelated_records: 64, instruction_prompts: 100"
+evaluation=${EVALUATION-"parts: $parts, $sizes, instruction_tokens: 512, words: 20, rates: [0.1], alphas: [15.0]"}
 
 compare() {
     recipe=$1

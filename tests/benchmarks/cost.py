@@ -2,6 +2,7 @@
 
 python tests/benchmarks/cost.py                                         # or: make bench
 python tests/benchmarks/cost.py --strategies neft_uniform,freelb --rounds 9 --json cost.json
+python tests/benchmarks/cost.py --lora --strategies flat_lora,stm       # an adapter trains, in the plain step too
 python tests/benchmarks/cost.py --large --strategies neft_uniform       # 1.1 B parameters in bf16 with LoRA
 
 A step of plain `trl.SFTTrainer` and one of a strategy alternate, first one way, then the other, so that a slow spell
@@ -36,7 +37,8 @@ from neft_zoo.config import recipe
 OURS = os.path.dirname(neft_zoo.__file__)
 PLAIN = "plain trl"
 DEFAULT = "neft_uniform,token_relative,hype,masked_thought,embed_mix,symnoise,r3f,r_drop,cutoff_token,cutoff_feature,"
-DEFAULT += "cutoff_span,freelb,pgd,smart"
+DEFAULT += "cutoff_span,freelb,pgd,smart,lnsr,vaccine,sam,vat,noisefit,mixout,quant_noise"
+LORA = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
 ROWS, TOKENS, LARGE_TOKENS = 4, 128, 512
 torch.set_num_threads(os.cpu_count() or 1)  # `watched` takes one
 
@@ -72,7 +74,7 @@ class Stepper:
         self.optimizer.zero_grad()
 
 
-def quickstart(noise: str, tokens: int = TOKENS, wider: int = 1) -> Stepper:
+def quickstart(noise: str, tokens: int = TOKENS, wider: int = 1, lora: LoraConfig | None = None) -> Stepper:
     """Return steps of the quickstart model's architecture, or of one that is so many times as wide."""
     torch.manual_seed(SEED)
     config = AutoConfig.from_pretrained(recipe.folder() / "quickstart" / "model")
@@ -80,7 +82,7 @@ def quickstart(noise: str, tokens: int = TOKENS, wider: int = 1) -> Stepper:
         setattr(config, name, getattr(config, name) * wider)
     # R-Drop wants dropout, and of equal cost is what has it on both sides.
     config.attention_dropout = 0.1
-    return Stepper(noise, AutoModelForCausalLM.from_config(config), tokens=tokens)
+    return Stepper(noise, AutoModelForCausalLM.from_config(config), tokens=tokens, lora=lora)
 
 
 def large(noise: str) -> Stepper:
@@ -89,8 +91,7 @@ def large(noise: str) -> Stepper:
     shape = dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32)
     config = LlamaConfig(vocab_size=32000, num_key_value_heads=4, attention_dropout=0.1, **shape)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    return Stepper(noise, model, tokens=LARGE_TOKENS, lora=lora)
+    return Stepper(noise, model, tokens=LARGE_TOKENS, lora=LORA)
 
 
 def own(run: Callable[[], None]) -> float:
@@ -143,11 +144,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="pairs of steps")
     parser.add_argument("--tokens", type=int, default=TOKENS, help=f"of each of the {ROWS} rows")
     parser.add_argument("--wider", type=int, default=1, metavar="TIMES", help="a wider model than the quickstart's")
+    parser.add_argument("--lora", action="store_true", help="train an adapter instead of the model")
     parser.add_argument("--large", action="store_true", help="1.1 B parameters with LoRA: needs a GPU, or hours")
     parser.add_argument("--json", type=Path, help="file for all ratios, with versions and device")
     options = parser.parse_args()
     names = [make(name).name for name in options.strategies.split(",")]  # a typo is told before anything is timed
-    small = partial(quickstart, tokens=options.tokens, wider=options.wider)
+    adapter = LORA if options.lora else None
+    small = partial(quickstart, tokens=options.tokens, wider=options.wider, lora=adapter)
     results = measure(names, options.rounds, large if options.large else small)
     show(results)
     if options.json:

@@ -10,6 +10,7 @@ import pytest
 
 from neft_zoo.cli.extras import NEEDS
 from neft_zoo.cli.main import MODULES, main
+from neft_zoo.config.package_data import shipped
 
 COMMANDS = [*([name] for name in MODULES), ["recipes", "ls"], ["recipes", "cp"]]
 LEAVES = [command for command in COMMANDS if command != ["recipes"]]
@@ -67,6 +68,12 @@ def test_an_unknown_flag_is_refused_before_anything_is_loaded(command):
         ("compare quickstart --sedes 3", "unknown option '--sedes'; did you mean --seeds?"),
         ("compare quickstart --seeds three", "invalid int value: 'three'"),
         ("compare quickstart --seed 3", "unknown option '--seed'; did you mean --seeds?"),  # no abbreviations
+        ("compare quickstart --lr 3", "unknown option '--lr': learning_rate is an option of the recipe."),
+        ("tune quickstart --epochs 3", "unknown option '--epochs': num_train_epochs is an option of the recipe."),
+        ("alpha quickstart --base-model m", "'--base_model': model_name_or_path is an option of the recipe."),
+        ("evaluate a --config quickstart --torch_dtype f", "'--torch_dtype': dtype is an option of the recipe."),
+        ("generate a --config quickstart --max_length 3", "'--max_length': max_length is an option of the recipe."),
+        ("report runs --lr 3", "unknown option '--lr'."),
         ("evaluate --cofnig x", "unknown option '--cofnig'; did you mean --config?"),  # rather than: MODEL is required
         ("list a b", "unrecognized arguments: b"),
         ("cmpare quickstart", "got 'cmpare'; did you mean compare?"),
@@ -81,6 +88,15 @@ def test_what_is_not_accepted_is_one_sentence(argv, message, tmp_path, monkeypat
     done = run(check, *argv.split())
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert done.stdout == "\n", "loaded"
+
+
+@pytest.mark.parametrize("command", ["compare", "tune", "alpha", "evaluate {m} --config", "generate {m} --config"])
+def test_an_unknown_option_of_a_recipe_is_named_with_its_line(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text("extends: quickstart\nlr: 3\n")
+    done = run("", *command.format(m=shipped("quickstart/model")).split(), "r.yaml")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("r.yaml line 2: unknown option 'lr'; did you mean learning_rate?")
 
 
 def test_flags_are_spelled_with_either(capsys):

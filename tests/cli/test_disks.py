@@ -1,4 +1,4 @@
-"""Disks that are full, or read-only: one sentence, nothing half-written, and what was computed is printed."""
+"""Disks that are full or read-only, and files that are there: one sentence, nothing half-written, nothing lost."""
 
 import json
 import os
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from neft_zoo.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -73,3 +75,46 @@ def check(name, state, result):
         assert printed, f"{name}: what was computed is printed"
     assert result["status"] in (1, 2) and len(errors) == 1, (name, result["stderr"])
     assert "must be a f" in errors[0] or "No space left" in errors[0] or "storage must be" in errors[0], errors
+
+
+# What each command writes; compare and tune go on from what is there.
+EARLIER = {
+    "sft": ["out/model.safetensors"],
+    "alpha": ["alpha/alpha.json", "alpha/alpha.png"],
+    "evaluate": ["evaluation/evaluation.json"],
+    "generate": ["outputs.json"],
+    "judge": ["judged/judged.json", "judged/annotations.json"],
+    "page": ["rate.html"],
+    "report": ["report.md"],
+    "html": ["report.html"],
+    "doctor": ["doctor.json"],
+    "recipes": ["copy.yaml"],
+}
+KEPT = ("generate", "recipes")  # edited by hand, or an hour's work of a GPU
+
+
+def test_every_command_that_writes_is_asked_about_earlier_files():
+    assert EARLIER.keys() | {"compare", "tune"} == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_a_file_that_is_there_is_written_over_aloud_or_not_at_all(name, tiny_recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    paths = [tmp_path / path for path in EARLIER[name]]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    results = ROOT / "docs" / "results" / "gsm8k"
+    places = dict(recipe=tiny_recipe, model=tiny_recipe.parent / "model", answers=answers(tmp_path), results=results)
+    command = COMMANDS[name].format(disk=tmp_path, others=tmp_path / "others.json", **places)
+    status = main(command.split())
+    error, texts = capsys.readouterr().err, [path.read_bytes() for path in paths]
+    if name in KEPT:
+        assert status == 2 and f"must not exist yet, got {paths[0]}" in error and texts == [b"mine"]
+        return
+    assert status == 0, error
+    assert b"mine" not in texts
+    said = next(line for line in error.splitlines() if line.endswith("written over") or "written over;" in line)
+    assert all(path.name in said for path in paths) or name == "sft"
+    assert error.index(said) < error.find("loading data and model") or "loading" not in error, "said before the work"

@@ -171,6 +171,8 @@ def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs
     words = {row.label: row.cells["test_loss", "end"].verdict.word for row in experiment.rows[1:]}
     assert words == {"neft_uniform": "better", "symnoise": "no baseline"}
     assert "No plain training for as many steps as symnoise" in experiment.notes[-1]
+    unmatched = next(row for row in experiment.rows if row.label == "symnoise")
+    assert per_compute(unmatched, unmatched.cells["test_loss", "end"]) is None, "it says nothing of the noise"
     shorter = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, share=0.5, steps=5, row="half") for seed in SEEDS]
     row = next(row for row in summarize(runs + shorter).rows if row.label == "symnoise")
     assert row.baseline.label == "none, 1/2 of the steps" and row.cells["test_loss", "end"].verdict.word == "worse"

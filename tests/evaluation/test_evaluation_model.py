@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from architectures import TEXT, text
-from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM
+from peft import PromptTuningConfig, get_peft_model
+from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
-from neft_zoo.evaluation import prepare
+from neft_zoo.evaluation import generation, prepare
 from neft_zoo.evaluation.answer_results import Extraction
 from neft_zoo.evaluation.generation import generate, pad_left
 from neft_zoo.evaluation.loading import best_checkpoint
@@ -188,6 +189,30 @@ def test_a_repetition_penalty_does_not_see_the_padding(fitted):
     assert together != generate(fitted.model, tokenizer, prompts, batch_size=8, max_new_tokens=10)
     ids, mask = pad_left([[5, 6, 7], [8, 9]])
     assert ids.tolist() == [[5, 6, 7], [8, 8, 9]] and mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+
+
+@pytest.mark.parametrize("settings", [{}, {"min_new_tokens": 14}, {"repetition_penalty": 1.3}])
+def test_answers_that_have_ended_leave_their_batch(fitted, monkeypatch, settings):
+    model, tokenizer, prompts = fitted.model, fitted.tokenizer, prompts_of(fitted)
+    alone = [generate(model, tokenizer, [prompt], max_new_tokens=60, **settings)[0] for prompt in prompts]
+    assert len({len(answer.tokens) for answer in alone}) > 3, "they end at different places"
+    monkeypatch.setattr(generation, "STRETCH", 4)
+    rows = []
+    hook = model.register_forward_pre_hook(lambda m, a, given: rows.append(len(given["input_ids"])), with_kwargs=True)
+    assert generate(model, tokenizer, prompts, max_new_tokens=60, batch_size=8, **settings) == alone
+    hook.remove()
+    assert rows[0] == 8 and rows[-1] < 8 and rows == sorted(rows, reverse=True)
+
+
+def test_models_whose_cache_has_no_rows_to_drop_answer_to_the_end(fitted, tokenizer):
+    prompt_tuning = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    tuned = get_peft_model(copy.deepcopy(fitted.model), prompt_tuning)
+    state = MambaForCausalLM(MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, state_size=4))
+    assert generation.row_cache(fitted.model) is not None
+    for model in (tuned, state):
+        assert generation.row_cache(model) is None
+        found = generate(model, tokenizer, [[5, 6, 7], [8, 9]], max_new_tokens=3, batch_size=2)
+        assert all(len(answer.tokens) == 3 or answer.ended for answer in found)
 
 
 def test_the_end_can_be_blocked(fitted):

@@ -18,7 +18,7 @@ from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.config.data import alpaca_record
-from neft_zoo.evaluation import prepare
+from neft_zoo.evaluation import prepare, safety
 from neft_zoo.evaluation.effect_results import InstructionFollowing
 from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
@@ -35,7 +35,7 @@ from neft_zoo.evaluation.prompt_changes import (
 from neft_zoo.evaluation.quantization import linear_layers, quantization, round_to_nearest, rounded_weights
 from neft_zoo.evaluation.records import prompt_tokens, shaped_like
 from neft_zoo.evaluation.results import EvaluationReport
-from neft_zoo.evaluation.safety import ANSWERING, REFUSAL, REFUSING, opening_probabilities
+from neft_zoo.evaluation.safety import ANSWERING, REFUSAL, REFUSING, opening_probabilities, refusals
 from neft_zoo.evaluation.shipped import shipped_records, spread
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
@@ -235,7 +235,10 @@ def test_a_change_that_alters_nothing_has_no_number(tmp_path):
     assert prompt_robustness(plain, [{"text": "a cell"}]) is None
 
 
-def test_probabilities_of_openings_are_those_of_a_pass_each(subject):
+@pytest.mark.parametrize("cached", [True, False])
+def test_probabilities_of_openings_are_those_of_a_pass_each(subject, monkeypatch, cached):
+    if not cached:
+        monkeypatch.setattr(safety, "row_cache", lambda model: None)
     records = [row.record for row in subject.rows["test"]][:2]
     refusing, answering = opening_probabilities(subject, records, ("Sorry,", "I cannot"), ("The ", "A cell"))
     for i, record in enumerate(records):
@@ -248,6 +251,16 @@ def test_probabilities_of_openings_are_those_of_a_pass_each(subject):
                     logits = subject.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].double()
                 total += math.exp(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
             assert found[i] == pytest.approx(total, rel=1e-4)
+
+
+def test_there_is_no_share_of_openings_that_hardly_any_answer_has(subject, monkeypatch):
+    texts = ["What is a cell?", "Name a force."]
+    few = refusals(subject, texts)
+    assert few.refusal_probability is few.refusal_probability_interval is None and few.covered < 0.1
+    monkeypatch.setattr(safety, "FEWEST_COVERED", few.covered / 2)
+    enough = refusals(subject, texts)
+    low, high = enough.refusal_probability_interval
+    assert 0 <= low <= enough.refusal_probability <= high <= 1 and enough.covered == few.covered
 
 
 def test_no_opening_begins_another():
@@ -284,10 +297,10 @@ def test_side_effects_from_the_command_line(tmp_path, capsys):
     assert report.forgetting.general.change == 0, "it is the model that the recipe starts from"
     assert report.forgetting.general.records == report.forgetting.gsm8k.records == 3
     assert report.safety.safe.prompts + report.safety.unsafe.prompts == 10
-    for refusals in (report.safety.safe, report.safety.unsafe):
-        low, high = refusals.refusal_probability_interval
-        assert 0 <= low <= refusals.refusal_probability <= high <= 1 and 0 < refusals.covered < 1
-        assert refusals.refused_interval[0] <= refusals.refused <= refusals.refused_interval[1]
+    for of_label in (report.safety.safe, report.safety.unsafe):
+        assert of_label.refusal_probability is of_label.refusal_probability_interval is None
+        assert 0 < of_label.covered < 0.1, "a model that has seen no conversation does not answer with an opening"
+        assert of_label.refused_interval[0] <= of_label.refused <= of_label.refused_interval[1]
     assert report.losses is report.text is report.instructions is None
     assert "loss, general text (less before)" in out and "(+0.000)" in out and "refused of " in out
     asked = [record["prompt"] for record in shipped_records("xstest")]

@@ -79,7 +79,8 @@ def test_a_run_that_stops_goes_on_and_ends_as_if_it_had_not(cli, tmp_path, monke
 
 def test_answers_of_other_settings_are_not_kept(cli, tmp_path):
     (tmp_path / ".o.json.partial").write_text('another mark\n[[0, "LEFTOVER"], [1, "LEFTOVER"]]\n')
-    assert cli(*"--limit 2 --max_new_tokens 4 --output o.json".split())[0] == 0
+    status, _, error = cli(*"--limit 2 --max_new_tokens 4 --output o.json".split())
+    assert status == 0 and ".o.json.partial holds unfinished answers of another model" in error
     assert "LEFTOVER" not in (tmp_path / "o.json").read_text()
 
 

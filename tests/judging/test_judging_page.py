@@ -23,6 +23,21 @@ def context():
 
 
 @pytest.mark.slow
+def test_the_policy_lets_no_script_run_but_the_pages_own(context, tmp_path):
+    path = write_page(
+        [Pair("<script>window.hit=1</script>", "ours", "<img src=x onerror='window.hit=1'>")], tmp_path / "p"
+    )
+    path = path.rename(tmp_path / "page.html")
+    path.write_text(
+        path.read_text().replace("<header>", "<script>window.hit=1</script><img src=x onerror='hit=1'><header>")
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.keyboard.press("1")
+    assert page.evaluate("window.hit") is None and page.locator("#count").inner_text() == "1 of 1, 1 rated"
+
+
+@pytest.mark.slow
 def test_a_person_rates_by_keyboard_comes_back_later_and_exports(context, tmp_path):
     path = write_page(PAIRS, tmp_path / "page.html")
     page, trouble = context.new_page(), []

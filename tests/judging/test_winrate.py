@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from selection import quick
 
 from neft_zoo import NoiseError
 from neft_zoo.evaluation.intervals import wilson
@@ -54,7 +55,8 @@ def simulated(quality, bias, ratio, count, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("quality", "bias", "ratio"), [(0.0, -1.5, 1.6), (-1.0, -1.0, 1.5), (0.8, -1.0, 0.6), (0.5, 0, 1.5)]
+    ("quality", "bias", "ratio"),
+    quick([(0.0, -1.5, 1.6), (-1.0, -1.0, 1.5), (0.8, -1.0, 0.6), (0.5, 0, 1.5)], (0.8, -1.0, 0.6)),
 )
 def test_the_length_controlled_rate_is_the_one_without_the_bias(quality, bias, ratio):
     judgements, published, truth = simulated(quality, bias, ratio, 1000)
@@ -173,7 +175,7 @@ def published_kind(tmp_path, lacking=0, weighted=False, seed=3):
     return records, 100 * float((1 / (1 + np.exp(-(-1.0 + 0.8 * difficulty)))).mean())
 
 
-@pytest.mark.parametrize("lacking", [0, 2])
+@pytest.mark.parametrize("lacking", quick([0, 2], 2))
 def test_difficulties_are_the_published_kind(cli, tmp_path, lacking):
     records, truth = published_kind(tmp_path, lacking)
     status, _, error = cli("judge", "--annotations", "annotations.json", "--gamed", "df_gamed.csv", "--output", "here")

@@ -7,7 +7,7 @@ import torch
 import transformers
 import trl
 import vision
-from conftest import same, weights
+from conftest import apart, same, weights
 from peft import LoraConfig
 
 from neft_zoo import NoiseError, SFTTrainer, attach
@@ -168,3 +168,12 @@ def test_visual_noise_refuses_a_model_that_puts_no_image_among_its_tokens(llama)
     model.config = transformers.MllamaConfig(text_config=text)
     with pytest.raises(NoiseError, match="noise on placeholders needs a model that puts"):
         attach(model, "visual_noise", total_steps=1)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_visual_noise_is_the_same_under_checkpointing(build, reentrant):
+    settings = dict(gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    runs = build(noise="visual_noise"), build(noise="visual_noise", **settings)
+    for trainer in runs:
+        trainer.train()
+    assert apart(*(weights(trainer.model) for trainer in runs)) < 1e-5

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import made_up
@@ -11,13 +12,16 @@ import pytest
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import compare, data  # noqa: E402
 
+from neft_zoo.compare.formats import csv_text
 from neft_zoo.compare.records import RunRecord  # noqa: E402
 from neft_zoo.compare.report import write_report  # noqa: E402
 from neft_zoo.compare.results import path_of, write  # noqa: E402
 from neft_zoo.compare.summary import summarize  # noqa: E402
 
 SCRIPT = '"><img src=x onerror="window.hit=1"><script>window.hit=1</script>'
-HOSTILE = f"{SCRIPT}' javascript:window.hit=1 $x^{{ | \x1b[31m\nred"
+HOSTILE = (
+    f"{SCRIPT}' ![](http://x/y.png) [click](javascript:window.hit=1) javascript:window.hit=1 $x^{{ | \x1b[31m\nred"
+)
 SHORT = "=cmd|'/c calc'!A1"
 
 
@@ -87,6 +91,7 @@ def records(folder):
 def test_markdown_has_no_tags_and_no_control_characters(folder):
     text = write_report(folder, "md", None)
     assert "<script" not in text and "<img" not in text and "\x1b" not in text
+    assert "![]\\(http" in text and not re.search(r"[^\\]\]\(", text), "no image is fetched, no link leads on"
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
 
@@ -95,3 +100,9 @@ def test_a_spreadsheet_sees_no_formula(folder):
     lines = list(csv.DictReader(io.StringIO(write_report(folder, "csv", None))))
     assert {SHORT, f"'{SHORT}"} & {line["metric"] for line in lines} == {f"'{SHORT}"}
     assert not any(cell[:1] in "=@" for line in lines for cell in line.values() if cell)
+    assert all(cell.isprintable() for line in lines for cell in line.values())
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n@", "  =", "\N{FULLWIDTH EQUALS SIGN}"])
+def test_no_start_of_a_formula_is_missed(start):
+    assert csv_text(f"{start}HYPERLINK(A1)")[0] == "'" and csv_text("-") == "-" and csv_text("a=1") == "a=1"

@@ -94,7 +94,7 @@ def test_a_sharded_table_is_not_looked_at(llama):
 def test_every_listed_mistake_can_still_be_put_in():
     """`make mistakes` does so, and runs the tests that are named."""
     tests, package = Path(__file__).parents[1], Path(neft_zoo.__file__).parent
-    assert sorted({number for number, *_ in MISTAKES}) == list(range(1, 31))
+    assert sorted({number for number, *_ in MISTAKES}) == list(range(1, 33))
     told = (tests.parent / "docs" / "mutants.md").read_text(encoding="utf-8")
     for number, what, test, *changes in MISTAKES:
         assert f"| {number} | {what} | `{test}` | killed |" in told

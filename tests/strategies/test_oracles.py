@@ -1,11 +1,14 @@
 """Each entry against its formula, written naively in float64 NumPy, document by document."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from neft_zoo import make
+from neft_zoo import make, registry
 from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.distributions import Uniform
 from neft_zoo.noise.schedules import Linear
@@ -130,3 +133,16 @@ def test_token_vat_starts_from_one_draw_per_token():
     assert stats.kstest(drawn.ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-6
     other = Batch.from_inputs({"input_ids": ids}, key=6)
     assert not np.array_equal(delta, delta_of(make("token_vat", alpha=ALPHA).noise, torch.zeros(40, 12, WIDTH), other))
+
+
+def test_the_log_names_a_test_for_every_entry():
+    """And says rightly whether the entry's page has a paragraph on how it differs from its paper."""
+    tests = Path(__file__).parents[1]
+    log = (tests.parent / "docs" / "log.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| `([\w/]+\.py)::(\w+)` \| (yes|no) \|$", log, re.MULTILINE)
+    listed = [(name, differs) for names, _, _, differs in rows for name in re.findall(r"\w+", names)]
+    assert sorted(name for name, _ in listed) == registry.builtin_names()
+    for name, differs in listed:
+        assert (differs == "yes") == ("Differs from the paper in" in (registry.entry(name).build.__doc__ or "")), name
+    for _, file, test, _ in rows:
+        assert f"\ndef {test}(" in (tests / file).read_text(encoding="utf-8"), test

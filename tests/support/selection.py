@@ -5,7 +5,7 @@ import pytest
 from neft_zoo import make
 
 # Entries that a text model without an adapter refuses.
-NEED_OTHER_MODELS = {"lora_matrix_dropout", "visual_noise"}
+NEED_OTHER_MODELS = {"lora_matrix_dropout", "stm", "visual_noise"}
 
 
 def quick(values, *kept):

@@ -115,8 +115,39 @@ def test_records_lost_to_max_length_are_counted(llama, tokenizer, tmp_path):
     args = arguments("SFT", tmp_path, max_length=8)
     short, long = {"prompt": "a", "completion": " b"}, {"prompt": "a b c d " * 20, "completion": " g"}
     data = Dataset.from_list([short, long, long])
-    with pytest.warns(UserWarning, match="2 of 3 records have no graded token within max_length 8"):
+    with pytest.warns(UserWarning, match="2 of 3 records have no graded token within max_length 8: they are dropped"):
         SFTTrainer(llama(), args=args, train_dataset=data, processing_class=tokenizer)
+    others = dict(train_dataset=Dataset.from_list([short]), processing_class=tokenizer)
+    with pytest.warns(UserWarning, match="2 of 3 records of eval_dataset have no graded token within max_length 8"):
+        SFTTrainer(llama(), args=args, eval_dataset=data, **others)
+    with pytest.warns(UserWarning, match="2 of 3 records of eval_dataset 'a' have no graded token"):
+        SFTTrainer(llama(), args=args, eval_dataset={"a": data}, **others)
+    with pytest.raises(NoiseError, match="got 8: all 2 of eval_dataset lose theirs"):
+        SFTTrainer(llama(), args=args, eval_dataset=data.select([1, 2]), **others)
+
+
+def test_records_whose_answer_is_cut_off_in_a_packed_row_are_counted(llama, tokenizer, tmp_path):
+    """TRL cuts them and keeps the prompt, on which nothing is graded."""
+    short, long = {"prompt": "a", "completion": " b"}, {"prompt": "a b c d " * 20, "completion": " g"}
+    data = Dataset.from_list([short, long, long])
+    args = arguments("SFT", tmp_path, max_length=8, packing=True)
+    with pytest.warns(
+        UserWarning, match="2 of 3 records have no graded token within max_length 8: they train nothing"
+    ):
+        SFTTrainer(llama(), args=args, train_dataset=data, processing_class=tokenizer)
+    with pytest.raises(NoiseError, match="got 8: all 2 lose theirs"):
+        SFTTrainer(llama(), args=args, train_dataset=data.select([1, 2]), processing_class=tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["DPO", "KTO", "Reward"])
+def test_pairs_and_labelled_answers_that_are_lost_are_counted(kind, llama, tokenizer, tmp_path):
+    model, records = classifier(llama) if kind == "Reward" else llama(), [dict(each) for each in KINDS[kind][1]]
+    for record in records[:3]:
+        record["prompt"] = "a b c d " * 20
+    others = {} if kind == "Reward" else {"ref_model": llama()}
+    args = arguments(kind, tmp_path, max_length=16)
+    with pytest.warns(UserWarning, match="3 of 4 records have no graded token within max_length 16: they are dropped"):
+        build(kind, model, records, args, processing_class=tokenizer, **others)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "transformers"])

@@ -61,7 +61,9 @@ def trained(model, config, records, tokenizer, noise, **settings):
 @pytest.mark.cell("Faults", "exception or Ctrl-C inside a forward or backward pass")
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("error", [RuntimeError("stop"), pytest.param(KeyboardInterrupt(), marks=pytest.mark.slow)])
-@pytest.mark.parametrize("noise", ["neft_uniform", "freelb", LAT, "vat"])
+@pytest.mark.parametrize(
+    "noise", ["neft_uniform", "freelb", *(pytest.param(each, marks=pytest.mark.slow) for each in (LAT, "vat"))]
+)
 def test_an_error_inside_a_pass_leaves_no_trace(llama, config, records, tokenizer, noise, error, backward):
     model = failing(llama(), error, at=4, backward=backward)
     before = traces(model)

@@ -20,7 +20,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "support.md"
 NOISES = ("plain", "none", "neft_uniform", "symnoise")
-FRAMEWORKS = {"llamafactory": "llamafactory==0.9.5", "swift": "ms-swift==4.6.0", "axolotl": "axolotl==0.19.0"}
+FRAMEWORKS = {
+    "llamafactory": "llamafactory==0.9.5",
+    "swift": "ms-swift==4.6.0",
+    "axolotl": "axolotl==0.19.0",
+    "unsloth": "unsloth==2026.10.9",
+}
 VERSIONS = """
 from importlib.metadata import version
 print(*(f"{name} {version(name)}" for name in "torch transformers trl peft datasets accelerate".split()), sep=", ")
@@ -34,7 +39,8 @@ HEAD = """
 Made by `make test-integrations`, on a CPU. The shipped model trains 4 steps on shipped data through the framework's
 own entry point. *none* is bit-equal to the framework alone; *rms* is the least and the largest over all documents,
 over that of NEFTune's paper for a document of its length; padding and evaluation had no noise at all; *symnoise* made
-twice the passes, and the framework's own counters of tokens stood as after one.
+twice the passes, and the framework's own counters of tokens stood as after one. Unsloth's *written* rows are of the
+trainer that it writes for GPUs, on a model of transformers'.
 
 """
 COLUMNS = """
@@ -81,7 +87,9 @@ def run(name: str, python: Path, limit: float) -> str:
     with log.open("w", encoding="utf-8") as file:
         command = [str(python), str(HERE / f"on_{name}.py")]
         try:
-            done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=limit)
+            done = subprocess.run(
+                command, cwd=log.parent, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=limit
+            )
         except subprocess.TimeoutExpired:
             return f"stopped after {limit:.0f} s"
     return f"exit status {done.returncode}, see {log}" if done.returncode else ""

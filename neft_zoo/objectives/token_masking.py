@@ -1,0 +1,65 @@
+"""Which tokens are graded: those that the starting model finds likely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import Noise, TokenEdit
+from neft_zoo.noise.schedules import check_number
+from neft_zoo.objectives.base import ComparesPredictions, Family
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from neft_zoo.passes.step import Step
+
+
+@dataclass(frozen=True)
+class LikelyTokens(ComparesPredictions):
+    """The trainer's own loss over the tokens whose perplexity under the starting model is at most `threshold` (STM).
+
+    Of a batch's graded tokens the others are left out, and the loss is the mean over those that are left, weighted as
+    the trainer weighs all of them. Dropout and noise are off while the starting model is asked.
+    """
+
+    threshold: float = 2.5
+
+    family: ClassVar[Family] = "single pass"
+    site: ClassVar[str] = "labels"
+    passes = 1
+
+    def __post_init__(self) -> None:
+        check_number("threshold", self.threshold, 1)
+
+    def check(self, model: nn.Module) -> None:
+        from neft_zoo.passes.anatomy import task_of  # late: `neft-zoo list` works without torch
+
+        super().check(model)
+        if task_of(model) != "next token":
+            raise NoiseError(f"token masking needs a model that predicts the next token, got {type(model).__name__}.")
+        if not hasattr(model, "disable_adapter"):
+            raise NoiseError(
+                "token masking needs an adapter (peft_config), since the model without it is the starting model, got "
+                f"{type(model).__name__}."
+            )
+
+    def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
+        from neft_zoo.noise.batch import IGNORED  # late: `neft-zoo list` works without torch
+        from neft_zoo.passes.starting_model import starting_losses
+
+        batch = step.input_batch
+        if batch is None or batch.labels is None or batch.graded is None:
+            raise NoiseError("token masking needs labels in the batch that the loss is given, got none.")
+        graded = batch.graded[:, 1:]
+        losses = starting_losses(step.hooks.model, lambda: step.compute(batch.input_ids), batch.labels, graded)
+        kept = graded & (losses.exp() <= self.threshold)
+        if not kept.any():
+            return step.run(noise).loss * 0.0
+        labels = batch.labels.clone()
+        labels[:, 1:] = labels[:, 1:].where(kept, IGNORED)
+        loss = step.run(noise, labels=labels).loss
+        # A trainer that divides by a number of tokens counted before divides by too many.
+        return loss if step.token_weight is None else loss * (graded.sum() / kept.sum())
