@@ -11,8 +11,6 @@ from markdown.treeprocessors import Treeprocessor
 
 WIDE = 3  # columns from which a table is laid out as cards on a phone and on paper
 LONG = re.compile(r"\S{25,}")  # a word that can make its column too wide
-BREAKS = re.compile(r"(?<=[/_.,=:\[])")  # where it may go on in the next line
-STASHED = "\x02"  # Markdown's mark of HTML that it puts in later
 
 
 class CardTables(Extension):
@@ -26,8 +24,9 @@ class CardTables(Extension):
 class _Labels(Treeprocessor):
     def run(self, root: Element) -> None:
         for table in root.iter("table"):
-            for cell in [*table.iter("td")]:
-                _let_break(cell)
+            for cell in table.iter("td"):
+                if LONG.search("".join(cell.itertext())):
+                    cell.set("class", "long")
             heads = ["".join(head.itertext()).strip() for head in table.findall("./thead/tr/th")]
             if len(heads) < WIDE:
                 continue
@@ -36,27 +35,3 @@ class _Labels(Treeprocessor):
                 for place, cell in enumerate(row.findall("td")):
                     if place and place < len(heads):
                         cell.set("data-label", heads[place])
-
-
-def _let_break(cell: Element) -> None:
-    """Put a break opportunity into the long words of a cell, code and text alike."""
-    for parent in [*cell.iter()]:
-        for child in [*parent]:
-            child.tail, *rest = _pieces(child.tail)
-            _insert(parent, [*parent].index(child) + 1, rest)
-        parent.text, *rest = _pieces(parent.text)
-        _insert(parent, 0, rest)
-
-
-def _pieces(text: str | None) -> list[str]:
-    if not text or STASHED in text:
-        return [text or ""]
-    places = [word.start() + each.start() for word in LONG.finditer(text) for each in BREAKS.finditer(word[0])]
-    return [text[start:end] for start, end in zip([0, *places], [*places, None], strict=True)]
-
-
-def _insert(parent: Element, place: int, pieces: list[str]) -> None:
-    for piece in reversed(pieces):
-        each = Element("wbr")
-        each.tail = piece
-        parent.insert(place, each)
