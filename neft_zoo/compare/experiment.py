@@ -52,7 +52,7 @@ class Row:
         is_matched: whether the baseline trained for as many steps, where the comparison is at equal compute.
         cells: by metric and point; none where no run measured it.
         compute: tokens times passes, relative to `none`; None without a common seed.
-        time: training time, relative to `none`; None likewise.
+        time: training time, in CPU time on a CPU, relative to `none`; None likewise.
     """
 
     label: str

@@ -123,7 +123,7 @@ ROWS = (
     Metric("test_log_diversity", "log-diversity, test", "nats", "higher", 0.1, 2),
     *SIDE_EFFECTS,
     Metric("cpu_s", "CPU time of training", "s", "lower", 0, 1, "cost", True, _cost("cpu_s")),
-    Metric("wall_s", "training time", "s", "lower", 0, 1, "cost", True, _cost("wall_s")),
+    Metric("wall_s", "training time by the clock", "s", "lower", 0, 1, "cost", True, _cost("wall_s")),
     Metric("peak_memory_mb", "peak memory", "MiB", "lower", 0, 0, "cost", True, _cost("peak_memory_mb")),
 )
 # What is measured on several sets of records has one row, and the set's name behind the label.

@@ -56,7 +56,7 @@ def summarize(
         _judge(each, rows, experiment.margin(each))
     for row in rows:
         row.compute = _ratio(row, rows[0], lambda record: record.passes * (record.tokens or 0))
-        row.time = _ratio(row, rows[0], lambda record: record.wall_s or 0.0)
+        row.time = _ratio(row, rows[0], _seconds)
     return experiment
 
 
@@ -170,6 +170,12 @@ def _ratio(row: Row, none: Row, cost: Callable[[RunRecord], float]) -> float | N
     shared = ours.keys() & theirs.keys()
     total = sum(theirs[seed] for seed in shared)
     return sum(ours[seed] for seed in shared) / total if total else None
+
+
+def _seconds(record: RunRecord) -> float:
+    """Return the seconds of a run's training, of CPU time on a CPU: clocks go on while others have the machine."""
+    on_cpu = record.device == "cpu" and record.cpu_s is not None
+    return (record.cpu_s if on_cpu else record.wall_s) or 0.0
 
 
 def _notes(rows: list[Row]) -> list[str]:

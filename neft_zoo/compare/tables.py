@@ -42,9 +42,9 @@ EXPLAINED = (
     "answer one question (strategies at their defaults, the values of one strategy, lengths of plain training, "
     "controls) in one metric, and so is the *verdict*: *better* or *worse* if the difference is not 0, *practically "
     "the same* if it is smaller than the metric's margin, else *undecided*, with the effect that these seeds would "
-    "have shown four times in five. *Compute*: tokens times passes, and *time*: training without evaluation, both "
-    "relative to `none`. *Per compute*: difference / compute. The best evaluation is chosen by the test loss itself, "
-    "in every row alike."
+    "have shown four times in five. *Compute*: tokens times passes, and *time*: training without evaluation, in CPU "
+    "time on a CPU, both relative to `none`. *Per compute*: difference / compute. The best evaluation is chosen by "
+    "the test loss itself, in every row alike."
 )
 REFERENCE = "Against the best plain run of any length"
 REFERENCE_COLUMNS = ("row", "seeds", "difference", "95 % interval", "p", "verdict")

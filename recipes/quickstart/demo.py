@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import datasets
 
 HERE = Path(__file__).parent
-SHORT = 240  # characters of prompt and answer, about 64 tokens: longer records would take twice as long
+SHORT = 160  # characters of prompt and answer, about 45 tokens: longer records take longer and show nothing else
 EVALUATED = 128  # records of each split whose loss is measured after every epoch
 STEPS = None  # queue of row and finished share of its steps; set in every process that trains
 

@@ -244,6 +244,16 @@ def test_less_compute_has_no_difference_per_compute(runs):
     assert costs["none, 1/2 of the steps"] is None and costs["symnoise"] == pytest.approx(0.035, abs=0.002)
 
 
+def test_time_on_a_cpu_is_that_of_the_cpu(runs):
+    """Runs at another time, beside other programs, once showed half as many steps as 9.75 times the time."""
+    for run in runs:
+        run |= {"device": "cpu", "cpu_s": 10.0 * run["passes"], "wall_s": 100.0 if run["passes"] > 1 else 10.0}
+    assert {row.label: row.time for row in summarize(runs).rows}["symnoise"] == 2
+    for run in runs:
+        run["device"] = "a GPU"
+    assert {row.label: row.time for row in summarize(runs).rows}["symnoise"] == 10
+
+
 def test_rows_are_named_by_what_differs():
     rows = [record("neft_uniform", 0, 1, 1, 1, row=str(a)) for a in (5.0, 10.0)] + [record("none", 0, 1, 1, 1)]
     for row, alpha in zip(rows, (5.0, 10.0), strict=False):
