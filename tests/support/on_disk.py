@@ -1,9 +1,10 @@
-"""Run commands, each with its output on a disk of its own that is full, nearly full or read-only.
+"""Run commands, each with its output on a disk that is full, on one that is nearly full, and on one that is read-only.
 
-`unshare -rm python on_disk.py DISK STATE COMMAND...` prints a list of what each did: status, stdout, stderr, and the
-files that are left. All run in one process, since most of what a command costs is the start of another.
+`unshare -rm python on_disk.py DISK COMMAND...` prints what each did, by state of the disk: status, stdout, stderr, and
+the files that are left. All run in one process, since most of what a command costs is the start of another.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -70,11 +71,11 @@ def run(argv):
 
 
 if __name__ == "__main__":
-    disk, state, *commands = sys.argv[1:]
-    results = []
-    for command in commands:
+    disk, *commands = sys.argv[1:]
+    results = {state: [] for state in (*FILLED, "read-only")}
+    for state, command in itertools.product(results, commands):
         with mounted(disk, state):
             done = run(command.split())
             left = [str(path) for path in Path(disk).rglob("*") if path.is_file() and path.name != "filler"]
-        results.append({**done, "left": left})
+        results[state].append({**done, "left": left})
     print(json.dumps(results))
