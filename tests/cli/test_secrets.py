@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from selection import quick
 
 from neft_zoo import redaction
 from neft_zoo.cli.main import main
@@ -65,7 +66,8 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+# What `compare` saves of a run comes of the same options as what `sft` saves.
+@pytest.mark.parametrize("command", quick(COMMANDS, *(each for each in COMMANDS if each != COMMANDS[1])))
 def test_no_output_of_a_command_holds_a_secret_of_its_input(command, recipe, tiny_recipe, tmp_path, capfd):
     answers = tmp_path / "answers.json"
     answers.write_text('[{"instruction": "Hi", "output": "a", "generator": "m"}]')
