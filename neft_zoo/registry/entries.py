@@ -12,6 +12,7 @@ import pkgutil
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
@@ -79,7 +80,13 @@ def names() -> list[str]:
 
 def builtin_names() -> list[str]:
     """Return the names of the entries that come with the package."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(FOLDER)]))
+    return list(_files())
+
+
+@cache
+def _files() -> tuple[str, ...]:
+    """Return the names of the modules in the folder, which is listed once: `list` asks for every entry."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(FOLDER)])))
 
 
 def entry(name: str) -> Entry:
