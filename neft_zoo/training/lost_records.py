@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neft_zoo.errors import DataWarning, NoiseError
+from neft_zoo.noise.batch import IGNORED
 
 if TYPE_CHECKING:
     from transformers import Trainer
-
-IGNORED = -100
 
 
 def check_kept(given: Any, kept: Any, args: Any, name: str = "", packed: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The built site for the tests: a few pages of it from made-up results, or for slow tests all of it."""
 
+import contextlib
 import fcntl
 import functools
 import http.server
@@ -81,26 +82,27 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def serve(folder):
+@contextlib.contextmanager
+def serving(folder):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="session")
 def address(site):
-    server = serve(site)
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def whole_address(whole_site):
-    server = serve(whole_site)
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(whole_site) as address:
+        yield address
 
 
 @pytest.fixture

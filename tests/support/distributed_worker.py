@@ -19,6 +19,7 @@ from accelerate import ParallelismConfig
 from datasets import Dataset
 from on_cpu import deepspeed_on_cpu, shard_on_cpu
 from peft import LoraConfig
+from short_run import short_run
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, LlamaConfig, LlamaForCausalLM
 
@@ -104,21 +105,13 @@ def whole_copy(value):
 
 def train(case, out):
     """Train one case and return what it left behind."""
-    settings = dict(
-        output_dir=str(out),
-        max_steps=2,
+    settings = short_run(
+        out,
         per_device_train_batch_size=2,
         learning_rate=0.1,
         optim="sgd",
         max_grad_norm=0.0,
         lr_scheduler_type="constant",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        gradient_checkpointing=False,
     )
     original = mixin.step_of
     mixin.step_of = step_of_ranks(case["ranks"]) if "ranks" in case else original
