@@ -21,7 +21,7 @@ from neft_zoo.passes.model_outputs import ModelOutputs
 from neft_zoo.passes.open_pass import OpenPass, add_noise
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
-from neft_zoo.passes.torch_internals import in_backward
+from neft_zoo.passes.torch_internals import UncopiedHook, in_backward
 
 # Is given the record of a call that was watched.
 Finished: TypeAlias = Callable[[Pass], None]
@@ -87,11 +87,12 @@ class ModelHooks:
         for each in [*models, *inner] if read is not None else ():
             self._handles.append(each.register_forward_pre_hook(self._at_model, with_kwargs=True))
             self._handles.append(each.register_forward_hook(self._after_model, always_call=True))
+        self._handles = [UncopiedHook(handle) for handle in self._handles]
         self._own = {model, *inner}
 
-    def __reduce__(self) -> tuple[Callable[[], ModelHooks], tuple[()]]:
-        """Copies and pickles of a model take no noise with them, even if they are made inside a pass."""
-        return _idle_hooks, ()
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Have a copy or pickle of what holds the hooks, such as a session, hold None; it sets hooks of its own."""
+        return type(None), ()
 
     def detach(self) -> None:
         """Leave the model as it was found."""
@@ -238,17 +239,8 @@ def _backbones(model: nn.Module) -> set[nn.Module]:
     return {module for module in found if takes_token_ids(module)} - {model}
 
 
-def _idle_hooks() -> ModelHooks:
-    """Return what stands for the hooks in a copy of their model: no pass is ever opened on them."""
-    hooks = object.__new__(ModelHooks)
-    hooks._pass = hooks._read = hooks.watched = None
-    hooks._own = set()
-    hooks._shared, hooks.clean_calls = False, 0
-    return hooks
-
-
 class LayerHook:
-    """The pre-hook of one decoder layer; a class, because a closure could not be pickled with the model."""
+    """The pre-hook of one decoder layer."""
 
     def __init__(self, hooks: ModelHooks, index: int) -> None:
         self.hooks, self.index = hooks, index
