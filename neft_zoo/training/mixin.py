@@ -199,8 +199,8 @@ class NoiseMixin(Host):
         if self.args.should_save and self.session.happened:
             folder = Path(output_dir or str(self.args.output_dir))
             write(folder, self.strategy)
-            if self.session.token_counts is not None:
-                save_counts(folder, self.session.token_counts)
+            if self.session.counts.known is not None:
+                save_counts(folder, self.session.counts.known)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
@@ -228,6 +228,6 @@ class NoiseMixin(Host):
 
     def _resume_counts(self, checkpoint: Path | None) -> None:
         """Go on with the token counts of the run that is resumed, should its data have changed."""
-        saved, counts = None if checkpoint is None else load_counts(checkpoint), self.session.token_counts
+        saved, counts = None if checkpoint is None else load_counts(checkpoint), self.session.counts.known
         if saved is not None and counts is not None and not torch.equal(saved, counts.cpu()):
             self.session.use_counts(saved)
