@@ -43,7 +43,7 @@ own entry point. *none* is bit-equal to the framework alone; *rms* is the least 
 over that of NEFTune's paper for a document of its length; padding and evaluation had no noise at all; *symnoise* made
 twice the passes, and the framework's own counters of tokens stood as after one. Unsloth's *written* rows are of the
 trainer that it writes for GPUs, on a model of transformers'. The answers of [the chooser](choosing.md), of every
-tuning and packing, are run by a shell with a small model.
+tuning and packing, train a small model as they stand there.
 
 """
 COLUMNS = """
@@ -65,7 +65,7 @@ def python_of(name: str, environments: Path) -> Path:
         torch.write_text("torch==2.13.0\n", encoding="utf-8")
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(torch)]
         subprocess.run([*pip, "torch==2.13.0"], check=True)
-        subprocess.run([*pip, FRAMEWORKS[name], "-e", str(ROOT)], check=True)
+        subprocess.run([*pip, FRAMEWORKS[name], "-e", f"{ROOT}[quantization]"], check=True)
         without_cuda(folder, python)
     return python
 
@@ -183,8 +183,7 @@ def main() -> None:
         versions = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         ended = "" if options.report else run(name, python, options.limit)
         found = rows(name, results_in(log_of(name).read_text(encoding="utf-8")), ended)
-        if name in answers.ON_A_CPU:
-            versions += "; " + answers.told(name, python, log_of(f"{name}-answers"))
+        versions += "; " + answers.told(name, python, log_of(f"{name}-answers"))
         print(name, f"{time.monotonic() - began:.0f} s", versions, *found, sep="\n", flush=True)
         write(name, found, versions)
         lines += [versions, *found]

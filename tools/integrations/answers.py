@@ -1,6 +1,6 @@
 """The chooser's answers, trained through the framework that they are for, on the shipped model and data.
 
-An answer is run as its reader would run it, by a shell in a folder with the data; what is changed is its model, the
+An answer is run as its reader would run it, by a shell or Python in a folder with the data; changed are its model, the
 precision, which a CPU has not, and the number of steps.
 """
 
@@ -35,6 +35,7 @@ SWIFT_OPTIONS = "--max_steps 2 --model_type llama --template quickstart --check_
 ON_A_CPU = {
     "axolotl": {"bf16: true": AXOLOTL},
     "llamafactory": {"bf16: true": "bf16: false\nmax_steps: 2\nlogging_steps: 1"},
+    "unsloth": {"bf16=True,": 'bf16=False, use_cpu=True, max_steps=2, report_to="none",'},
     "swift": {"from neft_zoo": SWIFT, "flash_attn": "sdpa", "--output_dir": f"{SWIFT_OPTIONS} --output_dir"},
 }
 MODELS = {name for sizes in chooser_cases.MODELS.values() for name in sizes.values()}
@@ -54,10 +55,12 @@ def trains(case: chooser.Case, python: Path, log: Path) -> bool:
     records = [{key: each[key][0]["content"] for key in ("prompt", "completion")} for each in map(json.loads, lines)]
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": str(measured.ROOT)}
     environment |= {"HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1"}
+    environment |= {"UNSLOTH_COMPILE_DISABLE": "1", "UNSLOTH_FORCE_CPU": "1"}
     with tempfile.TemporaryDirectory() as folder, log.open("a", encoding="utf-8") as file:
         data = Path(folder) / "my-data.jsonl"
         data.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
-        command = ["sh", "-ec", small(chooser.answer(case, []).code, case.framework)]
+        code = small(chooser.answer(case, []).code, case.framework)
+        command = [str(python), "-c", code] if case.framework == "unsloth" else ["sh", "-ec", code]
         done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
         noted = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).rglob("noise.json")]
     return (
