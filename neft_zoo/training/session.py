@@ -248,25 +248,27 @@ class NoiseSession:
         """
         self.attach()
         self._key, self._progress, self._labels = key, progress, None
-        if self.hooks is not None and self._reads and not several_passes(self.strategy):
+        if self.hooks is not None and self.hooks.calls is not None and not several_passes(self.strategy):
             assert self.noise is not None and not isinstance(self.noise, TokenEdit)
-            self.hooks.watch(self.noise, self._record_call)
+            self.hooks.calls.watch(self.noise, self._record_call)
 
     def unwatch(self) -> None:
         """Let calls outside of `loss` be clean again."""
-        if self.hooks is not None:
-            self.hooks.unwatch()
+        if self.hooks is not None and self.hooks.calls is not None:
+            self.hooks.calls.unwatch()
 
     @contextmanager
     def unwatched(self) -> Iterator[None]:
         """Let calls outside of `loss` be clean for a while."""
-        watched = None if self.hooks is None else self.hooks.watched
+        calls = None if self.hooks is None else self.hooks.calls
+        watched = None if calls is None else calls.watched
         self.unwatch()
         try:
             yield
         finally:
-            if watched is not None and self.hooks is not None:
-                self.hooks.watch(*watched)
+            calls = None if self.hooks is None else self.hooks.calls
+            if watched is not None and calls is not None:
+                calls.watch(*watched)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
