@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +12,7 @@ from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
 from neft_zoo.objectives.adversarial import Ascends
 from neft_zoo.objectives.norm_ball import SMALLEST
+from neft_zoo.passes.linear_weights import put_back
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,7 +55,7 @@ class SharpnessAware(Ascends):
 
 @contextmanager
 def climbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], size: float) -> Iterator[None]:
-    """Move weights so far along their gradients, all of them together, and put the saved ones back, bit for bit.
+    """Move weights so far along their gradients, all of them together, and put the saved ones back.
 
     Raises:
         NoiseError: if the gradients are not finite.
@@ -62,11 +63,8 @@ def climbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], size: float)
     norm = sum(gradient.float().square().sum() for gradient in gradients) ** 0.5
     if not norm < float("inf"):
         raise NoiseError(f"the gradients of a step that climbs must be finite, got a norm of {float(norm)}.")
-    saved = [weight.data.clone() for weight in weights]
-    try:
+    with ExitStack() as saved:
         for weight, gradient in zip(weights, gradients, strict=True):
+            saved.enter_context(put_back(weight, hidden=True))
             weight.data += (gradient.float() * (size / max(float(norm), SMALLEST))).to(weight.dtype)
         yield
-    finally:
-        for weight, before in zip(weights, saved, strict=True):
-            weight.data.copy_(before)

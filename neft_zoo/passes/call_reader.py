@@ -55,10 +55,6 @@ class CallReader:
             self.handles.append(each.register_forward_pre_hook(self._at_call, with_kwargs=True))
             self.handles.append(each.register_forward_hook(self._after_call, always_call=True))
 
-    def __reduce__(self) -> tuple[Callable[[], CallReader], tuple[()]]:
-        """Copies and pickles of a model read nothing, as `ModelHooks` adds nothing to them."""
-        return _idle_reader, ()
-
     def watch(self, noise: Noise, finished: Finished) -> None:
         """Add a noise to every call of the model in train mode with gradients, until `unwatch`.
 
@@ -108,10 +104,3 @@ def _modules_inside(model: nn.Module) -> set[nn.Module]:
     with suppress(NoiseError):  # a model without a head has none
         found.update(find_backbones(model))
     return {module for module in found if takes_token_ids(module)} - {model}
-
-
-def _idle_reader() -> CallReader:
-    """Return what stands for the reader in a copy of its model: no pass is ever opened for it."""
-    reader = object.__new__(CallReader)
-    reader.watched, reader._current = None, CurrentPass()
-    return reader

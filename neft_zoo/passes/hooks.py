@@ -20,6 +20,7 @@ from neft_zoo.passes.model_outputs import ModelOutputs
 from neft_zoo.passes.open_pass import CurrentPass, OpenPass, add_noise
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
+from neft_zoo.passes.torch_internals import UncopiedHook
 
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
 # backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
@@ -78,10 +79,11 @@ class ModelHooks:
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
         self.calls = None if read is None else CallReader(models, self._current, read, repeats, compares=hidden)
         self._handles += [] if self.calls is None else self.calls.handles
+        self._handles = [UncopiedHook(handle) for handle in self._handles]
 
-    def __reduce__(self) -> tuple[Callable[[], ModelHooks], tuple[()]]:
-        """Copies and pickles of a model take no noise with them, even if they are made inside a pass."""
-        return _idle_hooks, ()
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Have a copy or pickle of what holds the hooks, such as a session, hold None; it sets hooks of its own."""
+        return type(None), ()
 
     def detach(self) -> None:
         """Leave the model as it was found."""
@@ -176,15 +178,8 @@ class ModelHooks:
             self.outputs.keep(output, record, record.batch)
 
 
-def _idle_hooks() -> ModelHooks:
-    """Return what stands for the hooks in a copy of their model: no pass is ever opened on them."""
-    hooks = object.__new__(ModelHooks)
-    hooks._current, hooks.calls, hooks.clean_calls = CurrentPass(), None, 0
-    return hooks
-
-
 class LayerHook:
-    """The pre-hook of one decoder layer; a class, because a closure could not be pickled with the model."""
+    """The pre-hook of one decoder layer."""
 
     def __init__(self, hooks: ModelHooks, index: int) -> None:
         self.hooks, self.index = hooks, index

@@ -77,40 +77,54 @@ def check_linear_weights(model: nn.Module, strategy: str) -> None:
 
 
 @contextmanager
-def shifted(model: nn.Module, change: Callable[[LinearWeight], Tensor]) -> Iterator[None]:
-    """Add a change to every linear weight, one after the other, and put the saved weights back, bit for bit."""
-    saved = []
+def put_back(weight: Tensor, hidden: bool = False) -> Iterator[None]:
+    """Save a weight and put it back, bit for bit.
+
+    Args:
+        weight: is changed meanwhile.
+        hidden: copies and pickles that are made meanwhile have the saved weight.
+    """
+    from torch import nn
+
+    saved, ways = weight.data.clone(), set[str]()
+    if hidden:  # deepcopy and pickle ask an object before its class; what is hidden already stays as it is
+        twin = nn.Parameter(saved, weight.requires_grad)
+        vars(twin).update(vars(weight))
+        ways = {"__deepcopy__", "__reduce_ex__"} - set(vars(weight))
+        vars(weight).update({name: getattr(twin, name) for name in ways})
     try:
-        for target in linear_weights(model):
-            # Adding and subtracting would drift in bf16, hence a copy.
-            weight = target.weight
-            saved.append((weight, weight.data.clone()))
-            weight.data += change(target).to(weight.dtype)
         yield
     finally:
-        for weight, before in saved:
-            weight.data.copy_(before)
+        weight.data.copy_(saved)
+        for name in ways:
+            del vars(weight)[name]
+
+
+@contextmanager
+def shifted(model: nn.Module, change: Callable[[LinearWeight], Tensor]) -> Iterator[None]:
+    """Add a change to every linear weight, one after the other, and put the saved weights back."""
+    with ExitStack() as saved:
+        for target in linear_weights(model):
+            # Adding and subtracting would drift in bf16, hence a copy.
+            saved.enter_context(put_back(target.weight))
+            target.weight.data += change(target).to(target.weight.dtype)
+        yield
 
 
 @contextmanager
 def exchanged(values: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Iterator[None]:
-    """Give weights other values, multiply the gradients that reach them, and put the saved weights back, bit for bit.
+    """Give weights other values, multiply the gradients that reach them, and put the saved weights back.
 
     Args:
         values: weights, their values for the length of the context, and the derivative of the value by the weight.
     """
-    saved = []
-    with ExitStack() as hooks:
-        try:
-            for weight, value, factor in values:
-                saved.append((weight, weight.data.clone()))
-                weight.data.copy_(value)
-                handle = weight.register_hook(lambda grad, factor=factor: grad * factor.to(grad.dtype))
-                hooks.callback(handle.remove)
-            yield
-        finally:
-            for weight, before in saved:
-                weight.data.copy_(before)
+    with ExitStack() as saved:
+        for weight, value, factor in values:
+            saved.enter_context(put_back(weight))
+            weight.data.copy_(value)
+            handle = weight.register_hook(lambda grad, factor=factor: grad * factor.to(grad.dtype))
+            saved.callback(handle.remove)
+        yield
 
 
 def draw(

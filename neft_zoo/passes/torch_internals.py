@@ -7,6 +7,7 @@ raises once a new version has dropped it.
 from __future__ import annotations
 
 import platform
+from collections import OrderedDict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
+    from torch.utils.hooks import RemovableHandle
 
 
 def read(owner: object, name: str, library: str) -> Any:
@@ -60,6 +62,45 @@ def in_backward() -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Return whether a forward hook or pre-hook is set on a module."""
     return bool(read(module, "_forward_hooks", "torch") or read(module, "_forward_pre_hooks", "torch"))
+
+
+# torch 2.13: a copy of a module takes its hooks with it, and nothing public keeps one out. deepcopy and pickle ask an
+# object before its class how it is reduced, so the dictionary of hooks can say so itself. It stays the object that it
+# was, of the same type: handles refer to it, those that a model keeps of its own hooks too, and torch.compile looks
+# at both.
+# https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/hooks.py
+class UncopiedHook:
+    """The handle of a hook that no copy or pickle of its module has.
+
+    Args:
+        handle: as torch's functions that register hooks return it.
+    """
+
+    def __init__(self, handle: RemovableHandle) -> None:
+        self._handle = handle
+        references = [read(handle, "hooks_dict_ref", "torch"), *read(handle, "extra_dict_ref", "torch")]
+        hooks = [reference() for reference in references]
+        self._reductions = [vars(each).setdefault("__reduce_ex__", _WithoutSome(each)) for each in hooks]
+        for reduction in self._reductions:
+            reduction.left_out.add(handle.id)
+
+    def remove(self) -> None:
+        """Remove the hook."""
+        self._handle.remove()
+        for reduction in self._reductions:
+            reduction.left_out.discard(self._handle.id)
+            if not reduction.left_out:
+                vars(reduction.hooks).pop("__reduce_ex__", None)
+
+
+class _WithoutSome:
+    """Reduces a dictionary of hooks, for copies and pickles, to those hooks whose numbers are not left out."""
+
+    def __init__(self, hooks: OrderedDict[int, object]) -> None:
+        self.hooks, self.left_out = hooks, set[int]()
+
+    def __call__(self, protocol: int) -> tuple[object, ...]:
+        return OrderedDict, (), None, None, iter([each for each in self.hooks.items() if each[0] not in self.left_out])
 
 
 # transformers 5.6 to 5.23: enabling checkpointing leaves a partial of torch's `checkpoint` on the modules it reaches,
