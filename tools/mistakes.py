@@ -15,9 +15,9 @@ def put_in(source: str, old: str, new: str) -> str:
     return source.replace(old, new)
 
 
-LIVE = "return self._pass is not None and (self._shared or torch.is_grad_enabled())"
-OPEN = "        try:\n            yield self._pass.record\n"
-CLOSE = "            self._pass = None\n            PREDRAWN.drawn = {}\n"
+LIVE = "return self.opened is not None and (self._shared or torch.is_grad_enabled())"
+OPEN = "        try:\n            yield opened.record\n"
+CLOSE = "            self._current.opened = None\n            PREDRAWN.drawn = {}\n"
 HOOK = "        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
 OVERWRITE = """        self._handles = []
         for embedding in embeddings:
@@ -74,13 +74,14 @@ MISTAKES = (
     (4, "noise on the padding of a packed row", "noise/test_batch.py::test_reads_what_trl_collates",
      ("noise/carriers", ".where(~tail, -1)", "")),
     (5, "noise in evaluation", "training/test_sft_trainer.py::test_evaluation_is_that_of_the_clean_model",
-     ("training/session", f"training = {TRAINING}", "training = not self.strategy.clean"), ("passes/hooks", LIVE, "return self._pass is not None")),
+     ("training/session", f"training = {TRAINING}", "training = not self.strategy.clean"), ("passes/open_pass", LIVE, "return self.opened is not None")),
     (5, "noise in generation: whenever the model is in train mode",
      "training/test_trainers.py::test_only_the_pass_that_trains_is_noisy[GRPO]",
-     ("passes/hooks", LIVE, "return self.model.training"), ("passes/hooks", CLOSE, "            PREDRAWN.drawn = {}\n")),
-    (5, "noise in the reference model", REFERENCE, ("passes/hooks", LIVE, "return self._pass is not None")),
+     ("passes/open_pass", LIVE, "return self.opened is not None"), ("passes/hooks", CLOSE, "            PREDRAWN.drawn = {}\n"),
+     ("passes/hooks", "or not self._current.live or", "or not self.model.training or")),
+    (5, "noise in the reference model", REFERENCE, ("passes/open_pass", LIVE, "return self.opened is not None")),
     (5, "noise after an exception", "passes/test_hooks.py::test_an_exception_closes_the_pass",
-     ("passes/hooks", f"{OPEN}        finally:\n{CLOSE}", "        yield self._pass.record\n" + CLOSE.replace(" " * 12, " " * 8))),
+     ("passes/hooks", f"{OPEN}        finally:\n{CLOSE}", "        yield opened.record\n" + CLOSE.replace(" " * 12, " " * 8))),
     (5, "a hook left after an exception", "training/test_sft_trainer.py::test_an_exception_leaves_no_hook_and_a_second_run_works",
      ("training/mixin", "            self.session.starts_run = False\n            self.session.detach()\n",
       "            self.session.starts_run = False\n")),

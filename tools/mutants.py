@@ -32,6 +32,7 @@ TESTS = {
     "noise/scales": "noise/test_parts strategies/test_oracles registry/test_registry",
     "noise/tokens": "noise/test_parts strategies/test_oracles training/test_loop",
     "noise/additive": "noise/test_parts strategies/test_oracles passes/test_hooks",
+    "passes/call_reader": "passes/test_call_reader passes/test_hooks training/test_loop",
     "passes/hooks": "passes/test_hooks training/test_loop",
     "objectives/base": "objectives/test_objectives registry/test_registry",
     "objectives/simple": "noise/test_parts objectives/test_objectives noise/test_mixup registry/test_registry",

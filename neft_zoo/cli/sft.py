@@ -61,7 +61,8 @@ def _without_known_warnings() -> Iterator[None]:
 @_without_known_warnings()
 def train(values: dict[str, object], origin: dict[str, str]) -> None:
     """Fine-tune with the options of a recipe."""
-    from neft_zoo.config.options import read_options, trainer_arguments
+    from neft_zoo.config.options import read_options
+    from neft_zoo.config.trainer_arguments import trainer_arguments
     from neft_zoo.training.trainers import SFTTrainer
 
     run = read_options(values, origin)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from neft_zoo import registry
-from neft_zoo.compare import results, runner
+from neft_zoo.compare import planning, results, runner
 from neft_zoo.compare import search_space as space
 from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
 from neft_zoo.compare.formats import number
@@ -64,8 +64,8 @@ def confirm(search: Search, seeds: int) -> Best:
         plain = space.row_of(registry.make("none"), row.overrides)
         grid = replace(search.grid, rows=[plain, row], seeds=list(range(1, seeds + 1)))
         folder = search.folder / f"best-{row.key[:8]}"
-        tasks = runner.tasks(grid, folder)
-        todo = [task for task in tasks if not runner.is_finished(task)]
+        tasks = planning.tasks(grid, folder)
+        todo = [task for task in tasks if not planning.is_finished(task)]
         say(f"comparing the best with none: {len(todo)} runs")
         runner.run(todo, 1, lambda task, record: say(f"{record.name}, seed {record.seed}: {record.status}"))
         compared = _compared({task.path: results.read(task.path) for task in tasks})

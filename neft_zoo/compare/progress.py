@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from neft_zoo.compare import runner
+from neft_zoo.compare import planning, runner
 from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord, needed
@@ -49,12 +49,12 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
         for grid in grids:
             held.enter_context(locked("output", output / grid.recipe))
         say("reading data")
-        tasks = [task for grid in grids for task in runner.tasks(grid, output / grid.recipe, jobs, models)]
+        tasks = [task for grid in grids for task in planning.tasks(grid, output / grid.recipe, jobs, models)]
         _follow(grids, output, tasks, jobs, run)
 
 
 def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: Callable[..., None]) -> None:
-    todo = [task for task in tasks if not runner.is_finished(task)]
+    todo = [task for task in tasks if not planning.is_finished(task)]
     labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -10,13 +10,14 @@ from multiprocessing import connection
 from pathlib import Path
 
 from neft_zoo import registry
-from neft_zoo.compare import results, runner
+from neft_zoo.compare import planning, results, runner
 from neft_zoo.compare import search_space as space
 from neft_zoo.compare.fingerprint import digest, fingerprint
 from neft_zoo.compare.grid import Grid, make_grid
 from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.rows import Row
 from neft_zoo.compare.study import FrozenTrial, TrialState, count_trials, open_study, optuna, trials
+from neft_zoo.compare.worker import Task
 from neft_zoo.console import Seldom, printable, say
 from neft_zoo.errors import NoiseError
 from neft_zoo.registry.strategy import Strategy
@@ -57,8 +58,8 @@ class Search:
         trial.set_user_attr("values", values)
         grid = replace(self.grid, rows=[self.row(values)], seeds=[0])
         try:
-            task = runner.tasks(grid, self.folder / f"trial-{trial.number:04}")[0]
-            record = results.read(task.path) if runner.is_finished(task) else follow(trial, task)
+            task = planning.tasks(grid, self.folder / f"trial-{trial.number:04}")[0]
+            record = results.read(task.path) if planning.is_finished(task) else follow(trial, task)
             error = None if record.ok else record.error or "no reason given"
         except (NoiseError, optuna.exceptions.UpdateFinishedTrialError) as raised:
             record, error = None, str(raised)
@@ -71,7 +72,7 @@ class Search:
         return needed(record.end)["test_loss"]
 
 
-def follow(trial: optuna.Trial, task: runner.Task) -> RunRecord:
+def follow(trial: optuna.Trial, task: Task) -> RunRecord:
     """Do a run, report what it measures and end it where the pruner says so."""
     name, seldom = f"trial {trial.number}", Seldom(SILENCE)
     say(f"{name}, {spell(trial.user_attrs['values'])}: begins")
@@ -113,8 +114,8 @@ def open_search(
     dimensions = space.make_space(texts, strategy)
     for dimension in dimensions:
         for value in dimension.ends:
-            runner.check(replace(grid, rows=[space.row_of(strategy, {dimension.name: value})]))
-    runner.check_data(grid)
+            planning.check(replace(grid, rows=[space.row_of(strategy, {dimension.name: value})]))
+    planning.check_data(grid)
     folder = output / grid.recipe
     try:
         folder.mkdir(parents=True, exist_ok=True)

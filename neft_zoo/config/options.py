@@ -12,16 +12,14 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 import torch
 from trl.scripts.utils import DatasetMixtureConfig, TrlParser
 from trl.trainer.model_config import ModelConfig
-from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from neft_zoo.config import recipe
-from neft_zoo.config.data import BUILDERS, DataArguments, read_splits
+from neft_zoo.config.data import BUILDERS, DataArguments
 from neft_zoo.config.names import check_keys
 from neft_zoo.config.noise_flags import with_stock_noise
 from neft_zoo.errors import NoiseError, one_line, shown
 from neft_zoo.redaction import remember
 from neft_zoo.registry.entries import make
-from neft_zoo.training.data_conversion import as_prompts
 from neft_zoo.training.ranges import check_ranges
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
@@ -136,36 +134,6 @@ def parse_flags(argv: Sequence[str]) -> dict[str, object]:
     reader = Parser()
     reader.set_defaults(**dict.fromkeys(NAMES, ABSENT))
     return {name: value for name, value in vars(reader.parse_args(list(argv))).items() if value is not ABSENT}
-
-
-def trainer_arguments(options: RunOptions) -> dict[str, Any]:
-    """Return what the trainer is made from; the data is loaded here.
-
-    Raises:
-        NoiseError: if the data lacks a split that is needed.
-    """
-    script, training, model = options.script, options.training, options.model
-    training.model_init_kwargs = init_kwargs(training, model)
-    data = read_splits(script, training, options.mixture)
-    return dict(
-        model=str(model.model_name_or_path),
-        args=training,
-        train_dataset=as_prompts(data[script.dataset_train_split]),
-        eval_dataset=as_prompts(data[script.dataset_test_split]) if training.eval_strategy != "no" else None,
-        quantization_config=get_quantization_config(model),
-        peft_config=get_peft_config(model),
-    )
-
-
-def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:
-    """Return what the model is loaded with."""
-    return {
-        "revision": model.model_revision,
-        "trust_remote_code": training.trust_remote_code,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(training.model_init_kwargs if isinstance(training.model_init_kwargs, dict) else {}),
-    }
 
 
 def _check_numbers(options: Mapping[str, object], origin: Mapping[str, str]) -> None:

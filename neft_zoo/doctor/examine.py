@@ -26,7 +26,8 @@ from neft_zoo.config.measuring import (
     WORKERS,
     replaced,
 )
-from neft_zoo.config.options import RunOptions, init_kwargs, read_options
+from neft_zoo.config.options import RunOptions, read_options
+from neft_zoo.config.trainer_arguments import init_kwargs
 from neft_zoo.doctor.measurements import BATCHES, Source, compare
 from neft_zoo.doctor.of_trainer import prepared, real_source, strategy_and_alpha
 from neft_zoo.doctor.report import DoctorReport

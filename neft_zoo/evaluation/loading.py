@@ -14,7 +14,8 @@ from trl.trainer.utils import get_quantization_config
 
 from neft_zoo.config import recipe
 from neft_zoo.config.data import read_checked
-from neft_zoo.config.options import RunOptions, init_kwargs, load_options
+from neft_zoo.config.options import RunOptions, load_options
+from neft_zoo.config.trainer_arguments import init_kwargs
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.evaluation.records import Record
 

@@ -52,7 +52,7 @@ def replacement_curve(
     subject: Subject, rows: Sequence[Row], rates: Sequence[float], seed: int = 0
 ) -> list[ReplacementPoint]:
     """Return the loss for each share of input tokens that are replaced at random."""
-    tokens = noise_session(subject, None).tokens
+    tokens = noise_session(subject, None).batch.tokens
     reserved = {*tokens["special_ids"], *tokens["media_ids"]}  # a placeholder without an image would fail
     others = tuple(i for i in range(len(subject.tokenizer)) if i not in reserved)
     curve = []

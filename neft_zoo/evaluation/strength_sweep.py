@@ -15,7 +15,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 import neft_zoo
 from neft_zoo.config import recipe
 from neft_zoo.config.measuring import EVALUATION, NOISE, OUTPUT, PROGRESS
-from neft_zoo.config.options import load_options, trainer_arguments
+from neft_zoo.config.options import load_options
+from neft_zoo.config.trainer_arguments import trainer_arguments
 from neft_zoo.errors import NoiseError, as_sentence
 from neft_zoo.evaluation.losses import noise_session, score, summary
 from neft_zoo.evaluation.results import LossSummary

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Layers, Noise, layer_numbers
 from neft_zoo.noise.batch import EMBEDDING, Batch
-from neft_zoo.passes.anatomy import base_model, embed_scale, find_embedding, text_config
-from neft_zoo.passes.call_checks import check_order, check_second_call, check_states
-from neft_zoo.passes.calls import arguments_of, takes_token_ids
+from neft_zoo.passes.anatomy import embed_scale, find_embedding, text_config
+from neft_zoo.passes.call_checks import check_order, check_states
+from neft_zoo.passes.call_reader import CallReader
 from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
 from neft_zoo.passes.layers import find_backbones, find_layers, last_hidden_state, states_given, with_states
 from neft_zoo.passes.model_outputs import ModelOutputs
-from neft_zoo.passes.open_pass import OpenPass, add_noise
+from neft_zoo.passes.open_pass import CurrentPass, OpenPass, add_noise
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
-from neft_zoo.passes.torch_internals import UncopiedHook, in_backward
+from neft_zoo.passes.torch_internals import UncopiedHook
 
-# Is given the record of a call that was watched.
-Finished: TypeAlias = Callable[[Pass], None]
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
 # backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
 ADDED = "noise_that_was_added"
@@ -64,10 +61,7 @@ class ModelHooks:
     ) -> None:
         self.model, self.outputs = model, ModelOutputs(model)
         self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
-        self._pass: OpenPass | None = None
-        self._read, self._shared = read, reference is not None
-        self._repeats, self._compares = repeats, hidden
-        self.watched: tuple[Noise, Finished] | None = None
+        self._current = CurrentPass(shared=reference is not None)
         backbones = find_backbones(model) if hidden else []
         models = [model, *(other for other in reference or () if other is not None)]
         embeddings = self.embeddings = [find_embedding(each) for each in models]
@@ -83,12 +77,9 @@ class ModelHooks:
         self._handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
         self._handles += [backbone.register_forward_hook(self._at_backbone) for backbone in backbones]
         self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
-        inner = _backbones(model) if read is not None else set()
-        for each in [*models, *inner] if read is not None else ():
-            self._handles.append(each.register_forward_pre_hook(self._at_model, with_kwargs=True))
-            self._handles.append(each.register_forward_hook(self._after_model, always_call=True))
+        self.calls = None if read is None else CallReader(models, self._current, read, repeats, compares=hidden)
+        self._handles += [] if self.calls is None else self.calls.handles
         self._handles = [UncopiedHook(handle) for handle in self._handles]
-        self._own = {model, *inner}
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Have a copy or pickle of what holds the hooks, such as a session, hold None; it sets hooks of its own."""
@@ -110,25 +101,12 @@ class ModelHooks:
         """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
-        self._pass = OpenPass(noise, batch, edited)
+        opened = self._current.opened = OpenPass(noise, batch, edited)
         try:
-            yield self._pass.record
+            yield opened.record
         finally:
-            self._pass = None
+            self._current.opened = None
             PREDRAWN.drawn = {}
-
-    def watch(self, noise: Noise, finished: Finished) -> None:
-        """Add a noise to every call of the model in train mode with gradients, until `unwatch`.
-
-        Args:
-            noise: what is added.
-            finished: is given the record of a call.
-        """
-        self.watched = noise, finished
-
-    def unwatch(self) -> None:
-        """Let calls outside of a pass be clean again."""
-        self.watched = None
 
     def _ahead(self, embedding: nn.Module, noise: Noise, batch: Batch) -> Mapping[int, Any]:
         """Return what can be known of a noise before the pass, by site."""
@@ -146,59 +124,27 @@ class ModelHooks:
         """True where the inputs of decoder layers are recorded."""
         return self._layers > 0
 
-    @property
-    def _live(self) -> bool:
-        """True in an open pass, where it carries gradients or the reference shares the noise."""
-        return self._pass is not None and (self._shared or torch.is_grad_enabled())
-
-    def _at_model(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
-        """Read the batch of a call, and open a pass for it where calls are watched."""
-        watches = self.watched is not None and module in self._own and module.training
-        if watches and self._pass is None and torch.is_grad_enabled() and not in_backward():
-            assert self.watched is not None
-            self._pass = OpenPass(self.watched[0], opener=module)
-        if not self._live or self._read is None or self._pass is None or self._pass.caller is not None:
-            return
-        call = arguments_of(module, args, kwargs)
-        if "input_ids" not in call and module is self.model and len(self._own) > 1:
-            return  # the loss may call a part of the model inside of this call, as TRL's redirection of forward does
-        before, calls = self._pass.record.batch, self._pass.record.calls
-        self._pass.start_call(module, call, self._read)
-        if calls and self._repeats is not None and torch.is_grad_enabled():
-            check_second_call(before, self._pass.record.batch, self._repeats, compares=self._compares)
-
-    def _after_model(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        """End the reading of a call, and the pass that it opened; after an exception as well, with no output."""
-        opened = self._pass
-        if opened is None:
-            return
-        if module is opened.caller:
-            opened.caller = None
-        if module is opened.opener:
-            self._pass = None
-            if output is not None and self.watched is not None:
-                self.watched[1](opened.record)
-
     def _at_embedding(self, module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
+        opened = self._current.opened
         # Counting would make torch.compile compile anew at every call.
-        if self._pass is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if opened is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.clean_calls += 1
-        if not self._live or self._pass is None or self._pass.record.batch is None:
+        if opened is None or not self._current.live or opened.record.batch is None:
             return None
-        check_order(args[0] if args else None, self._pass.record.batch, self.model)
-        if isinstance(self._pass.noise, AtLayers):
+        check_order(args[0] if args else None, opened.record.batch, self.model)
+        if isinstance(opened.noise, AtLayers):
             return None
-        return self._pass.add(output, EMBEDDING, embed_scale(module))
+        return opened.add(output, EMBEDDING, embed_scale(module))
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
-        before = getattr(hidden, ADDED, None)
-        if self._pass is None and before is not None and torch.is_grad_enabled():
+        opened, before = self._current.opened, getattr(hidden, ADDED, None)
+        if opened is None and before is not None and torch.is_grad_enabled():
             return add_noise(hidden, *before)[0]
-        if self._pass is None:
+        if opened is None:
             return None
-        record, wanted = self._pass.record, self._pass.noise
-        if not self._live:
+        record, wanted = opened.record, opened.noise
+        if not self._current.live:
             record.without_gradients = True
             return None
         record.inputs[index] = hidden
@@ -206,17 +152,18 @@ class ModelHooks:
             return None
         check_states(hidden, record.batch, self.model)
         site = wanted.site(index)
-        noisy = self._pass.add(hidden, site)
+        noisy = opened.add(hidden, site)
         if noisy is not None and record.batch is not None and not torch.compiler.is_compiling():
             setattr(hidden, ADDED, (wanted.noise, record.batch.at(site)))
         return noisy
 
     def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        if self._live and self._pass is not None:
-            self._pass.record.inputs[self._layers] = last_hidden_state(output)
+        opened = self._current.opened
+        if opened is not None and self._current.live:
+            opened.record.inputs[self._layers] = last_hidden_state(output)
 
     def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        record = None if self._pass is None else self._pass.record
+        record = None if self._current.opened is None else self._current.opened.record
         if record is not None and record.batch is not None and torch.is_grad_enabled():
             hidden = last_hidden_state(output)
             gather_in_backward(self.model, hidden)
@@ -226,17 +173,9 @@ class ModelHooks:
     def _at_output(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
         # TRL's fused head returns none of them; a call would be one more frame of torch.compile's.
         logits = getattr(output, "logits", getattr(output, "start_logits", None))
-        record = None if self._pass is None else self._pass.record
+        record = None if self._current.opened is None else self._current.opened.record
         if logits is not None and record is not None and record.batch is not None and torch.is_grad_enabled():
             self.outputs.keep(output, record, record.batch)
-
-
-def _backbones(model: nn.Module) -> set[nn.Module]:
-    """Return the modules inside a model whose calls show token ids where the model's own call does not."""
-    found = {base_model(model)}
-    with suppress(NoiseError):  # a model without a head has none
-        found.update(find_backbones(model))
-    return {module for module in found if takes_token_ids(module)} - {model}
 
 
 class LayerHook:

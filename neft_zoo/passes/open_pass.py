@@ -1,4 +1,4 @@
-"""OpenPass: a forward pass while it runs."""
+"""OpenPass: a forward pass while it runs; CurrentPass: the one that is open on a model."""
 
 from __future__ import annotations
 
@@ -95,6 +95,26 @@ class OpenPass:
         if norms is not None:
             record.norms[site] = norms
         return noisy
+
+
+class CurrentPass:
+    """Holds the pass that is open on a model, for all hooks of it.
+
+    Args:
+        shared: whether the noise is added without gradients as well, as to a reference model.
+
+    Attributes:
+        opened: the pass, None between passes.
+    """
+
+    def __init__(self, shared: bool = False) -> None:
+        self.opened: OpenPass | None = None
+        self._shared = shared
+
+    @property
+    def live(self) -> bool:
+        """True in an open pass, where it carries gradients or the reference shares the noise."""
+        return self.opened is not None and (self._shared or torch.is_grad_enabled())
 
 
 def add_noise(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:

@@ -18,10 +18,11 @@ from neft_zoo.training.checks import check_engine
 from neft_zoo.training.engine_internals import is_compiled
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
-from neft_zoo.training.session import NoiseSession, several_passes
+from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.step_checks import passed_by_since
 from neft_zoo.training.token_counts import save_counts
 from neft_zoo.training.vocabulary import check_vocabulary
+from neft_zoo.training.watched_calls import several_passes, unwatch, watch
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -98,7 +99,7 @@ class NoiseCallback(TrainerCallback):
         """Let calls of the model have noise."""
         session = self._attached()
         self._mark = session.progress_mark
-        session.watch(**step_of(args, AcceleratorState(), state))
+        watch(session, **step_of(args, AcceleratorState(), state))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -118,7 +119,7 @@ class NoiseCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Let calls of the model be clean, for evaluation and generation."""
-        self._attached().unwatch()
+        unwatch(self._attached())
 
     def on_log(
         self,
@@ -180,5 +181,5 @@ class NoiseCallback(TrainerCallback):
     def _write(self, args: TrainingArguments, state: TrainerState, folder: Path) -> None:
         if self.session is not None and self.session.happened and args.should_save:
             write(folder, self.strategy)
-            if self.session.token_counts is not None:
-                save_counts(folder, self.session.token_counts)
+            if self.session.counts.known is not None:
+                save_counts(folder, self.session.counts.known)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,26 +13,20 @@ from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.batch import step_key
-from neft_zoo.passes.accumulation import KeptGraphs
 from neft_zoo.passes.anatomy import find_table
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_calls, check_engine
-from neft_zoo.training.engine_internals import (
-    accumulation_of,
-    gradient_of,
-    is_compiled,
-    token_weight,
-)
-from neft_zoo.training.hf_internals import is_nll, runs_reference
+from neft_zoo.training.engine_internals import is_compiled
+from neft_zoo.training.hf_internals import runs_reference
 from neft_zoo.training.outermost_loss import outermost_loss
-from neft_zoo.training.pass_counters import PassCounters
-from neft_zoo.training.progress import progress_of, step_of
+from neft_zoo.training.progress import progress_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.run_checks import RunChecks
 from neft_zoo.training.session import ModelInputs, NoiseSession
-from neft_zoo.training.step_checks import check_went_through, warn_in_eval_mode
+from neft_zoo.training.step_checks import check_went_through
 from neft_zoo.training.stock_noise import take_stock_noise
+from neft_zoo.training.strategy_loss import strategy_loss
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
 from neft_zoo.training.vocabulary import check_vocabulary, named_token_ids
 
@@ -134,8 +129,8 @@ class NoiseMixin(Host):
         """
         session = self.current_session()
         session.attach()
-        before = session.progress_mark
-        outermost = outermost_loss(self, NoiseMixin.compute_loss, self._loss_under_strategy)
+        before, under_strategy = session.progress_mark, partial(strategy_loss, self, session)
+        outermost = outermost_loss(self, NoiseMixin.compute_loss, under_strategy)
         with self._perturbed_weights(), outermost, named_token_ids(model, inputs, self.processing_class):
             loss = super().training_step(model, inputs, *args, **kwargs)
         check_went_through(session, before, f"{type(self).__name__}.training_step")
@@ -158,39 +153,7 @@ class NoiseMixin(Host):
 
         Arguments go on as they came, by position or by keyword: trainers differ in which they name.
         """
-        return self._loss_under_strategy(super().compute_loss, model, inputs, *args, **kwargs)
-
-    def _loss_under_strategy(
-        self, own_loss: Callable[..., Any], model: nn.Module, inputs: ModelInputs, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Return a loss that is computed without regard to the strategy, under it."""
-        session = self.current_session()
-        if not session.active:
-            warn_in_eval_mode(session)
-            return own_loss(model, inputs, *args, **kwargs)
-        given = dict(zip(("return_outputs", "num_items_in_batch"), args, strict=False)) | kwargs
-        wants_outputs, num_items = bool(given.get("return_outputs")), given.get("num_items_in_batch")
-        outputs, counters = None, PassCounters(self)
-
-        def one_pass(inputs: ModelInputs) -> Tensor:
-            nonlocal outputs
-            counters.rewind()  # TRL counts every pass
-            result = own_loss(model, inputs, *args, **kwargs)
-            loss, outputs = result if isinstance(result, tuple) else (result, None)
-            return loss
-
-        # Outputs of the last pass may be differentiated as well.
-        keeps = wants_outputs or session.reads(inputs)
-        accumulation = KeptGraphs(gradient_of(self)) if keeps else accumulation_of(self, num_items)
-        loss = session.loss(
-            inputs,
-            one_pass,
-            **step_of(self.args, self.accelerator.state, self.state),
-            token_weight=token_weight(self, num_items),
-            nll=is_nll(self, own_loss),
-            accumulation=accumulation,
-        )
-        return (loss, outputs) if wants_outputs else loss
+        return strategy_loss(self, self.current_session(), super().compute_loss, model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -203,8 +166,8 @@ class NoiseMixin(Host):
         if self.args.should_save and self.session.happened:
             folder = Path(output_dir or str(self.args.output_dir))
             write(folder, self.strategy)
-            if self.session.token_counts is not None:
-                save_counts(folder, self.session.token_counts)
+            if self.session.counts.known is not None:
+                save_counts(folder, self.session.counts.known)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
@@ -232,6 +195,6 @@ class NoiseMixin(Host):
 
     def _resume_counts(self, checkpoint: Path | None) -> None:
         """Go on with the token counts of the run that is resumed, should its data have changed."""
-        saved, counts = None if checkpoint is None else load_counts(checkpoint), self.session.token_counts
+        saved, counts = None if checkpoint is None else load_counts(checkpoint), self.session.counts.known
         if saved is not None and counts is not None and not torch.equal(saved, counts.cpu()):
             self.session.use_counts(saved)

@@ -11,6 +11,7 @@ from neft_zoo.passes.random_state import RandomState
 from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.session import ModelInputs, NoiseSession
 from neft_zoo.training.step_checks import passed_by_since
+from neft_zoo.training.watched_calls import unwatched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +66,7 @@ def _loss(
     session: NoiseSession = trainer.session
     if session.active and not session.passed_by:
         before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)
-        with session.unwatched():
+        with unwatched(session):
             loss = front(model, dict(inputs), *args, **kwargs)
         if not passed_by_since(session, before):
             return loss

@@ -12,6 +12,7 @@ from neft_zoo.training.callback import NoiseCallback
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.step_checks import check_went_through
+from neft_zoo.training.watched_calls import unwatch, watch
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -76,7 +77,7 @@ class RunChecks(TrainerCallback):
     ) -> None:
         """Set the hooks, and let them see calls of the model that do not come to our `compute_loss`."""
         self._mark = self._session.progress_mark
-        self._session.watch(**step_of(args, self.trainer.accelerator.state, state))
+        watch(self._session, **step_of(args, self.trainer.accelerator.state, state))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -92,7 +93,7 @@ class RunChecks(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Check the same in training loops of their own, which do not announce the optimizer's step."""
-        self._session.unwatch()
+        unwatch(self._session)
         check_went_through(self._session, self._mark, f"{type(self.trainer).__name__}.train")
 
     def on_train_end(

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtPlaceholders, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
-from neft_zoo.passes.anatomy import base_model, task_of
+from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
-from neft_zoo.passes.special_tokens import check_placeholders, special_token_ids
+from neft_zoo.passes.special_tokens import check_placeholders
 from neft_zoo.passes.step import Step
 from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.batch_reader import BatchReader
 from neft_zoo.training.noise_stats import NoiseStats
+from neft_zoo.training.token_counts import Counts, TokenCounts
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -31,7 +32,6 @@ Inputs: TypeAlias = Mapping[str, Any]
 ModelInputs: TypeAlias = dict[str, Any]  # the same, to be written into
 # A host's own loss of one pass.
 Compute: TypeAlias = Callable[[ModelInputs], Tensor]
-Counts: TypeAlias = "Int[Tensor, ' V'] | Callable[[], Int[Tensor, ' V']]"
 
 
 class NoiseSession:
@@ -66,7 +66,8 @@ class NoiseSession:
         self.model, self.strategy, self.tokenizer = model, strategy, tokenizer
         self.bare_model = unwrapped(model)
         self.reference, self.compiled = reference, compiled
-        self.token_counts = token_counts if isinstance(token_counts, Tensor) else None
+        self.batch = BatchReader(self.bare_model, tokenizer)
+        self.counts = token_counts if isinstance(token_counts, TokenCounts) else TokenCounts(token_counts)
         self.stats = NoiseStats(strategy)
         self.noise: Noise | TokenEdit | None = None
         self.hooks: ModelHooks | None = None
@@ -76,18 +77,13 @@ class NoiseSession:
         self.passed_by = False  # whether the host's loss is known to pass by the strategy
         self.warned = False  # whether it was said that a model in eval mode gets no noise
         self._running = False
-        self._count = None if isinstance(token_counts, Tensor) else token_counts
-        self.tokens = special_token_ids(tokenizer, getattr(base_model(self.bare_model), "config", None))
-        self.tokens["shifted"] = task_of(self.bare_model) == "next token"
-        self._key, self._progress = 0, 0.0
-        self._labels: Tensor | None = None  # of the batch that a step's loss is given
         # A look at token ids would break the graph of a compiled model.
         self._reads = not compiled
         self._last: Accumulation | None = None
         if strategy.weights is not None:
             strategy.weights.check(self.bare_model)
         if isinstance(strategy.noise, AtPlaceholders):
-            check_placeholders(base_model(self.bare_model), self.tokens["media_ids"])
+            check_placeholders(base_model(self.bare_model), self.batch.tokens["media_ids"])
         if not strategy.clean:
             strategy.objective.check(self.bare_model)
             self._prepare()
@@ -111,7 +107,7 @@ class NoiseSession:
             model,
             self.strategy,
             tokenizer=self.tokenizer,
-            token_counts=self._count if self.token_counts is None else self.token_counts,
+            token_counts=self.counts,
             reference=self.reference,
             compiled=self.compiled,
         )
@@ -127,7 +123,7 @@ class NoiseSession:
             self.bare_model,
             layers=self.strategy.layers,
             hidden=self.strategy.objective.hidden,
-            read=self._read_call if self._reads else None,
+            read=self.batch.of_call if self._reads else None,
             repeats=self.strategy.name if self.strategy.objective.passes > 1 else None,
             reference=self.reference,
             compiled=self.compiled,
@@ -141,26 +137,8 @@ class NoiseSession:
 
     def use_counts(self, counts: Int[Tensor, " V"]) -> None:
         """Prepare the noise for other token counts, such as those of the run that is resumed."""
-        self.token_counts = counts
+        self.counts = TokenCounts(counts)
         self._prepare()
-
-    def counts(self) -> Int[Tensor, " V"]:
-        """Return the token counts, counted at the first call."""
-        if self.token_counts is None:
-            if self._count is None:
-                raise NoiseError("token_counts must be given to a noise that depends on them, got none.")
-            self.token_counts = self._count()
-        return self.token_counts
-
-    def batch(self, inputs: Inputs, key: int, progress: float = 0.0) -> Batch:
-        """Return the batch that a noise draws on.
-
-        Args:
-            inputs: the model's keyword arguments.
-            key: of the optimizer step; equal keys draw equal noise.
-            progress: fraction of training done, in [0, 1].
-        """
-        return Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
 
     def loss(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Tensor:
         """Return the loss of one batch under the strategy; the clean loss where the session is not active.
@@ -190,7 +168,7 @@ class NoiseSession:
         assert self.hooks is not None  # set just now
         if self._last is not None:
             self._last.check()
-        self._key, self._progress, self._labels = key, progress, inputs.get("labels")
+        self.batch.enter_step(key, progress, inputs.get("labels"))
         batch = None
         if not self.reads(inputs):
             batch = self.batch(inputs, key, progress)
@@ -214,10 +192,14 @@ class NoiseSession:
             loss = self.strategy.objective(step, self.noise)
         finally:
             self._running = False
+        self.record(step)
+        return loss
+
+    def record(self, step: Step) -> None:
+        """Count a step whose passes were run, and record its statistics."""
         self.stats.record(step)
         self.steps += 1
         self.happened = True
-        return loss
 
     @contextmanager
     def open(self, batch: Batch) -> Iterator[Pass]:
@@ -239,35 +221,6 @@ class NoiseSession:
         with self.open(batch):
             yield {**inputs, **edited}
 
-    def watch(self, key: int, progress: float) -> None:
-        """Add the noise in calls of the model outside of `loss` too, up to `unwatch`, where one call is one pass.
-
-        Args:
-            key: of the optimizer step.
-            progress: fraction of training done, in [0, 1].
-        """
-        self.attach()
-        self._key, self._progress, self._labels = key, progress, None
-        if self.hooks is not None and self._reads and not several_passes(self.strategy):
-            assert self.noise is not None and not isinstance(self.noise, TokenEdit)
-            self.hooks.watch(self.noise, self._record_call)
-
-    def unwatch(self) -> None:
-        """Let calls outside of `loss` be clean again."""
-        if self.hooks is not None:
-            self.hooks.unwatch()
-
-    @contextmanager
-    def unwatched(self) -> Iterator[None]:
-        """Let calls outside of `loss` be clean for a while."""
-        watched = None if self.hooks is None else self.hooks.watched
-        self.unwatch()
-        try:
-            yield
-        finally:
-            if watched is not None and self.hooks is not None:
-                self.hooks.watch(*watched)
-
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Let losses be clean for a while."""
@@ -277,30 +230,6 @@ class NoiseSession:
         finally:
             self._running = was
 
-    def _record_call(self, done: Pass) -> None:
-        """Count a call that was watched as a step."""
-        assert self.hooks is not None
-        step = Step(self.hooks, done.batch, _no_loss)
-        step.add(done)
-        self.stats.record(step)
-        self.steps += 1
-        self.happened = True
-
-    def _read_call(self, call: Inputs) -> Batch:
-        ids, labels = call.get("input_ids"), self._labels
-        if call.get("labels") is None and labels is not None and ids is not None and labels.shape == ids.shape:
-            call = {**call, "labels": labels}
-        return self.batch(call, self._key, self._progress)
-
     def _prepare(self) -> None:
-        counted = self.token_counts is not None or self._count is not None
-        self.noise = prepare(self.strategy.noise, self.bare_model, self.counts if counted else None)
-
-
-def several_passes(strategy: Strategy) -> bool:
-    """Return whether a strategy is more than noise in one pass of a host's own loss."""
-    return strategy.objective.passes > 1 or strategy.objective.hidden or isinstance(strategy.noise, TokenEdit)
-
-
-def _no_loss(ids: Tensor | None) -> Tensor:
-    raise AssertionError("a call that was watched is over")
+        counts = self.counts if self.counts.can_be_known else None
+        self.noise = prepare(self.strategy.noise, self.bare_model, counts)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +17,40 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
 FILE = "noise_token_counts.safetensors"
+# The counts, or a function that counts.
+Counts: TypeAlias = "Int[Tensor, ' V'] | Callable[[], Int[Tensor, ' V']]"
+
+
+class TokenCounts:
+    """How often each token occurs in the training data, counted when it is first asked for.
+
+    Args:
+        counts: the counts, or a function that counts; None where nobody can tell.
+
+    Attributes:
+        known: the counts, None as long as they are not known.
+    """
+
+    def __init__(self, counts: Counts | None) -> None:
+        self.known = counts if isinstance(counts, Tensor) else None
+        self._count = None if isinstance(counts, Tensor) else counts
+
+    @property
+    def can_be_known(self) -> bool:
+        """True where the counts are known, or something counts them."""
+        return self.known is not None or self._count is not None
+
+    def __call__(self) -> Int[Tensor, " V"]:
+        """Return the counts.
+
+        Raises:
+            NoiseError: if nobody can tell.
+        """
+        if self.known is None:
+            if self._count is None:
+                raise NoiseError("token_counts must be given to a noise that depends on them, got none.")
+            self.known = self._count()
+        return self.known
 
 
 def count_tokens(data: Any, vocabulary: int) -> Int[Tensor, " V"]:

@@ -23,10 +23,10 @@ from neft_zoo.compare.grid import make_grid
 from neft_zoo.compare.measured_trainer import MeasuredTrainer
 from neft_zoo.compare.measures import measure
 from neft_zoo.compare.metrics import HALVES
+from neft_zoo.compare.planning import tasks
 from neft_zoo.compare.progress import left_text
 from neft_zoo.compare.reference import find_reference
 from neft_zoo.compare.results import read_folder
-from neft_zoo.compare.runner import tasks
 from neft_zoo.compare.summary import summarize
 from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError

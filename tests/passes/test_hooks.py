@@ -199,18 +199,6 @@ def test_hidden_is_what_the_head_sees(llama, batch):
     assert torch.equal(model.lm_head(done.hidden), logits)
 
 
-def test_a_batch_is_read_from_the_calls_of_an_open_pass_that_carries_gradients(llama, batch):
-    model, seen = llama(), []
-    tap = ModelHooks(model, read=lambda told: seen.append(told["input_ids"]) or batch)
-    model(input_ids=IDS)
-    with tap.open(NEFT, None) as done:
-        with torch.no_grad():
-            model(input_ids=IDS)
-        assert not seen and done.batch is None
-        model(input_ids=IDS)
-    assert done.batch is batch and len(seen) == 1 and done.deltas
-
-
 def test_numbers_of_layers_must_be_the_models(llama):
     ModelHooks(llama(), layers=(-2, 1))
     for number in (2, -3):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neft_zoo import NoiseMixin, SFTTrainer, make
 from neft_zoo.noise.batch import IGNORED
-from neft_zoo.training import mixin
+from neft_zoo.training import strategy_loss
 from neft_zoo.training.hf_internals import is_nll
 
 # In place, which is how gradients of the head are summed over chunks, products are not counted without being told.
@@ -59,7 +59,7 @@ EACH = [
 @pytest.mark.parametrize(("name", "layout"), EACH)
 def test_a_step_is_what_it_is_with_losses_of_their_own(trainer, monkeypatch, name, layout):
     joint, grads = one_step(trainer(fitting(name), **LAYOUTS[layout]))
-    monkeypatch.setattr(mixin, "is_nll", lambda *_: False)
+    monkeypatch.setattr(strategy_loss, "is_nll", lambda *_: False)
     apart, expected = one_step(trainer(fitting(name), **LAYOUTS[layout]))
     torch.testing.assert_close(joint, apart, rtol=2e-6, atol=0)
     assert furthest(grads, expected) < 2e-5

@@ -3,15 +3,18 @@
 import ast
 import json
 import random
+import re
 import shlex
 from dataclasses import asdict
 from functools import cache
 
 import made_up
 import pytest
+import yaml
 
 from neft_zoo.compare import loading, rows
 from neft_zoo.config import options, recipe
+from neft_zoo.registry.entries import make
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import chooser  # noqa: E402
@@ -71,6 +74,29 @@ def test_every_code_compiles_and_has_the_noise():
         if case.framework in ("trl", "loop", "unsloth"):
             ast.parse(text)
         assert chooser.noise_for(case)[0] in text and "%" not in text
+
+
+@pytest.mark.parametrize("framework", ["axolotl", "swift", "llamafactory"])
+def test_every_shell_answer_writes_what_it_names_and_gives_the_noise(framework):
+    for case in {case for case in CASES if case.framework == framework and case.family in ("Llama 3", "Gemma 2")}:
+        files, commands = written(chooser.answer(case, []).code)
+        named = {word for word in shlex.split(" ".join(commands)) if word.endswith((".py", ".yaml"))}
+        assert named and named <= set(files)
+        noise, _ = chooser.noise_for(case)
+        if framework == "swift":
+            (call,) = [each for each in ast.walk(ast.parse(files["noise.py"])) if isinstance(each, ast.Call)]
+            assert call.func.id == "register" and make(ast.literal_eval(call.args[0])).name == noise
+        else:
+            options = yaml.safe_load(files["my.yaml"])
+            assert make(options["noise"]).name == noise
+            assert framework != "llamafactory" or options["dataset"] in json.loads(files["dataset_info.json"])
+
+
+def written(code):
+    """Return the files that a shell's program writes, and its other lines."""
+    files = dict(re.findall(r"cat > (\S+) <<'END'\n(.*?\n)END\n", code, flags=re.DOTALL))
+    rest = re.sub(r"cat > \S+ <<'END'\n.*?\nEND\n", "", code, flags=re.DOTALL)
+    return files, [line.rstrip("\\") for line in rest.splitlines() if not line.startswith("#")]
 
 
 def on_this_machine(code):

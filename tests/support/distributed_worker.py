@@ -27,7 +27,7 @@ from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
 from neft_zoo.config import recipe
 from neft_zoo.noise.batch import EMBEDDING, step_key
 from neft_zoo.passes.sharding import gathered
-from neft_zoo.training import mixin, progress
+from neft_zoo.training import progress, strategy_loss
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
 LORA = dict(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
@@ -113,8 +113,8 @@ def train(case, out):
         max_grad_norm=0.0,
         lr_scheduler_type="constant",
     )
-    original = mixin.step_of
-    mixin.step_of = step_of_ranks(case["ranks"]) if "ranks" in case else original
+    original = strategy_loss.step_of
+    strategy_loss.step_of = step_of_ranks(case["ranks"]) if "ranks" in case else original
     extra = {"noise": case["noise"]} if "noise" in case else {}
     if "parallelism" in case:
         settings["parallelism_config"] = ParallelismConfig(**case["parallelism"])
@@ -129,7 +129,7 @@ def train(case, out):
         **extra,
     )
     trainer.train()
-    mixin.step_of = original
+    strategy_loss.step_of = original
     if trainer.is_deepspeed_enabled:
         with gathered(list(trainer.model.parameters())):
             state = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}

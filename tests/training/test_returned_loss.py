@@ -9,7 +9,7 @@ from selection import NEED_OTHER_MODELS
 import neft_zoo
 from neft_zoo import NoiseError, SFTTrainer, make
 from neft_zoo.passes.accumulation import KeptGraphs, StoredGradients
-from neft_zoo.training import mixin
+from neft_zoo.training import strategy_loss
 from neft_zoo.training.session import NoiseSession
 
 NAMES = [name for name in neft_zoo.names() if not make(name).clean and name not in NEED_OTHER_MODELS]
@@ -81,7 +81,7 @@ def test_a_factor_another_loss_and_a_skipped_batch(on, name):
 def test_stored_gradients_are_those_of_the_kept_graphs(on, name, monkeypatch):
     trainer, inputs = on(name)
     stored = gradients(trainer, inputs, lambda loss: loss.backward())
-    monkeypatch.setattr(mixin, "accumulation_of", lambda *_: KeptGraphs())
+    monkeypatch.setattr(strategy_loss, "accumulation_of", lambda *_: KeptGraphs())
     kept = gradients(trainer, inputs, lambda loss: loss.backward())
     assert stored.keys() == kept.keys() and apart(stored, kept) < 1e-6
 

@@ -34,8 +34,9 @@ def test_training_and_evaluation_see_the_same_special_tokens_and_image_placehold
     evaluated = noise_session(Subject(model, processor, {}, trainer, 2), make("neft_uniform").noise)
     loop = attach(model, "neft_uniform", total_steps=1, tokenizer=processor)
     sessions = trainer.session, evaluated, loop.session
-    assert all(session.tokens == trainer.session.tokens for session in sessions)
-    assert trainer.session.tokens["media_ids"] == [processor.image_token_id] and trainer.session.tokens["special_ids"]
+    tokens = trainer.session.batch.tokens
+    assert all(session.batch.tokens == tokens for session in sessions)
+    assert tokens["media_ids"] == [processor.image_token_id] and tokens["special_ids"]
     inputs = next(iter(trainer.get_train_dataloader()))
     images = inputs["input_ids"] == processor.image_token_id
     masks = [session.batch(inputs, key=1).real for session in sessions]
@@ -76,9 +77,9 @@ def test_counts_are_counted_only_for_a_noise_that_asks_and_once(llama, tokenizer
         return torch.ones(len(tokenizer)).long()
 
     session = NoiseSession(llama(), make("neft_uniform"), token_counts=count)
-    assert not calls and session.token_counts is None
+    assert not calls and session.counts.known is None
     session = NoiseSession(llama(), make("token_frequency"), token_counts=count)
-    assert torch.equal(session.counts(), session.token_counts) and len(calls) == 1
+    assert torch.equal(session.counts(), session.counts.known) and len(calls) == 1
     with pytest.raises(NoiseError, match="^token_counts must be given"):
         NoiseSession(llama(), make("neft_uniform")).counts()
 

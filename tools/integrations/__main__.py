@@ -16,6 +16,8 @@ import time
 import venv
 from pathlib import Path
 
+import answers
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "support.md"
@@ -40,7 +42,8 @@ Made by `make test-integrations`, on a CPU. The shipped model trains 4 steps on 
 own entry point. *none* is bit-equal to the framework alone; *rms* is the least and the largest over all documents,
 over that of NEFTune's paper for a document of its length; padding and evaluation had no noise at all; *symnoise* made
 twice the passes, and the framework's own counters of tokens stood as after one. Unsloth's *written* rows are of the
-trainer that it writes for GPUs, on a model of transformers'.
+trainer that it writes for GPUs, on a model of transformers'. The answers of [the chooser](choosing.md), of every
+tuning and packing, train a small model as they stand there.
 
 """
 COLUMNS = """
@@ -62,7 +65,7 @@ def python_of(name: str, environments: Path) -> Path:
         torch.write_text("torch==2.13.0\n", encoding="utf-8")
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(torch)]
         subprocess.run([*pip, "torch==2.13.0"], check=True)
-        subprocess.run([*pip, FRAMEWORKS[name], "-e", str(ROOT)], check=True)
+        subprocess.run([*pip, FRAMEWORKS[name], "-e", f"{ROOT}[quantization]"], check=True)
         without_cuda(folder, python)
     return python
 
@@ -150,8 +153,8 @@ def rows(name: str, results: list[dict], ended: str) -> list[str]:
     return lines + ([f"| {name} | not finished: {ended} | | | | | | |"] if ended else [])
 
 
-def write(name: str, lines: list[str], versions: str) -> None:
-    """Put a framework's lines and versions into the page, in the place of its last ones; those of others stay."""
+def write(name: str, lines: list[str], said: str) -> None:
+    """Put a framework's lines and what is said of it into the page in place of its last ones; those of others stay."""
     text = PAGE.read_text(encoding="utf-8")
     before, _, old = text.partition(BEGIN)
     others = [
@@ -159,12 +162,10 @@ def write(name: str, lines: list[str], versions: str) -> None:
     ]
     others = [line for line in others if line.split()[1].rstrip(":") != name]
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    told = f"* {name}: {FRAMEWORKS[name].replace('==', ' ')}, {versions}; {today}"
+    told = f"* {name}: {FRAMEWORKS[name].replace('==', ' ')}, {said}; {today}"
     kept = sorted([*others, told, *lines])
-    versions_told, table = ("\n".join(line for line in kept if line[0] == kind) for kind in "*|")
-    PAGE.write_text(
-        f"{before.rstrip()}\n\n{BEGIN}\n{HEAD}{versions_told}\n{COLUMNS}{table}\n\n{END}\n", encoding="utf-8"
-    )
+    all_told, table = ("\n".join(line for line in kept if line[0] == kind) for kind in "*|")
+    PAGE.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{HEAD}{all_told}\n{COLUMNS}{table}\n\n{END}\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -182,9 +183,10 @@ def main() -> None:
         versions = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         ended = "" if options.report else run(name, python, options.limit)
         found = rows(name, results_in(log_of(name).read_text(encoding="utf-8")), ended)
-        print(name, f"{time.monotonic() - began:.0f} s", *found, sep="\n", flush=True)
+        versions += "; " + answers.told(name, python, log_of(f"{name}-answers"))
+        print(name, f"{time.monotonic() - began:.0f} s", versions, *found, sep="\n", flush=True)
         write(name, found, versions)
-        lines += found
+        lines += [versions, *found]
     sys.exit(any(word in line for line in lines for word in ("WRONG", "DIFFERS", "NOISE", "not finished")))
 
 

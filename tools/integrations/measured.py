@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -21,6 +24,29 @@ DATA = ROOT / "recipes" / "quickstart" / "data"
 ALPHA, WIDTH, USER, PAD = 5.0, 192, "<|user|>", 1
 NOISES = ("plain", "none", "neft_uniform", "symnoise")
 STEPS, RECORDS = 4, 96
+
+
+class Run(NamedTuple):
+    """One of a framework's runs: what it does, and an empty folder of its own."""
+
+    layout: str
+    tuning: str
+    noise: str
+    options: dict[str, Any]
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "run"
+
+
+def runs(layouts: Mapping[str, Mapping[str, Any]], tunings: Mapping[str, Mapping[str, Any]]) -> Iterator[Run]:
+    """Yield a run of every layout, tuning and noise, with the options of the first two."""
+    for layout, of_layout in layouts.items():
+        for tuning, of_tuning in tunings.items():
+            for noise in NOISES:
+                with tempfile.TemporaryDirectory() as name:
+                    yield Run(layout, tuning, noise, {**of_layout, **of_tuning}, Path(name))
 
 
 class Recorder:
@@ -107,8 +133,9 @@ def logged(folder: Path) -> list[dict[str, float]]:
     return json.loads(newest.read_text(encoding="utf-8"))["log_history"]
 
 
-def result(layout: str, tuning: str, noise: str, recorder: Recorder, folder: Path) -> None:
+def result(run: Run, recorder: Recorder) -> None:
     """Print what a run did as a line of JSON."""
-    told = {"layout": layout, "tuning": tuning, "noise": noise, **recorder.measures()}
-    told |= {"weights": digest(folder), "log": logged(folder), "noise.json": any(folder.rglob("noise.json"))}
+    told = {"layout": run.layout, "tuning": run.tuning, "noise": run.noise, **recorder.measures()}
+    written = any(run.output.rglob("noise.json"))
+    told |= {"weights": digest(run.output), "log": logged(run.output), "noise.json": written}
     print("RESULT " + json.dumps(told), flush=True)

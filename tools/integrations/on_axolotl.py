@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import measured
@@ -49,24 +48,20 @@ def options(folder: Path, output: Path) -> dict[str, object]:
     }
 
 
-def runs() -> None:
+def main() -> None:
     """Do the runs; what starts processes imports this file again."""
-    for layout, of_layout in LAYOUTS.items():
-        for tuning, of_tuning in TUNING.items():
-            for noise in measured.NOISES:
-                with tempfile.TemporaryDirectory() as name:
-                    folder, output = Path(name), Path(name) / "run"
-                    given = options(folder, output) | of_layout | of_tuning
-                    if noise != "plain":
-                        given |= {"plugins": ["neft_zoo.integrations.axolotl.NoisePlugin"], "noise": noise}
-                    file = folder / "train.yaml"
-                    file.write_text(yaml.safe_dump(given), encoding="utf-8")
-                    PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
-                    set_seed(1)  # Axolotl draws its adapter from where the process's generator happens to be
-                    with measured.Recorder() as recorder:
-                        do_cli(config=str(file))
-                    measured.result(layout, tuning, noise, recorder, output)
+    for run in measured.runs(LAYOUTS, TUNING):
+        given = options(run.folder, run.output) | run.options
+        if run.noise != "plain":
+            given |= {"plugins": ["neft_zoo.integrations.axolotl.NoisePlugin"], "noise": run.noise}
+        file = run.folder / "train.yaml"
+        file.write_text(yaml.safe_dump(given), encoding="utf-8")
+        PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
+        set_seed(1)  # Axolotl draws its adapter from where the process's generator happens to be
+        with measured.Recorder() as recorder:
+            do_cli(config=str(file))
+        measured.result(run, recorder)
 
 
 if __name__ == "__main__":
-    runs()
+    main()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import measured
 import yaml
 from llamafactory.train.tuner import run_exp
 
-from neft_zoo.cli.main import main
+from neft_zoo.cli.main import main as neft_zoo
 
 LAYOUTS = {
     "padded": {},
@@ -56,23 +55,19 @@ def options(folder: Path, output: Path) -> dict[str, object]:
     }
 
 
-def runs() -> None:
+def main() -> None:
     """Do the runs; what starts processes imports this file again."""
-    for layout, of_layout in LAYOUTS.items():
-        for tuning, of_tuning in TUNING.items():
-            for noise in measured.NOISES:
-                with tempfile.TemporaryDirectory() as name:
-                    folder, output = Path(name), Path(name) / "run"
-                    given = options(folder, output) | of_layout | of_tuning
-                    file = folder / "train.yaml"
-                    file.write_text(yaml.safe_dump(given), encoding="utf-8")
-                    with measured.Recorder() as recorder:
-                        if noise == "plain":
-                            run_exp(given)
-                        elif main(["run", "llamafactory", str(file), "--noise", noise]):
-                            sys.exit(1)
-                    measured.result(layout, tuning, noise, recorder, output)
+    for run in measured.runs(LAYOUTS, TUNING):
+        given = options(run.folder, run.output) | run.options
+        file = run.folder / "train.yaml"
+        file.write_text(yaml.safe_dump(given), encoding="utf-8")
+        with measured.Recorder() as recorder:
+            if run.noise == "plain":
+                run_exp(given)
+            elif neft_zoo(["run", "llamafactory", str(file), "--noise", run.noise]):
+                sys.exit(1)
+        measured.result(run, recorder)
 
 
 if __name__ == "__main__":
-    runs()
+    main()

@@ -6,7 +6,6 @@ same, and sdpa keeps the documents apart by their positions too.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import measured
@@ -15,6 +14,7 @@ from swift.pipelines import sft_main
 from swift.trainers import TrainerFactory
 
 LAYOUTS = {"padded": {}, "padding_free": {"padding_free": True}, "packing": {"packing": True}}
+TUNING = {tuner: {"tuner_type": tuner} for tuner in ("full", "lora")}
 # Of the shipped model; ms-swift knows templates by name only.
 TEMPLATE = """
 from swift.template.register import TemplateMeta, register_template
@@ -31,49 +31,48 @@ def without_flash_attention(arguments: SftArguments) -> None:
     arguments.padding_free = arguments.padding_free or arguments.packing
 
 
-def runs() -> None:
+def options(run: measured.Run, plugin: Path) -> dict[str, object]:
+    return {
+        "model": measured.MODEL,
+        "model_type": "llama",
+        "template": "quickstart",
+        "external_plugins": plugin,
+        "dataset": measured.messages("train", measured.RECORDS, run.folder),
+        "val_dataset": measured.messages("test", 8, run.folder),
+        "output_dir": run.output,
+        "add_version": False,
+        "max_length": 256,
+        "torch_dtype": "float32",
+        "attn_impl": "sdpa",
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_steps": measured.STEPS,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "eval_steps": 2,
+        "save_steps": measured.STEPS,
+        "gradient_checkpointing_kwargs": '{"use_reentrant": false}',
+        "dataloader_num_workers": 0,
+        "include_num_input_tokens_seen": True,
+        "check_model": False,
+        "report_to": "none",
+        **run.options,
+    }
+
+
+def main() -> None:
     """Do the runs; what starts processes imports this file again."""
     SftArguments._check_padding_free = without_flash_attention
-    OWN = vars(TrainerFactory)["get_trainer_cls"]
-    for layout, of_layout in LAYOUTS.items():
-        for tuning in ("full", "lora"):
-            for noise in measured.NOISES:
-                with tempfile.TemporaryDirectory() as name:
-                    folder, output = Path(name), Path(name) / "run"
-                    plugin = folder / "noise.py"
-                    plugin.write_text(TEMPLATE + ("" if noise == "plain" else NOISE % noise), encoding="utf-8")
-                    options = {
-                        "model": measured.MODEL,
-                        "model_type": "llama",
-                        "template": "quickstart",
-                        "external_plugins": plugin,
-                        "tuner_type": tuning,
-                        "dataset": measured.messages("train", measured.RECORDS, folder),
-                        "val_dataset": measured.messages("test", 8, folder),
-                        "output_dir": output,
-                        "add_version": False,
-                        "max_length": 256,
-                        "torch_dtype": "float32",
-                        "attn_impl": "sdpa",
-                        "per_device_train_batch_size": 4,
-                        "gradient_accumulation_steps": 1,
-                        "max_steps": measured.STEPS,
-                        "learning_rate": 1e-3,
-                        "logging_steps": 1,
-                        "eval_steps": 2,
-                        "save_steps": measured.STEPS,
-                        "gradient_checkpointing_kwargs": '{"use_reentrant": false}',
-                        "dataloader_num_workers": 0,
-                        "include_num_input_tokens_seen": True,
-                        "check_model": False,
-                        "report_to": "none",
-                        **of_layout,
-                    }
-                    TrainerFactory.get_trainer_cls = OWN
-                    with measured.Recorder() as recorder:
-                        sft_main([text for key, value in options.items() for text in (f"--{key}", str(value))])
-                    measured.result(layout, tuning, noise, recorder, output)
+    own = vars(TrainerFactory)["get_trainer_cls"]
+    for run in measured.runs(LAYOUTS, TUNING):
+        plugin = run.folder / "noise.py"
+        plugin.write_text(TEMPLATE + ("" if run.noise == "plain" else NOISE % run.noise), encoding="utf-8")
+        given = options(run, plugin)
+        TrainerFactory.get_trainer_cls = own
+        with measured.Recorder() as recorder:
+            sft_main([text for key, value in given.items() for text in (f"--{key}", str(value))])
+        measured.result(run, recorder)
 
 
 if __name__ == "__main__":
-    runs()
+    main()

@@ -22,8 +22,6 @@ if WRITTEN:
 
     _patch_trl_rl_trainers("sft_trainer")
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import measured
@@ -51,12 +49,12 @@ def model_of(tuning: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def trainer_of(folder: Path, output: Path, tuning: str, of_layout: dict[str, Any]) -> SFTTrainer:
+def trainer_of(run: measured.Run) -> SFTTrainer:
     """Return a trainer without noise."""
     set_seed(1)
-    model, tokenizer = model_of(tuning)
+    model, tokenizer = model_of(run.tuning)
     options = {
-        "output_dir": str(output),
+        "output_dir": str(run.output),
         "max_length": 256,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 1,
@@ -74,34 +72,30 @@ def trainer_of(folder: Path, output: Path, tuning: str, of_layout: dict[str, Any
         "seed": 1,
     }
     counts = {"train": measured.RECORDS, "test": 8}
-    files = {split: measured.messages(split, count, folder) for split, count in counts.items()}
+    files = {split: measured.messages(split, count, run.folder) for split, count in counts.items()}
     data = {split: load_dataset("json", data_files=str(file), split="train") for split, file in files.items()}
     return SFTTrainer(
         model=model,
-        args=SFTConfig(**options | of_layout),
+        args=SFTConfig(**options | run.options),
         train_dataset=data["train"],
         eval_dataset=data["test"],
         processing_class=tokenizer,
     )
 
 
-def runs() -> None:
+def main() -> None:
     """Do the runs; what starts processes imports this file again."""
-    for layout, of_layout in LAYOUTS.items():
-        for tuning in ("full", "lora"):
-            for noise in measured.NOISES:
-                with tempfile.TemporaryDirectory() as name:
-                    output = Path(name) / "run"
-                    trainer = trainer_of(Path(name), output, tuning, of_layout)
-                    assert type(trainer).__name__ == ("UnslothSFTTrainer" if WRITTEN else "SFTTrainer")
-                    if noise != "plain":
-                        enable(trainer, noise)
-                    with measured.Recorder() as recorder:
-                        trainer.train()
-                    measured.result(layout, tuning, noise, recorder, output)
+    for run in measured.runs(LAYOUTS, {"full": {}, "lora": {}}):
+        trainer = trainer_of(run)
+        assert type(trainer).__name__ == ("UnslothSFTTrainer" if WRITTEN else "SFTTrainer")
+        if run.noise != "plain":
+            enable(trainer, run.noise)
+        with measured.Recorder() as recorder:
+            trainer.train()
+        measured.result(run, recorder)
 
 
 if __name__ == "__main__":
-    runs()
+    main()
     if not WRITTEN:
         subprocess.run([sys.executable, __file__, "written"], check=True)

@@ -1,0 +1,106 @@
+"""CallReader: the batch of a pass, read from the model's own calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from neft_zoo.errors import NoiseError
+from neft_zoo.noise.additive import Noise
+from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.call_checks import check_second_call
+from neft_zoo.passes.calls import arguments_of, takes_token_ids
+from neft_zoo.passes.layers import find_backbones
+from neft_zoo.passes.open_pass import CurrentPass, OpenPass
+from neft_zoo.passes.records import Pass
+from neft_zoo.passes.torch_internals import in_backward
+
+# Makes a batch of a call's arguments.
+Read: TypeAlias = Callable[[Mapping[str, Any]], Batch]
+# Is given the record of a call that was watched.
+Finished: TypeAlias = Callable[[Pass], None]
+
+
+class CallReader:
+    """Hooks the calls of a model, reads the batch of the open pass there, and opens a pass for a call that is watched.
+
+    Args:
+        models: a transformers or PEFT model, then those that share its passes.
+        current: the pass that is open on the model.
+        read: makes a batch of a call's arguments.
+        repeats: the strategy of several passes, in each of which the model must be called on one batch; None for a
+            strategy of one pass.
+        compares: whether its passes are compared, so that the model must be called once in each.
+
+    Attributes:
+        handles: of the hooks.
+        watched: the noise that is added to every call of the model, and what is given the record; None between.
+    """
+
+    def __init__(
+        self, models: Sequence[nn.Module], current: CurrentPass, read: Read, repeats: str | None, *, compares: bool
+    ) -> None:
+        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.watched: tuple[Noise, Finished] | None = None
+        self._model, self._current, self._read = models[0], current, read
+        self._repeats, self._compares = repeats, compares
+        inner = _modules_inside(self._model)
+        self._own = {self._model, *inner}
+        for each in [*models, *inner]:
+            self.handles.append(each.register_forward_pre_hook(self._at_call, with_kwargs=True))
+            self.handles.append(each.register_forward_hook(self._after_call, always_call=True))
+
+    def watch(self, noise: Noise, finished: Finished) -> None:
+        """Add a noise to every call of the model in train mode with gradients, until `unwatch`.
+
+        Args:
+            noise: what is added.
+            finished: is given the record of a call.
+        """
+        self.watched = noise, finished
+
+    def unwatch(self) -> None:
+        """Let calls outside of a pass be clean again."""
+        self.watched = None
+
+    def _at_call(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
+        """Read the batch of a call, and open a pass for it where calls are watched."""
+        current = self._current
+        if self.watched is not None and current.opened is None and module in self._own and module.training:
+            if torch.is_grad_enabled() and not in_backward():
+                current.opened = OpenPass(self.watched[0], opener=module)
+        opened = current.opened
+        if opened is None or not current.live or opened.caller is not None:
+            return
+        call = arguments_of(module, args, kwargs)
+        if "input_ids" not in call and module is self._model and len(self._own) > 1:
+            return  # the loss may call a part of the model inside of this call, as TRL's redirection of forward does
+        before, calls = opened.record.batch, opened.record.calls
+        opened.start_call(module, call, self._read)
+        if calls and self._repeats is not None and torch.is_grad_enabled():
+            check_second_call(before, opened.record.batch, self._repeats, compares=self._compares)
+
+    def _after_call(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
+        """End the reading of a call, and the pass that it opened; after an exception as well, with no output."""
+        opened = self._current.opened
+        if opened is None:
+            return
+        if module is opened.caller:
+            opened.caller = None
+        if module is opened.opener:
+            self._current.opened = None
+            if output is not None and self.watched is not None:
+                self.watched[1](opened.record)
+
+
+def _modules_inside(model: nn.Module) -> set[nn.Module]:
+    """Return the modules in a model whose calls show token ids where the model's own call does not."""
+    found = {base_model(model)}
+    with suppress(NoiseError):  # a model without a head has none
+        found.update(find_backbones(model))
+    return {module for module in found if takes_token_ids(module)} - {model}

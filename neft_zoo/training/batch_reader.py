@@ -1,0 +1,57 @@
+"""BatchReader: the batches that a noise draws on, of a loss's inputs or of the model's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from neft_zoo.noise.batch import Batch
+from neft_zoo.passes.anatomy import base_model, task_of
+from neft_zoo.passes.special_tokens import special_token_ids
+
+
+class BatchReader:
+    """Reads batches under the special tokens of a tokenizer and the image placeholders of a model's config.
+
+    Args:
+        model: a transformers or PEFT model, in no wrapper.
+        tokenizer: tokenizer or processor that knows the special tokens; None knows of none.
+
+    Attributes:
+        tokens: which tokens are special, and whose prediction a label is, as `Batch.from_inputs` takes it.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: object = None) -> None:
+        self.tokens = special_token_ids(tokenizer, getattr(base_model(model), "config", None))
+        self.tokens["shifted"] = task_of(model) == "next token"
+        self._key, self._progress = 0, 0.0
+        self._labels: Tensor | None = None
+
+    def __call__(self, inputs: Mapping[str, Any], key: int, progress: float = 0.0) -> Batch:
+        """Return the batch of a model's keyword arguments.
+
+        Args:
+            inputs: the arguments.
+            key: of the optimizer step; equal keys draw equal noise.
+            progress: fraction of training done, in [0, 1].
+        """
+        return Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
+
+    def enter_step(self, key: int, progress: float, labels: Tensor | None = None) -> None:
+        """Read the calls that follow as those of an optimizer step.
+
+        Args:
+            key: of the step.
+            progress: fraction of training done, in [0, 1].
+            labels: that the loss is given, for calls on the same tokens without labels.
+        """
+        self._key, self._progress, self._labels = key, progress, labels
+
+    def of_call(self, call: Mapping[str, Any]) -> Batch:
+        """Return the batch of a call of the model in the step that was entered last, given its arguments by name."""
+        ids, labels = call.get("input_ids"), self._labels
+        if call.get("labels") is None and labels is not None and ids is not None and labels.shape == ids.shape:
+            call = {**call, "labels": labels}
+        return self(call, self._key, self._progress)

@@ -1,0 +1,64 @@
+"""strategy_loss(): the loss of a `transformers.Trainer` under a strategy, made from the trainer's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from neft_zoo.passes.accumulation import KeptGraphs
+from neft_zoo.training.engine_internals import accumulation_of, gradient_of, token_weight
+from neft_zoo.training.hf_internals import is_nll
+from neft_zoo.training.pass_counters import PassCounters
+from neft_zoo.training.progress import step_of
+from neft_zoo.training.session import ModelInputs, NoiseSession
+from neft_zoo.training.step_checks import warn_in_eval_mode
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def strategy_loss(
+    trainer: Trainer,
+    session: NoiseSession,
+    own_loss: Callable[..., Any],
+    model: nn.Module,
+    inputs: ModelInputs,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Return the loss under the strategy, with the outputs of the last pass where they are asked for.
+
+    Args:
+        trainer: whose step it is.
+        session: of the trainer's model.
+        own_loss: a `compute_loss`, bound, that knows of no strategy.
+        model, inputs, *args, **kwargs: what `compute_loss` is called with.
+    """
+    if not session.active:
+        warn_in_eval_mode(session)
+        return own_loss(model, inputs, *args, **kwargs)
+    given = dict(zip(("return_outputs", "num_items_in_batch"), args, strict=False)) | kwargs
+    wants_outputs, num_items = bool(given.get("return_outputs")), given.get("num_items_in_batch")
+    outputs, counters = None, PassCounters(trainer)
+
+    def one_pass(inputs: ModelInputs) -> Tensor:
+        nonlocal outputs
+        counters.rewind()  # TRL counts every pass
+        result = own_loss(model, inputs, *args, **kwargs)
+        loss, outputs = result if isinstance(result, tuple) else (result, None)
+        return loss
+
+    # Outputs of the last pass may be differentiated as well.
+    keeps = wants_outputs or session.reads(inputs)
+    accumulation = KeptGraphs(gradient_of(trainer)) if keeps else accumulation_of(trainer, num_items)
+    loss = session.loss(
+        inputs,
+        one_pass,
+        **step_of(trainer.args, trainer.accelerator.state, trainer.state),
+        token_weight=token_weight(trainer, num_items),
+        nll=is_nll(trainer, own_loss),
+        accumulation=accumulation,
+    )
+    return (loss, outputs) if wants_outputs else loss

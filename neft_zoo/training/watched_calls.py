@@ -1,0 +1,77 @@
+"""Noise in a model's calls outside of a session's own loss, where one call is one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from torch import Tensor
+
+from neft_zoo.noise.additive import TokenEdit
+from neft_zoo.passes.call_reader import CallReader
+from neft_zoo.passes.records import Pass
+from neft_zoo.passes.step import Step
+from neft_zoo.registry.strategy import Strategy
+from neft_zoo.training.session import NoiseSession
+
+
+def several_passes(strategy: Strategy) -> bool:
+    """Return whether a strategy is more than noise in one pass of a host's own loss."""
+    return strategy.objective.passes > 1 or strategy.objective.hidden or isinstance(strategy.noise, TokenEdit)
+
+
+def watch(session: NoiseSession, key: int, progress: float) -> None:
+    """Add a session's noise in calls of its model outside of `session.loss` too, up to `unwatch`.
+
+    A strategy of several passes adds none there.
+
+    Args:
+        session: of the model; its hooks are set.
+        key: of the optimizer step.
+        progress: fraction of training done, in [0, 1].
+    """
+    session.attach()
+    session.batch.enter_step(key, progress)
+    calls = _calls(session)
+    if calls is not None and not several_passes(session.strategy):
+        assert session.noise is not None and not isinstance(session.noise, TokenEdit)
+        calls.watch(session.noise, partial(_record, session))
+
+
+def unwatch(session: NoiseSession) -> None:
+    """Let calls outside of a session's loss be clean again."""
+    calls = _calls(session)
+    if calls is not None:
+        calls.unwatch()
+
+
+@contextmanager
+def unwatched(session: NoiseSession) -> Iterator[None]:
+    """Let calls outside of a session's loss be clean for a while."""
+    calls = _calls(session)
+    watched = None if calls is None else calls.watched
+    unwatch(session)
+    try:
+        yield
+    finally:
+        calls = _calls(session)
+        if watched is not None and calls is not None:
+            calls.watch(*watched)
+
+
+def _calls(session: NoiseSession) -> CallReader | None:
+    """Return what reads the calls of a session's model, None where no hooks are set or none of them reads."""
+    return None if session.hooks is None else session.hooks.calls
+
+
+def _record(session: NoiseSession, done: Pass) -> None:
+    """Count a call that was watched as a step."""
+    assert session.hooks is not None
+    step = Step(session.hooks, done.batch, _no_loss)
+    step.add(done)
+    session.record(step)
+
+
+def _no_loss(ids: Tensor | None) -> Tensor:
+    raise AssertionError("a call that was watched is over")

@@ -1,0 +1,45 @@
+"""Noise in a model's calls outside of a session's own loss."""
+
+import pytest
+import torch
+from conftest import fitting
+
+from neft_zoo import make, names
+from neft_zoo.training.session import NoiseSession
+from neft_zoo.training.watched_calls import several_passes, unwatch, unwatched, watch
+
+IDS = torch.arange(5, 29).view(4, 6)
+
+
+def test_a_watched_call_is_a_step_of_the_session_until_it_is_unwatched(llama):
+    model = llama().train()
+    clean = model(IDS).logits
+    session = NoiseSession(model, make("neft_uniform"))
+    watch(session, key=1, progress=0.0)
+    noisy = model(IDS).logits
+    assert not torch.equal(noisy, clean) and session.steps == 1 and session.stats.take()
+    with pytest.raises(ZeroDivisionError), unwatched(session):
+        assert torch.equal(model(IDS).logits, clean)
+        raise ZeroDivisionError
+    assert torch.equal(model(IDS).logits, noisy) and session.steps == 2
+    watch(session, key=2, progress=0.0)
+    assert not torch.equal(model(IDS).logits, noisy), "the noise is the step's"
+    unwatch(session)
+    assert torch.equal(model(IDS).logits, clean) and session.steps == 3
+
+
+@pytest.mark.parametrize("name", ["symnoise", "none"])
+def test_calls_stay_clean_under_a_strategy_of_several_passes_or_none(llama, name):
+    model = llama().train()
+    clean = model(IDS).logits
+    session = NoiseSession(model, make(name))
+    watch(session, key=1, progress=0.0)
+    with unwatched(session):
+        pass
+    assert torch.equal(model(IDS).logits, clean) and not session.steps
+    unwatch(session)
+
+
+def test_what_is_more_than_noise_in_one_pass():
+    more = {name for name in names() if several_passes(make(fitting(name)))}
+    assert {"symnoise", "r_drop", "masked_thought"} <= more and not {"none", "neft_uniform", "hype"} & more
