@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import accumulate, groupby, zip_longest
 from pathlib import Path
+from typing import Any
 
-from neft_zoo.errors import DataWarning
+from neft_zoo.errors import DataWarning, NoiseWarning
 
 NARROWEST = 20  # columns that one is not wrapped below
 UNLIMITED = 10_000
@@ -35,6 +36,23 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", DataWarning)
         yield
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show our own warnings as a line about what a command does, without the place in the package's code."""
+    usual = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+        if not issubclass(category, NoiseWarning):
+            return usual(message, category, *where, **more)
+        return f"neft-zoo: warning: {printable(str(message))}\n"
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def say(text: str) -> None:

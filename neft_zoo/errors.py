@@ -20,7 +20,11 @@ class NoiseError(ValueError):
         super().__init__(redact(message))
 
 
-class DataWarning(UserWarning):
+class NoiseWarning(UserWarning):
+    """Noise or data that are accepted, but are not what a user may expect; a comparison hands on those of its runs."""
+
+
+class DataWarning(NoiseWarning):
     """Part of the data is not used; said by every command, also by those that show no other warnings."""
 
 

@@ -11,7 +11,7 @@ import neft_zoo
 from neft_zoo.cli.extras import check_extras
 from neft_zoo.cli.parser import Parser, as_epilog, with_underscores
 from neft_zoo.config.names import check_flags
-from neft_zoo.console import printable
+from neft_zoo.console import plain_warnings, printable
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.redaction import redacting_streams, remember_command_line
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, or 2 for something that is not accepted."""
     arguments = with_underscores(sys.argv[1:] if argv is None else argv)
     remember_command_line(arguments)
-    with redacting_streams():
+    with redacting_streams(), plain_warnings():
         return _run(arguments)
 
 

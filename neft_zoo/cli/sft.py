@@ -13,7 +13,7 @@ from neft_zoo.cli import launch
 from neft_zoo.cli.parser import Commands, add_command
 from neft_zoo.cli.trl_options import help_page, read_command_line
 from neft_zoo.console import say
-from neft_zoo.errors import NoiseError, as_sentence
+from neft_zoo.errors import DataWarning, NoiseError, as_sentence
 from neft_zoo.files import check_folder, locked
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def train(values: dict[str, object], origin: dict[str, str]) -> None:
         _check_earlier_run(output, run)
         say("loading data and model")
         with as_sentence("the recipe must run with TRL"):
-            trainer = SFTTrainer(**trainer_arguments(run))
+            given = trainer_arguments(run)
+            warnings.filterwarnings("ignore", ".*; not used: ", DataWarning)  # said when the data was read
+            trainer = SFTTrainer(**given)
         try:
             trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
             trainer.save_model(run.training.output_dir)

@@ -11,9 +11,10 @@ from neft_zoo.compare import planning, runner
 from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord, needed
+from neft_zoo.compare.run_warnings import RunWarnings
 from neft_zoo.compare.worker import Task
 from neft_zoo.console import Seldom, printable, say
-from neft_zoo.errors import require
+from neft_zoo.errors import NoiseError, require
 from neft_zoo.files import locked
 
 try:
@@ -63,11 +64,13 @@ def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: 
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
         bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
         bars: dict[Path, TaskID] = {}
-        often = Seldom(SILENCE)
+        often, warned = Seldom(SILENCE), RunWarnings(lambda text: console.print(text, markup=False))
+        failures: dict[str, str] = {}  # the first run of every error
 
         def stepped(live: runner.Live) -> None:
             record, path = live.task.record, live.task.path
             name = f"{labels[record.row]}, seed {record.seed}"
+            warned(live.warned, labels[record.row])
             if path not in bars:
                 bars[path] = progress.add_task(name, total=None, left="loading")
             elif live.steps is not None:
@@ -82,13 +85,21 @@ def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: 
                 done += _cost(task)
             else:  # it took next to no time, and says nothing of the others
                 total, failed = total - _cost(task), failed + 1
-            left = left_text(time.monotonic() - started, done, total)
-            console.print(f"{labels[record.row]}, seed {record.seed}: {outcome(record)}; {left}", markup=False)
+            name, left = (
+                f"{labels[record.row]}, seed {record.seed}",
+                left_text(time.monotonic() - started, done, total),
+            )
+            first = name if record.ok else failures.setdefault(record.error or "", name)
+            ended = outcome(record) if first == name else f"failed as {first} did"
+            console.print(f"{name}: {ended.rstrip('.')}; {left}", markup=False)
             progress.update(bar, advance=1, left=left)
             if task.path in bars:
                 progress.remove_task(bars.pop(task.path))
 
         run(todo, jobs, finished, stepped)
+    if failed == len(tasks) > 0:
+        error = next(iter(failures)).rstrip(".")
+        raise NoiseError(f"at least one run must succeed, got {failed} that failed, the first one by: {error}.")
     ended = f"{failed} of {len(todo)} runs failed; " if failed else ""
     folders = ", ".join(str(output / grid.recipe) for grid in grids)
     console.print(f"{ended}results in {folders}: neft-zoo report shows them.", markup=False)

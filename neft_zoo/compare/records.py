@@ -48,6 +48,19 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """A warning of a run.
+
+    Attributes:
+        text: what it says.
+        of_data: whether it is about the data, which all runs of a recipe share.
+    """
+
+    text: str
+    of_data: bool
+
+
+@dataclass(frozen=True)
 class Steps:
     """How far a run is.
 

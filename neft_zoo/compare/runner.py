@@ -8,7 +8,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, TypeAlias
 
 from neft_zoo.compare import processes, results
-from neft_zoo.compare.records import Measurement, RunRecord, Steps
+from neft_zoo.compare.records import Measurement, RunRecord, Steps, Warned
 from neft_zoo.compare.worker import Task, work
 from neft_zoo.errors import NoiseError
 
@@ -26,6 +26,7 @@ class Live:
         pipe: receives steps and evaluations.
         points: the evaluations so far.
         steps: how far it is; None as long as model and data are loaded.
+        warned: what it has warned of.
     """
 
     task: Task
@@ -33,6 +34,7 @@ class Live:
     pipe: connection.Connection
     points: list[Measurement] = field(default_factory=list)
     steps: Steps | None = None
+    warned: list[Warned] = field(default_factory=list)
 
     @property
     def events(self) -> list[int | connection.Connection]:
@@ -66,10 +68,11 @@ def run(todo: list[Task], jobs: int, finished: Finished, stepped: Stepped = lamb
                 stepped(live[-1])
             connection.wait([event for run in live for event in run.events])
             for run in list(live):
+                ended = not run.process.is_alive()  # asked first, so that nothing is left in the pipe of one that has
                 for _ in points(run):
                     pass
                 stepped(run)
-                if not run.process.is_alive():
+                if ended:
                     live.remove(run)
                     finished(run.task, finish(run))
     finally:
@@ -89,12 +92,15 @@ def start(task: Task) -> Live:
 
 
 def points(live: Live) -> Iterator[Measurement]:
-    """Yield the evaluations of a run since the last call, and take note of its steps."""
+    """Yield the evaluations of a run since the last call, and take note of its steps and warnings."""
     try:
         while not live.pipe.closed and live.pipe.poll():
             received = live.pipe.recv()
             if isinstance(received, Steps):
                 live.steps = received
+                continue
+            if isinstance(received, Warned):
+                live.warned.append(received)
                 continue
             live.points.append(received)
             yield received

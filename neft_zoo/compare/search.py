@@ -16,6 +16,7 @@ from neft_zoo.compare.fingerprint import digest, fingerprint
 from neft_zoo.compare.grid import Grid, make_grid
 from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.rows import Row
+from neft_zoo.compare.run_warnings import RunWarnings
 from neft_zoo.compare.study import FrozenTrial, TrialState, count_trials, open_study, optuna, trials
 from neft_zoo.compare.worker import Task
 from neft_zoo.console import Seldom, printable, say
@@ -40,6 +41,7 @@ class Search:
         grid: of the recipe, without rows.
         folder: a folder per trial is made in it.
         given_up: trials of this process that others took for dead.
+        warned: says what its runs warn of.
     """
 
     study: optuna.Study
@@ -48,6 +50,7 @@ class Search:
     grid: Grid
     folder: Path
     given_up: list[int] = field(default_factory=list)
+    warned: RunWarnings = field(default_factory=lambda: RunWarnings(say))
 
     def row(self, values: Mapping[str, object]) -> Row:
         return space.row_of(self.strategy, values)
@@ -59,7 +62,7 @@ class Search:
         grid = replace(self.grid, rows=[self.row(values)], seeds=[0])
         try:
             task = planning.tasks(grid, self.folder / f"trial-{trial.number:04}")[0]
-            record = results.read(task.path) if planning.is_finished(task) else follow(trial, task)
+            record = results.read(task.path) if planning.is_finished(task) else follow(trial, task, self.warned)
             error = None if record.ok else record.error or "no reason given"
         except (NoiseError, optuna.exceptions.UpdateFinishedTrialError) as raised:
             record, error = None, str(raised)
@@ -72,7 +75,7 @@ class Search:
         return needed(record.end)["test_loss"]
 
 
-def follow(trial: optuna.Trial, task: Task) -> RunRecord:
+def follow(trial: optuna.Trial, task: Task, warned: RunWarnings) -> RunRecord:
     """Do a run, report what it measures and end it where the pruner says so."""
     name, seldom = f"trial {trial.number}", Seldom(SILENCE)
     say(f"{name}, {spell(trial.user_attrs['values'])}: begins")
@@ -87,6 +90,7 @@ def follow(trial: optuna.Trial, task: Task) -> RunRecord:
                 if trial.should_prune():
                     trial.set_user_attr("pruned_at", point.step)
                     raise optuna.TrialPruned
+            warned(live.warned, task.record.name)
             if live.steps is not None:
                 seldom(f"{name}: step {live.steps.done} of {live.steps.total}")
         return runner.finish(live)

@@ -10,9 +10,11 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -20,10 +22,10 @@ import transformers
 from neft_zoo.compare import kept_models, results
 from neft_zoo.compare.measured_trainer import MeasuredTrainer, drawn, measured_sets, steps_of
 from neft_zoo.compare.measures import final
-from neft_zoo.compare.records import RunRecord
+from neft_zoo.compare.records import RunRecord, Warned
 from neft_zoo.config.options import read_options
 from neft_zoo.config.trainer_arguments import trainer_arguments
-from neft_zoo.errors import NoiseError, one_line
+from neft_zoo.errors import DataWarning, NoiseError, NoiseWarning, one_line
 from neft_zoo.redaction import redacting_streams
 
 RESOURCE = importlib.util.find_spec("resource") is not None
@@ -67,7 +69,9 @@ def work(task: Task, pipe: connection.Connection | None = None) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     record = task.record
-    with redacting_streams():
+    with redacting_streams(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*; not used: ", DataWarning)  # said when the comparison read the data
+        _send_warnings(pipe)
         try:
             _train(task, pipe)
             record.status = "ok"
@@ -81,6 +85,18 @@ def work(task: Task, pipe: connection.Connection | None = None) -> None:
     results.write(task.path, record)
     if record.log is None:
         log.unlink(missing_ok=True)
+
+
+def _send_warnings(pipe: connection.Connection | None) -> None:
+    """Send our warnings through the pipe too, while warnings are caught: the log is not kept where a run succeeds."""
+    show = warnings.showwarning
+
+    def send(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        show(message, category, *where, **more)
+        if pipe is not None and issubclass(category, NoiseWarning):
+            pipe.send(Warned(str(message), issubclass(category, DataWarning)))
+
+    warnings.showwarning = send
 
 
 def _train(task: Task, pipe: connection.Connection | None) -> None:

@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, NoiseWarning
 from neft_zoo.noise.additive import TokenEdit
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.torch_internals import averages_gradients
@@ -65,6 +65,7 @@ def check_engine(
         warnings.warn(
             "packing_strategy='wrapped' carries no borders of documents: noise takes a whole row for one document. "
             "Choose 'bfd' for noise by document.",
+            NoiseWarning,
             stacklevel=4,
         )
 

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 
 import torch
 
+from neft_zoo.errors import NoiseWarning
 from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.schedules import Scalar, Schedule, value_at
 from neft_zoo.passes.step import Step
@@ -56,6 +57,7 @@ class NoiseMonitor:
             warnings.warn(
                 f"noise/snr_db is {snr_db:.0f}: the noise of {self.name} is louder than the embeddings that it is "
                 "added to; neft-zoo alpha finds a strength that a model bears.",
+                NoiseWarning,
                 stacklevel=4,
             )
 
@@ -67,7 +69,7 @@ class NoiseMonitor:
         self.reached.clear()
         if complaint and self.bad_steps >= PATIENCE:
             self.warned = True
-            warnings.warn(complaint, stacklevel=4)
+            warnings.warn(complaint, NoiseWarning, stacklevel=4)
 
     def _complaint(self, means: Mapping[str, float]) -> str | None:
         rms, reached = means.get("rms"), self.reached and bool(torch.stack(self.reached).any())

@@ -1,5 +1,6 @@
 """How far a run is can be seen before it ends, with a terminal and without, and an interrupt says what is kept."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from selection import quick
 
 from neft_zoo.cli.main import main
 from neft_zoo.compare import progress
+from neft_zoo.errors import DataWarning
 
 
 def test_steps_inside_a_run_are_said_where_there_is_no_terminal(tiny_recipe, tmp_path, monkeypatch, capfd):
@@ -33,6 +35,34 @@ def test_a_trial_is_followed_before_it_ends(tiny_recipe, tmp_path, capfd):
     said = capfd.readouterr().err
     begins, measured = said.index("neft-zoo: trial 0, alpha "), said.index("neft-zoo: trial 0, step 1 of 1: test loss")
     assert begins < measured < said.index("\ntrial 0, alpha ") < said.index("comparing the best with none: 2 runs")
+
+
+def test_what_runs_warn_of_is_said_once_a_row(tiny_recipe, tmp_path, capfd):
+    options = json.loads(tiny_recipe.read_text())
+    (tmp_path / "data").mkdir()
+    for split, count in (("train", 8), ("test", 4)):
+        lines = [{"prompt": "word " * 99 * (i % 2), "completion": f"The number {i}.", "id": "a"} for i in range(count)]
+        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options |= {"dataset_name": str(tmp_path / "data"), "noise": {"name": "neft_uniform", "alpha": 5000}}
+    (tmp_path / "loud.yaml").write_text(json.dumps(options))
+    argv = ["compare", str(tmp_path / "loud.yaml"), "--seeds", "2", "--jobs", "2", "--output", str(tmp_path / "out")]
+    with pytest.warns(DataWarning, match="not used: id") as caught:
+        assert main([*argv, "--set", "neft_uniform.alpha=5000,6000"]) == 0
+    assert len([each for each in caught if each.category is DataWarning]) == 1
+    said = capfd.readouterr().err
+    assert said.count("\nwarning: 4 of 8 records have no graded token within max_length 48: they are dropped.") == 1
+    for alpha in (5000, 6000):
+        assert said.count(f"\nwarning: neft_uniform alpha={alpha}: noise/snr_db is -") == 1
+    assert "not used" not in said, "in the processes of the runs"
+
+
+def test_an_error_of_every_run_is_said_once_and_ends_the_command(tiny_recipe, tmp_path, capfd):
+    options = json.loads(tiny_recipe.read_text()) | {"max_length": 1}
+    (tmp_path / "short.yaml").write_text(json.dumps(options))
+    assert main(["compare", str(tmp_path / "short.yaml"), "--seeds", "2", "--output", str(tmp_path / "out")]) == 2
+    said = capfd.readouterr().err
+    assert "none, seed 1: failed as none, seed 0 did; " in said
+    assert "neft-zoo: error: at least one run must succeed, got 4 that failed, the first one by: " in said
 
 
 # Where pytest itself runs in the background, SIGINT is ignored by it and all it starts.

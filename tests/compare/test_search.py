@@ -70,11 +70,11 @@ def test_a_failed_trial_is_recorded(tiny, tmp_path, capsys):  # noqa: F811
 def test_a_trial_that_others_have_given_up_is_left_to_them(tiny, tmp_path, monkeypatch):  # noqa: F811
     follow, given_up = searching.follow, []
 
-    def slept(trial, task):
+    def slept(trial, task, warned):
         if not given_up:
             given_up.append(trial.number)
             trial.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
-        return follow(trial, task)
+        return follow(trial, task, warned)
 
     monkeypatch.setattr(searching, "follow", slept)
     assert tune(tiny, tmp_path, *SEARCH[:2], "--trials", "1", "--seeds", "0") == 0
