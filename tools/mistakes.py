@@ -35,7 +35,7 @@ GAUSSIAN = 'normal(batch.stream("what"), width).mul_(self.rms)'
 SHAKEN = "change(target).to(weight.dtype)\n"
 RESTORED = "    finally:\n        for weight, before in saved:\n            weight.data.copy_(before)\n\n\n@contextmanager\ndef exch"
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
-KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
+KEYS = "        keys = token_keys(input_ids, real, document, position, key)\n"
 TRAINING = "not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
 GUARD = "return 1 / (self.length(delta, batch) + radius)"
 MEAN = "return total / self.graded.sum().clamp(min=1)"
@@ -66,7 +66,7 @@ MISTAKES = (
     (3, "length: the padded width", FORMULA,
      ("noise/scales", LENGTHS, "lengths = batch.lengths.new_tensor(embeds.shape[1])")),
     (3, "length: the whole packed row", "noise/test_batch.py::test_reads_packed_rows",
-     ("noise/batch", "lengths = _per_document(real.long(), document)",
+     ("noise/batch", "lengths = sum_by_document(real.long(), document)",
       "lengths = real.sum(1, keepdim=True).expand_as(document)")),
     (3, "length: a constant", FORMULA, ("noise/scales", LENGTHS, "lengths = batch.lengths.new_tensor(512)")),
     (4, "noise on padding", FORMULA,
