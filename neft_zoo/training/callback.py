@@ -21,6 +21,7 @@ from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.step_checks import passed_by_since
 from neft_zoo.training.token_counts import save_counts
+from neft_zoo.training.vocabulary import check_vocabulary
 from neft_zoo.training.watched_calls import several_passes, unwatch, watch
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class NoiseCallback(TrainerCallback):
         session, output_dir = self._set_session(args, kwargs), Path(str(args.output_dir))
         resumed = output_dir / f"checkpoint-{state.global_step}" if state.global_step else None
         check_run(output_dir, resumed if resumed is not None and resumed.is_dir() else None, self.strategy)
+        data = getattr(kwargs.get("train_dataloader"), "dataset", None)
+        check_vocabulary(session.bare_model, kwargs.get("processing_class"), {"train_dataset": data})
         session.attach()
         session.happened = session.happened or bool(state.global_step)
         if self.strategy.weights is not None and not state.global_step:

@@ -17,6 +17,7 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_wrapped
 from neft_zoo.training.session import Inputs, ModelInputs, NoiseSession
 from neft_zoo.training.step_checks import warn_in_eval_mode
+from neft_zoo.training.vocabulary import named_token_ids
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -61,7 +62,8 @@ class Attached:
             return compute(self.model, dict(inputs))
         self.step = self.step if step is None else step
         key, progress = step_key(self.seed, self.rank, self.step), self._progress()
-        loss = self.session.loss(inputs, lambda given: compute(self.model, given), key=key, progress=progress)
+        with named_token_ids(self.session.bare_model, inputs, self.session.tokenizer):
+            loss = self.session.loss(inputs, lambda given: compute(self.model, given), key=key, progress=progress)
         self.measured = self.session.stats.take()
         self.step += 1
         return loss

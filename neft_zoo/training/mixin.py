@@ -28,6 +28,7 @@ from neft_zoo.training.step_checks import check_went_through
 from neft_zoo.training.stock_noise import take_stock_noise
 from neft_zoo.training.strategy_loss import strategy_loss
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
+from neft_zoo.training.vocabulary import check_vocabulary, named_token_ids
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -88,6 +89,8 @@ class NoiseMixin(Host):
         self.strategy = strategy or make(configured if configured is not None else "none")
         check_engine(self.args, self.accelerator.state, self.strategy, replaces_stock=stock is not None)
         check_calls(self, self.strategy, reference, self.runs_reference or runs_reference(self))
+        data = {name: getattr(self, name, None) for name in ("train_dataset", "eval_dataset")}
+        check_vocabulary(self._current_model(), self.processing_class, data)
         self.session = NoiseSession(
             self._current_model(),
             self.strategy,
@@ -127,7 +130,8 @@ class NoiseMixin(Host):
         session = self.current_session()
         session.attach()
         before, under_strategy = session.progress_mark, partial(strategy_loss, self, session)
-        with self._perturbed_weights(), outermost_loss(self, NoiseMixin.compute_loss, under_strategy):
+        outermost = outermost_loss(self, NoiseMixin.compute_loss, under_strategy)
+        with self._perturbed_weights(), outermost, named_token_ids(model, inputs, self.processing_class):
             loss = super().training_step(model, inputs, *args, **kwargs)
         check_went_through(session, before, f"{type(self).__name__}.training_step")
         return loss
