@@ -32,10 +32,9 @@ LENGTHS = 'lengths = batch.lengths if self.length == "document" else batch.lengt
 DRAW = 'return randomness.uniform(batch.stream("what"), width)'
 ONE_SIDED = 'return (randomness.uniform(batch.stream("what"), width) + 1) / 2'
 GAUSSIAN = 'normal(batch.stream("what"), width).mul_(self.rms)'
-SHAKEN = "change(target).to(weight.dtype)\n"
-RESTORED = "    finally:\n        for weight, before in saved:\n            weight.data.copy_(before)\n\n\n@contextmanager\ndef exch"
+SAVED = "            saved.enter_context(put_back(target.weight))\n            target.weight.data += "
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
-KEYS = "        keys = _keys(input_ids, real, document, position, key)\n"
+KEYS = "        keys = token_keys(input_ids, real, document, position, key)\n"
 TRAINING = "not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
 GUARD = "return 1 / (self.length(delta, batch) + radius)"
 MEAN = "return total / self.graded.sum().clamp(min=1)"
@@ -66,7 +65,7 @@ MISTAKES = (
     (3, "length: the padded width", FORMULA,
      ("noise/scales", LENGTHS, "lengths = batch.lengths.new_tensor(embeds.shape[1])")),
     (3, "length: the whole packed row", "noise/test_batch.py::test_reads_packed_rows",
-     ("noise/batch", "lengths = _per_document(real.long(), document)",
+     ("noise/batch", "lengths = sum_by_document(real.long(), document)",
       "lengths = real.sum(1, keepdim=True).expand_as(document)")),
     (3, "length: a constant", FORMULA, ("noise/scales", LENGTHS, "lengths = batch.lengths.new_tensor(512)")),
     (4, "noise on padding", FORMULA,
@@ -141,9 +140,9 @@ MISTAKES = (
      ("noise/scales", "* value_at(self.size, batch.progress)", "* value_at(self.size, batch.progress) ** 2")),
     (19, "weight noise added and subtracted in place",
      "strategies/test_flat_lora.py::test_flat_lora_restores_every_bit_after_200_cycles_in_bf16[False]",
-     ("passes/linear_weights", f"weight.data += {SHAKEN}",
-      f"saved[-1] = weight, {SHAKEN}            weight.data += saved[-1][1]\n"),
-     ("passes/linear_weights", RESTORED, RESTORED.replace("weight.data.copy_(before)", "weight.data -= before"))),
+     ("passes/linear_weights", SAVED,
+      "            shift = change(target).to(target.weight.dtype)\n"
+      "            saved.callback(target.weight.data.sub_, shift)\n            target.weight.data += ")),
     (19, "the global seed reset", "training/test_sft_trainer.py::test_noise_leaves_the_global_random_state_alone",
      ("noise/batch", KEYS, f"        torch.manual_seed(0)\n{KEYS}")),
     (20, "the hidden size hard-coded", FORMULA,

@@ -28,6 +28,7 @@ HEAVY = "pytest hypothesis jaxtyping scipy.stats peft trl.scripts.utils transfor
 CONTEXT.set_forkserver_preload(HEAVY.split() + TRAINERS)
 TESTS = {
     "noise/batch": "noise/test_batch noise/test_parts strategies/test_oracles noise/test_cutoff",
+    "noise/documents": "noise/test_documents noise/test_batch noise/test_parts",
     "noise/distributions": "noise/test_parts strategies/test_oracles",
     "noise/scales": "noise/test_parts strategies/test_oracles registry/test_registry",
     "noise/tokens": "noise/test_parts strategies/test_oracles training/test_loop",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from neft_zoo.compare.measurement import Measurement, Steps
 from neft_zoo.compare.measures import MEASURED_ON, RecordLosses, measure
-from neft_zoo.compare.records import Measurement, RunRecord, Steps
+from neft_zoo.compare.records import RunRecord
 from neft_zoo.errors import NoiseError
 from neft_zoo.training.hf_internals import name_of_dataset
 from neft_zoo.training.trainers import SFTTrainer

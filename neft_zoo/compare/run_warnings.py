@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from neft_zoo.compare.records import Warned
+from neft_zoo.compare.measurement import Warned
 from neft_zoo.console import printable
 
 

@@ -8,7 +8,8 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, TypeAlias
 
 from neft_zoo.compare import processes, results
-from neft_zoo.compare.records import Measurement, RunRecord, Steps, Warned
+from neft_zoo.compare.measurement import Measurement, Steps, Warned
+from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.worker import Task, work
 from neft_zoo.errors import NoiseError
 

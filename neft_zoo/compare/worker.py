@@ -21,8 +21,9 @@ import transformers
 
 from neft_zoo.compare import kept_models, results
 from neft_zoo.compare.measured_trainer import MeasuredTrainer, drawn, measured_sets, steps_of
+from neft_zoo.compare.measurement import Warned
 from neft_zoo.compare.measures import final
-from neft_zoo.compare.records import RunRecord, Warned
+from neft_zoo.compare.records import RunRecord
 from neft_zoo.config.options import read_options
 from neft_zoo.config.trainer_arguments import trainer_arguments
 from neft_zoo.errors import DataWarning, NoiseError, NoiseWarning, one_line

@@ -63,12 +63,7 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
         data = given["train_dataset"]
         if not hasattr(data, "select"):
             raise NoiseError("dataset_streaming must be false for neft-zoo alpha, got true.")
-        set_seed(options.training.seed)
-        with as_sentence("the recipe must run with TRL"):
-            trainer = SFTTrainer(**given)
-        if steps:
-            trainer.add_callback(_StopAfter(steps))
-            trainer.train()
+        trainer = _trained(given, options.training.seed, steps)
         taken = min(records, len(data))
         chosen = [data[index * len(data) // taken] for index in range(taken)]
         model: Any = trainer.model
@@ -114,6 +109,17 @@ def strength_of(strategy: Strategy) -> str:
         "noise must be drawn, added to the embeddings and proportional to one of its arguments, "
         f"got {strategy.name!r}; neft-zoo tune searches what no sweep can find."
     )
+
+
+def _trained(given: dict[str, Any], seed: int, steps: int) -> SFTTrainer:
+    """Return the trainer of a recipe after a few optimizer steps, of none if `steps` is 0."""
+    set_seed(seed)
+    with as_sentence("the recipe must run with TRL"):
+        trainer = SFTTrainer(**given)
+    if steps:
+        trainer.add_callback(_StopAfter(steps))
+        trainer.train()
+    return trainer
 
 
 def _proportional(strategy: Strategy, argument: str) -> bool:

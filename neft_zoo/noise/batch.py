@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.noise.documents import places_in_documents, sum_by_document, token_keys
 from neft_zoo.noise.layout import IGNORED, read_documents
 from neft_zoo.noise.randomness import GOLDEN, key_of, mix, stream
 
@@ -104,9 +105,9 @@ class Batch:
         if media_ids:
             stands_in = torch.isin(input_ids, torch.tensor(list(media_ids), device=input_ids.device))
             placeholder, real = real & stands_in, real & ~stands_in
-        lengths = _per_document(real.long(), document)
-        position = _places(real, document, first)
-        keys = _keys(input_ids, real, document, position, key)
+        lengths = sum_by_document(real.long(), document)
+        position = places_in_documents(real, document, first)
+        keys = token_keys(input_ids, real, document, position, key)
         special = torch.isin(input_ids, torch.tensor(list(special_ids), dtype=torch.long, device=input_ids.device))
         return cls(
             input_ids=input_ids,
@@ -137,9 +138,9 @@ class Batch:
         real = torch.zeros_like(self.real) if self.placeholder is None else self.placeholder
         starts = self.document != self.document.flatten().roll(1).view_as(self.document)
         starts.view(-1)[:1] = True
-        position = _places(real, self.document, starts)
+        position = places_in_documents(real, self.document, starts)
         keys = mix(self.document_stream("placeholders") + position * GOLDEN)
-        lengths = _per_document(real.long(), self.document).clamp(min=1)
+        lengths = sum_by_document(real.long(), self.document).clamp(min=1)
         return replace(self, site=PLACEHOLDERS, real=real, position=position, lengths=lengths, keys=keys)
 
     def part(self, positions: slice) -> Batch:
@@ -154,7 +155,7 @@ class Batch:
 
     def document_sum(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """Return, at every position, the sum of `values` over the real tokens of its document."""
-        return _per_document(torch.where(self.real, values, 0), self.document)
+        return sum_by_document(torch.where(self.real, values, 0), self.document)
 
     def document_max(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """Return, at every position, the largest of `values` (>= 0) over the real tokens of its document."""
@@ -168,7 +169,7 @@ class Batch:
     def document_stream(self, name: str) -> Int[Tensor, "B L"]:
         """Return keys that all positions of a document share."""
         firsts = self.real & (self.position == 0)
-        return stream(_per_document(torch.where(firsts, self.keys, 0), self.document), name)
+        return stream(sum_by_document(torch.where(firsts, self.keys, 0), self.document), name)
 
     def places(self, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """Return, for every position of the batch, where in the flat batch a position of a document stands."""
@@ -182,29 +183,6 @@ class Batch:
     def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
         """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
         return values.flatten(0, 1)[self.places(position, document)]
-
-
-def _per_document(values: Tensor, document: Int[Tensor, "B L"]) -> Tensor:
-    totals = values.new_zeros(values.numel()).index_add_(0, document.flatten(), values.flatten())
-    return totals[document]
-
-
-def _places(real: Tensor, document: Tensor, first: Tensor) -> Int[Tensor, "B L"]:
-    """Return how many real positions of its document come before each position."""
-    before = real.flatten().cumsum(0).view_as(document) - real.long()
-    return before - _per_document(before * first, document)
-
-
-def _keys(input_ids: Tensor, real: Tensor, document: Tensor, position: Tensor, key: int) -> Int[Tensor, "B L"]:
-    """Hash (key, the document's tokens, how many equal documents came before, position) into one key per position."""
-    token = mix(mix(input_ids.long() * GOLDEN) + position * GOLDEN)
-    fingerprint = _per_document(torch.where(real, token, 0), document)
-    firsts = (real & (position == 0)).flatten()
-    prints = fingerprint.flatten()[firsts]
-    twins = (prints[:, None] == prints[None, :]).tril(-1).sum(1)
-    twin = torch.zeros_like(fingerprint).view(-1).index_add_(0, firsts.nonzero()[:, 0], twins).view_as(fingerprint)
-    seeds = mix(mix(fingerprint ^ key) + _per_document(twin, document) * GOLDEN)
-    return mix(seeds + position * GOLDEN)
 
 
 def step_key(seed: int, rank: int, step: int) -> int:

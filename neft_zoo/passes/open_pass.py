@@ -107,7 +107,7 @@ class CurrentPass:
         opened: the pass, None between passes.
     """
 
-    def __init__(self, shared: bool = False) -> None:
+    def __init__(self, shared: bool) -> None:
         self.opened: OpenPass | None = None
         self._shared = shared
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neft_zoo.compare.records import Measurement, RecipeId, RunRecord
+from neft_zoo.compare.measurement import Measurement
+from neft_zoo.compare.records import RecipeId, RunRecord
 from neft_zoo.compare.statistics import paired
 from neft_zoo.compare.summary import summarize
 from neft_zoo.compare.verdicts import POWER, equivalence_p, is_identical, judge, visible_effect
