@@ -40,6 +40,7 @@ class CallReader:
     Attributes:
         handles: of the hooks.
         watched: the noise that is added to every call of the model, and what is given the record; None between.
+        clean_calls: calls of the model in train mode with gradients, but outside of a pass.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class CallReader:
     ) -> None:
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.watched: tuple[Noise, Finished] | None = None
+        self.clean_calls = 0
         self._model, self._current, self._read = models[0], current, read
         self._repeats, self._compares = repeats, compares
         inner = _modules_inside(self._model)
@@ -71,9 +73,12 @@ class CallReader:
     def _at_call(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         """Read the batch of a call, and open a pass for it where calls are watched."""
         current = self._current
-        if self.watched is not None and current.opened is None and module in self._own and module.training:
+        if current.opened is None and module in self._own and module.training:
             if torch.is_grad_enabled() and not in_backward():
-                current.opened = OpenPass(self.watched[0], opener=module)
+                if self.watched is not None:
+                    current.opened = OpenPass(self.watched[0], opener=module)
+                elif not torch.compiler.is_compiling():
+                    self.clean_calls += 1
         opened = current.opened
         if opened is None or not current.live or opened.caller is not None:
             return

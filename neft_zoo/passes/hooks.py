@@ -60,7 +60,7 @@ class ModelHooks:
         compiled: bool = False,
     ) -> None:
         self.model, self.outputs = model, ModelOutputs(model)
-        self.clean_calls = 0  # calls of the embedding with gradients, but outside of a pass
+        self._clean_lookups = 0  # calls of the embedding with gradients, but outside of a pass
         self._current = CurrentPass(shared=reference is not None)
         backbones = find_backbones(model) if hidden else []
         models = [model, *(other for other in reference or () if other is not None)]
@@ -120,6 +120,11 @@ class ModelHooks:
         return index in layer_numbers(noise.layers, self._layers)
 
     @property
+    def clean_calls(self) -> int:
+        """Calls with gradients outside of a pass: of the embedding, or of a model that is given embeddings."""
+        return self._clean_lookups + (0 if self.calls is None else self.calls.clean_calls)
+
+    @property
     def records_layers(self) -> bool:
         """True where the inputs of decoder layers are recorded."""
         return self._layers > 0
@@ -128,7 +133,7 @@ class ModelHooks:
         opened = self._current.opened
         # Counting would make torch.compile compile anew at every call.
         if opened is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self.clean_calls += 1
+            self._clean_lookups += 1
         if opened is None or not self._current.live or opened.record.batch is None:
             return None
         check_order(args[0] if args else None, opened.record.batch, self.model)

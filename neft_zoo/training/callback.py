@@ -109,7 +109,7 @@ class NoiseCallback(TrainerCallback):
         Raises:
             NoiseError: if it had none.
         """
-        if passed_by_since(self._attached(), self._mark):
+        if passed_by_since(self._attached(), self._mark, differentiated=True):
             raise NoiseError(
                 "the trainer must call the model with input_ids, in train mode, for a callback's noise of "
                 f"{self.strategy.name} to reach it, got a step without: enable(trainer, noise) says why."

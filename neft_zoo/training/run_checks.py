@@ -87,7 +87,8 @@ class RunChecks(TrainerCallback):
         Raises:
             NoiseError: if the model was called with gradients, but not under the strategy.
         """
-        check_went_through(self._session, self._mark, f"{type(self.trainer).__name__}.training_step")
+        where = f"{type(self.trainer).__name__}.training_step"
+        check_went_through(self._session, self._mark, where, differentiated=True)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

@@ -5,34 +5,52 @@ from __future__ import annotations
 import warnings
 
 import torch
+from torch import nn
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.training.session import NoiseSession
 
 
-def passed_by_since(session: NoiseSession, since: tuple[int, int]) -> bool:
-    """Return whether the model was called with gradients since a progress mark, and never under the strategy."""
+def passed_by_since(session: NoiseSession, since: tuple[int, int], *, differentiated: bool = False) -> bool:
+    """Return whether the model was called with gradients since a progress mark, and never under the strategy.
+
+    Args:
+        session: of the model.
+        since: the mark.
+        differentiated: the step's gradients are there, and show the calls that no hook sees, as those of `forward`.
+    """
     steps, clean_calls = session.progress_mark
     strategy = session.strategy
     changes_every_step = not strategy.clean or (strategy.weights is not None and strategy.weights.every_step)
     # Calls of a compiled model are not counted.
     uncounted = session.compiled or strategy.clean
-    return changes_every_step and steps == since[0] and (uncounted or clean_calls > since[1])
+    if not changes_every_step or steps != since[0]:
+        return False
+    return uncounted or clean_calls > since[1] or (differentiated and _has_gradients(session.bare_model))
 
 
-def check_went_through(session: NoiseSession, since: tuple[int, int], where: str) -> None:
+def _has_gradients(model: nn.Module) -> bool:
+    """Return whether a gradient is not zero; those of a loss that skips a batch are, where there are any."""
+    gradients = (weight.grad for weight in model.parameters())
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def check_went_through(
+    session: NoiseSession, since: tuple[int, int], where: str, *, differentiated: bool = False
+) -> None:
     """Raise if the model was called with gradients, and never under the strategy.
 
     Args:
         session: of the model.
         since: the progress mark to compare with.
         where: the function that was left since, for the message.
+        differentiated: the step's gradients are there.
 
     Raises:
         NoiseError: if it was.
     """
-    if passed_by_since(session, since):
+    if passed_by_since(session, since, differentiated=differentiated):
         raise NoiseError(
             f"{where} must call compute_loss, in train mode, for the noise of {session.strategy.name} to reach the "
             f"model, got a step in which {type(base_model(session.bare_model)).__name__} was trained without it."

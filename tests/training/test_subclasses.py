@@ -235,3 +235,51 @@ def test_any_signature_that_the_base_class_trains_with_gives_its_numbers(sft, co
         trainer.train()
         trainer.evaluate(trainer.train_dataset)
     assert same(weights(stock.model), weights(ours.model)) and all(rms > 0.01 for rms in noise_of(noisy))
+
+
+def by_call(model, embeds, labels):
+    return model(inputs_embeds=embeds, labels=labels).loss
+
+
+def by_forward(model, embeds, labels):
+    return model.forward(inputs_embeds=embeds, labels=labels).loss
+
+
+def by_parts(model, embeds, labels):
+    return model.lm_head(model.model.layers[0].mlp(embeds)).float().square().mean()
+
+
+NO_IDS = "the loss must call the model with input_ids, which noise enters by, got none from LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("name", ["neft_uniform", "symnoise", "r3f"])
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (by_call, NO_IDS),
+        (by_forward, NO_IDS),
+        (by_parts, "W.training_step must call compute_loss, in train mode, for the noise of"),
+    ],
+)
+def test_a_loss_that_looks_embeddings_up_by_itself_is_refused_before_a_step(sft, name, call, match):
+    def own_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        embeds = torch.nn.functional.embedding(inputs["input_ids"], model.get_input_embeddings().weight)
+        return call(model, embeds, inputs["labels"])
+
+    cls = type("W", (SFTTrainer,), {"compute_loss": own_loss})
+    trainer = sft(cls, name)
+    before = weights(trainer.model)
+    with pytest.raises(NoiseError, match=match):
+        trainer.train()
+    assert same(weights(trainer.model), before)
+    sft(cls, "none").train()
+
+
+def test_a_loss_that_skips_every_batch_is_accepted(sft):
+    def skipped(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return sum(weight.sum() for weight in model.parameters()) * 0  # as processes do that must all reduce gradients
+
+    trainer = sft(type("W", (SFTTrainer,), {"compute_loss": skipped}))
+    before = weights(trainer.model)
+    trainer.train()
+    assert apart(weights(trainer.model), before) < 1e-6
