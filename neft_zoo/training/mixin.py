@@ -100,7 +100,8 @@ class NoiseMixin(Host):
             compiled=is_compiled(self.accelerator.state),
         )
         self.session.detach()  # until training begins
-        self.add_callback(RunChecks(self))
+        self._run_checks = RunChecks(self)
+        self.add_callback(self._run_checks)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         resumed = check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
@@ -110,7 +111,9 @@ class NoiseMixin(Host):
             self._change_weights_once(self._current_model())
         try:
             # By path: transformers' own search takes the newest folder, which a killed run may have left torn.
-            return super().train(None if resumed is None else str(resumed), *args, **kwargs)
+            done = super().train(None if resumed is None else str(resumed), *args, **kwargs)
+            self._run_checks.check_trained(getattr(done, "global_step", 0))
+            return done
         finally:
             self.session.starts_run = False
             self.session.detach()

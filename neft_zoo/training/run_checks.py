@@ -41,6 +41,7 @@ class RunChecks(TrainerCallback):
 
     def __init__(self, trainer: NoisyTrainer) -> None:
         self.trainer, self._mark = trainer, (0, 0)
+        self.began = False  # whether a training loop has announced itself
 
     @property
     def _session(self) -> NoiseSession:
@@ -56,6 +57,7 @@ class RunChecks(TrainerCallback):
         Raises:
             NoiseError: if it has.
         """
+        self.began = True
         other = next(
             (each for each in self.trainer.callback_handler.callbacks if isinstance(each, NoiseCallback)), None
         )
@@ -70,6 +72,23 @@ class RunChecks(TrainerCallback):
             raise NoiseError(
                 f"hp_space must leave noise as the trainer was made with, {strategy.name!r}, got {configured!r}; "
                 "make a trainer for each noise."
+            )
+
+    def check_trained(self, steps: int) -> None:
+        """Raise after a training loop that announces nothing, and so trained without the strategy.
+
+        Args:
+            steps: that it says it has taken.
+
+        Raises:
+            NoiseError: if it took any.
+        """
+        strategy, name = self.trainer.strategy, type(self.trainer).__name__
+        every_step = not strategy.clean or (strategy.weights is not None and strategy.weights.every_step)
+        if steps and every_step and not self.began:
+            raise NoiseError(
+                f"{name}.train must call callbacks as transformers does, for the noise of {strategy.name} to reach "
+                f"the model, got {steps} steps without."
             )
 
     def on_step_begin(

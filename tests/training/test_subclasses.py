@@ -10,6 +10,7 @@ import trl
 from conftest import apart, same, weights
 from selection import quick
 from test_trainers import KINDS, build  # noqa: F401 - a fixture
+from transformers.trainer_utils import TrainOutput
 
 from neft_zoo import NoiseError, NoiseMixin, SFTTrainer
 
@@ -283,3 +284,14 @@ def test_a_loss_that_skips_every_batch_is_accepted(sft):
     before = weights(trainer.model)
     trainer.train()
     assert apart(weights(trainer.model), before) < 1e-6
+
+
+def test_a_training_loop_that_announces_nothing_is_refused_before_its_model_is_saved(sft):
+    def loop(self, *args, **kwargs):
+        self.model.train()(**next(iter(self.get_train_dataloader()))).loss.backward()
+        return TrainOutput(1, 0.0, {})
+
+    cls = type("W", (SFTTrainer,), {"_inner_training_loop": loop})
+    with pytest.raises(NoiseError, match="W.train must call callbacks as transformers does, for the noise of neft_"):
+        sft(cls).train()
+    sft(cls, "none").train()
