@@ -47,8 +47,9 @@ def read_documents(
     unused = torch.zeros_like(row.real)
     if pad_id is not None and isinstance(labels, Tensor) and labels.shape == ids.shape:
         unused = (ids == pad_id) & (labels == IGNORED)
-    if not carriers:
-        row = Row.of(~_at_ends(unused))
+    # One token may be a document's own end that is not graded; a batch that marks padding has marked all of it.
+    unmarked = _at_ends(unused, least=2 if carriers else 1) & row.real.all()
+    row = Row.of(row.real & ~unmarked)
     begins = row.real & (row.previous < 0)
     for number in numbers.values():
         begins = begins | row.begins(number)
@@ -59,10 +60,11 @@ def read_documents(
     return real, begins & real
 
 
-def _at_ends(unused: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """Return the stretches at the ends of rows."""
-    right = unused.long().flip(-1).cumprod(-1).flip(-1)
-    return (right + unused.long().cumprod(-1)) > 0
+def _at_ends(unused: Bool[Tensor, "B L"], least: int) -> Bool[Tensor, "B L"]:
+    """Return the stretches at the ends of rows, of so many positions at least."""
+    left, right = unused.long().cumprod(-1), unused.long().flip(-1).cumprod(-1).flip(-1)
+    long_enough = [stretch * (stretch.sum(-1, keepdim=True) >= least) for stretch in (left, right)]
+    return (long_enough[0] + long_enough[1]) > 0
 
 
 def _check_agreement(carriers: Mapping[str, Tensor], begins: Mapping[str, Bool[Tensor, "B L"]]) -> None:

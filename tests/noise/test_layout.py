@@ -76,6 +76,12 @@ def ones_over_the_tail(documents):
     return with_tail({**row, **extra}, position_ids=0, attention_mask=1)
 
 
+def positions_over_the_tail(documents):
+    row = ones_over_the_tail(documents)
+    row["position_ids"][:, -3:] = torch.arange(3) + len(documents[-1])
+    return row
+
+
 # One line for every way in which a library hands over documents: what a collator would make of them.
 WAYS = {
     "transformers, TRL: padded on the right": padded,
@@ -108,6 +114,7 @@ WAYS = {
         {**flat(d), "attention_mask": numbers(d), "position_ids": positions(d)}, attention_mask=0, position_ids=0
     ),
     "Axolotl, LLaMA-Factory: a mask of ones over the padding": ones_over_the_tail,
+    "the same, with positions that go on": positions_over_the_tail,
     "LLaMA-Factory: neat_packing": lambda d: neat_packing(d, True),
     "a mask of blocks alone": lambda d: neat_packing(d, False),
     "a mask of blocks that says True": lambda d: {**flat(d), "attention_mask": blocks(numbers(d)) == 0},
@@ -192,6 +199,16 @@ def test_a_prompt_padded_before_its_completion_is_one_document_with_it():
     for extra in ({}, {"position_ids": torch.arange(7)[None]}, {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}):
         assert torch.equal(rms({**inputs, **extra})[mask == 1], rms(dense)[0])
         assert not rms({**inputs, **extra})[mask == 0].any()
+
+
+def test_padding_under_a_mask_of_ones_gets_nothing_but_an_end_that_is_not_graded_does():
+    rows = padded(DOCUMENTS)
+    rows["labels"] = torch.where(rows["attention_mask"] == 1, rows["input_ids"], -100)
+    long = rows["attention_mask"].sum(-1) < rows["attention_mask"].shape[1] - 1
+    ones = {**rows, "attention_mask": torch.ones_like(rows["input_ids"])}
+    assert long.any() and torch.equal(rms(ones)[long], rms(rows)[long])
+    ended = {"input_ids": torch.tensor([[5, 6, 7, PAD]]), "labels": torch.tensor([[5, 6, 7, -100]])}
+    assert rms({**ended, "attention_mask": torch.ones(1, 4)})[0, -1] > 0
 
 
 def test_a_long_tail_of_padding_under_ones_is_no_document():
