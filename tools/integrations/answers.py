@@ -33,7 +33,7 @@ register_template(TemplateMeta("quickstart", prefix=[], prompt=["<|user|>{{QUERY
 from neft_zoo"""
 SWIFT_OPTIONS = "--max_steps 2 --model_type llama --template quickstart --check_model false --torch_dtype float32"
 ON_A_CPU = {
-    "axolotl": {"bf16: true": AXOLOTL},
+    "axolotl": {"bf16: true": AXOLOTL, "sequence_len: 2048": "sequence_len: 256"},  # so that 64 records fill rows
     "llamafactory": {"bf16: true": "bf16: false\nmax_steps: 2\nlogging_steps: 1"},
     "unsloth": {"bf16=True,": 'bf16=False, use_cpu=True, max_steps=2, report_to="none",'},
     "swift": {"from neft_zoo": SWIFT, "flash_attn": "sdpa", "--output_dir": f"{SWIFT_OPTIONS} --output_dir"},
