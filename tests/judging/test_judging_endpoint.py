@@ -292,4 +292,5 @@ def test_a_real_endpoint_that_talks_nonsense_is_an_error(transformers_serve, tmp
     argv = ["judge", *files_of(tmp_path), "--model", model, "--base_url", url, "--retries", "1", "--max_tokens", "5"]
     assert main(argv) == 2
     error = capsys.readouterr().err
-    assert "all failed, mostly: a reply other than A, B or T" in error and "Traceback" not in error
+    assert "all failed, mostly: a reply without a verdict, cut at max_tokens 5: raise --max_tokens." in error
+    assert "Traceback" not in error
