@@ -85,10 +85,8 @@ def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: 
                 done += _cost(task)
             else:  # it took next to no time, and says nothing of the others
                 total, failed = total - _cost(task), failed + 1
-            name, left = (
-                f"{labels[record.row]}, seed {record.seed}",
-                left_text(time.monotonic() - started, done, total),
-            )
+            name = f"{labels[record.row]}, seed {record.seed}"
+            left = left_text(time.monotonic() - started, done, total)
             first = name if record.ok else failures.setdefault(record.error or "", name)
             ended = outcome(record) if first == name else f"failed as {first} did"
             console.print(f"{name}: {ended.rstrip('.')}; {left}", markup=False)
