@@ -88,10 +88,10 @@ class NoiseCallback(TrainerCallback):
         data = getattr(kwargs.get("train_dataloader"), "dataset", None)
         check_vocabulary(session.bare_model, kwargs.get("processing_class"), {"train_dataset": data})
         session.attach()
-        session.happened = session.happened or bool(state.global_step)
+        session.history.happened = session.history.happened or bool(state.global_step)
         if self.strategy.weights is not None and not state.global_step:
             self.strategy.weights.begin(session.bare_model, step_key(args.seed, 0, 0))
-            session.happened = True
+            session.history.happened = True
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -179,7 +179,7 @@ class NoiseCallback(TrainerCallback):
         return NoiseSession(model, self.strategy, tokenizer=tokenizer, token_counts=self.token_counts)
 
     def _write(self, args: TrainingArguments, state: TrainerState, folder: Path) -> None:
-        if self.session is not None and self.session.happened and args.should_save:
+        if self.session is not None and self.session.history.happened and args.should_save:
             write(folder, self.strategy)
             if self.session.counts.known is not None:
                 save_counts(folder, self.session.counts.known)

@@ -106,7 +106,8 @@ class NoiseMixin(Host):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         resumed = check_run(Path(str(self.args.output_dir)), resume_from_checkpoint, self.strategy)
         self._resume_counts(resumed)
-        self.session.starts_run, self.session.happened = resumed is None, resumed is not None or self.session.happened
+        history = self.session.history
+        history.starts, history.happened = resumed is None, resumed is not None or history.happened
         if self.model_init is None:
             self._change_weights_once(self._current_model())
         try:
@@ -115,7 +116,7 @@ class NoiseMixin(Host):
             self._run_checks.check_trained(getattr(done, "global_step", 0))
             return done
         finally:
-            self.session.starts_run = False
+            history.starts = False
             self.session.detach()
 
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
@@ -148,8 +149,7 @@ class NoiseMixin(Host):
         key = step_key(self.args.seed, 0, self.state.global_step)
         with self.strategy.weights.around(self._current_model(), key, progress_of(self.state)):
             yield
-        self.session.steps += 1
-        self.session.happened = True
+        self.session.history.count_step()
 
     def compute_loss(self, model: nn.Module, inputs: ModelInputs, *args: Any, **kwargs: Any) -> Any:
         """Return the loss under the strategy.
@@ -166,7 +166,7 @@ class NoiseMixin(Host):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save and self.session.happened:
+        if self.args.should_save and self.session.history.happened:
             folder = Path(output_dir or str(self.args.output_dir))
             write(folder, self.strategy)
             if self.session.counts.known is not None:
@@ -174,7 +174,7 @@ class NoiseMixin(Host):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
-        if self.is_world_process_zero() and self.session.happened:
+        if self.is_world_process_zero() and self.session.history.happened:
             tag_model_card(Path(str(self.args.output_dir)) / "README.md", self.strategy)
 
     def current_session(self) -> NoiseSession:
@@ -189,9 +189,9 @@ class NoiseMixin(Host):
 
     def _change_weights_once(self, model: nn.Module) -> None:
         """Change the weights that a run starts from, where the strategy does so."""
-        if self.session.starts_run and self.strategy.weights is not None:
+        if self.session.history.starts and self.strategy.weights is not None:
             self.strategy.weights.begin(model, step_key(self.args.seed, 0, 0))
-            self.session.happened = True
+            self.session.history.happened = True
 
     def _count_tokens(self) -> Int[Tensor, " V"]:
         return count_tokens(self.train_dataset, len(find_table(self._current_model())))

@@ -64,13 +64,13 @@ def _loss(
 ) -> object:
     """Return the loss, and compute it once more where the first try did not come to ours: every time after."""
     session: NoiseSession = trainer.session
-    if session.active and not session.passed_by:
+    if session.active and not session.history.passed_by:
         before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)
         with unwatched(session):
             loss = front(model, dict(inputs), *args, **kwargs)
         if not passed_by_since(session, before):
             return loss
-        session.passed_by = True
+        session.history.passed_by = True
         random_state.restore()
         counters.rewind()
     return under_strategy(front, model, inputs, *args, **kwargs)

@@ -21,6 +21,7 @@ from neft_zoo.passes.step import Step
 from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.batch_reader import BatchReader
+from neft_zoo.training.history import RunHistory
 from neft_zoo.training.noise_stats import NoiseStats
 from neft_zoo.training.token_counts import Counts, TokenCounts
 
@@ -71,11 +72,7 @@ class NoiseSession:
         self.stats = NoiseStats(strategy)
         self.noise: Noise | TokenEdit | None = None
         self.hooks: ModelHooks | None = None
-        self.starts_run = False  # whether a run starts from this model and not from a checkpoint
-        self.steps = 0  # steps that went through the strategy
-        self.happened = strategy.clean and strategy.weights is None  # whether it was trained as the strategy says
-        self.passed_by = False  # whether the host's loss is known to pass by the strategy
-        self.warned = False  # whether it was said that a model in eval mode gets no noise
+        self.history = RunHistory(happened=strategy.clean and strategy.weights is None)
         self._running = False
         # A look at token ids would break the graph of a compiled model.
         self._reads = not compiled
@@ -98,7 +95,7 @@ class NoiseSession:
     @property
     def progress_mark(self) -> tuple[int, int]:
         """Steps through the strategy, and calls of the model with gradients but without it, up to now."""
-        return self.steps, 0 if self.hooks is None else self.hooks.clean_calls
+        return self.history.steps, 0 if self.hooks is None else self.hooks.clean_calls
 
     def on(self, model: nn.Module) -> NoiseSession:
         """Return a session of the same strategy and settings on another model; this one lets go of its own."""
@@ -111,8 +108,7 @@ class NoiseSession:
             reference=self.reference,
             compiled=self.compiled,
         )
-        for name in ("stats", "starts_run", "steps", "happened", "passed_by"):
-            setattr(session, name, getattr(self, name))
+        session.stats, session.history = self.stats, self.history
         return session
 
     def attach(self) -> None:
@@ -198,8 +194,7 @@ class NoiseSession:
     def record(self, step: Step) -> None:
         """Count a step whose passes were run, and record its statistics."""
         self.stats.record(step)
-        self.steps += 1
-        self.happened = True
+        self.history.count_step()
 
     @contextmanager
     def open(self, batch: Batch) -> Iterator[Pass]:

@@ -60,8 +60,8 @@ def check_went_through(
 def warn_in_eval_mode(session: NoiseSession) -> None:
     """Warn, once, where the model would be trained in eval mode, in which nothing is added."""
     idle = not session.model.training and torch.is_grad_enabled() and not session.strategy.clean
-    if idle and not session.steps and not session.warned:
-        session.warned = True
+    if idle and not session.history.steps and not session.history.warned:
+        session.history.warned = True
         warnings.warn(
             f"{type(base_model(session.bare_model)).__name__} is in eval mode, as from_pretrained leaves it, so "
             f"{session.strategy.name} adds nothing: call .train() on it to train with noise.",

@@ -288,4 +288,4 @@ def test_a_trainer_of_any_class_is_examined_as_it_is(llama, tokenizer, tmp_path)
         examine_trainer(trainer, "freelb")
     plain = examine_trainer(trainer)
     own = examine_trainer(enable(trainer, "neft_uniform"))
-    assert own == plain and own.measured[HOOK].ratio_median < 1 and not trainer.session.steps
+    assert own == plain and own.measured[HOOK].ratio_median < 1 and not trainer.session.history.steps

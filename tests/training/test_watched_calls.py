@@ -17,15 +17,15 @@ def test_a_watched_call_is_a_step_of_the_session_until_it_is_unwatched(llama):
     session = NoiseSession(model, make("neft_uniform"))
     watch(session, key=1, progress=0.0)
     noisy = model(IDS).logits
-    assert not torch.equal(noisy, clean) and session.steps == 1 and session.stats.take()
+    assert not torch.equal(noisy, clean) and session.history.steps == 1 and session.stats.take()
     with pytest.raises(ZeroDivisionError), unwatched(session):
         assert torch.equal(model(IDS).logits, clean)
         raise ZeroDivisionError
-    assert torch.equal(model(IDS).logits, noisy) and session.steps == 2
+    assert torch.equal(model(IDS).logits, noisy) and session.history.steps == 2
     watch(session, key=2, progress=0.0)
     assert not torch.equal(model(IDS).logits, noisy), "the noise is the step's"
     unwatch(session)
-    assert torch.equal(model(IDS).logits, clean) and session.steps == 3
+    assert torch.equal(model(IDS).logits, clean) and session.history.steps == 3
 
 
 @pytest.mark.parametrize("name", ["symnoise", "none"])
@@ -36,7 +36,7 @@ def test_calls_stay_clean_under_a_strategy_of_several_passes_or_none(llama, name
     watch(session, key=1, progress=0.0)
     with unwatched(session):
         pass
-    assert torch.equal(model(IDS).logits, clean) and not session.steps
+    assert torch.equal(model(IDS).logits, clean) and not session.history.steps
     unwatch(session)
 
 
