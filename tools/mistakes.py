@@ -167,7 +167,7 @@ MISTAKES = (
      ("evaluation/records", "chat_template=template", "chat_template=None")),
     (25, "the random start of virtual adversarial training kept in its direction",
      "objectives/test_adversarial.py::test_the_direction_of_vat_is_the_gradients_in_long_documents_too[200]",
-     ("objectives/adversarial", "higher = up if afresh else delta.detach() + up", "higher = delta.detach() + up")),
+     ("objectives/ascent", "higher = up if afresh else delta.detach() + up", "higher = delta.detach() + up")),
     (26, "a token's share taken from its gradient, not from its perturbation",
      "objectives/test_adversarial.py::test_token_vat_weighs_every_tokens_perturbation_by_its_share[0.5]",
      ("objectives/token_aware", "norms = tokens.square()", "norms = gradient.square()")),

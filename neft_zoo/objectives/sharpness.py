@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
-from neft_zoo.objectives.adversarial import Ascends
+from neft_zoo.objectives.ascent import Ascends
 from neft_zoo.objectives.norm_ball import SMALLEST
 from neft_zoo.passes.linear_weights import put_back
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.schedules import Scalar, check_count, check_scalar, value_at
-from neft_zoo.objectives.adversarial import Ascends, leaf
+from neft_zoo.objectives.ascent import Ascends, leaf
 from neft_zoo.objectives.norm_ball import SMALLEST, Ball
 
 if TYPE_CHECKING:

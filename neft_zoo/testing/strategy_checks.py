@@ -18,7 +18,7 @@ from neft_zoo.noise import distributions, scales, schedules, tokens
 from neft_zoo.noise import mixup as mixing
 from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.batch import EMBEDDING, IGNORED, Batch
-from neft_zoo.objectives import adversarial as ascent
+from neft_zoo.objectives import adversarial
 from neft_zoo.objectives import norm_ball as ball
 from neft_zoo.passes import weight_noise as weights
 from neft_zoo.registry.entries import make
@@ -27,7 +27,7 @@ from neft_zoo.testing.cases import VOCABULARY, widths
 from neft_zoo.training.session import NoiseSession
 
 # What a strategy's repr may be made of.
-PARTS = (ascent, ball, cuts, distributions, geometry, mixing, noise, objectives)
+PARTS = (adversarial, ball, cuts, distributions, geometry, mixing, noise, objectives)
 PARTS += (registry, scales, schedules, tokens, weights)
 # Room for a mean of many draws: six standard errors, once in a billion.
 SIGMAS = 6.0

@@ -17,7 +17,7 @@ from neft_zoo.registry.strategy import Strategy
 
 NOISE = "additive batch cutoff data_dependent distributions mixup scales schedules tokens"
 MODULES = [f"noise.{name}" for name in NOISE.split()]
-MODULES += [f"objectives.{name}" for name in "adversarial consistency norm_ball simple".split()]
+MODULES += [f"objectives.{name}" for name in "adversarial ascent consistency norm_ball simple".split()]
 DISTRIBUTIONS = [
     kind for kind in vars(noise).values() if isinstance(kind, type) and DistributionTraits in kind.__mro__[1:]
 ]

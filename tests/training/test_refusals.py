@@ -8,8 +8,9 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
 from neft_zoo.noise.cutoff import HideTokens
-from neft_zoo.objectives.adversarial import Ascent, Ball, CleanAndAdversarial, FreeAscent, VirtualAdversarial
+from neft_zoo.objectives.adversarial import Ascent, CleanAndAdversarial, FreeAscent, VirtualAdversarial
 from neft_zoo.objectives.consistency import Consistency, DropoutConsistency, LayerStability
+from neft_zoo.objectives.norm_ball import Ball
 from neft_zoo.objectives.simple import MixedTargets, SymmetricPair
 from neft_zoo.registry.strategy import Strategy
 
