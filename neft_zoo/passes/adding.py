@@ -104,9 +104,11 @@ def add_drawn(
     fused = _fused(noise, embeds, batch)
     if fused is not None:
         return _Sum.apply(fused[0], embeds), fused[1]
-    draw = noise.in_parts(embeds, batch) if isinstance(noise, NoiseTraits) else None
     passing = isinstance(noise, NoiseTraits) and noise.passes_gradients
-    if draw is None or (passing and torch.compiler.is_compiling()):
+    if passing and torch.compiler.is_compiling():
+        return None
+    draw = noise.in_parts(embeds, batch) if isinstance(noise, NoiseTraits) else None
+    if draw is None:
         return None
     with torch.no_grad():
         width, total = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)

@@ -135,3 +135,23 @@ def averages_gradients(model: nn.Module) -> TypeGuard[DistributedDataParallel]:
 
     engine = any(cls.__name__ == "DeepSpeedEngine" for cls in type(model).__mro__)  # it need not be installed
     return engine or isinstance(model, DistributedDataParallel | DataParallel | FullyShardedDataParallel)
+
+
+# torch 2.13: a graph that was compiled before a hook was set runs without it, as the hooks of modules are not guarded
+# (torch._dynamo.config.skip_nnmodule_hook_guards), and nothing public tells that a module or `forward` is compiled.
+# https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_dynamo/config.py
+def forget_graphs(model: nn.Module) -> None:
+    """Have a model that was compiled by hand be compiled anew: its graphs know no hook that is set later.
+
+    Args:
+        model: may be inside wrappers; nothing is done where no part of it is compiled.
+    """
+    if any(map(_is_compiled, model.modules())):
+        torch.compiler.reset()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    from accelerate.utils import is_compiled_module
+
+    in_place = read(module, "_compiled_call_impl", "torch") is not None
+    return in_place or is_compiled_module(module) or hasattr(module.forward, "_torchdynamo_orig_callable")

@@ -18,7 +18,7 @@ from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.special_tokens import check_placeholders
 from neft_zoo.passes.step import Step
-from neft_zoo.passes.torch_internals import unwrapped
+from neft_zoo.passes.torch_internals import forget_graphs, unwrapped
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.batch_reader import BatchReader
 from neft_zoo.training.history import RunHistory
@@ -115,6 +115,7 @@ class NoiseSession:
         """Set the hooks, unless they are set or the strategy needs none."""
         if self.hooks is not None or self.strategy.clean:
             return
+        forget_graphs(self.model)
         self.hooks = ModelHooks(
             self.bare_model,
             layers=self.strategy.layers,

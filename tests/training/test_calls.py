@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import apart, fitting
 from peft import LoraConfig, get_peft_model
-from selection import NEED_OTHER_MODELS
+from selection import NEED_OTHER_MODELS, quick
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -230,6 +230,29 @@ def test_a_compiled_model_is_unwrapped(llama):
     handle = attach(torch.compile(model, backend="eager"), LOUD, total_steps=1)
     assert handle.session.bare_model is model
     assert handle.loss(BATCH) != model(**BATCH).loss
+
+
+COMPILED_BY = {
+    "torch.compile": lambda model: torch.compile(model, backend="eager"),
+    "compile": lambda model: model.compile(backend="eager") or model,
+    "forward": lambda model: setattr(model, "forward", torch.compile(model.forward, backend="eager")) or model,
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    quick(
+        [(how, name) for how in COMPILED_BY for name in ("neft_uniform", "symnoise", "hype", "embed_mix")],
+        ("torch.compile", "neft_uniform"),
+    ),
+)
+def test_a_model_that_was_compiled_and_called_before_has_the_noise_of_an_eager_one(llama, how, name):
+    model = llama().train()
+    compiled = COMPILED_BY[how](model)
+    clean = compiled(**BATCH).loss
+    (noisy, eager) = (attach(each, name, total_steps=1).loss(BATCH) for each in (compiled, llama().train()))
+    torch.testing.assert_close(noisy, eager)
+    assert noisy != clean
 
 
 def test_the_batch_is_known_by_its_token_ids(llama):
