@@ -11,10 +11,13 @@ from neft_zoo.compare import planning, results, runner
 from neft_zoo.compare import search_space as space
 from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
 from neft_zoo.compare.formats import number
+from neft_zoo.compare.measurement import Warned
 from neft_zoo.compare.records import RunRecord
+from neft_zoo.compare.run_warnings import RunWarnings
 from neft_zoo.compare.search import Search, spell
 from neft_zoo.compare.study import TrialState, trials
 from neft_zoo.compare.summary import summarize
+from neft_zoo.compare.worker import Task
 from neft_zoo.console import say
 from neft_zoo.files import write_json
 from neft_zoo.noise.schedules import check_count
@@ -67,7 +70,13 @@ def confirm(search: Search, seeds: int) -> Best:
         tasks = planning.tasks(grid, folder)
         todo = [task for task in tasks if not planning.is_finished(task)]
         say(f"comparing the best with none: {len(todo)} runs")
-        runner.run(todo, 1, lambda task, record: say(f"{record.name}, seed {record.seed}: {record.status}"))
+        warned = RunWarnings(say)
+
+        def finished(task: Task, record: RunRecord, warnings: list[Warned]) -> None:
+            warned(warnings, record.name)
+            say(f"{record.name}, seed {record.seed}: {record.status}")
+
+        runner.run(todo, 1, finished)
         compared = _compared({task.path: results.read(task.path) for task in tasks})
         report["comparison"] = {"folder": str(folder), "seeds": grid.seeds, **compared}
     write_json(search.folder / "best.json", report, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from neft_zoo.compare import planning, runner
 from neft_zoo.compare.grid import Grid
 from neft_zoo.compare.labels import label
+from neft_zoo.compare.measurement import Warned
 from neft_zoo.compare.records import RunRecord, needed
 from neft_zoo.compare.run_warnings import RunWarnings
 from neft_zoo.compare.worker import Task
@@ -79,8 +80,9 @@ def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: 
                 if not console.is_terminal:
                     often(f"{name}: step {done} of {total}")
 
-        def finished(task: Task, record: RunRecord) -> None:
+        def finished(task: Task, record: RunRecord, warnings: list[Warned]) -> None:
             nonlocal done, total, failed
+            warned(warnings, labels[record.row])
             if record.ok:
                 done += _cost(task)
             else:  # it took next to no time, and says nothing of the others

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from neft_zoo.compare import results, runner
+from neft_zoo.compare.measurement import Warned
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.worker import Task
 from neft_zoo.config import recipe
@@ -24,10 +25,9 @@ except ImportError:
 
 PATIENCE = 10  # seconds to wait for the cluster to answer
 RETRIES = 5  # of a run whose node or worker is lost; a run that fails by itself is not done again
-Finished = Callable[[Task, RunRecord], None]
 
 
-def runs_on(address: str) -> Callable[[list[Task], int, Finished, runner.Stepped], None]:
+def runs_on(address: str) -> Callable[[list[Task], int, runner.Finished, runner.Stepped], None]:
     """Connect to a cluster and return the function that stands for `runner.run` there.
 
     Args:
@@ -52,7 +52,7 @@ def _probe(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
-def _run(todo: list[Task], jobs: int, finished: Finished, stepped: runner.Stepped = lambda live: None) -> None:
+def _run(todo: list[Task], jobs: int, finished: runner.Finished, stepped: runner.Stepped = lambda live: None) -> None:
     """Do runs, as many at a time as the cluster has room for, write each record and call `finished`.
 
     Steps are not known here before a run ends.
@@ -66,12 +66,12 @@ def _run(todo: list[Task], jobs: int, finished: Finished, stepped: runner.Steppe
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             task = waiting.pop(done)
             try:
-                record = ray.get(done)
+                record, warned = ray.get(done)
             except RayError as error:
                 # Its status is failed so far.
-                record = replace(task.record, error=f"{type(error).__name__}: {one_line(error)}")
+                record, warned = replace(task.record, error=f"{type(error).__name__}: {one_line(error)}"), []
             results.write(task.path, record)
-            finished(task, record)
+            finished(task, record, warned)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
@@ -88,17 +88,17 @@ def _portable(task: Task, gpu: bool) -> Task:
     return replace(task, config=config, path=Path(task.path.name), threads=0 if gpu else 1)
 
 
-def _work(task: Task) -> RunRecord:
-    """Do a run on a node, in a process of its own and a folder that goes with it, and return its record."""
+def _work(task: Task) -> tuple[RunRecord, list[Warned]]:
+    """Do a run on a node, in a process of its own and a folder; return its record and what it warned of."""
     here, there = results.versions(), task.record.versions
     if here != there:
         differing = ", ".join(f"{name} {here[name]} and {there[name]}" for name in here if here[name] != there[name])
-        return replace(task.record, error=f"all nodes must have the same versions, got {differing}.")
+        return replace(task.record, error=f"all nodes must have the same versions, got {differing}."), []
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as folder:
         record = replace(task.record, **results.surroundings(), node=ray.util.get_node_ip_address())
         live = runner.start(replace(task, path=Path(folder) / task.path.name, record=record))
         try:
-            return runner.finish(live)
+            return runner.finish(live), live.warned
         finally:
             if live.process.is_alive():
                 runner.stop(live)

@@ -43,7 +43,7 @@ class Live:
         return [self.process.sentinel] if self.pipe.closed else [self.process.sentinel, self.pipe]
 
 
-Finished: TypeAlias = Callable[[Task, RunRecord], None]
+Finished: TypeAlias = Callable[[Task, RunRecord, list[Warned]], None]
 Stepped: TypeAlias = Callable[[Live], None]
 
 
@@ -53,7 +53,7 @@ def run(todo: list[Task], jobs: int, finished: Finished, stepped: Stepped = lamb
     Args:
         todo: what is missing.
         jobs: how many at a time.
-        finished: is called for each that ends.
+        finished: is called for each that ends, with what it warned of.
         stepped: is called whenever one has started or is a step further.
 
     Raises:
@@ -75,7 +75,7 @@ def run(todo: list[Task], jobs: int, finished: Finished, stepped: Stepped = lamb
                 stepped(run)
                 if ended:
                     live.remove(run)
-                    finished(run.task, finish(run))
+                    finished(run.task, finish(run), run.warned)
     finally:
         for run in live:
             stop(run)

@@ -93,7 +93,7 @@ def wait_for(happens, process, told=os.devnull, seconds=600):
 @pytest.mark.slow
 def test_the_grid_survives_a_dead_node(tiny, tmp_path, cluster):  # noqa: F811
     address, node = cluster
-    argv = ["compare", str(tiny), "--strategies", "neft_uniform", "--set", "neft_uniform.alpha=1,2,5"]
+    argv = ["compare", str(tiny), "--strategies", "neft_uniform", "--set", "neft_uniform.alpha=1,2,500"]
     remote = [*argv, "--seeds", "2", "--output", str(tmp_path / "remote"), "--ray", address]
     with open(tmp_path / "err.txt", "w") as err:
         driver = subprocess.Popen([sys.executable, "-m", "neft_zoo", *remote], stderr=err)
@@ -108,6 +108,8 @@ def test_the_grid_survives_a_dead_node(tiny, tmp_path, cluster):  # noqa: F811
     assert len({run["key"] for run in runs}) == 8
     finished = [line for line in (tmp_path / "err.txt").read_text().splitlines() if ", seed " in line]
     assert len(finished) == 8 and len(set(line.split(":")[0] for line in finished)) == 8, "told of once each"
+    told = [line for line in (tmp_path / "err.txt").read_text().splitlines() if "louder" in line]
+    assert len(told) == 1 and told[0].startswith("warning: ") and "alpha=500" in told[0]
     # The same numbers as on this machine, with as many threads.
     assert main([*argv, "--seeds", "1", "--jobs", "2", "--output", str(tmp_path / "local")]) == 0
     for path in (tmp_path / "local" / "tiny").glob("*.json"):
