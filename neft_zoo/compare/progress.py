@@ -57,52 +57,76 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
 
 def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: Callable[..., None]) -> None:
     todo = [task for task in tasks if not planning.is_finished(task)]
-    labels = label(task.record for task in tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"{len(tasks)} runs, {len(tasks) - len(todo)} of them done already.", markup=False)
-    started, done, total, failed = time.monotonic(), 0.0, sum(map(_cost, todo)), 0
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
-        bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
-        bars: dict[Path, TaskID] = {}
-        often, warned = Seldom(SILENCE), RunWarnings(lambda text: console.print(text, markup=False))
-        failures: dict[str, str] = {}  # the first run of every error
-
-        def stepped(live: runner.Live) -> None:
-            record, path = live.task.record, live.task.path
-            name = f"{labels[record.row]}, seed {record.seed}"
-            warned(live.warned, labels[record.row])
-            if path not in bars:
-                bars[path] = progress.add_task(name, total=None, left="loading")
-            elif live.steps is not None:
-                done, total = live.steps.done, live.steps.total
-                progress.update(bars[path], completed=done, total=total, left="")
-                if not console.is_terminal:
-                    often(f"{name}: step {done} of {total}")
-
-        def finished(task: Task, record: RunRecord, warnings: list[Warned]) -> None:
-            nonlocal done, total, failed
-            warned(warnings, labels[record.row])
-            if record.ok:
-                done += _cost(task)
-            else:  # it took next to no time, and says nothing of the others
-                total, failed = total - _cost(task), failed + 1
-            name = f"{labels[record.row]}, seed {record.seed}"
-            left = left_text(time.monotonic() - started, done, total)
-            first = name if record.ok else failures.setdefault(record.error or "", name)
-            ended = outcome(record) if first == name else f"failed as {first} did"
-            console.print(f"{name}: {ended.rstrip('.')}; {left}", markup=False)
-            progress.update(bar, advance=1, left=left)
-            if task.path in bars:
-                progress.remove_task(bars.pop(task.path))
-
-        run(todo, jobs, finished, stepped)
-    if failed == len(tasks) > 0:
-        error = next(iter(failures)).rstrip(".")
-        raise NoiseError(f"at least one run must succeed, got {failed} that failed, the first one by: {error}.")
-    ended = f"{failed} of {len(todo)} runs failed; " if failed else ""
+        display = Display(progress, tasks, todo)
+        run(todo, jobs, display.finished, display.stepped)
+    if display.failed == len(tasks) > 0:
+        error = next(iter(display.failures)).rstrip(".")
+        raise NoiseError(
+            f"at least one run must succeed, got {display.failed} that failed, the first one by: {error}."
+        )
+    ended = f"{display.failed} of {len(todo)} runs failed; " if display.failed else ""
     folders = ", ".join(str(output / grid.recipe) for grid in grids)
     console.print(f"{ended}results in {folders}: neft-zoo report shows them.", markup=False)
+
+
+class Display:
+    """A bar for the comparison and one for each run in flight, and a line for each that has ended.
+
+    Args:
+        progress: the bars, shown.
+        tasks: of the comparison.
+        todo: those that are missing.
+
+    Attributes:
+        failed: how many runs have.
+        failures: by the error, the first run that it ended.
+    """
+
+    def __init__(self, progress: Progress, tasks: list[Task], todo: list[Task]) -> None:
+        self.failed, self.failures = 0, dict[str, str]()
+        self._progress, self._labels = progress, label(task.record for task in tasks)
+        self._started, self._done, self._total = time.monotonic(), 0.0, sum(map(_cost, todo))
+        self._bar = progress.add_task("compare", total=len(tasks), completed=len(tasks) - len(todo), left="")
+        self._bars: dict[Path, TaskID] = {}
+        self._often, self._warned = Seldom(SILENCE), RunWarnings(self._print)
+
+    def stepped(self, live: runner.Live) -> None:
+        """Show how far a run is."""
+        record, path = live.task.record, live.task.path
+        self._warned(live.warned, self._labels[record.row])
+        if path not in self._bars:
+            self._bars[path] = self._progress.add_task(self._name(record), total=None, left="loading")
+        elif live.steps is not None:
+            done, total = live.steps.done, live.steps.total
+            self._progress.update(self._bars[path], completed=done, total=total, left="")
+            if not self._progress.console.is_terminal:
+                self._often(f"{self._name(record)}: step {done} of {total}")
+
+    def finished(self, task: Task, record: RunRecord, warned: list[Warned]) -> None:
+        """Say how a run has ended, and the time that is left."""
+        self._warned(warned, self._labels[record.row])
+        if record.ok:
+            self._done += _cost(task)
+        else:  # it took next to no time, and says nothing of the others
+            self._total, self.failed = self._total - _cost(task), self.failed + 1
+        name = self._name(record)
+        left = left_text(time.monotonic() - self._started, self._done, self._total)
+        first = name if record.ok else self.failures.setdefault(record.error or "", name)
+        ended = outcome(record) if first == name else f"failed as {first} did"
+        self._print(f"{name}: {ended.rstrip('.')}; {left}")
+        self._progress.update(self._bar, advance=1, left=left)
+        if task.path in self._bars:
+            self._progress.remove_task(self._bars.pop(task.path))
+
+    def _name(self, record: RunRecord) -> str:
+        return f"{self._labels[record.row]}, seed {record.seed}"
+
+    def _print(self, text: str) -> None:
+        self._progress.console.print(text, markup=False)
 
 
 def _cost(task: Task) -> float:
