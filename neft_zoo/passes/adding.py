@@ -22,12 +22,16 @@ class _Sum(torch.autograd.Function):
     """Passes gradients to the summands of a sum that was computed, and rounded, before."""
 
     @staticmethod
-    def forward(ctx: Any, total: Tensor, *summands: Tensor) -> Tensor:
-        ctx.dtypes = [summand.dtype for summand in summands]
+    def forward(total: Tensor, *summands: Tensor) -> Tensor:
+        return total
+
+    # Apart from `forward`, so that torch.func.grad may differentiate it.
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.dtypes = [summand.dtype for summand in inputs[1:]]
         # Returned as it is, the sum would be a view, into which a model may not write image features in place:
         # https://docs.pytorch.org/docs/stable/generated/torch.autograd.function.FunctionCtx.mark_dirty.html
-        ctx.mark_dirty(total)
-        return total
+        ctx.mark_dirty(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -38,11 +42,14 @@ class _SumOfItself(torch.autograd.Function):
     """Passes gradients to embeddings that a noise was made of: the noise is drawn again, block by block."""
 
     @staticmethod
-    def forward(ctx: Any, total: Tensor, embeds: Tensor, draw: BlockDraw) -> Tensor:
-        ctx.save_for_backward(embeds)
-        ctx.draw = draw
-        ctx.mark_dirty(total)  # as above
+    def forward(total: Tensor, embeds: Tensor, draw: BlockDraw) -> Tensor:
         return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, BlockDraw], output: Tensor) -> None:
+        total, embeds, ctx.draw = inputs
+        ctx.save_for_backward(embeds)
+        ctx.mark_dirty(total)  # as above
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -13,6 +13,7 @@ import torch
 from conftest import apart, fitting
 from peft import LoraConfig, get_peft_model
 from selection import NEED_OTHER_MODELS, quick
+from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -253,6 +254,21 @@ def test_a_model_that_was_compiled_and_called_before_has_the_noise_of_an_eager_o
     (noisy, eager) = (attach(each, name, total_steps=1).loss(BATCH) for each in (compiled, llama().train()))
     torch.testing.assert_close(noisy, eager)
     assert noisy != clean
+
+
+@pytest.mark.parametrize("name", ["neft_uniform", "hype", "symnoise", "r3f"])
+def test_a_functional_gradient_is_that_of_backward(llama, name):
+    model = llama().train()
+    handle = attach(model, name, total_steps=1)
+
+    def loss(weights):
+        return handle.loss(
+            BATCH, step=0, compute=lambda model, inputs: functional_call(model, weights, kwargs=inputs).loss
+        )
+
+    functional = torch.func.grad(loss)({name: weight.detach() for name, weight in model.named_parameters()})
+    handle.loss(BATCH, step=0).backward()
+    assert apart(functional, gradients(model)) < 1e-6
 
 
 def test_the_batch_is_known_by_its_token_ids(llama):
