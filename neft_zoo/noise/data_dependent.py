@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import randomness
 from neft_zoo.noise.additive import BlockDraw, Noise, NoiseTraits
+from neft_zoo.noise.blocks import token_norms
 from neft_zoo.noise.schedules import Scalar, check_number, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -47,13 +48,18 @@ class MetricLaplace(NoiseTraits):
         check_scalar("eta", self.eta, 1e-6)
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        from torch import linalg  # late: `neft-zoo list` works without it
+        return self.in_parts(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
 
-        direction = randomness.normal(batch.stream("what"), embeds.shape[-1])
-        length = randomness.gamma(batch.stream("length"), batch.stream("accept"), embeds.shape[-1])
-        length = length / value_at(self.eta, batch.progress)
-        norms = linalg.vector_norm(direction, dim=-1, keepdim=True)
-        return direction.mul_(length[..., None] / norms * batch.real[..., None])
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
+        keys, width = batch.stream("what").flatten(), embeds.shape[-1]
+        length = randomness.gamma(batch.stream("length"), batch.stream("accept"), width)
+        length = (length / value_at(self.eta, batch.progress) * batch.real).view(-1, 1)
+
+        def draw(rows: Float[Tensor, "N D"], part: slice) -> Float[Tensor, "N D"]:
+            direction = randomness.normal(keys[part], width)
+            return direction.mul_(length[part] / token_norms(direction)[:, None])
+
+        return draw
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class ByFrequency(NoiseTraits):
         if self.weights is None:
             raise NoiseError("token_frequency must be prepared with the counts of the training tokens first.")
         size = value_at(self.rho, batch.progress) * self.weights.to(embeds.device)[batch.input_ids] * batch.real
-        return randomness.normal(batch.stream("what"), embeds.shape[-1]) * size[..., None]
+        return randomness.normal(batch.stream("what"), embeds.shape[-1]).mul_(size[..., None])
 
 
 @dataclass(frozen=True)

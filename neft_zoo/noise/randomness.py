@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, TypeAlias
 
+from neft_zoo.noise.blocks import blocks
+
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Int
@@ -29,9 +31,6 @@ def _signed(bits: int) -> int:
 
 
 GOLDEN = _signed(0x9E3779B97F4A7C15)
-# Numbers that are worked on at a time, on a CPU by each thread.
-BLOCK = {"cpu": 1 << 18}
-GPU_BLOCK = 1 << 24
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
@@ -59,20 +58,6 @@ def mix(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
 def stream(keys: Int[Tensor, "*shape"], name: str) -> Int[Tensor, "*shape"]:
     """Return independent keys for another use of the same positions."""
     return mix(keys ^ key_of(name))
-
-
-def blocks(rows: int, width: int, device: str) -> list[slice]:
-    """Cut rows into blocks, so that what is in work on a CPU stays in its cache, and on a GPU takes little memory.
-
-    Inside a compiled graph there is one block: the compiler has its own.
-    """
-    import torch  # late: `neft-zoo list` works without it
-
-    if torch.compiler.is_compiling():
-        return [slice(None)]
-    size = BLOCK[device] * torch.get_num_threads() if device in BLOCK else GPU_BLOCK
-    step = max(1, size // width)
-    return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 def bits(keys: Int[Tensor, "*shape"], width: int) -> Int[Tensor, "*shape width"]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.noise.blocks import token_norms
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
 
 if TYPE_CHECKING:
@@ -79,8 +80,4 @@ class Relative:
         check_scalar("rho", self.rho)
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
-        from torch import float32, linalg, promote_types
-
-        dtype = promote_types(embeds.dtype, float32)
-        norms = linalg.vector_norm(embeds.detach(), dim=-1, keepdim=True, dtype=dtype)
-        return norms * (value_at(self.rho, batch.progress) / math.sqrt(embeds.shape[-1]))
+        return token_norms(embeds)[..., None] * (value_at(self.rho, batch.progress) / math.sqrt(embeds.shape[-1]))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neft_zoo.noise.additive import AdditiveNoise, BlockDrawWithBackward, NoiseTraits
-from neft_zoo.noise.randomness import blocks, dither, features
+from neft_zoo.noise.blocks import blocks
+from neft_zoo.noise.randomness import dither, features
 from neft_zoo.passes.rounding import DROPPED_MANTISSA_BITS, round_sum
 
 if TYPE_CHECKING:

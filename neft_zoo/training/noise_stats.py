@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neft_zoo.noise.batch import PLACEHOLDERS
+from neft_zoo.noise.blocks import token_norms
 from neft_zoo.noise.schedules import Schedule, value_at
 from neft_zoo.passes.step import Step
 from neft_zoo.registry.strategy import Strategy
@@ -68,16 +69,11 @@ def statistics(strategy: Strategy, step: Step) -> dict[str, Float[Tensor, ""]]:
         return numbers
     site = min(noisy.deltas)
     embeds = noisy.embeds[site]
-    added = noisy.norms[site] if site in noisy.norms else _norms(noisy.deltas[site])
+    added = noisy.norms[site] if site in noisy.norms else token_norms(noisy.deltas[site])
     noisy_tokens = batch.placeholder if site == PLACEHOLDERS and batch.placeholder is not None else batch.real
-    noise, signal = (_rms(norms, noisy_tokens, embeds.shape[-1]) for norms in (added, _norms(embeds)))
+    noise, signal = (_rms(norms, noisy_tokens, embeds.shape[-1]) for norms in (added, token_norms(embeds)))
     measured = {"rms": noise, **numbers}
     return measured | ({"snr_db": 20 * (signal / noise).log10()} if noise > 0 else {})
-
-
-def _norms(values: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    return torch.linalg.vector_norm(values.detach(), dim=-1, dtype=dtype)
 
 
 def _rms(norms: Float[Tensor, "B L"], tokens: Bool[Tensor, "B L"], width: int) -> Float[Tensor, ""]:

@@ -10,8 +10,8 @@ from selection import quick
 from torch.nn.functional import cross_entropy
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
-from neft_zoo.noise import randomness
 from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.noise.blocks import BLOCK
 from neft_zoo.passes.adding import add_drawn
 
 DOCS = documents(30, seed=3, longest=9)
@@ -52,7 +52,7 @@ def test_mixing_block_by_block_is_mixing_the_whole_and_so_are_its_gradients(layo
     weights = torch.randn(embeds.shape)
     whole = embeds + noise(embeds, batch)
     (expected,) = torch.autograd.grad((whole * weights).sum(), embeds)
-    monkeypatch.setitem(randomness.BLOCK, "cpu", 70)
+    monkeypatch.setitem(BLOCK, "cpu", 70)
     parts, norms = add_drawn(embeds, noise, batch)
     (gradient,) = torch.autograd.grad((parts * weights).sum(), embeds)
     assert torch.equal(parts, whole)

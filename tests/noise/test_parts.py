@@ -10,6 +10,7 @@ import torch
 from neft_zoo import NoiseError, noise
 from neft_zoo.noise.additive import AdditiveNoise, AtLayers
 from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.blocks import BLOCK, token_norms
 from neft_zoo.noise.distributions import DistributionTraits, Gaussian, Uniform
 from neft_zoo.noise.scales import ByLength, Fixed
 from neft_zoo.passes.adding import add_drawn
@@ -111,3 +112,12 @@ def test_layers_are_all_or_numbers(layers):
 def test_noise_at_layers_is_that_noise():
     noise, batch = AdditiveNoise(Uniform(), Fixed(0.1)), batch_of(input_ids=[[5, 6], [5, 8]])
     assert torch.equal(AtLayers(noise)(torch.zeros(2, 2, 8), batch), noise(torch.zeros(2, 2, 8), batch))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_norms_of_tokens_are_those_of_all_at_once(dtype, monkeypatch):
+    monkeypatch.setitem(BLOCK, "cpu", 70)
+    states = torch.randn(3, 17, 33, generator=torch.Generator().manual_seed(0)).to(dtype)
+    norms = token_norms(states)
+    assert norms.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(norms.double(), states.double().square().sum(-1).sqrt(), rtol=1e-5, atol=0)

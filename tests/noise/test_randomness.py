@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from neft_zoo.noise import randomness
+from neft_zoo.noise.blocks import BLOCK
 
 MASK = (1 << 64) - 1
 
@@ -89,7 +90,7 @@ def test_dither_is_uniform_and_pairwise_independent(half):
 def test_blocks_change_no_number(draw, width, monkeypatch):
     keys = KEYS.view(40, 50)
     whole = draw(keys, width)
-    monkeypatch.setitem(randomness.BLOCK, "cpu", 300)
+    monkeypatch.setitem(BLOCK, "cpu", 300)
     assert whole.shape == (40, 50, width) and torch.equal(draw(keys, width), whole)
 
 

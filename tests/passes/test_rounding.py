@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from neft_zoo import make
-from neft_zoo.noise import randomness
 from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.blocks import BLOCK
 from neft_zoo.noise.distributions import Uniform
 from neft_zoo.passes.adding import add_drawn, add_rounded
 
@@ -83,7 +83,7 @@ def test_adding_block_by_block_is_adding_the_whole(name, dtype, monkeypatch):
     embeds = torch.randn(*IDS.shape, 33, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
     delta = noise(embeds, batch)
     whole = add_rounded(embeds, delta, batch)
-    monkeypatch.setitem(randomness.BLOCK, "cpu", 70)
+    monkeypatch.setitem(BLOCK, "cpu", 70)
     parts, norms = add_drawn(embeds, noise, batch)
     assert torch.equal(parts, whole) and torch.equal(add_rounded(embeds, delta, batch), whole)
     torch.testing.assert_close(norms, delta.norm(dim=-1))
@@ -100,7 +100,7 @@ def test_noise_made_of_the_embeddings_passes_gradients_block_by_block(name, dtyp
     weights = torch.randn(*IDS.shape, 33)
     whole = add_rounded(embeds, noise(embeds, batch), batch)
     (expected,) = torch.autograd.grad((whole.float() * weights).sum(), embeds)
-    monkeypatch.setitem(randomness.BLOCK, "cpu", 70)
+    monkeypatch.setitem(BLOCK, "cpu", 70)
     parts, _ = add_drawn(embeds, noise, batch)
     (gradient,) = torch.autograd.grad((parts.float() * weights).sum(), embeds)
     assert torch.equal(parts, whole) and torch.equal(gradient, expected)
