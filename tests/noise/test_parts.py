@@ -59,7 +59,10 @@ def test_bound_is_the_largest_number_that_is_drawn(kind):
     batch = batch_of(input_ids=torch.arange(512).view(8, 64))
     for part in [kind(0.25), kind(2.0)] if kind in SIZED else [kind()]:
         largest = part(batch, 64).abs().max().item()
-        assert largest <= part.bound and (part.bound < 1.001 * largest or math.isinf(part.bound))
+        assert largest <= part.bound, f"{part} draws {largest}, more than its bound {part.bound}"
+        # A density that falls to 0 at the bound comes within half a percent of it in 32,768 draws.
+        near = part.bound < 1.01 * largest or math.isinf(part.bound)
+        assert near, f"the largest number that {part} draws is {largest}, far from its bound {part.bound}"
 
 
 def test_the_distributions_of_the_papers_have_the_size_and_bound_that_they_state():
