@@ -35,7 +35,6 @@ class Metric:
         margin: differences up to this size make no practical difference; 0 where none is stated.
         digits: decimals on a page.
         source: where its value comes from.
-        shown: whether a page shows its column before a reader chooses columns.
         derive: returns the value of a derived metric or a cost at one of a run's evaluations.
     """
 
@@ -46,7 +45,6 @@ class Metric:
     margin: float = 0.0
     digits: int = 3
     source: Source = "evaluation"
-    shown: bool = False
     derive: Derive | None = None
 
 
@@ -93,7 +91,7 @@ SIDE_EFFECTS = (
     Metric("ifeval_instruction_loose", "IFEval instructions, loose", "share", "higher", 0.02),
 )
 ROWS = (
-    Metric("test_loss", "test loss", NATS, "lower", 0.01, source="history", shown=True),
+    Metric("test_loss", "test loss", NATS, "lower", 0.01, source="history"),
     Metric(
         "chosen_loss",
         "test loss, checkpoint chosen on other records",
@@ -106,25 +104,25 @@ ROWS = (
     ),
     Metric("test_choosing_loss", "test loss, choosing half", NATS, "lower", 0.01, source="derived"),
     Metric("test_reporting_loss", "test loss, reporting half", NATS, "lower", 0.01, source="derived"),
-    Metric("train_loss", "train loss", NATS, None, 0.01, source="history", shown=True),
-    Metric("gap", "gap, test minus train", NATS, "lower", 0.01, source="derived", shown=True, derive=_gap),
-    Metric("best_epoch", "epoch of the best checkpoint", digits=1, source="derived", shown=True, derive=_best_epoch),
-    Metric("test_accuracy", "accuracy, test", "share of tokens", "higher", 0.005, shown=True),
+    Metric("train_loss", "train loss", NATS, None, 0.01, source="history"),
+    Metric("gap", "gap, test minus train", NATS, "lower", 0.01, source="derived", derive=_gap),
+    Metric("best_epoch", "epoch of the best checkpoint", digits=1, source="derived", derive=_best_epoch),
+    Metric("test_accuracy", "accuracy, test", "share of tokens", "higher", 0.005),
     Metric("test_calibration_error", "calibration error, test", "", "lower", 0.005),
-    Metric("train_rouge_l", "ROUGE-L on train prompts", "", "lower", 0.01, shown=True),
-    Metric("train_bleu", "BLEU on train prompts", "", "lower", 0.01, shown=True),
+    Metric("train_rouge_l", "ROUGE-L on train prompts", "", "lower", 0.01),
+    Metric("train_bleu", "BLEU on train prompts", "", "lower", 0.01),
     Metric("train_exact", "extracted from the prompt, train", "share of records", "lower", 0.01),
-    Metric("train_prefix", "extracted from a prefix, train", "share of records", "lower", 0.01, shown=True),
+    Metric("train_prefix", "extracted from a prefix, train", "share of records", "lower", 0.01),
     Metric("test_rouge_l", "ROUGE-L on test prompts", "", "higher", 0.01),
     Metric("test_bleu", "BLEU on test prompts", "", "higher", 0.01),
-    Metric("test_words", "answer length, test", "words", None, 2.0, 1, shown=True),
+    Metric("test_words", "answer length, test", "words", None, 2.0, 1),
     Metric("test_unended", "answers that never end, test", "share", "lower", 0.02),
-    Metric("test_repetition_2", "2-gram repetition, test", "share", "lower", 0.01, shown=True),
+    Metric("test_repetition_2", "2-gram repetition, test", "share", "lower", 0.01),
     Metric("test_log_diversity", "log-diversity, test", "nats", "higher", 0.1, 2),
     *SIDE_EFFECTS,
-    Metric("cpu_s", "CPU time of training", "s", "lower", 0, 1, "cost", True, _cost("cpu_s")),
-    Metric("wall_s", "training time by the clock", "s", "lower", 0, 1, "cost", True, _cost("wall_s")),
-    Metric("peak_memory_mb", "peak memory", "MiB", "lower", 0, 0, "cost", True, _cost("peak_memory_mb")),
+    Metric("cpu_s", "CPU time of training", "s", "lower", 0, 1, "cost", _cost("cpu_s")),
+    Metric("wall_s", "training time by the clock", "s", "lower", 0, 1, "cost", _cost("wall_s")),
+    Metric("peak_memory_mb", "peak memory", "MiB", "lower", 0, 0, "cost", _cost("peak_memory_mb")),
 )
 # What is measured on several sets of records has one row, and the set's name behind the label.
 SETS = {"train": "train", "test": "test", "asked_for_longer": "longer asked for", "end_blocked": "end blocked"}
