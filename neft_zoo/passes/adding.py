@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,14 +28,14 @@ class _Sum(torch.autograd.Function):
 
     # Apart from `forward`, so that torch.func.grad may differentiate it.
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.dtypes = [summand.dtype for summand in inputs[1:]]
         # Returned as it is, the sum would be a view, into which a model may not write image features in place:
         # https://docs.pytorch.org/docs/stable/generated/torch.autograd.function.FunctionCtx.mark_dirty.html
         ctx.mark_dirty(inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return None, *(grads[0].to(dtype) for dtype in ctx.dtypes)
 
 
@@ -47,13 +47,13 @@ class _SumOfItself(torch.autograd.Function):
         return total
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, BlockDraw], output: Tensor) -> None:
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor, BlockDraw], output: Tensor) -> None:
         total, embeds, ctx.draw = inputs
         ctx.save_for_backward(embeds)
         ctx.mark_dirty(total)  # as above
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (embeds,) = ctx.saved_tensors
         width, grad_embeds = embeds.shape[-1], torch.empty_like(embeds, memory_format=torch.contiguous_format)
         flat, into, out = embeds.reshape(-1, width), grads[0].reshape(-1, width), grad_embeds.view(-1, width)

@@ -14,7 +14,7 @@ from neft_zoo.noise.batch import EMBEDDING, Batch
 from neft_zoo.passes.anatomy import embed_scale, find_embedding, text_config
 from neft_zoo.passes.call_checks import check_order, check_states
 from neft_zoo.passes.call_reader import CallReader
-from neft_zoo.passes.compiled import PREDRAWN, draw_ahead, draw_for_layers
+from neft_zoo.passes.compiled import PREDRAWN, Drawn, DrawnForLayer, draw_ahead, draw_for_layers
 from neft_zoo.passes.layers import find_backbones, find_layers, last_hidden_state, states_given, with_states
 from neft_zoo.passes.model_outputs import ModelOutputs
 from neft_zoo.passes.open_pass import CurrentPass, OpenPass, add_noise
@@ -108,7 +108,7 @@ class ModelHooks:
             self._current.opened = None
             PREDRAWN.drawn = {}
 
-    def _ahead(self, embedding: nn.Module, noise: Noise, batch: Batch) -> Mapping[int, Any]:
+    def _ahead(self, embedding: nn.Module, noise: Noise, batch: Batch) -> Mapping[int, Drawn | DrawnForLayer]:
         """Return what can be known of a noise before the pass, by site."""
         if not isinstance(noise, AtLayers):
             return draw_ahead(embedding, noise, batch)
@@ -162,12 +162,12 @@ class ModelHooks:
             setattr(hidden, ADDED, (wanted.noise, record.batch.at(site)))
         return noisy
 
-    def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
+    def _at_last_layer(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         opened = self._current.opened
         if opened is not None and self._current.live:
             opened.record.inputs[self._layers] = last_hidden_state(output)
 
-    def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
+    def _at_backbone(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         record = None if self._current.opened is None else self._current.opened.record
         if record is not None and record.batch is not None and torch.is_grad_enabled():
             hidden = last_hidden_state(output)
@@ -175,7 +175,7 @@ class ModelHooks:
             # Prompt tuning puts virtual tokens in front.
             record.hidden = hidden[:, -record.batch.input_ids.shape[1] :]
 
-    def _at_output(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
+    def _at_output(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         # TRL's fused head returns none of them; a call would be one more frame of torch.compile's.
         logits = getattr(output, "logits", getattr(output, "start_logits", None))
         record = None if self._current.opened is None else self._current.opened.record
