@@ -28,7 +28,7 @@ def merged(model, name):
     return layer.base_layer.weight + scale * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
 
 
-@pytest.mark.parametrize(("step", "rise"), enumerate(RISE))
+@pytest.mark.parametrize(("step", "rise"), list(enumerate(RISE)))
 def test_flat_lora_perturbs_the_base_by_the_merged_rows(llama, step, rise):
     """Noise of variance (rise * rho * |row of W + BA| / sqrt(n_in))^2."""
     model = with_lora(llama(hidden_size=128, tie_word_embeddings=False), lora_alpha=64)
