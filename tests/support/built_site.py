@@ -117,7 +117,7 @@ def open_page(browser):
         page.set_default_timeout(120_000)  # a busy machine is slow, not broken
         page.on("console", lambda told: wrong.append(f"{path}: {told.text}") if told.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(f"{path}: {error}"))
-        page.on("requestfailed", lambda asked: wrong.append(f"{path}: {asked.url} failed"))
+        page.on("requestfailed", lambda asked: wrong.append(f"{path}: {asked.url} failed, {asked.failure}"))
 
         def check(asked):
             if not asked.url.startswith((address, "data:", "blob:")):
@@ -130,7 +130,7 @@ def open_page(browser):
     yield go
     for context in opened:
         context.close()
-    assert wrong == []
+    assert not wrong, wrong
 
 
 @pytest.fixture
