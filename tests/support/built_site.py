@@ -117,7 +117,12 @@ def open_page(browser):
         page.set_default_timeout(120_000)  # a busy machine is slow, not broken
         page.on("console", lambda told: wrong.append(f"{path}: {told.text}") if told.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(f"{path}: {error}"))
-        page.on("requestfailed", lambda asked: wrong.append(f"{path}: {asked.url} failed, {asked.failure}"))
+
+        def failed(asked):
+            if asked.failure != "net::ERR_ABORTED":  # by leaving the page before all of it is there
+                wrong.append(f"{path}: {asked.url} failed, {asked.failure}")
+
+        page.on("requestfailed", failed)
 
         def check(asked):
             if not asked.url.startswith((address, "data:", "blob:")):
