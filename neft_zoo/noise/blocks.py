@@ -37,7 +37,7 @@ def token_norms(states: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape"]:
         return linalg.vector_norm(states, dim=-1)
     flat = states.reshape(-1, states.shape[-1])
     norms = flat.new_empty(len(flat), dtype=dtype)
-    # A copy of all of them in float32 would take ten times as long.
+    # A copy of all of them in float32 would take more memory, and longer where that has to be paged in.
     for block in blocks(len(flat), flat.shape[-1], flat.device.type):
         norms[block] = linalg.vector_norm(flat[block].to(dtype), dim=-1)
     return norms.view(states.shape[:-1])
