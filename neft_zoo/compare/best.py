@@ -13,7 +13,6 @@ from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
 from neft_zoo.compare.formats import number
 from neft_zoo.compare.measurement import Warned
 from neft_zoo.compare.records import RunRecord
-from neft_zoo.compare.run_warnings import RunWarnings
 from neft_zoo.compare.search import Search, spell
 from neft_zoo.compare.study import TrialState, trials
 from neft_zoo.compare.summary import summarize
@@ -70,10 +69,9 @@ def confirm(search: Search, seeds: int) -> Best:
         tasks = planning.tasks(grid, folder)
         todo = [task for task in tasks if not planning.is_finished(task)]
         say(f"comparing the best with none: {len(todo)} runs")
-        warned = RunWarnings(say)
 
-        def finished(task: Task, record: RunRecord, warnings: list[Warned]) -> None:
-            warned(warnings, record.name)
+        def finished(task: Task, record: RunRecord, warned: list[Warned]) -> None:
+            search.warned(warned, record.name)
             say(f"{record.name}, seed {record.seed}: {record.status}")
 
         runner.run(todo, 1, finished)

@@ -31,8 +31,10 @@ def test_a_terminal_shows_a_bar_a_run(tiny_recipe, tmp_path, monkeypatch, capfd)
 
 
 def test_a_trial_is_followed_before_it_ends(tiny_recipe, tmp_path, capfd):
-    assert main(["tune", str(tiny_recipe), "--trials", "1", "--seeds", "1", "--output", str(tmp_path)]) == 0
+    argv = ["tune", str(tiny_recipe), "--trials", "1", "--seeds", "1", "--search", "alpha=5000:6000"]
+    assert main([*argv, "--output", str(tmp_path)]) == 0
     said = capfd.readouterr().err
+    assert said.count("louder than the embeddings") == 1, "by the trial and by the best row's run"
     begins, measured = said.index("neft-zoo: trial 0, alpha "), said.index("neft-zoo: trial 0, step 1 of 1: test loss")
     assert begins < measured < said.index("\ntrial 0, alpha ") < said.index("comparing the best with none: 2 runs")
 
