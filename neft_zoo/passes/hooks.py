@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from neft_zoo.passes.open_pass import CurrentPass, OpenPass, add_noise
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
 from neft_zoo.passes.torch_internals import UncopiedHook
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 # On a layer's input: what was added to it. Checkpointing may compute the layer, its hooks included, again in the
 # backward pass, on the same tensor and after the pass was closed (transformers before 5.23; torch's wrapper).
@@ -70,16 +73,17 @@ class ModelHooks:
         self._layers = len(tapped[0])
         if isinstance(layers, tuple):
             layer_numbers(layers, self._layers)
-        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
+        handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
             hook = LayerHook(self, index)
-            self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-        self._handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
-        self._handles += [backbone.register_forward_hook(self._at_backbone) for backbone in backbones]
-        self._handles += [model.register_forward_hook(self._at_output)] if hidden else []
+            handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
+        handles += [backbone.register_forward_hook(self._at_backbone) for backbone in backbones]
+        handles += [model.register_forward_hook(self._at_output)] if hidden else []
         self.calls = None if read is None else CallReader(models, self._current, read, repeats, compares=hidden)
-        self._handles += [] if self.calls is None else self.calls.handles
-        self._handles = [UncopiedHook(handle) for handle in self._handles]
+        handles += [] if self.calls is None else self.calls.handles
+        self._handles: list[UncopiedHook | RemovableHandle] = [UncopiedHook(handle) for handle in handles]
+        self._watches_gradients = False
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Have a copy or pickle of what holds the hooks, such as a session, hold None; it sets hooks of its own."""
@@ -89,6 +93,17 @@ class ModelHooks:
         """Leave the model as it was found."""
         for handle in self._handles:
             handle.remove()
+
+    def at_gradients(self, check: Callable[[Tensor], None]) -> None:
+        """Call a function with every gradient that comes to a weight of the model, up to `detach`.
+
+        Args:
+            check: the function; a second one is not called.
+        """
+        if not self._watches_gradients:
+            weights = (weight for weight in self.model.parameters() if weight.requires_grad)
+            self._handles += [weight.register_hook(check) for weight in weights]
+            self._watches_gradients = True
 
     @contextmanager
     def open(self, noise: Noise | None, batch: Batch | None, edited: Tensor | None = None) -> Iterator[Pass]:

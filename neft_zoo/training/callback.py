@@ -15,11 +15,11 @@ from neft_zoo.noise.batch import step_key
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_engine
-from neft_zoo.training.engine_internals import is_compiled
+from neft_zoo.training.engine_internals import is_compiled, steps_in_backward
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.provenance import check_run, tag_model_card, write
 from neft_zoo.training.session import NoiseSession
-from neft_zoo.training.step_checks import passed_by_since
+from neft_zoo.training.step_checks import Gradients, gradients_of, passed_by_since
 from neft_zoo.training.token_counts import save_counts
 from neft_zoo.training.vocabulary import check_vocabulary
 from neft_zoo.training.watched_calls import several_passes, unwatch, watch
@@ -97,9 +97,11 @@ class NoiseCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Let calls of the model have noise."""
-        session = self._attached()
+        session, processes = self._attached(), AcceleratorState()
         self._mark = session.progress_mark
-        watch(session, **step_of(args, AcceleratorState(), state))
+        watch(session, **step_of(args, processes, state))
+        if session.hooks is not None and steps_in_backward(processes):
+            session.hooks.at_gradients(lambda gradient: self._check_step([gradient]))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -109,7 +111,10 @@ class NoiseCallback(TrainerCallback):
         Raises:
             NoiseError: if it had none.
         """
-        if passed_by_since(self._attached(), self._mark, differentiated=True):
+        self._check_step(gradients_of(self._attached()))
+
+    def _check_step(self, gradients: Gradients) -> None:
+        if passed_by_since(self._attached(), self._mark, gradients):
             raise NoiseError(
                 "the trainer must call the model with input_ids, in train mode, for a callback's noise of "
                 f"{self.strategy.name} to reach it, got a step without: enable(trainer, noise) says why."

@@ -45,6 +45,13 @@ def is_compiled(processes: AcceleratorState) -> bool:
     return read(processes, "dynamo_plugin", "accelerate").backend != DynamoBackend.NO
 
 
+# accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well, and drops the gradients.
+# https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/deepspeed.py
+def steps_in_backward(processes: AcceleratorState) -> bool:
+    """Return whether an optimizer step is over, and its gradients gone, when a trainer announces it."""
+    return processes.distributed_type == DistributedType.DEEPSPEED
+
+
 # accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/deepspeed.py
 def accumulation_of(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> Accumulation:

@@ -9,12 +9,14 @@ from transformers import TrainerCallback
 from neft_zoo.errors import NoiseError
 from neft_zoo.registry.entries import make
 from neft_zoo.training.callback import NoiseCallback
+from neft_zoo.training.engine_internals import steps_in_backward
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.session import NoiseSession
-from neft_zoo.training.step_checks import check_went_through
+from neft_zoo.training.step_checks import Gradients, check_went_through, gradients_of
 from neft_zoo.training.watched_calls import unwatch, watch
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from neft_zoo.registry.strategy import Strategy
@@ -95,8 +97,11 @@ class RunChecks(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Set the hooks, and let them see calls of the model that do not come to our `compute_loss`."""
-        self._mark = self._session.progress_mark
-        watch(self._session, **step_of(args, self.trainer.accelerator.state, state))
+        session, processes = self._session, self.trainer.accelerator.state
+        self._mark = session.progress_mark
+        watch(session, **step_of(args, processes, state))
+        if session.hooks is not None and steps_in_backward(processes):
+            session.hooks.at_gradients(self._check_gradient)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -106,8 +111,14 @@ class RunChecks(TrainerCallback):
         Raises:
             NoiseError: if the model was called with gradients, but not under the strategy.
         """
-        where = f"{type(self.trainer).__name__}.training_step"
-        check_went_through(self._session, self._mark, where, differentiated=True)
+        self._check_step(gradients_of(self._session))
+
+    def _check_gradient(self, gradient: Tensor) -> None:
+        if not self._session.running:
+            self._check_step([gradient])
+
+    def _check_step(self, gradients: Gradients) -> None:
+        check_went_through(self._session, self._mark, f"{type(self.trainer).__name__}.training_step", gradients)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

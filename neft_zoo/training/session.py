@@ -73,7 +73,7 @@ class NoiseSession:
         self.noise: Noise | TokenEdit | None = None
         self.hooks: ModelHooks | None = None
         self.history = RunHistory(happened=strategy.clean and strategy.weights is None)
-        self._running = False
+        self.running = False
         # A look at token ids would break the graph of a compiled model.
         self._reads = not compiled
         self._last: Accumulation | None = None
@@ -90,7 +90,7 @@ class NoiseSession:
     def active(self) -> bool:
         """True where the strategy changes a loss: in train mode with gradients, and not inside of such a loss."""
         training = not self.strategy.clean and self.model.training and torch.is_grad_enabled()
-        return training and not self._running
+        return training and not self.running
 
     @property
     def progress_mark(self) -> tuple[int, int]:
@@ -184,11 +184,11 @@ class NoiseSession:
 
     def run(self, step: Step) -> Tensor:
         """Return the loss of a step under the strategy, and record its statistics."""
-        self._running = True
+        self.running = True
         try:
             loss = self.strategy.objective(step, self.noise)
         finally:
-            self._running = False
+            self.running = False
         self.record(step)
         return loss
 
@@ -220,11 +220,11 @@ class NoiseSession:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Let losses be clean for a while."""
-        was, self._running = self._running, True
+        was, self.running = self.running, True
         try:
             yield
         finally:
-            self._running = was
+            self.running = was
 
     def _prepare(self) -> None:
         counts = self.counts if self.counts.can_be_known else None

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.training.session import NoiseSession
 
+# The gradients that a step has come to; an engine may keep them where only it finds them.
+Gradients: TypeAlias = Iterable[Tensor | None]
 
-def passed_by_since(session: NoiseSession, since: tuple[int, int], *, differentiated: bool = False) -> bool:
+
+def passed_by_since(session: NoiseSession, since: tuple[int, int], gradients: Gradients = ()) -> bool:
     """Return whether the model was called with gradients since a progress mark, and never under the strategy.
 
     Args:
         session: of the model.
         since: the mark.
-        differentiated: the step's gradients are there, and show the calls that no hook sees, as those of `forward`.
+        gradients: of the step; they show the calls that no hook sees, as those of `forward`. Those of a loss that
+            skips a batch are zero, where there are any.
     """
     steps, clean_calls = session.progress_mark
     strategy = session.strategy
@@ -27,30 +33,28 @@ def passed_by_since(session: NoiseSession, since: tuple[int, int], *, differenti
     uncounted = session.compiled or strategy.clean
     if not changes_every_step or steps != since[0]:
         return False
-    return uncounted or clean_calls > since[1] or (differentiated and _has_gradients(session.bare_model))
+    seen = uncounted or clean_calls > since[1]
+    return seen or any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
 
-def _has_gradients(model: nn.Module) -> bool:
-    """Return whether a gradient is not zero; those of a loss that skips a batch are, where there are any."""
-    gradients = (weight.grad for weight in model.parameters())
-    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+def gradients_of(session: NoiseSession) -> Gradients:
+    """Yield the gradients of a session's model, where its weights have them."""
+    return (weight.grad for weight in session.bare_model.parameters())
 
 
-def check_went_through(
-    session: NoiseSession, since: tuple[int, int], where: str, *, differentiated: bool = False
-) -> None:
+def check_went_through(session: NoiseSession, since: tuple[int, int], where: str, gradients: Gradients = ()) -> None:
     """Raise if the model was called with gradients, and never under the strategy.
 
     Args:
         session: of the model.
         since: the progress mark to compare with.
         where: the function that was left since, for the message.
-        differentiated: the step's gradients are there.
+        gradients: of the step.
 
     Raises:
         NoiseError: if it was.
     """
-    if passed_by_since(session, since, differentiated=differentiated):
+    if passed_by_since(session, since, gradients):
         raise NoiseError(
             f"{where} must call compute_loss, in train mode, for the noise of {session.strategy.name} to reach the "
             f"model, got a step in which {type(base_model(session.bare_model)).__name__} was trained without it."

@@ -23,10 +23,11 @@ from short_run import short_run
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, BitsAndBytesConfig, DistributedConfig, LlamaConfig, LlamaForCausalLM
 
-from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer
+from neft_zoo import NoiseCallback, NoiseError, NoiseSFTConfig, SFTTrainer
 from neft_zoo.config import recipe
 from neft_zoo.noise.batch import EMBEDDING, step_key
 from neft_zoo.passes.sharding import gathered
+from neft_zoo.passes.torch_internals import unwrapped
 from neft_zoo.training import progress, strategy_loss
 
 WORDS = "the cell divides when its energy is enough to copy what it holds".split()
@@ -88,6 +89,42 @@ class Watched(SFTTrainer):
         self.record(step)
 
 
+class Lookup(SFTTrainer):
+    """Looks the embeddings up by itself and calls parts of the model, which no hook sees."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        whole = unwrapped(model)
+        embeds = torch.nn.functional.embedding(inputs["input_ids"], whole.get_input_embeddings().weight)
+        return whole.lm_head(whole.model.layers[0].mlp(embeds)).float().square().mean()
+
+
+class Callback(trl.SFTTrainer):
+    """The same loss where a callback brings the noise."""
+
+    compute_loss = Lookup.compute_loss
+
+    def __init__(self, *args, noise, **kwargs):
+        super().__init__(*args, callbacks=[NoiseCallback(noise)], **kwargs)
+
+
+class Step(SFTTrainer):
+    """Has a step of its own, which does not come to our loss."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = model(**inputs).loss
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+
+class Skips(SFTTrainer):
+    """Skips the batches of the first step, as processes do that must all reduce gradients."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == 0:
+            return sum(weight.sum() for weight in model.parameters()) * 0
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
 def step_of_ranks(ranks):
     """Return what stands in for `step_of`: it draws the noise of these ranks, one per micro-batch in turn."""
     turns = itertools.cycle(ranks)
@@ -119,7 +156,8 @@ def train(case, out):
     if "parallelism" in case:
         settings["parallelism_config"] = ParallelismConfig(**case["parallelism"])
     args = NoiseSFTConfig(**{**settings, **case.get("settings", {})})  # first: ZeRO-3 splits what is loaded after it
-    trainer = (Watched if extra else trl.SFTTrainer)(
+    own = {each.__name__: each for each in (Lookup, Callback, Step, Skips)}.get(case.get("trainer"), Watched)
+    trainer = (own if extra else trl.SFTTrainer)(
         llama(case, out.parent / f"model-{os.environ.get('RANK', 0)}"),
         args=args,
         train_dataset=records(case.get("equal", False)),
@@ -128,8 +166,12 @@ def train(case, out):
         quantization_config=QUANTIZED if case.get("quantized") else None,
         **extra,
     )
-    trainer.train()
-    strategy_loss.step_of = original
+    try:
+        trainer.train()
+    except NoiseError as error:
+        return {"refused": str(error), "steps": trainer.accelerator.deepspeed_engine_wrapped.engine.global_steps}
+    finally:
+        strategy_loss.step_of = original
     if trainer.is_deepspeed_enabled:
         with gathered(list(trainer.model.parameters())):
             state = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}

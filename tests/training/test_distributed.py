@@ -69,6 +69,7 @@ FROM_RANK_0 = {"fsdp": True, "fsdp_config": {**SHARDED["fsdp_config"], "cpu_ram_
 AS_TOLD = ["train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"]
 ZERO3 = {"zero_optimization": {"stage": 3}, "zero_allow_untested_optimizer": True, **dict.fromkeys(AS_TOLD, "auto")}
 PARTITIONED = {"deepspeed": ZERO3, "use_cpu": False}
+SPLIT_GRADIENTS = {"deepspeed": {**ZERO3, "zero_optimization": {"stage": 2}}, "use_cpu": False}
 
 
 def under(engine, names, told="", **more):
@@ -93,6 +94,13 @@ ZERO = {
     **under(PARTITIONED, LOADED, ", loaded", saved=True),
     "flat_lora": {"noise": "flat_lora", "lora": True, "settings": PARTITIONED},
 }
+PASSING_BY = {
+    "Lookup": {"noise": NEFT, "trainer": "Lookup", "settings": SPLIT_GRADIENTS},
+    "Callback": {"noise": NEFT, "trainer": "Callback", "settings": SPLIT_GRADIENTS},
+    "Skips": {"noise": NEFT, "trainer": "Skips", "settings": SPLIT_GRADIENTS},
+    "Step": {"noise": SEVERAL["symnoise"], "trainer": "Step", "settings": SPLIT_GRADIENTS},
+    "Step, split weights": {"noise": SEVERAL["symnoise"], "trainer": "Step", "settings": PARTITIONED},
+}
 SPLIT = ["noise", *SEVERAL, "lnsr", "smart", "accumulated r3f"]
 TENSOR_PARALLEL = {
     **under({"save_strategy": "no"}, SPLIT, tensor_parallel=True),
@@ -109,6 +117,11 @@ def launch(launcher, cases, out, **environment):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(out / f"{rank}.pt") for rank in (0, 1)], out
+
+
+def launch_deepspeed(cases, out):
+    pytest.importorskip("deepspeed", reason="deepspeed is not installed")
+    return launch(TORCHRUN, cases, out, DS_ACCELERATOR="cpu", ACCELERATE_USE_CPU="false")
 
 
 def check_equal(ranks, expected, kind):
@@ -251,9 +264,7 @@ def fsdp(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def zero3(tmp_path_factory):
-    pytest.importorskip("deepspeed", reason="deepspeed is not installed")
-    environment = {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
-    return launch(TORCHRUN, ZERO, tmp_path_factory.mktemp("zero3"), **environment)
+    return launch_deepspeed(ZERO, tmp_path_factory.mktemp("zero3"))
 
 
 @pytest.mark.slow
@@ -275,6 +286,18 @@ def test_zero3_trains_as_ddp_does(more, zero3):
     ranks, _ = zero3
     assert ranks[0]["noise"]["empty"], "the weights were not split"
     check_equal(ranks, more, "DistributedType.DEEPSPEED")
+
+
+@pytest.mark.slow
+def test_a_step_without_noise_is_refused_before_deepspeed_takes_it(tmp_path, told):
+    ranks, _ = launch_deepspeed(PASSING_BY, tmp_path)
+    for name in ["Lookup", "Callback", "Step", "Step, split weights"]:
+        done, host = ranks[0][name], name.split(",")[0]
+        message = "the trainer must call the model with input_ids, in train mode, for a callback's noise of"
+        message = message if name == "Callback" else f"{host}.training_step must call compute_loss, in train mode, for"
+        assert done["refused"].startswith(message) and done["steps"] == 0, name
+        told(done["refused"])
+    assert len(ranks[0]["Skips"]["losses"]) == 2, "a step that skips its batches is one"
 
 
 @pytest.mark.slow

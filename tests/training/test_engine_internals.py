@@ -59,6 +59,12 @@ def test_whether_accelerate_compiles(trainer):
     assert not internals.is_compiled(trainer.accelerator.state)
 
 
+def test_whether_a_backward_pass_takes_the_optimizers_step(trainer, monkeypatch):
+    assert not internals.steps_in_backward(trainer.accelerator.state)
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", DistributedType.DEEPSPEED)
+    assert internals.steps_in_backward(trainer.accelerator.state)
+
+
 def test_a_tensor_parallel_group_counts_as_one_rank():
     ranks = SimpleNamespace(num_processes=8)
     args = SimpleNamespace(average_tokens_across_devices=True)
