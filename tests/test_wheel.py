@@ -24,7 +24,7 @@ def wheel(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(folder)]
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     return folder
 

@@ -41,7 +41,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, answer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.seen, self.keys, self.lock = answer, [], [], threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()  # polls for its end
 
     @property
     def url(self):

@@ -58,7 +58,7 @@ def learns(trainer):
 @pytest.mark.parametrize("adapter", quick(["full", "lora"], "full"))
 @pytest.mark.parametrize("name", quick(NAMES, *one_of_each_kind(NAMES)))
 def test_entry_learns(name, adapter, config, tokenizer, instructions):
-    assert learns(trainer_of(name, adapter, config, tokenizer, instructions, steps=4))
+    assert learns(trainer_of(name, adapter, config, tokenizer, instructions, steps=2))
 
 
 @pytest.mark.slow
