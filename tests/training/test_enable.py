@@ -10,7 +10,7 @@ import torch
 import trl
 from conftest import same, weights
 from test_subclasses import mean_square, step_of_its_own
-from test_trainers import KINDS, LOUD, build, stock  # noqa: F401 - a fixture
+from test_trainers import KINDS, LOUD, build  # noqa: F401 - a fixture
 
 from neft_zoo import NoiseCallback, NoiseError, NoiseMixin, SFTTrainer, enable
 
@@ -62,7 +62,7 @@ def test_enable_trains_as_our_trainer_does_bit_for_bit(sft, noise):
 @pytest.mark.cell("Trainers", "{kind}, given to enable()")
 @pytest.mark.parametrize("kind", KINDS)
 def test_enable_trains_every_stock_trainer_as_ours_bit_for_bit(build, kind):  # noqa: F811
-    ours, enabled = build(kind, noise=LOUD), enable(build(kind, cls=stock(kind)), LOUD)
+    ours, enabled = build(kind, noise=LOUD), enable(build(kind, cls=KINDS[kind].stock), LOUD)
     for trainer in (ours, enabled):
         torch.manual_seed(0)  # of generation
         trainer.train()
@@ -169,7 +169,7 @@ def test_a_callback_trains_as_our_trainer_does_bit_for_bit(sft, noise):
 @pytest.mark.cell("Trainers", "{kind}, NoiseCallback")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_callback_goes_into_every_stock_trainer(build, kind):  # noqa: F811
-    ours, other = build(kind, noise=LOUD), build(kind, cls=stock(kind), callbacks=[NoiseCallback(LOUD)])
+    ours, other = build(kind, noise=LOUD), build(kind, cls=KINDS[kind].stock, callbacks=[NoiseCallback(LOUD)])
     for trainer in (ours, other):
         torch.manual_seed(0)  # of generation
         trainer.train()

@@ -1,6 +1,9 @@
 """TRL's other trainers and transformers' own: noise in the pass that trains, and a clean model everywhere else."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
@@ -38,42 +41,6 @@ def longest(completions, **_):
     return [float(len(text)) for text in completions]
 
 
-@pytest.fixture
-def build(llama, tokenizer, tmp_path):
-    """Return a maker of trainers: two steps of four records."""
-
-    def make(kind, cls=None, model=None, peft=None, settings=None, evaluated=False, **arguments):
-        common = short_run(tmp_path / kind, **(settings or {}))
-        online = dict(num_generations=2, max_completion_length=4)
-        ours, config, data, extra = {
-            "DPO": (DPOTrainer, trl.DPOConfig, PAIRS, {}),
-            "KTO": (KTOTrainer, trl.KTOConfig, RATED, {}),
-            "Reward": (RewardTrainer, trl.RewardConfig, PAIRS, {}),
-            "GRPO": (GRPOTrainer, trl.GRPOConfig, PROMPTS, online),
-            "RLOO": (RLOOTrainer, trl.RLOOConfig, PROMPTS, online),
-            "transformers.Trainer": (Trainer, TrainingArguments, TEXT, {}),
-        }[kind]
-        if kind in ("GRPO", "RLOO"):
-            arguments["reward_funcs"] = longest
-        if evaluated:
-            arguments["eval_dataset"] = data.select(range(4))
-        if kind == "transformers.Trainer":
-            common.pop("bf16")
-            arguments["data_collator"] = DataCollatorForLanguageModeling(tokenizer, mlm=False)
-        elif peft is not None:
-            arguments["peft_config"] = peft
-        if model is None:
-            llama().save_pretrained(tmp_path / "model")  # a reference model is loaded from where the policy was
-            tokenizer.save_pretrained(tmp_path / "model")
-            model = judge(tokenizer) if kind == "Reward" else llama()
-            model.config._name_or_path = str(tmp_path / "model")
-        return (cls or ours)(
-            model, args=config(**common, **extra), train_dataset=data, processing_class=tokenizer, **arguments
-        )
-
-    return make
-
-
 def judge(tokenizer):
     torch.manual_seed(0)
     numbers = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
@@ -81,6 +48,69 @@ def judge(tokenizer):
         vocab_size=len(tokenizer), num_labels=1, pad_token_id=tokenizer.pad_token_id, num_key_value_heads=2, **numbers
     )
     return LlamaForSequenceClassification(config)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A trainer, and what it needs to train: its arguments' class and data, and what else it is given.
+
+    `model` and `collator` make theirs of the tokenizer, where the tiny Llama and the trainer's own do not do.
+    """
+
+    trainer: type[transformers.Trainer]
+    config: type[TrainingArguments]
+    data: Dataset
+    settings: dict[str, int] = field(default_factory=dict)
+    given: dict[str, object] = field(default_factory=dict)
+    model: Callable | None = None
+    collator: Callable | None = None
+
+    @property
+    def stock(self):
+        """The class of transformers or TRL that ours is made of."""
+        return next(cls for cls in self.trainer.__mro__ if not cls.__module__.startswith("neft_zoo"))
+
+    @property
+    def generates(self):
+        return "num_generations" in self.settings
+
+
+ONLINE = dict(settings=dict(num_generations=2, max_completion_length=4), given={"reward_funcs": longest})
+KINDS = {
+    "DPO": Kind(DPOTrainer, trl.DPOConfig, PAIRS),
+    "KTO": Kind(KTOTrainer, trl.KTOConfig, RATED),
+    "Reward": Kind(RewardTrainer, trl.RewardConfig, PAIRS, model=judge),
+    "GRPO": Kind(GRPOTrainer, trl.GRPOConfig, PROMPTS, **ONLINE),
+    "RLOO": Kind(RLOOTrainer, trl.RLOOConfig, PROMPTS, **ONLINE),
+    "transformers.Trainer": Kind(
+        Trainer, TrainingArguments, TEXT, collator=partial(DataCollatorForLanguageModeling, mlm=False)
+    ),
+}
+
+
+@pytest.fixture
+def build(llama, tokenizer, tmp_path):
+    """Return a maker of trainers: two steps of four records."""
+
+    def make(kind, cls=None, model=None, peft=None, settings=None, evaluated=False, **arguments):
+        known = KINDS[kind]
+        arguments |= known.given | ({"eval_dataset": known.data.select(range(4))} if evaluated else {})
+        arguments |= {} if peft is None else {"peft_config": peft}
+        arguments |= {} if known.collator is None else {"data_collator": known.collator(tokenizer)}
+        if model is None:
+            llama().save_pretrained(tmp_path / "model")  # a reference model is loaded from where the policy was
+            tokenizer.save_pretrained(tmp_path / "model")
+            model = llama() if known.model is None else known.model(tokenizer)
+            model.config._name_or_path = str(tmp_path / "model")
+        return (cls or known.trainer)(
+            model,
+            args=known.config(**short_run(tmp_path / kind, **(settings or {})), **known.settings),
+            train_dataset=known.data,
+            processing_class=tokenizer,
+            **arguments,
+        )
+
+    return make
 
 
 class Watch:
@@ -103,14 +133,6 @@ class Watch:
         return [largest for graded, _, largest in self.seen if graded == gradients]
 
 
-def stock(kind):
-    """Return the trainer of transformers or TRL."""
-    return transformers.Trainer if kind == "transformers.Trainer" else getattr(trl, f"{kind}Trainer")
-
-
-KINDS = ["DPO", "KTO", "Reward", "GRPO", "RLOO", "transformers.Trainer"]
-
-
 @pytest.mark.cell("Mistakes of neftune_noise_alpha", "GRPO, RLOO: noise on decoded tokens")
 @pytest.mark.cell("The clean model", "passes without gradients, {kind}: references, old log-probabilities, decoding")
 @pytest.mark.cell("Trainers", "{kind}")
@@ -121,7 +143,7 @@ def test_only_the_pass_that_trains_is_noisy(build, kind):
     trainer.train()
     assert len(watch.noise(True)) >= 2 and min(watch.noise(True)) > 0.1
     assert all(largest == 0 for largest in watch.noise(False))
-    if kind in ("GRPO", "RLOO"):
+    if KINDS[kind].generates:
         assert any(length == 1 for _, length, _ in watch.seen), "no token was decoded"
     lines = [line for line in trainer.state.log_history if "loss" in line]
     assert all(math.isfinite(line["loss"]) and line["noise/alpha"] == 20 for line in lines)
@@ -133,7 +155,11 @@ def test_only_the_pass_that_trains_is_noisy(build, kind):
 @pytest.mark.cell("Trainers", "{kind}")
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_strength_is_the_plain_trainer_bit_for_bit(build, kind):
-    plain, ours, noisy = build(kind, cls=stock(kind)), build(kind, noise={**LOUD, "alpha": 0}), build(kind, noise=LOUD)
+    plain, ours, noisy = (
+        build(kind, cls=KINDS[kind].stock),
+        build(kind, noise={**LOUD, "alpha": 0}),
+        build(kind, noise=LOUD),
+    )
     for trainer in (plain, ours, noisy):
         torch.manual_seed(0)  # of generation
         trainer.train()
@@ -145,17 +171,17 @@ def test_no_strength_is_the_plain_trainer_bit_for_bit(build, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_in_a_noisy_run_is_that_of_the_stock_trainer(build, kind):
     settings = dict(eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=4)
-    if kind in ("GRPO", "RLOO"):
+    if KINDS[kind].generates:
         settings["temperature"] = 1e-3  # samples, and so the answers, are those of the largest logits
     noisy = build(kind, noise=LOUD, settings=settings, evaluated=True)
     noisy.train()
     inside = next(line for line in noisy.state.log_history if "eval_loss" in line)
-    plain = build(kind, cls=stock(kind), settings=settings, evaluated=True)
+    plain = build(kind, cls=KINDS[kind].stock, settings=settings, evaluated=True)
     plain.model.load_state_dict(noisy.model.state_dict())
     outside = plain.evaluate()
     # What is measured in seconds, or counted since the beginning, differs.
     compared = [key for key in outside if not any(word in key for word in ("time", "second", "tokens", "epoch"))]
-    assert "eval_loss" in compared and len(compared) >= (1 if kind == "transformers.Trainer" else 3)
+    assert "eval_loss" in compared and len(compared) >= (1 if KINDS[kind].stock is transformers.Trainer else 3)
     assert [inside[key] for key in compared] == [outside[key] for key in compared]
 
 
