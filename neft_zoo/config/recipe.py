@@ -132,10 +132,11 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, object]:
         ValueError: if it is not YAML, a tag does not fit its text, or aliases make it circular or huge.
     """
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if _size(node, {}) > LARGEST:
             raise ValueError(f"it has more than {LARGEST} entries")
-        return node, yaml.safe_load(text)
+        return node, None if node is None else loader.construct_document(node)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     # What PyYAML's constructors raise for `!!bool x`, `!!timestamp x`, `2001-99-99` and `0b_`.
