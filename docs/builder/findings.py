@@ -107,6 +107,7 @@ def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
         said = [_interval(each, digits)] if intervals else []
         said += [verdict.text(digits)] if judgement.status == UNKNOWN and verdict and verdict.visible else []
         lines += [f"{point} {', '.join(said)}"] if said else []
+    lines += [judgement.why] if judgement.status == UNKNOWN and not lines else []
     return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jinja2.environment import TemplateModule
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from neft_zoo.compare.experiment import Cell
 from neft_zoo.compare.formats import interval_text, number
@@ -42,8 +43,10 @@ def could_have_been_seen(verdicts: Iterable[Verdict | None], word: str) -> str:
 
 
 def unbroken(text: str) -> Markup:
-    """Return a cell's text that is not broken over lines."""
-    return Markup('<span class="whole">{}</span>').format(text)
+    """Return a cell's text whose intervals are not broken over lines."""
+    whole = Markup('<span class="whole">{}</span>')
+    parts = enumerate(re.split(r"(\[.*?\],?)", text))
+    return Markup("").join(whole.format(part) if odd % 2 else escape(part) for odd, part in parts)
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

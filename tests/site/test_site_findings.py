@@ -78,7 +78,7 @@ def test_train_loss_is_judged_at_the_end_alone(tmp_path):
 
 def test_a_finding_shows_its_interval_and_what_was_not_run(tmp_path, experiments):
     table = findings.summary(experiments)
-    assert "best <span" in table and "end <span" in table and "−0.081 [−0.087, −0.076]" in table
+    assert "best −0.022 <span" in table and 'end −0.081 <span class="whole">[−0.087, −0.076]' in table
     assert "[" not in findings.summary(experiments, intervals=False)
     assert judged(tmp_path, "Uniform", {"neft_gaussian 5": None}).status == findings.UNKNOWN
     found, _ = loading.load(made_up.write(tmp_path / "few/r", effects={"none": EFFECTS["none"]}).parent)

@@ -40,7 +40,7 @@ def test_the_few_runs_of_a_real_model_stand_below_and_say_so(tmp_path):
     assert "135 M parameters" in second and "1 seed. One seed so far" in second
     assert (
         "<b>Undecided.</b>" in second
-        and "one seed</span></b></li><li>plain training, at the best checkpoint: " in second
+        and "one seed</b></li><li>plain training, at the best checkpoint: " in second
     )
     assert "Plain training of fewer epochs was not run there" in second
 
