@@ -1,11 +1,11 @@
-"""The mistakes seen in public code, each as a change of this package and the test that must notice it.
+"""Mistakes seen in public code, each as a change of this package and the test that must fail.
 
-`make mistakes` puts them in one at a time; tests/strategies/test_mistakes.py checks that every change still applies.
+`make mistakes` applies them one at a time; tests/strategies/test_mistakes.py checks that every change still applies.
 """
 
 
 def put_in(source: str, old: str, new: str) -> str:
-    """Return the source with the change.
+    """Return the source with the change applied.
 
     Raises:
         ValueError: unless the old text occurs exactly once.
