@@ -92,7 +92,7 @@ def _sentence(ends: dict[float, Difference], best: float, is_better: bool, cost:
     if pick is None or low is None:
         return f"{text} The sweep found no strength that costs enough to pick one."
     ends_at = "upward" if high is None else f"to {high:.3g}"
-    text += f" The sweep picks {pick:.3g} and recommends searching from {low:.3g} {ends_at}"
+    text += f" The sweep picks {pick:.3g} and says to search from {low:.3g} {ends_at}"
     if is_better:
         near = min(ends, key=lambda alpha: abs(math.log(alpha / pick)) if alpha else math.inf)
         share = (ends[near].mean or 0.0) / (ends[best].mean or 1.0)
