@@ -1,4 +1,4 @@
-"""The front page's picture, "is it just early stopping?", and the picture of what a model reads while it trains."""
+"""The front page's figure, "is it just early stopping?", and the figure of noisy embeddings."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from .wants import ENOUGH_SEEDS, leading
 from .words import is_real, regime, row_name, setting, title
 
 BESIDE = ("neft_uniform", "embedding_dropout")
-DASHES = ("-", "--", ":", "-.")  # of plain training, the longest first
+DASHES = ("-", "--", ":", "-.")  # of plain training, longest first
 NOT_RUN = "*Not run here.*"
 SIZE = (4.8, 3.4)  # inches; a phone shows them at three quarters
 
 
 def drawn_rows(experiment: Experiment) -> tuple[list[Row], set[int]]:
-    """Return what the picture shows, and the seeds that all of it has.
+    """Return the rows of the figure, and the seeds that all of them have.
 
-    Shown are plain training of all lengths, NEFTune and dropout at their defaults. A row that was not run at enough of
-    the seeds before it is left out, rather than the others cut down to its seeds.
+    They are plain training of all lengths, and NEFTune and dropout at their defaults. A row that lacks too many seeds
+    of the earlier rows is omitted, so that it does not reduce their seeds.
     """
     rows, shared = [experiment.none], set(experiment.none.values(CHOSEN_BY, "end"))
     shorter = [row for row in experiment.rows if row.is_shorter]
@@ -48,7 +48,7 @@ def drawn_rows(experiment: Experiment) -> tuple[list[Row], set[int]]:
 
 
 def early_stopping(experiments: Sequence[Experiment]) -> str:
-    """Return a picture and what was measured in a line: of the leading experiment, then of a real model's few runs."""
+    """Return the figure and its result in a line: of the leading experiment, then of a real model's few runs."""
     first = leading([*experiments])
     if first is None:
         return NOT_RUN
@@ -79,7 +79,7 @@ def _measured(experiment: Experiment) -> Markup:
 
 
 def _drawn(experiment: Experiment, rows: Sequence[Row], seeds: Container[int]) -> Markup:
-    """Draw the test loss over epochs: thin lines of seeds, thick ones their means."""
+    """Draw the test loss over epochs, with thin lines for seeds and thick lines for their means."""
     colours = dict(zip(BESIDE, (FIRST, SECOND), strict=True))
     dashes = iter(DASHES)
     with style():
@@ -100,7 +100,7 @@ def _drawn(experiment: Experiment, rows: Sequence[Row], seeds: Container[int]) -
 
 
 def _line_name(row: Row, experiment: Experiment) -> str:
-    """Return what a line is called: plain training by its epochs."""
+    """Return the label of a line: plain training by its epochs."""
     name, epochs = row_name(row), experiment.config.get("num_train_epochs")
     if row is experiment.none and isinstance(epochs, int | float):
         name += f", {epochs:g} epoch{'s' * (epochs != 1)}"
@@ -121,7 +121,7 @@ UNDECIDED = "Undecided", "These seeds do not tell NEFTune from plain training, o
 
 
 def early_verdict(experiment: Experiment) -> Markup:
-    """Return the answer to the picture's question in a sentence, by rule, and the differences that it stands on."""
+    """Return the answer to the figure's question in a sentence, by rule, and the differences it is based on."""
     row = experiment.find("neft_uniform")
     if row is None or (CHOSEN_BY, "best") not in row.cells:
         return Markup('<p class="verdict">NEFTune was not run there.</p>')
@@ -161,7 +161,7 @@ WORDS = (
 
 
 def picture() -> str:
-    """Return embedding, noise and sum of a few real tokens, on one colour scale."""
+    """Return embeddings, noise and sum of a few real tokens, on one colour scale."""
     inputs, tokenizer, _ = documents()
     one = {name: values[ROW:, :TOKENS] for name, values in inputs.items()}
     batch = Batch.from_inputs(one, key=1, progress=0.5, **special_token_ids(tokenizer))

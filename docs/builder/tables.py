@@ -24,7 +24,7 @@ def macros(template: str) -> TemplateModule:
 
 
 def typeset(value: float | None, digits: int, sign: bool = False) -> str:
-    """Return a number as pages have it."""
+    """Return a number in the format of pages."""
     return number(value, digits, sign, typeset=True)
 
 
@@ -34,7 +34,7 @@ def difference_text(cell: Cell, kind: Metric) -> str:
 
 
 def could_have_been_seen(verdicts: Iterable[Verdict | None], word: str) -> str:
-    """Return in brackets the effects that undecided verdicts would have shown, "" for another word."""
+    """Return in brackets the effects that undecided verdicts would have shown, or "" for other verdicts."""
     visible = [each.visible for each in verdicts if each is not None and each.visible is not None]
     if word != "undecided" or not visible:
         return ""

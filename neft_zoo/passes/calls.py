@@ -1,4 +1,4 @@
-"""The arguments of a model's call, by name, however they are passed."""
+"""Arguments of a model call by name, however they are passed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from neft_zoo.passes.anatomy import base_model
 
 
 def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name; what is no tensor under `input_ids` is left out.
+    """Return the arguments of a call by name, without an `input_ids` that is not a tensor.
 
-    TRL's forward redirection calls a model with arguments of another function in place of its own, of which some are
-    modules and dictionaries: https://github.com/huggingface/trl/blob/v1.16.0/trl/models/utils.py
+    TRL's forward redirection calls the model with another function's arguments, some of which are modules and
+    dictionaries: https://github.com/huggingface/trl/blob/v1.16.0/trl/models/utils.py
 
     Args:
-        module: what is called.
-        args, kwargs: what it is called with.
+        module: the module that is called.
+        args, kwargs: the arguments of the call.
     """
     named = {**dict(zip(_positional(module), args, strict=False)), **kwargs}
     if not hasattr(module, "get_input_embeddings"):
-        # A module made around a model may take what the model takes in one mapping, as sentence-transformers' do.
+        # A module that wraps a model may take its inputs as one mapping, as in sentence-transformers.
         named = next((dict(value) for value in args if isinstance(value, Mapping)), named)
     if "input_ids" not in named and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
-        named["input_ids"] = args[0]  # a model of one's own may have another name for them
+        named["input_ids"] = args[0]  # a custom model may name its first argument otherwise
     if not isinstance(named.get("input_ids"), Tensor):
         named.pop("input_ids", None)
     return named
@@ -39,8 +39,8 @@ def takes_token_ids(module: nn.Module) -> bool:
 
 
 def _positional(module: nn.Module) -> tuple[str, ...]:
-    """Return the names of a module's positional arguments, those of the model inside where PEFT passes them on."""
-    # An instance's `forward` may be replaced, by TRL, accelerate and torch.compile among others.
+    """Return the names of a module's positional arguments, or those of the model inside if PEFT forwards them."""
+    # Read from the class: TRL, accelerate and torch.compile replace an instance's `forward`.
     return _names(type(module)) or _names(type(base_model(module)))
 
 

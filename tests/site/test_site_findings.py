@@ -66,7 +66,7 @@ def test_lengths_of_cut_answers_contradict_nothing(tmp_path):
     judgement = findings.judge(claim, loading.load(folder.parent)[0][0])
     assert judgement.status == findings.UNKNOWN
     assert judgement.why.endswith(
-        "25% of `none`'s answers are cut, so that equal lengths do not contradict longer answers"
+        "25% of `none`'s answers are truncated, so equal lengths do not contradict longer answers"
     )
 
 
@@ -116,7 +116,7 @@ def test_strategies_are_counted_by_corrected_verdicts(experiments):
 
 
 def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
-    assert tallies.unchanged(experiments) == "* **made-up**: not one."
+    assert tallies.unchanged(experiments) == "* **made-up**: none of them."
     (tmp_path / "r").mkdir()
     records = [made_up.record("none", seed, EFFECTS["none"]) for seed in range(3)]
     for record in records:
