@@ -19,7 +19,7 @@ LIVE = "return self.opened is not None and (self._shared or torch.is_grad_enable
 OPEN = "        try:\n            yield opened.record\n"
 CLOSE = "            self._current.opened = None\n            PREDRAWN.drawn = {}\n"
 HOOK = "        handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
-OVERWRITE = """        self._handles = []
+OVERWRITE = """        handles = []
         for embedding in embeddings:
             def forward(ids, inner=embedding.forward, embedding=embedding):
                 clean = inner(ids)
