@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from neft_zoo.compare.experiment import COMPUTE, STEPS, Experiment
@@ -12,6 +13,8 @@ from neft_zoo.compare.summary import summarize
 from neft_zoo.errors import NoiseError
 
 COMPUTE_FOLDERS = ("compute-matched", "equal-compute", "compute")
+EVALUATED = "evaluated"  # folder of runs whose kept models were evaluated later, as `evaluated/dolly`
+Runs = dict[Path, RunRecord]
 
 
 def load(folder: Path) -> tuple[list[Experiment], list[str]]:
@@ -19,11 +22,12 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
 
     Files of runs are named relative to the parent folder, as in `results/dolly/none-0123abcd-s0.json`.
     """
-    groups: dict[tuple[str, str], dict[Path, RunRecord]] = defaultdict(dict)
+    groups: dict[tuple[str, str], Runs] = defaultdict(dict)
     for path in sorted(folder.rglob("*.json")):
         record = read(path)
         where = Path("results") / path.relative_to(folder)
         groups[path.parent.relative_to(folder).as_posix(), record.recipe.hash][where] = record
+    groups = _with_evaluations(groups)
     experiments, notes, used = [], [], set()
     for (place, _), runs in sorted(groups.items()):
         first = next(iter(runs.values()))
@@ -36,6 +40,36 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
         except NoiseError:
             notes.append(f"{name}, {budget}: no finished run of `none` yet, so nothing can be compared.")
     return sorted(experiments, key=lambda each: (each.name, each.budget != STEPS)), notes
+
+
+def _with_evaluations(groups: Mapping[tuple[str, str], Runs]) -> dict[tuple[str, str], Runs]:
+    """Return the groups with the evaluations that were made later in those of the same runs.
+
+    The hash of a recipe includes what is evaluated, so that these are another recipe's; it is the same run if the
+    configs agree otherwise and every evaluation during training has the same numbers.
+    """
+    joined = dict(groups)
+    for key, later in groups.items():
+        place = key[0].removeprefix(f"{EVALUATED}/")
+        for other, runs in groups.items():
+            if place != key[0] and other[0] == place and _are_of(later, runs):
+                done = {(record.row, record.seed) for record in later.values()}
+                rest = {path: run for path, run in joined[other].items() if (run.row, run.seed) not in done}
+                joined[other] = later | rest
+                joined.pop(key, None)
+    return joined
+
+
+def _are_of(later: Runs, runs: Runs) -> bool:
+    """Return whether every run is one of `runs`, but for its evaluation."""
+    known = {(run.row, run.seed): run for run in runs.values()}
+    pairs = [(run, known.get((run.row, run.seed))) for run in later.values()]
+    return all(other is not None and _is_same(run, other) for run, other in pairs)
+
+
+def _is_same(run: RunRecord, other: RunRecord) -> bool:
+    one, two = ({**record.config, "evaluation": None} for record in (run, other))
+    return one == two and run.history == other.history
 
 
 def name_of(folder: str) -> str:

@@ -4,9 +4,10 @@
 #
 #   sh recipes/results/run_smollm2.sh                   # docs/results, two runs at a time of 4.6 GiB each
 #   SEEDS=5 JOBS=1 sh recipes/results/run_smollm2.sh runs/compare
-#   EVALUATION= sh recipes/results/run_smollm2.sh runs/losses    # losses only; the models are kept
-#   sh recipes/results/run_smollm2.sh                   # then evaluates the kept models, without training again
+#   EVALUATION= sh recipes/results/run_smollm2.sh       # losses only; the models are kept
+#   sh recipes/results/run_smollm2.sh docs/results/evaluated    # then evaluates the kept models, without training again
 #
+# The site shows runs in `evaluated/NAME` with those in `NAME` that they are of.
 # All measures of `neft-zoo evaluate`, on all 128 test records and 100 of IFEval's prompts. Run `make punkt` first: 64
 # prompts that need nltk's sentence splitter would be left out otherwise.
 set -e
