@@ -13,7 +13,10 @@ from neft_zoo.passes.anatomy import base_model
 
 
 def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name; what is no tensor under `input_ids` is left out.
+    """Return the arguments of a call by name; what is no row of token ids per text under `input_ids` is left out.
+
+    A model for multiple choice is called with those of all choices (B, C, L), and calls the model inside of it with a
+    row for each: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/bert/modeling_bert.py
 
     TRL's forward redirection calls a model with arguments of another function in place of its own, of which some are
     modules and dictionaries: https://github.com/huggingface/trl/blob/v1.16.0/trl/models/utils.py
@@ -28,7 +31,8 @@ def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[st
         named = next((dict(value) for value in args if isinstance(value, Mapping)), named)
     if "input_ids" not in named and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
         named["input_ids"] = args[0]  # a model of one's own may have another name for them
-    if not isinstance(named.get("input_ids"), Tensor):
+    ids = named.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.dim() != 2:
         named.pop("input_ids", None)
     return named
 
