@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtPlaceholders, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
@@ -23,6 +24,7 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.batch_reader import BatchReader
 from neft_zoo.training.history import RunHistory
 from neft_zoo.training.noise_stats import NoiseStats
+from neft_zoo.training.own_loss import WeightGradients, changed, check_value, copy_of
 from neft_zoo.training.token_counts import Counts, TokenCounts
 
 if TYPE_CHECKING:
@@ -141,23 +143,35 @@ class NoiseSession:
         """Return the loss of one batch under the strategy; the clean loss where the session is not active.
 
         Args:
-            inputs: what `compute` is given; a copy for every pass, as TRL writes into it.
+            inputs: what `compute` is given; a copy for every pass, as TRL writes into it. It may have no names.
             compute: the host's own loss of one pass.
             key: of the optimizer step.
             progress: fraction of training done, in [0, 1].
             scale: how the host scales and differentiates its loss, as the fields of `Step` say.
         """
         if not self.active:
-            return compute(dict(inputs))
+            return compute(copy_of(inputs))
         return self.run(self.step(inputs, compute, key=key, progress=progress, **scale))
 
     def reads(self, inputs: Inputs) -> bool:
         """Return whether a loss makes what it calls the model with: it is given no token ids, or no labels, then.
 
         The batch is read from the model's own calls in that case.
+
+        Raises:
+            NoiseError: if there are no token ids that the noise could edit.
         """
-        given = [isinstance(inputs.get(name), Tensor) for name in ("input_ids", "labels")]
-        return not isinstance(self.noise, TokenEdit) and not all(given)
+        names = inputs if isinstance(inputs, Mapping) else {}
+        ids, labels = names.get("input_ids"), names.get("labels")
+        in_rows = isinstance(ids, Tensor) and ids.dim() <= 2  # of several choices the model makes rows
+        if not isinstance(self.noise, TokenEdit):
+            return not (in_rows and isinstance(labels, Tensor))
+        if not in_rows:
+            got = list(ids.shape) if isinstance(ids, Tensor) else sorted(names) or type(inputs).__name__
+            raise NoiseError(
+                f"{self.strategy.name} edits token ids, so a batch must have input_ids of shape (B, L), got {got}."
+            )
+        return False
 
     def step(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Step:
         """Return the step of one batch, with no pass run yet; arguments as in `loss`."""
@@ -165,18 +179,24 @@ class NoiseSession:
         assert self.hooks is not None  # set just now
         if self._last is not None:
             self._last.check()
-        self.batch.enter_step(key, progress, inputs.get("labels"))
-        batch = None
-        if not self.reads(inputs):
+        batch, reads = None, self.reads(inputs)
+        self.batch.enter_step(key, progress, inputs.get("labels") if isinstance(inputs, Mapping) else None)
+        if not reads:
             batch = self.batch(inputs, key, progress)
         elif not self._reads:
             self._reads = True
             self.detach()
             self.attach()
 
+        several = self.strategy.objective.passes > 1
+
         def one_pass(ids: Tensor | None, labels: Tensor | None = None) -> Tensor:
-            changed = {"input_ids": ids, "labels": labels}
-            return compute({**inputs, **{name: value for name, value in changed.items() if value is not None}})
+            gradients = WeightGradients(self.bare_model) if several else None
+            loss = compute(changed(inputs, {"input_ids": ids, "labels": labels}))
+            if gradients is not None:
+                gradients.check(self.strategy.name)
+                check_value(loss, self.strategy.name)
+            return loss
 
         step = Step(self.hooks, batch, one_pass, **scale)
         self._last = step.accumulation
