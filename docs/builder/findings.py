@@ -22,6 +22,7 @@ from .tables import table, unbroken
 from .words import row_name, same_data, settings, title
 
 ALPHA = 5.0  # the entry's default: decided before looking
+PAPERS = 15.0  # the paper's most frequent one
 SEEDS = 3  # fewer pairs give an interval that says nothing
 SAME = ("practically the same", "identical")  # two rows that are equal bit for bit are as good as the same
 YES, NO, UNKNOWN, MISSING = "reproduced", "contradicted", "undecided", "not run"
@@ -29,8 +30,9 @@ RULE = f"""
 ## The rule
 
 The difference is `neft_uniform` at alpha {ALPHA:g} minus `none`, paired by seed, at equal steps; for the last finding,
-minus `neft_gaussian` at the same energy. Alpha {ALPHA:g} is this package's default; the paper
-uses 5, 10 and 15, and 15 most often. Other values are listed, and do not count. Every difference gets the verdict of
+minus `neft_gaussian` at the same energy, and both at alpha {PAPERS:g} where that alone was run. Alpha {ALPHA:g} is the
+package's default; the paper uses 5, 10 and 15, and {PAPERS:g} most often. Other values are listed, and do not count.
+Every difference gets the verdict of
 [Comparison](comparison.md), from its interval and the metric's margin, at the end of training *and* at each run's best
 checkpoint, both corrected together. A finding is
 
@@ -58,6 +60,7 @@ class Judgement:
     why: str
     differences: dict[When, Difference] = field(default_factory=dict)
     verdicts: dict[When, Verdict] = field(default_factory=dict)
+    alpha: float = ALPHA
 
 
 def page(experiments: list[Experiment]) -> str:
@@ -98,6 +101,7 @@ def _marked(status: str) -> Markup:
 
 def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
     digits, lines = metric(claim.name).digits, []
+    lines += [f"at alpha {judgement.alpha:g}"] if judgement.alpha != ALPHA else []
     for point, each in judgement.differences.items():
         verdict = judgement.verdicts.get(point)
         said = [_interval(each, digits)] if intervals else []
@@ -121,13 +125,19 @@ def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[When, Di
     return {point: each for point, each in paired.items() if each.mean is not None}
 
 
+def judged(claim: Claim, experiment: Experiment) -> Row | None:
+    """Return the row that is judged, None where it or what it is compared with was not run."""
+    rows = [experiment.find("neft_uniform", alpha=alpha) for alpha in ([ALPHA, PAPERS] if claim.gaussian else [ALPHA])]
+    found = (row for row in rows if row is not None and compared(claim, row, experiment) is not None)
+    return next(found, None)
+
+
 def judge(claim: Claim, experiment: Experiment) -> Judgement:
     """Return what an experiment says of a claim, by the rule of the page."""
-    row = experiment.find("neft_uniform", alpha=ALPHA)
+    row = judged(claim, experiment)
     if row is None:
-        return Judgement(MISSING, f"no run of neft_uniform at alpha {ALPHA:g}")
-    if claim.gaussian and compared(claim, row, experiment) is None:
-        return Judgement(MISSING, "no run of Gaussian noise of equal energy")
+        missing = "of Gaussian noise of equal energy" if claim.gaussian else f"of neft_uniform at alpha {ALPHA:g}"
+        return Judgement(MISSING, f"no run {missing}")
     paired = differences(claim, row, experiment)
     if not paired:
         return Judgement(UNKNOWN, f"{metric(claim.name).label} was not measured")
@@ -138,14 +148,16 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
         return Judgement(UNKNOWN, missing, paired)
     verdicts = dict(zip(paired, verdicts_on(claim, [*paired.values()], experiment), strict=True))
     digits = metric(claim.name).digits
-    why = "; ".join(f"{POINTS[point]} {each.text(digits)}" for point, each in verdicts.items())
+    alpha = row.arguments["alpha"]
+    said = [f"at alpha {alpha:g}"] if alpha != ALPHA else []
+    why = "; ".join([*said, *(f"{POINTS[point]} {each.text(digits)}" for point, each in verdicts.items())])
     why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
     equal = any(each.word in SAME for each in verdicts.values())
     hidden = claim.hidden(experiment) if equal and claim.side != "same" else ""
     why += f"; {hidden}" if hidden else ""
     holds = [None if hidden and each.word in SAME else agrees(claim, each) for each in verdicts.values()]
     status = NO if False in holds else UNKNOWN if None in holds else YES
-    return Judgement(status, why, paired, verdicts)
+    return Judgement(status, why, paired, verdicts, alpha)
 
 
 def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:

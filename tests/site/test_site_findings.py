@@ -34,8 +34,8 @@ def test_the_rule_of_the_findings(experiments):
     assert said["Uniform noise beats Gaussian noise of equal energy"] == findings.NO
 
 
-def judged(tmp_path, title, changes=None, **more):
-    effects = {**EFFECTS, **(changes or {})}
+def judged(tmp_path, title, changes=None, without="", **more):
+    effects = {name: effect for name, effect in {**EFFECTS, **(changes or {})}.items() if name != without}
     found, _ = loading.load(made_up.write(tmp_path / "results/r", effects=effects, **more).parent)
     claim = next(claim for claim in findings.CLAIMS if claim.title.startswith(title))
     return findings.judge(claim, found[0])
@@ -83,6 +83,14 @@ def test_a_finding_shows_its_interval_and_what_was_not_run(tmp_path, experiments
     assert judged(tmp_path, "Uniform", {"neft_gaussian 5": None}).status == findings.UNKNOWN
     found, _ = loading.load(made_up.write(tmp_path / "few/r", effects={"none": EFFECTS["none"]}).parent)
     assert {findings.judge(claim, found[0]).status for claim in findings.CLAIMS} == {findings.MISSING}
+
+
+def test_energies_that_were_compared_at_the_papers_alpha_alone_count(tmp_path):
+    at_15 = {"neft_uniform 15": (-0.08, -0.03, 0.2, 0.0), "neft_gaussian 15": (0.0, 0.0, 0.0, 0.0)}
+    judgement = judged(tmp_path, "Uniform", at_15, without="neft_gaussian 5")
+    assert (judgement.status, judgement.alpha) == (findings.YES, findings.PAPERS)
+    assert judgement.why.startswith("at alpha 15; at the end lower")
+    assert judged(tmp_path / "both", "Uniform", at_15).alpha == findings.ALPHA
 
 
 def test_two_seeds_are_too_few(tmp_path):
