@@ -140,6 +140,12 @@ class ModelHooks:
         return self._clean_lookups + (0 if self.calls is None else self.calls.clean_calls)
 
     @property
+    def are_inside_of_embedding(self) -> bool:
+        """True where the module that was the embedding lies in another one now, as after PEFT has put LoRA on it."""
+        hooked, now = self.embeddings[0], find_embedding(self.model)
+        return now is not hooked and hooked in now.modules()
+
+    @property
     def records_layers(self) -> bool:
         """True where the inputs of decoder layers are recorded."""
         return self._layers > 0

@@ -114,7 +114,10 @@ class NoiseSession:
         return session
 
     def attach(self) -> None:
-        """Set the hooks, unless they are set or the strategy needs none."""
+        """Set the hooks, unless they are set or the strategy needs none; anew around an embedding that was wrapped."""
+        if self.hooks is not None and self.hooks.are_inside_of_embedding:
+            self.detach()
+            self._prepare()
         if self.hooks is not None or self.strategy.clean:
             return
         forget_graphs(self.model)
