@@ -1,4 +1,4 @@
-"""Makes the site's pages from the package and docs/results when it is built; docs/builder holds the parts."""
+"""mkdocs hooks that generate the site's pages from the package and docs/results, using docs/builder."""
 
 from importlib.metadata import metadata
 from pathlib import Path
@@ -14,11 +14,11 @@ from neft_zoo.config import recipe
 
 
 def on_config(config: Any) -> Any:
-    """Read the results, and put the pages of the strategies into the navigation, under the table of all."""
+    """Read the results, and add the strategies' pages to the navigation, below the page of all."""
     extra = config["extra"]
     folder = Path(extra.get("results") or Path(config["docs_dir"]) / "results")
     extra["experiments"], extra["notes"] = load(folder)
-    # A test may ask for the pages of a few strategies and recipes only.
+    # A test may request the pages of a few strategies and recipes only.
     extra["entries"] = extra.get("entries") or registry.builtin_names()
     extra["recipes"] = extra.get("recipes") or recipe.names()
     config["markdown_extensions"].append(CardTables())
@@ -27,7 +27,7 @@ def on_config(config: Any) -> Any:
 
 
 def _take_addresses(config: Any) -> None:
-    """Set the site's address, the repository's, and that of a page's source, where the package's metadata has them."""
+    """Set the URLs of the site, the repository and a page's source, if the package's metadata has them."""
     urls = dict(each.split(", ", 1) for each in metadata("neft-zoo").get_all("Project-URL") or [])
     if address := urls.get("Documentation"):
         config["site_url"] = f"{address.rstrip('/')}/"
@@ -57,8 +57,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Put in what a page asks for, and its formulas."""
+    """Insert the snippets that a page requests, and render its formulas."""
     if page.parent is not None and page.parent.title == "Developers":
-        page.meta.setdefault("search", {"boost": 0.3})  # what a reader means comes first
+        page.meta.setdefault("search", {"boost": 0.3})  # written guides come first in search
     up = "../" * page.file.src_uri.count("/")
     return formulas.render(snippets.fill(markdown, config["extra"]["experiments"], up))

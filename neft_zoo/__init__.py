@@ -3,9 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"  # read by the build as well
+__version__ = "0.2.0"  # also read by the build
 
-# Names are loaded when first used, so that `neft-zoo list` need not import torch.
+# Loaded on first use, so that `neft-zoo list` does not import torch.
 _HOME = {
     "SFTTrainer": "training.trainers",
     "NoiseSFTConfig": "training.sft_config",

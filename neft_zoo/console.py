@@ -1,4 +1,4 @@
-"""What the commands show: tables, and nothing of what other libraries say on the way."""
+"""Terminal output of the commands: tables and messages, without other libraries' output."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 
 from neft_zoo.errors import DataWarning, NoiseWarning
 
-NARROWEST = 20  # columns that one is not wrapped below
+NARROWEST = 20  # minimum width of a column in characters
 UNLIMITED = 10_000
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show no warnings inside but those about data, and from here on no progress bars and remarks of libraries."""
+    """Show only warnings about data inside this context, and switch off other libraries' progress bars and remarks."""
     import datasets
     import huggingface_hub
     import transformers
@@ -40,7 +40,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show our own warnings as a line about what a command does, without the place in the package's code."""
+    """Show our own warnings as one line, without the position in the package's code."""
     usual = warnings.formatwarning
 
     def plain(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
@@ -56,13 +56,13 @@ def plain_warnings() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a line about what a command does, on standard error; of several processes only the first prints it."""
+    """Print a status line on standard error, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
         print(f"neft-zoo: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def say_written_over(*paths: Path) -> None:
-    """Say which files of an earlier run a command writes over; called before anything is computed."""
+    """Report which files of an earlier run will be overwritten; called before anything is computed."""
     earlier = [path for path in paths if path.exists()]
     if earlier:
         names = ", ".join([str(earlier[0]), *(path.name for path in earlier[1:])])
@@ -70,10 +70,10 @@ def say_written_over(*paths: Path) -> None:
 
 
 class Seldom:
-    """Says no more than a line in so many seconds.
+    """Prints at most one line per time interval.
 
     Args:
-        seconds: between two lines; the first one is said that long after this was made.
+        seconds: length of the interval; the first line is printed at the earliest one interval after creation.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -86,11 +86,11 @@ class Seldom:
 
 
 def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
-    """Print a table: drawn by rich on a terminal where it is installed, as aligned text elsewhere.
+    """Print a table: with rich on a terminal, if it is installed, and as aligned text otherwise.
 
     Args:
-        rows: the headings, then the lines; every row has a cell for each column.
-        numbers: the columns, from 0, that are aligned at their right.
+        rows: the header, then the lines; every row has a cell for each column.
+        numbers: indices of right-aligned columns.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty() or find_spec("rich") is None:
@@ -108,19 +108,19 @@ def show_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> No
 
 
 def printable(text: str) -> str:
-    """Return a text on one line without control characters, which a terminal would obey."""
+    """Return a text on one line without control characters, which a terminal would interpret."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def terminal_width() -> int:
-    """Return the columns of the terminal, or of `COLUMNS`; without either, as in a pipe, there is no limit."""
+    """Return the width of the terminal, or of `COLUMNS`; in a pipe there is no limit."""
     return shutil.get_terminal_size((UNLIMITED, 24)).columns
 
 
 def plain_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), width: int | None = None) -> str:
-    """Return a table as aligned text, whose cells are wrapped to the width of the terminal, or to `width`.
+    """Return a table as aligned text, with cells wrapped to the width of the terminal, or to `width`.
 
-    One of many columns is cut into several, which all begin with the first column.
+    A table with many columns is split into several, each of which begins with the first column.
     """
     width = width or terminal_width()
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -142,7 +142,7 @@ def plain_table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), widt
 
 
 def _fitted(widths: list[int], room: int) -> list[int]:
-    """Return widths of columns that fit: names and texts, which are first and last, are wrapped before the rest."""
+    """Return column widths that fit; names and texts, in the first and last column, are wrapped before the others."""
     for wrapped in ({0, len(widths) - 1}, {*range(len(widths))}):
         cap = max(widths)
         while sum(widths) > room and cap > NARROWEST:
@@ -156,7 +156,7 @@ def _wrapped(cell: str, size: int) -> list[str]:
 
 
 def fitted_markdown(text: str) -> str:
-    """Return Markdown whose tables fit the terminal; without one, as in a pipe, it stays Markdown."""
+    """Return Markdown whose tables fit the terminal, or unchanged Markdown in a pipe."""
     width, lines = terminal_width(), []
     for is_table, block in groupby(text.splitlines(), lambda line: line.startswith("|")):
         block = list(block)

@@ -1,4 +1,4 @@
-"""`NoiseError`, and how values and foreign errors are put into its one sentence."""
+"""`NoiseError`, and the formatting of values and other errors in its message."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from neft_zoo.redaction import MASK, is_secret, redact
 
 
 class NoiseError(ValueError):
-    """A value that the user gave is not accepted; the message is one sentence that names it and what is."""
+    """Raised for an invalid value from the user; the message is one sentence with the value and what is accepted."""
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
 
 
 class NoiseWarning(UserWarning):
-    """Noise or data that are accepted, but are not what a user may expect; a comparison hands on those of its runs."""
+    """Warning about accepted noise or data that a user may not expect; a comparison repeats those of its runs."""
 
 
 class DataWarning(NoiseWarning):
-    """Part of the data is not used; said by every command, also by those that show no other warnings."""
+    """Warning that part of the data is not used, shown even by commands that suppress other warnings."""
 
 
 class _Short(reprlib.Repr):
-    """A repr that fits into a sentence, whatever the value: deep, circular, or a number of a million digits."""
+    """A repr that fits into a sentence for any value: deeply nested, circular, or a number of a million digits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,23 +39,23 @@ class _Short(reprlib.Repr):
         return repr(x) if x.bit_length() < 64 else f"a whole number of {x.bit_length()} bits"
 
     def repr_str(self, x: str, level: int) -> str:
-        return super().repr_str(redact(x), level)  # before it is cut: half a secret would not be known
+        return super().repr_str(redact(x), level)  # before truncation: half a secret would not be recognized
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
         return super().repr_dict({key: MASK if is_secret(key) else value for key, value in x.items()}, level)
 
 
 def shown(value: Any) -> str:
-    """Return the repr of what a user passed, shortened and without secrets, for a message."""
+    """Return the shortened repr of a value from the user, without secrets, for a message."""
     return _SHORT.repr(value)
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """Return the message of another library's error on one line, without a full stop at its end.
+    """Return the message of another library's error on one line, without a full stop.
 
     Args:
         error: the error, or its text.
-        limit: characters at most.
+        limit: maximum number of characters.
     """
     text = " ".join(str(error).split())
     if not text and isinstance(error, BaseException):
@@ -65,20 +65,20 @@ def one_line(error: object, limit: int = 300) -> str:
 
 @contextmanager
 def as_sentence(what: str) -> Iterator[None]:
-    """Raise what other libraries raise inside the block as a `NoiseError`.
+    """Raise errors of other libraries in this context as a `NoiseError`.
 
     Args:
-        what: what must hold, the first half of its sentence.
+        what: the condition that does not hold, as the first half of the sentence.
 
     Raises:
-        NoiseError: with the first line of the other error; one of ours is left as it is.
+        NoiseError: with the first line of the other error; a `NoiseError` is raised unchanged.
     """
     try:
         yield
     except NoiseError:
         raise
     except Exception as error:
-        # The message of a KeyError alone says nothing.
+        # The message of a KeyError is only the key.
         kind = (
             "" if isinstance(error, (OSError, ValueError, RuntimeError, ImportError)) else f"{type(error).__name__} "
         )
@@ -86,13 +86,13 @@ def as_sentence(what: str) -> Iterator[None]:
 
 
 def did_you_mean(name: str, accepted: Iterable[str], dashes: str = "", cutoff: float = 0.6) -> str:
-    """Return the end of a sentence about an unknown name: the nearest accepted one, or a full stop.
+    """Return the end of a sentence about an unknown name: the most similar accepted one, or a full stop.
 
     Args:
-        name: the unknown one.
-        accepted: all others.
-        dashes: written before the accepted one; they make no two names alike.
-        cutoff: how alike the two must be, from 0 to 1.
+        name: the unknown name.
+        accepted: all valid names.
+        dashes: prefix of the suggestion; it does not count for the similarity.
+        cutoff: minimum similarity, from 0 to 1.
     """
     near = difflib.get_close_matches(name[:80], list(accepted), n=1, cutoff=cutoff)
     return f"; did you mean {dashes}{near[0]}?" if near else "."

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, in folders that one process at a time writes to."""
+"""Writing files atomically, in folders that only one process at a time writes to."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ LOCK = ".neft-zoo.lock"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that takes the place of `path` once the block ends without an error.
+    """Yield the path of a temporary file, and move it to `path` if the context ends without an error.
 
     Raises:
-        NoiseError: if the file cannot be written, as on a full or read-only disk; `path` is then as it was.
+        NoiseError: if the file cannot be written, as on a full or read-only disk; `path` is then unchanged.
     """
-    # In the same folder, since a rename is atomic inside a file system only, and by process: ranks may write at once.
+    # In the same folder, since a rename is atomic only within a file system, and per process, as ranks may write at
+    # once.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -35,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise NoiseError(f"{path} must be a file that can be written: {error.strerror or one_line(error)}.") from error
     finally:
-        # Where the disk is read-only there is nothing to remove, and the first error is the one to tell.
+        # On a read-only disk there is nothing to remove, and the first error is the one to report.
         try:
             partial.unlink(missing_ok=True)
         except OSError:
@@ -43,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all.
+    """Write a text file in UTF-8, atomically.
 
     Raises:
         NoiseError: if it cannot be written.
@@ -53,16 +54,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2, *, is_data: bool = False) -> None:
-    """Write a JSON file, whole or not at all.
+    """Write a JSON file, atomically.
 
     Args:
         path: of the file.
         value: JSON values.
-        indent: spaces a level.
-        is_data: whether it holds texts of a data set or a model, which stay as they are; all else is redacted.
+        indent: spaces per level.
+        is_data: whether it holds texts of a data set or a model, which are written unchanged; all else is redacted.
 
     Raises:
-        NoiseError: if it cannot be written, and for NaN and infinity, which JSON does not have.
+        NoiseError: if it cannot be written, or has NaN or infinity, which JSON does not support.
     """
     value = value if is_data else redact(value)
     try:
@@ -73,10 +74,10 @@ def write_json(path: Path, value: Any, indent: int | None = 2, *, is_data: bool 
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a text file of results that come one by one; it is on disk when this returns.
+    """Append a line to a text file of incremental results; it is on disk when this returns.
 
     Raises:
-        NoiseError: if it cannot be written; the lines before it stay, so that the same command goes on from them.
+        NoiseError: if it cannot be written; earlier lines are kept, so that the same command can continue from them.
     """
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -87,10 +88,10 @@ def append_line(path: Path, line: str) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and those above it where they are missing, and return its path.
+    """Create a folder and its parents if they are missing, and return its path.
 
     Raises:
-        NoiseError: if it cannot be made.
+        NoiseError: if it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -100,14 +101,14 @@ def make_folder(path: Path) -> Path:
 
 
 def check_folder(option: str, path: Path) -> None:
-    """Raise unless files can be written in a folder, or in the folder that it would be made in; nothing is left.
+    """Raise unless files can be written in a folder, existing or not; no file is left behind.
 
     Args:
-        option: the argument that named the path, for the message.
+        option: the argument with the path, for the message.
         path: a folder, which need not exist.
 
     Raises:
-        NoiseError: if they cannot, as on a read-only disk or where `path` is a file.
+        NoiseError: if they cannot, as on a read-only disk or if `path` is a file.
     """
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
@@ -122,7 +123,7 @@ def check_output(option: str, path: Path) -> None:
     """Raise unless a file can be written at `path`; called before anything is computed.
 
     Args:
-        option: the argument that named the path, for the message.
+        option: the argument with the path, for the message.
         path: a file, which need not exist, in an existing folder.
 
     Raises:
@@ -138,18 +139,19 @@ def check_output(option: str, path: Path) -> None:
 
 @contextmanager
 def locked(option: str, folder: Path, name: str = LOCK) -> Iterator[None]:
-    """Make a folder and hold it, so that no other process of ours writes to it inside the block.
+    """Create a folder and lock it against our other processes inside this context.
 
-    The operating system lets go of it when the process ends, however that happens. Of several processes of one run
-    the first holds it for all. A folder that is still empty at the end is removed, with those that were made for it.
+    The operating system releases the lock when the process ends for any reason. Of several processes of one run, the
+    first holds the lock for all. A folder that is still empty at the end is removed, along with the parents created
+    for it.
 
     Args:
-        option: the argument that named it, for messages.
+        option: the argument with the path, for messages.
         folder: need not exist.
-        name: of the lock's file, where a run writes only one file of a folder.
+        name: of the lock file, for a run that writes only one file in a folder.
 
     Raises:
-        NoiseError: if another process holds it, or it cannot be made.
+        NoiseError: if another process holds the lock, or the folder cannot be created.
     """
     if os.environ.get("RANK", "0") != "0" or sys.platform == "win32":  # which has no fcntl
         yield
@@ -166,7 +168,7 @@ def locked(option: str, folder: Path, name: str = LOCK) -> Iterator[None]:
 
 
 def _hold(option: str, folder: Path, path: Path) -> int:
-    """Return the descriptor of the lock's file: closing it lets go."""
+    """Return the descriptor of the lock file; closing it releases the lock."""
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +178,7 @@ def _hold(option: str, folder: Path, path: Path) -> int:
             raise NoiseError(message) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it before may have removed the file between the two lines above.
+            # The previous holder may have removed the file between the two lines above.
             if os.fstat(file).st_ino == os.stat(path).st_ino:
                 os.ftruncate(file, 0)
                 os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -189,13 +191,13 @@ def _hold(option: str, folder: Path, path: Path) -> int:
             ) from None
         except FileNotFoundError:
             pass
-        except OSError:  # a full disk, or a file system without locks: nothing can be said about others
+        except OSError:  # a full disk, or a file system without locks: assume no other process
             return file
         os.close(file)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or an empty folder, if that can be done."""
+    """Remove a file or an empty folder, if possible."""
     try:
         path.rmdir() if path.is_dir() else path.unlink()
     except OSError:
@@ -203,7 +205,7 @@ def _remove(path: Path) -> None:
 
 
 def _try_out(trial: Path) -> None:
-    """Raise what the system raises at writing a file, which is not left; a full disk still makes empty ones."""
+    """Raise the system's error if a file cannot be written; the file is removed, and a full disk is not detected."""
     try:
         trial.write_text("trial")
     finally:

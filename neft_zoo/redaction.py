@@ -1,8 +1,8 @@
-"""Keeping secrets out of what is saved or printed: `redact`, and the values that it has been told of.
+"""Keeping secrets out of everything that is saved or printed.
 
-A secret is found where it comes in: by the name of an option or variable (`hub_token`, `WANDB_API_KEY`), as the
-password of a URL, or by its shape (`hf_...`). From then on its value is hidden wherever it turns up, in another
-library's words too.
+A secret is recognized where it enters: by the name of an option or variable (`hub_token`, `WANDB_API_KEY`), as the
+password in a URL, or by its form (`hf_...`). From then on its value is hidden everywhere, in other libraries' output
+too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAME = re.compile(
     r"|(?:api|access|secret|private|account|auth|encryption|client)[_-]?key)$"
     r"|[A-Z]_KEY$"
 )
-# Names of tokens of a vocabulary, of numbers of tokens, and of the working folder.
+# Names of vocabulary tokens, of token counts, and of the working directory.
 HARMLESS = re.compile(r"^PWD$|(?:bos|eos|pad|unk|sep|cls|mask|image|video|audio|stop|per|max|min)_token$")
 CREDENTIALS = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 QUERY = re.compile(
@@ -35,10 +35,10 @@ SHAPES = re.compile(
     r"\b(?:hf_\w{20,}|sk-[\w-]{20,}|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abp]-[\w-]{10,}"
     r"|AKIA[0-9A-Z]{16})"
 )
-# An option's own URL: a password may hold slashes there, which would be ambiguous in a sentence.
+# An option that is a URL: its password may contain slashes, which would be ambiguous in running text.
 URL = re.compile(r"[\w+.-]+://(?:[^\s/:@]*):(?P<password>[^\s]+)@[^\s@]*")
-LONE = re.compile(r"(?<=://)[^\s/:@]{16,}(?=@)")  # a token in place of the name of a user
-# Shorter ones are words that occur anyway: hiding them everywhere would spoil what is saved.
+LONE = re.compile(r"(?<=://)[^\s/:@]{16,}(?=@)")  # a token in place of the user name
+# Shorter secrets are ordinary words: hiding them everywhere would garble what is saved.
 SHORTEST = 6
 
 _known: set[str] = set()
@@ -50,7 +50,7 @@ def is_secret(name: object) -> bool:
 
 
 def remember(value: object, name: object = "") -> None:
-    """Hide the secrets in a value from here on, in everything that this process saves or prints.
+    """Hide the secrets in a value from now on, in everything that this process saves or prints.
 
     Args:
         value: of an option, or a mapping of options.
@@ -70,7 +70,7 @@ def remember(value: object, name: object = "") -> None:
 
 
 def remember_command_line(argv: Iterable[str]) -> None:
-    """Hide the secrets that flags give, as `--hub_token VALUE` or `--hub_token=VALUE`."""
+    """Hide the secrets in flags, given as `--hub_token VALUE` or `--hub_token=VALUE`."""
     flag = ""
     for argument in argv:
         name, equals, value = argument.partition("=")
@@ -83,11 +83,11 @@ def remember_command_line(argv: Iterable[str]) -> None:
 
 
 def redact(value: T, known: Collection[str] | None = None) -> T:
-    """Return a value without secrets: those of mappings by their keys, all others in its texts.
+    """Return a value without secrets: those under secret keys of mappings, and all others in texts.
 
     Args:
-        value: a text or JSON values; anything else is returned as it is.
-        known: values to hide; by default those that were remembered and those of the environment.
+        value: a text or JSON values; other types are returned unchanged.
+        known: values to hide; by default those remembered and those in the environment.
     """
     known = sorted(_known | _of_environment(), key=len, reverse=True) if known is None else known
     return cast(T, _redacted(value, known))
@@ -95,7 +95,7 @@ def redact(value: T, known: Collection[str] | None = None) -> T:
 
 @contextmanager
 def redacting_streams() -> Iterator[None]:
-    """Hide secrets in what is printed inside the block, by other libraries too."""
+    """Hide secrets in everything printed inside this context, by other libraries too."""
     import sys
 
     out, err = cast(Any, _Redacting(sys.stdout)), cast(Any, _Redacting(sys.stderr))
@@ -104,7 +104,7 @@ def redacting_streams() -> Iterator[None]:
 
 
 class _Redacting:
-    """A text stream that writes no secret; a secret that comes in several writes is not seen."""
+    """A text stream that writes no secrets; a secret that is split over several writes is not detected."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -132,7 +132,7 @@ def _redacted(value: object, known: Collection[str]) -> object:
 
 
 def hidden(key: object, value: object, known: Collection[str] = ()) -> object:
-    """Return the value of a key without secrets; a number is hidden where it is no count."""
+    """Return the value of a key without secrets; under a secret key, a number is hidden unless it is a count."""
     if not is_secret(key):
         return _redacted(value, known)
     if isinstance(value, Mapping):
@@ -152,7 +152,7 @@ def _text(text: str, known: Collection[str]) -> str:
 
 
 def _mapping(text: str) -> object:
-    """Return the mapping that a text holds as JSON; None where it holds none."""
+    """Return the mapping that a text encodes as JSON, or None."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -160,7 +160,7 @@ def _mapping(text: str) -> object:
 
 
 def _in_text(text: str) -> Iterator[str]:
-    """Yield the secrets that stand in a text."""
+    """Yield the secrets in a text."""
     yield from SHAPES.findall(text)
     yield from BEARER.findall(text)
     yield from LONE.findall(text)
@@ -170,10 +170,10 @@ def _in_text(text: str) -> Iterator[str]:
 
 
 def _forms(secret: str) -> set[str]:
-    """Return how a secret may be written: quoted in a URL or not, and as a repr does."""
+    """Return the forms in which a secret may be written: quoted in a URL or not, and as in a repr."""
     return {secret, unquote(secret), quote(secret, safe=""), repr(secret)[1:-1]}
 
 
 def _of_environment() -> set[str]:
     named = {value for name, value in os.environ.items() if len(value) >= SHORTEST and is_secret(name)}
-    return {value for value in named if not os.path.exists(value)}  # as GOOGLE_APPLICATION_CREDENTIALS: a file's path
+    return {value for value in named if not os.path.exists(value)}  # GOOGLE_APPLICATION_CREDENTIALS is a path

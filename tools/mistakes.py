@@ -1,11 +1,11 @@
-"""The mistakes seen in public code, each as a change of this package and the test that must notice it.
+"""Mistakes seen in public code, each as a change of this package and the test that must fail.
 
-`make mistakes` puts them in one at a time; tests/strategies/test_mistakes.py checks that every change still applies.
+`make mistakes` applies them one at a time; tests/strategies/test_mistakes.py checks that every change still applies.
 """
 
 
 def put_in(source: str, old: str, new: str) -> str:
-    """Return the source with the change.
+    """Return the source with the change applied.
 
     Raises:
         ValueError: unless the old text occurs exactly once.
@@ -18,8 +18,8 @@ def put_in(source: str, old: str, new: str) -> str:
 LIVE = "return self.opened is not None and (self._shared or torch.is_grad_enabled())"
 OPEN = "        try:\n            yield opened.record\n"
 CLOSE = "            self._current.opened = None\n            PREDRAWN.drawn = {}\n"
-HOOK = "        self._handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
-OVERWRITE = """        self._handles = []
+HOOK = "        handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]\n"
+OVERWRITE = """        handles = []
         for embedding in embeddings:
             def forward(ids, inner=embedding.forward, embedding=embedding):
                 clean = inner(ids)

@@ -1,6 +1,6 @@
-"""Mutation testing: change one place of a module at a time, in a copy, and see whether its tests notice.
+"""Mutation testing: change one place of a module at a time, in a copy, and check that its tests fail.
 
-With --mistakes, put in the mistakes that are listed in mistakes.py instead: the test that each one names must fail.
+With --mistakes, apply the mistakes in mistakes.py instead: the test of each one must fail.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SWAPS = {getattr(ast, old): getattr(ast, new) for old, new in map(str.split, PAI
 
 
 def changes_of(node):
-    """Yield what can be changed at a node: a few words, and a function that changes it in place."""
+    """Yield possible changes of a node: a description, and a function that changes it in place."""
     if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in SWAPS:
         new = SWAPS[type(node.op)]
         yield f"{type(node.op).__name__} -> {new.__name__}", lambda n: setattr(n, "op", new())
@@ -87,7 +87,7 @@ class DropNot(ast.NodeTransformer):
 
 
 def skipped(tree):
-    """Return the nodes in annotations and `if TYPE_CHECKING`, which no run sees."""
+    """Return the nodes in annotations and `if TYPE_CHECKING`, which are not executed."""
     roots = [getattr(n, "annotation", None) or getattr(n, "returns", None) for n in ast.walk(tree)]
     roots += [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     return {id(inner) for root in roots if root is not None for inner in ast.walk(root)}
@@ -106,15 +106,15 @@ def mutants_of(source):
 
 
 def run_tests(folder, tests):
-    """Run tests in the copy, in a process that has imported the libraries already; exit as pytest does."""
+    """Run tests in the copy, in a process that has imported the libraries already; exit with pytest's status."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.chdir(folder)
-    # Of plugins no test here needs one, and importing them takes longer than most mutants live.
+    # The tests need no plugins, and importing them takes longer than most mutants run.
     os.environ.update(PYTHONPATH=folder, OMP_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     sys.dont_write_bytecode = True
-    gc.freeze()  # pytest collects garbage when it ends: not what the libraries have left, every time again
+    gc.freeze()  # keeps pytest's garbage collection at exit from scanning the libraries' objects
     sys.path[:0] = [folder, *(f"{folder}/{name}" for name in ("tests", "tests/support", "tools"))]
     import pytest
 
@@ -122,7 +122,7 @@ def run_tests(folder, tests):
 
 
 def run(changed, tests, timeout):
-    """Run tests on a copy with the changed modules; return pytest's status, None if they took too long."""
+    """Run tests on a copy with the changed modules; return pytest's status, or None after a timeout."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("neft_zoo", "tests", "tools"):
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -145,7 +145,7 @@ def source_of(module):
 
 
 def put_mistakes_in(options):
-    """Put every listed mistake in; exit with an error unless each is noticed by a test that passes without it."""
+    """Apply every listed mistake; exit with an error unless a test that passes without it fails with it."""
     if run({}, sorted({test for _, _, test, *_ in MISTAKES}), options.timeout * 10) != PASSED:
         sys.exit("the tests of the mistakes fail without a mistake")
 
@@ -165,7 +165,7 @@ def put_mistakes_in(options):
 
 
 def change_everywhere(module, options, known):
-    """Run the mutants of a module; yield what became of each. Those that are known to be killed are not run."""
+    """Run the mutants of a module and yield each outcome, skipping those known to be killed."""
     tests, source = [f"{name}.py" for name in TESTS[module].split()], source_of(module)
     found = list(mutants_of(source))
     random.Random(0).shuffle(found)
@@ -206,7 +206,7 @@ def main():
     for module in options.module or TESTS:
         results += change_everywhere(module, options, known)
         done = {result["module"] for result in results}
-        later = [result for result in known if result["module"] not in done]  # should this run be interrupted
+        later = [result for result in known if result["module"] not in done]  # kept if this run is interrupted
         options.json.write_text(json.dumps(results + later, indent=1) + "\n")
     if options.module is None:
         survivors.write(ROOT / "docs" / "mutants.md", results, options.limit)

@@ -15,13 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 PIP = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
-# What needs no extra, and the demo, shortened: eight steps a run, after which the noise is logged first.
+# Commands that need no extra, and a shortened demo with eight steps per run, after which the noise is first logged.
 COMMANDS = ["list", "show neft_uniform", "cite neft_uniform", "recipes ls", "recipes cp quickstart copy.yaml"]
 DEMO = "-m neft_zoo.recipes.quickstart.demo --records 128 --epochs 1 --output demo"
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
-    """Runs a program that must succeed and must not find the checkout's modules."""
+    """Run a program that must succeed and must not import from the checkout."""
     print("+", *command, flush=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if subprocess.run(command, cwd=cwd, env=environment).returncode:
@@ -29,20 +29,20 @@ def run(*command: str | Path, cwd: Path = ROOT) -> None:
 
 
 def build() -> list[Path]:
-    """Returns the sdist and the wheel, which is built from the sdist."""
+    """Return the sdist and the wheel, which is built from the sdist."""
     shutil.rmtree(DIST, ignore_errors=True)
     run(sys.executable, "-m", "build", "--outdir", DIST)
     return sorted(DIST.iterdir())
 
 
 def check(files: list[Path]) -> None:
-    """Checks the metadata of both files and the wheel's contents."""
+    """Check the metadata of both files and the wheel's contents."""
     run(sys.executable, "-m", "twine", "check", "--strict", *files)
     run(sys.executable, "-m", "check_wheel_contents", *(file for file in files if file.suffix == ".whl"))
 
 
 def try_out(file: Path) -> None:
-    """Installs a file into an empty environment, runs commands there without extras, then the demo with `plot`."""
+    """Install a file into an empty environment, and run commands without extras, then the demo with `plot`."""
     with tempfile.TemporaryDirectory(prefix="neft-zoo-release-") as name:
         folder = Path(name)
         run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)

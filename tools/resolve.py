@@ -1,9 +1,8 @@
-"""Resolve the package's requirements beside those of other frameworks, and print a table: `make resolve`.
+"""Resolve the package's requirements together with those of other frameworks, and print a table: `make resolve`.
 
-pip resolves for real, from metadata, in a scratch environment, and stops before it would download. Wheels whose index
-serves their metadata apart (PEP 658) cost kilobytes; a package that is published as source only has to be downloaded
-and asked for its metadata, and is named in the table. torch is pinned to the version that is tested, wherever a
-framework allows it.
+pip resolves from metadata in a scratch environment, and stops before downloading. For wheels whose index serves their
+metadata separately (PEP 658) this takes kilobytes; a package published only as source must be downloaded to get its
+metadata, and is named in the table. torch is pinned to the tested version if a framework allows it.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ FRAMEWORKS = {
     "oumi": "oumi==0.9",
     "nemo-automodel": "nemo-automodel==0.7.0",
 }
-# What they do not let torch be.
+# Frameworks that do not allow the tested version of torch.
 OWN_TORCH = {"oumi"}
 SHOWN = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
-# `pip install --dry-run` downloads what it has chosen before it says so: https://github.com/pypa/pip/issues/12603
+# `pip install --dry-run` downloads its choice before reporting it: https://github.com/pypa/pip/issues/12603
 PIP = """
 import sys
 from pip._internal.operations.prepare import RequirementPreparer
@@ -41,7 +40,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def resolve(python: Path, requirements: list[str], constraints: list[str], folder: Path, limit: float) -> dict | str:
-    """Return pip's report of what it would install, or the line that says why it cannot."""
+    """Return pip's report of what it would install, or a line with the reason why it cannot."""
     report, file = folder / "report.json", folder / "constraints.txt"
     report.unlink(missing_ok=True)
     file.write_text("\n".join(constraints), encoding="utf-8")
@@ -72,7 +71,7 @@ def row(name: str, alone: dict | str, together: dict | str) -> str:
 
 
 def main() -> None:
-    """Resolve for the frameworks that are named, all by default."""
+    """Resolve for the given frameworks, by default for all."""
     parser = argparse.ArgumentParser(description="Resolve beside other frameworks, from metadata.")
     parser.add_argument("names", nargs="*", default=[*FRAMEWORKS], metavar="NAME", help=", ".join(FRAMEWORKS))
     parser.add_argument("--limit", type=float, default=900, help="seconds for one resolution")

@@ -1,6 +1,6 @@
-"""Mutants that no test can kill, and the section of docs/mutants.md that `make mutants` writes about its last run."""
+"""Mutants that no test can kill, and the section of docs/mutants.md on the last run of `make mutants`."""
 
-# Module, line of code, changes, and why they are no gap. A survivor that is not listed here is one.
+# Module, line of code, changes, and why they are not a gap. Survivors that are not listed here are gaps.
 EQUIVALENT = [
     (
         "passes/hooks",
@@ -33,7 +33,7 @@ HEADING = "## The last run of `make mutants`"
 
 
 def section(results, limit):
-    """Return the count, a table by module, and every survivor with its reason."""
+    """Return the counts, a table by module, and every survivor with its reason."""
     killed = sum(result["result"] != "survived" for result in results)
     options = f' MUTANTS="--limit {limit}"' if limit else ""
     lines = [
@@ -59,6 +59,6 @@ def section(results, limit):
 
 
 def write(page, results, limit):
-    """Put the section at the end of the page, in the place of an earlier run's."""
+    """Write the section at the end of the page, replacing that of an earlier run."""
     kept = page.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
     page.write_text(f"{kept}\n\n{section(results, limit)}", encoding="utf-8")

@@ -1,1 +1,1 @@
-"""What the site shows of the package and of docs/results, made anew whenever it is built."""
+"""The parts of the site that are generated from the package and docs/results in every build."""

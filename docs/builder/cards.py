@@ -1,4 +1,4 @@
-"""Tables that fit: cards on a phone, whose cells know their columns' names, and long words that can be broken."""
+"""Tables that fit: as cards on a phone, with column names in the cells, and with breakable long words."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LONG = re.compile(r"\S{25,}")  # a word that can make its column too wide
 
 
 class CardTables(Extension):
-    """Markdown extension that labels the cells of wide tables, and lets long words in them be broken."""
+    """Markdown extension that labels the cells of wide tables, and makes long words in them breakable."""
 
     def extendMarkdown(self, md: Markdown) -> None:
-        # After inline markup, which makes the text of the heads.
+        # After inline markup, which produces the text of the headers.
         md.treeprocessors.register(_Labels(md), "card_tables", 15)
 
 

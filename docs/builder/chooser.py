@@ -1,6 +1,6 @@
-"""The chooser: what a user has, and the recipe, code and comparison that follow from it.
+"""The chooser: from a user's case to a recipe, code and a comparison.
 
-An answer is looked up in tables and filled into texts, here and in assets/chooser.js alike; `tables` returns all.
+An answer is looked up in tables and filled into texts, here and in assets/chooser.js alike; `tables` returns them all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .tables import TEMPLATES
 
 @dataclass(frozen=True)
 class Answer:
-    """What follows: a recipe, code, one comparison, what to expect, and what costs nothing."""
+    """The answer to a case: a recipe, code, one comparison, what to expect, and a free control."""
 
     noise: str
     why: str
@@ -49,7 +49,7 @@ class Answer:
 
 
 def fill(text: str, case: Case) -> str:
-    """Return a text with its slots filled."""
+    """Return a text with its placeholders filled in."""
     for name, value in {name: value for each in slots(case).values() for name, value in each.items()}.items():
         text = text.replace(f"%{name}%", value)
     return text
@@ -57,7 +57,7 @@ def fill(text: str, case: Case) -> str:
 
 @cache
 def texts() -> dict[str, dict[str, str]]:
-    """Return the texts with their slots, by what they depend on."""
+    """Return the texts with their placeholders, by the fields they depend on."""
     code = {
         f"{framework}|{method}|{packing}": _render(f"{framework}.j2", method, packing)
         for framework, method, packing in product(frameworks(), METHODS, PACKINGS)
@@ -71,7 +71,7 @@ def _render(name: str, method: str, packing: str) -> str:
 
 
 def answer(case: Case, experiments: Sequence[Experiment]) -> Answer:
-    """Return what follows from a case."""
+    """Return the answer to a case."""
     key, why = noise_for(case)
     known = texts()
     return Answer(
@@ -86,7 +86,7 @@ def answer(case: Case, experiments: Sequence[Experiment]) -> Answer:
     )
 
 
-# What the script looks up, and the fields of a case that it depends on; `noise` is looked up first.
+# The tables of the script, and the fields of a case that each depends on; `noise` is looked up first.
 DEPENDS = {
     "choice": ("records", "epochs", "goal", "family"),
     "memory": ("size", "method"),
@@ -101,7 +101,7 @@ DEPENDS = {
 
 
 def tables(experiments: Sequence[Experiment]) -> dict[str, object]:
-    """Return all that the script looks up, by the fields it depends on."""
+    """Return all tables of the script, by the fields they depend on."""
     made: dict[str, dict[str, object]] = {name: {} for name in DEPENDS}
     framework = next(iter(frameworks()))
     for case in (each for each in cases() if each.framework == framework):
@@ -132,7 +132,7 @@ LABELS = {
 
 
 def form(experiments: Sequence[Experiment]) -> str:
-    """Return the chooser: fields for the script, and below them one case's whole answer, which needs no script."""
+    """Return the chooser: fields for the script, and below them the full answer to one case, which needs no script."""
     first = Case()
     choices = {name: dict(options) for name, (_, options) in LABELS.items()}
     choices["framework"], choices["size"] = frameworks(), {size: size for size in MODELS[first.family]}
@@ -145,7 +145,7 @@ def form(experiments: Sequence[Experiment]) -> str:
     return f'{made.strip()}\n\n<script type="application/json" id="chooser-tables">{text}</script>'
 
 
-# A line each for readers without JavaScript, as those who know their case want it too.
+# Rows for readers without JavaScript, and for those who already know their case.
 LINES = (
     Case(records="few", method="full"),
     Case(method="full", size="8B"),
@@ -159,7 +159,7 @@ LINES = (
 
 
 def lines() -> str:
-    """Return the table of one default a case."""
+    """Return the table of default answers, one row per case."""
     rows = ["| you have | noise | first compare with |", "| --- | --- | --- |"]
     for case in LINES:
         given = [f"{RECORDS[case.records]} records", *([GOALS[case.goal]] if case.goal != "instructions" else [])]

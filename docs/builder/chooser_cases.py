@@ -1,4 +1,4 @@
-"""What a user of the chooser can have, and the rules that say what follows from it."""
+"""The cases of the chooser, and the rules for their answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MODELS = {
     "Mistral": {"7B": "mistralai/Mistral-7B-v0.3"},
     "SmolLM2": {"135M": "HuggingFaceTB/SmolLM2-135M-Instruct", "1.7B": "HuggingFaceTB/SmolLM2-1.7B-Instruct"},
 }
-SCALED = ("Gemma 2",)  # the module multiplies embeddings, so that alpha means something else
-# Those of other frameworks are offered as soon as the package has what they need.
+SCALED = ("Gemma 2",)  # the module multiplies embeddings, so alpha has another meaning
+# Other frameworks are offered if the package has an integration for them.
 FRAMEWORKS = {
     "trl": ("TRL in Python", "SFTTrainer"),
     "recipe": ("command line (TRL)", "SFTTrainer"),
-    "loop": ("a loop of your own", "attach"),
+    "loop": ("a custom training loop", "attach"),
     "unsloth": ("Unsloth", "enable"),
     "axolotl": ("Axolotl", "integrations.axolotl"),
     "swift": ("ms-swift", "integrations.swift"),
@@ -43,7 +43,7 @@ CONTROL_VALUES = {"weight_decay": "0.01,0.1", "lora_dropout": "0.1,0.3"}
 
 @dataclass(frozen=True)
 class Case:
-    """What a user has, by the keys of the tables above."""
+    """A user's case, by the keys of the tables above."""
 
     records: str = "some"
     epochs: str = "3"
@@ -56,7 +56,7 @@ class Case:
 
 
 def frameworks() -> dict[str, str]:
-    """Return the frameworks for which the package has a way in."""
+    """Return the frameworks that the package supports."""
     return {key: words for key, (words, needed) in FRAMEWORKS.items() if _has(needed)}
 
 
@@ -76,17 +76,17 @@ REASONS = {
     "Hiding part of the solution from the input did, on LLaMA-2-7B; in the runs here it lowers token accuracy on word "
     "problems. Judge by right answers.",
     "many": "One pass over so many records leaves little to overfit: train plainly. Noise is an experiment here, and "
-    "the comparison below makes it.",
+    "the comparison below runs it.",
     "scaled": "This model multiplies its embeddings, so alpha means something else on it; noise in proportion to each "
     "token's embedding means the same on every model.",
     "once": "One epoch overfits little: expect a small effect, and compare.",
-    "several": "Records that are seen several times are learned by heart, and noise slows that down. So does stopping "
+    "several": "Records that are seen several times are memorized, and noise delays that. So does stopping "
     "earlier, which is why the comparison has shorter plain runs.",
 }
 
 
 def noise_for(case: Case) -> tuple[str, str]:
-    """Return the key of the noise to start with, and that of the reason."""
+    """Return the key of the noise to start with, and the key of the reason."""
     if case.goal == "reasoning":
         return "masked_thought", "reasoning"
     if case.epochs == "1" and case.records == "many":
@@ -96,7 +96,7 @@ def noise_for(case: Case) -> tuple[str, str]:
     return "neft_uniform", "once" if case.epochs == "1" else "several"
 
 
-# As YAML, as Python, on the command line; which strategies to compare, and their grid.
+# In YAML, in Python, on the command line; the strategies to compare, and their grid.
 NOISES = {
     "none": (" none", '"none"', "none", "neft_uniform", "neft_uniform.alpha=5,15"),
     "masked_thought": (
@@ -128,7 +128,7 @@ def parameters(size: str) -> float:
 
 
 def slots(case: Case) -> dict[str, dict[str, str]]:
-    """Return what is filled into the texts of a case, by what it depends on: see `DEPENDS`."""
+    """Return the placeholder values of a case's texts, by what they depend on: see `DEPENDS`."""
     billions, knob = parameters(case.size), CONTROLS[case.method]
     batch, accumulation = (8, 2) if billions < 2 else (4, 4) if billions < 10 else (1, 16)
     rate = "2.0e-5" if case.method == "full" else "2.0e-4" if billions < 30 else "1.0e-4"
@@ -147,7 +147,7 @@ def slots(case: Case) -> dict[str, dict[str, str]]:
 
 
 def memory(case: Case) -> str:
-    """Return about how much memory weights, gradients and optimizer take."""
+    """Return the approximate memory for weights, gradients and optimizer."""
     gigabytes = parameters(case.size) * BYTES[case.method]
     about = f"{gigabytes:,.0f}" if gigabytes >= 10 else f"{gigabytes:.1f}"
     many = "; more than one GPU: see the guide on several devices" if gigabytes > 75 else ""
@@ -155,8 +155,8 @@ def memory(case: Case) -> str:
 
 
 def control(case: Case) -> str:
-    """Return what would be the free control."""
-    free = "Fewer epochs cost less than nothing" if case.epochs != "1" else "Half an epoch costs half"
+    """Return the free control of a case."""
+    free = "Fewer epochs even save compute" if case.epochs != "1" else "Half an epoch costs half"
     knob = "more <code>lora_dropout</code>" if case.method != "full" else "<code>weight_decay</code>"
     return f"{free}; {knob} costs nothing. Both are rows of the comparison: prefer them if they do as well."
 

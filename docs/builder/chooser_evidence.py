@@ -1,4 +1,4 @@
-"""What to expect of a choice: the run of this repository that is nearest to it, and what is published."""
+"""What to expect of a choice: the most similar run of this repository, and what is published."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLISHED = {
 
 
 def expected(noise: str, method: str, packing: str, goal: str, experiments: Sequence[Experiment]) -> str:
-    """Return in HTML what was measured nearest to a case, and what is published."""
+    """Return as HTML the most similar measured result to a case, and the published one."""
     parts = [measured(noise, method, packing, goal, experiments)]
     published = PUBLISHED.get((noise, method)) or PUBLISHED.get((noise, ""))
     if published:
@@ -34,7 +34,7 @@ def expected(noise: str, method: str, packing: str, goal: str, experiments: Sequ
 
 
 def measured(noise: str, method: str, packing: str, goal: str, experiments: Sequence[Experiment]) -> Markup:
-    """Return what a strategy did in the run that is nearest to a case."""
+    """Return a strategy's result in the run that is most similar to a case."""
     found = nearest(noise if noise != "none" else "neft_uniform", method, packing, goal, experiments)
     if found is None:
         return Markup("Not run here for this case.")
@@ -58,7 +58,7 @@ def said(row: Row) -> str:
 
 
 def against_best(row: Row, reference: Reference | None) -> str:
-    """Return a row's difference to the best plain run of any length, "" where there is one length only."""
+    """Return a row's difference from the best plain run of any length, "" if there is one length only."""
     found = next((each for each in reference.rows if each[0] is row), None) if reference else None
     if reference is None or found is None:
         return ""
@@ -70,7 +70,7 @@ def against_best(row: Row, reference: Reference | None) -> str:
 def nearest(
     noise: str, method: str, packing: str, goal: str, experiments: Sequence[Experiment]
 ) -> tuple[Experiment, Row] | None:
-    """Return the experiment nearest to a case that has the strategy at enough seeds, and its row."""
+    """Return the most similar experiment to a case that has the strategy at enough seeds, and its row."""
 
     def rank(each: Experiment) -> tuple[bool, ...]:
         config = each.config

@@ -1,4 +1,4 @@
-"""The NEFTune paper's qualitative findings, as statements that results can be held against."""
+"""The NEFTune paper's qualitative findings, as claims that results are compared with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from neft_zoo.compare.experiment import Experiment
 
 Side = Literal["up", "down", "same"]
-CUT = 0.05  # share of answers that may be cut before the mean length hides how long they would be
+CUT = 0.05  # share of truncated answers above which their mean length says little
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Claim:
         title: in a few words.
         source: what the paper shows, and where.
         name: the metric.
-        side: where the difference must lie.
-        end_only: why only the end is compared, where the best checkpoint was measured too.
-        gaussian: compare with Gaussian noise of equal energy instead of with `none`.
-        needs: returns why the data cannot tell, "" if they can.
-        hidden: returns why rows that are practically the same may not be, "" if they are.
+        side: the direction of the difference.
+        end_only: why only the end is compared, if the best checkpoint was measured too.
+        gaussian: whether to compare with Gaussian noise of equal energy instead of `none`.
+        needs: returns why the data cannot decide the claim, or "".
+        hidden: returns why rows that are practically the same may not be, or "".
     """
 
     title: str
@@ -38,7 +38,7 @@ class Claim:
 
 
 def memorizes(experiment: Experiment) -> str:
-    """Return why memorization cannot fall: plain training has nothing by heart, to go by answers to test prompts."""
+    """Return why memorization cannot decrease, if plain training has memorized nothing, or ""."""
     ours, floor = (experiment.rows[0].cells.get((name, "end")) for name in ("train_rouge_l", "test_rouge_l"))
     if ours is None or floor is None or ours.mean > floor.mean:
         return ""
@@ -46,11 +46,11 @@ def memorizes(experiment: Experiment) -> str:
 
 
 def cut(experiment: Experiment) -> str:
-    """Return why equal lengths do not say that answers are as long: too many are cut; "" if they are not."""
+    """Return why equal lengths may hide longer answers, if too many are truncated, or ""."""
     cell = experiment.none.cells.get(("test_unended", "end"))
     if cell is None or cell.mean is None or cell.mean <= CUT:
         return ""
-    return f"{cell.mean:.0%} of `none`'s answers are cut, so that equal lengths do not contradict longer answers"
+    return f"{cell.mean:.0%} of `none`'s answers are truncated, so equal lengths do not contradict longer answers"
 
 
 CLAIMS = (

@@ -1,4 +1,4 @@
-"""The page of results: a table that stands by itself, and what assets/compare.js shows others with."""
+"""The page of results: a table that needs no script, and the data with which assets/compare.js shows others."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ EXPLAINED = f"""
 ## How to read it
 
 A number is the mean over the seeds of row **minus the baseline**, paired by seed, with its 95 % interval below
-(Student's t under {MANY} seeds, bootstrap from there); where runs hold the losses of their test records, a second
-interval is over these too. The baseline is `none`, plain training; at equal compute it is
-plain training for as many steps. Its own line shows means. In the chart ● is the end of training and ◇ the *best
-checkpoint*, each run's own evaluation with the lowest test loss; the axis lies between the 10th and the 90th
-percentile of the differences, and an arrow stands for what lies outside. All other metrics are taken at the end.
-Losses are in nats per graded token with the noise off; the gap is test loss minus train loss, which was learned by
-heart; *compute* is tokens times passes over those of `none`.
+(Student's t under {MANY} seeds, bootstrap from there); if runs have losses per test record, a second interval is over
+records too. The baseline is `none`, plain training; at equal compute it is plain training for as many steps. Its own
+line shows means. In the chart ● is the end of training and ◇ the *best checkpoint*, each run's own evaluation with the
+lowest test loss; the axis spans the 10th to the 90th percentile of the differences, and an arrow stands for a point
+outside. All other metrics are measured at the end. Losses are in nats per graded token with the noise off; the gap is
+test loss minus train loss, a measure of memorization; *compute* is tokens times passes relative to `none`.
 
 Four verdicts: <span class="badge better">better</span> <span class="badge worse">worse</span>
-<span class="badge same">practically the same</span> <span class="badge undecided">undecided</span>. They come from the
-interval and from a margin below which a difference makes none in practice, corrected over the rows that answer one
-question. [How runs are compared](comparison.md#the-verdict) has the rule, and
-[Findings](findings.md) holds the results against the NEFTune paper.
+<span class="badge same">practically the same</span> <span class="badge undecided">undecided</span>. They combine the
+interval with a margin below which a difference has no practical meaning, corrected over the rows that answer one
+question. [How runs are compared](comparison.md#the-verdict) has the rule, and [Findings](findings.md) compares the
+results with the NEFTune paper.
 """
 NOT_RUN = "Not run: `docs/results` holds no finished comparison. `neft-zoo compare` makes one.\n"
 
 
 def page(experiments: list[Experiment], notes: list[str]) -> str:
-    """Return the page in Markdown, its table in HTML."""
+    """Return the page in Markdown, with its table in HTML."""
     remarks = "\n".join(f"* {note}" for note in notes)
     first = leading(experiments)
     if first is None:
@@ -55,14 +54,14 @@ def page(experiments: list[Experiment], notes: list[str]) -> str:
 
 
 def references(experiments: list[Experiment]) -> list[str]:
-    """Return every experiment's rows against its best plain run of any length, where there are several lengths."""
+    """Return every experiment's rows compared with its best plain run, if there are several lengths."""
     texts = [(title(each), against_plain(each, each.rows)) for each in experiments]
     found = [f"* **{name}**: {text}" for name, text in texts if text]
     return ["## Against plain training of any length", "\n".join(found)] if found else []
 
 
 def controls(experiments: list[Experiment], first: Experiment) -> Markup:
-    """Return what the script shows and fills; without it, it stays hidden."""
+    """Return the controls that the script shows and fills; without it, they stay hidden."""
     named = [(each.key, title(each)) for each in sorted(experiments, key=lambda each: each is not first)]
     return Markup(macros("compare.html.j2").controls(named, first.key, json.dumps(KINDS)).strip())  # type: ignore[attr-defined]
 
@@ -76,7 +75,7 @@ def section(experiment: Experiment) -> Markup:
 
 
 def files(experiments: list[Experiment]) -> str:
-    """Return the table of experiments, with their numbers as files."""
+    """Return the table of experiments, with links to their numbers."""
     lines = []
     for each in experiments:
         words = [markdown_text(text) for text in (title(each), setting(each))]

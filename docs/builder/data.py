@@ -1,4 +1,4 @@
-"""The files that pages load when they are asked for: an experiment's numbers as JSON, and everything as CSV."""
+"""The files that pages load on demand: an experiment's numbers as JSON, and everything as CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neft_zoo.compare.tables import table
 from .wants import short
 from .words import row_name, setting, title
 
-# Of the columns of the short table, the first of each that was measured.
+# Columns of the short table: the first of each group that was measured.
 CHOICES: tuple[tuple[Column, ...], ...] = (
     (("test_loss", "end"),),
     (("test_loss", "best"),),
@@ -32,7 +32,7 @@ def files(experiments: Sequence[Experiment]) -> dict[str, str]:
     for experiment in experiments:
         text = json.dumps(described(experiment), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         made[f"data/{experiment.key}.json"] = text
-        # A page that is read from a folder may not fetch a file, but may run one.
+        # A page opened from a folder may not fetch a file, but may run a script.
         made[f"data/{experiment.key}.js"] = f"window.neftLoaded({json.dumps(experiment.key)}, {_safe(text)});\n"
         made[f"data/{experiment.key}.csv"] = table(experiment)
     tables = [made[f"data/{each.key}.csv"].partition("\n") for each in experiments]
@@ -86,7 +86,7 @@ def _column(column: Column, axes: Mapping[str, tuple[float, float]]) -> dict[str
 
 
 def label_of(column: Column) -> str:
-    """Return the name of a column: metric and, where there are two, the point."""
+    """Return the name of a column: the metric and, if there are two, the point."""
     name, when = column
     return f"{metric(name).label}, {POINTS[when]}" if name == "test_loss" else metric(name).label
 

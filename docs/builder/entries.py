@@ -53,7 +53,7 @@ def page(name: str, experiments: list[Experiment]) -> str:
 
 
 def split(text: str) -> tuple[str, str, str]:
-    """Return the formula of a docstring's prose, the sentence that goes on from it, and the rest."""
+    """Return the formula in a docstring's prose, the sentence that continues it, and the rest."""
     match = re.search(r"\$\$.+?\$\$", text, re.DOTALL)
     if match is None:
         return "", "", text
@@ -76,7 +76,7 @@ def arguments(entry: registry.Entry) -> str:
 
 
 def example(entry: registry.Entry) -> list[str]:
-    """Return the example of the docstring, if there is one, as a block of code."""
+    """Return the docstring's example as a code block, if there is one."""
     text = inspect.cleandoc(entry.build.__doc__ or "")
     match = re.search(r"^Example:\n\s+`(.+?)`\s*$", text, re.DOTALL | re.MULTILINE)
     if match is None:
@@ -85,7 +85,7 @@ def example(entry: registry.Entry) -> list[str]:
 
 
 def one_argument_a_line(call: str) -> str:
-    """Return a call in Python with an argument in each line, so that a phone shows all of it."""
+    """Return a Python call with one argument per line, so that it fits on a phone."""
     tree = ast.parse(call, mode="eval").body
     if not isinstance(tree, ast.Call):
         return call
@@ -95,7 +95,7 @@ def one_argument_a_line(call: str) -> str:
 
 
 def cost(name: str, experiments: list[Experiment]) -> str:
-    """Return what a strategy costs: by construction, and as measured."""
+    """Return the cost of a strategy: by construction, and as measured."""
     strategy = registry.make(name)
     passes = strategy.objective.passes
     plural = "" if passes == 1 else "es"
@@ -109,15 +109,15 @@ def cost(name: str, experiments: list[Experiment]) -> str:
 
 
 def cpu_ratio(row: Row) -> float | None:
-    """Return the CPU time of training relative to the baseline at the same seeds, None where it was not measured."""
+    """Return the CPU time of training relative to the baseline at the same seeds, or None if it was not measured."""
     cell = row.cells.get(("cpu_s", "end"))
     return cell.mean / cell.baseline if cell and cell.mean and cell.baseline else None
 
 
 def measured(name: str, experiments: list[Experiment]) -> str:
-    """Return what the results say for a strategy and what against it, in sentences made by rule."""
+    """Return the results for and against a strategy, in sentences made by rule."""
     if name == "none":
-        return "It is what all others are measured against."
+        return "It is the baseline of all other strategies."
     speaks: dict[str, list[str]] = {"For": [], "Against": [], "Neither": []}
     for experiment in experiments:
         rows = [row for row in experiment.rows if row.entry == name]
@@ -140,13 +140,13 @@ def measured(name: str, experiments: list[Experiment]) -> str:
 
 
 def _said(verdicts: list[Verdict | None]) -> str:
-    """Return what verdicts of one word say."""
+    """Return verdicts of one kind in words."""
     first = next(filter(None, verdicts))
     return f"undecided{could_have_been_seen(verdicts, first.word)}" if first.word == "undecided" else first.text()
 
 
 def _listed(rows: list[Row], point: When) -> str:
-    """Return rows with their differences; where there are many, the table below has them."""
+    """Return rows with their differences; if there are many, only their names, since the table below has the rest."""
     if len(rows) > 3:
         return ", ".join(f"`{row_name(row)}`" for row in rows)
     kind = metric("test_loss")
@@ -154,7 +154,7 @@ def _listed(rows: list[Row], point: When) -> str:
 
 
 def results(name: str, experiments: list[Experiment]) -> str:
-    """Return the tables of a strategy's rows, each with its chart; the baseline stands above them."""
+    """Return the tables of a strategy's rows, each with its chart and the baseline on top."""
     parts = []
     for experiment in experiments:
         rows = [row for row in experiment.rows if row.entry == name and row is not experiment.none]
@@ -177,5 +177,5 @@ def code(language: str, text: str) -> str:
 
 
 def escape_bar(text: str) -> str:
-    """Keep a bar from ending a table's cell."""
+    """Escape a bar, which would end a table cell."""
     return text.replace("|", r"\|")

@@ -1,4 +1,4 @@
-"""The NEFTune paper's qualitative findings, looked for in the results by a rule that is stated on the page."""
+"""The NEFTune paper's qualitative findings, compared with the results by a rule stated on the page."""
 
 from __future__ import annotations
 
@@ -21,40 +21,39 @@ from .claims import CLAIMS, CUT, Claim
 from .tables import table, unbroken
 from .words import row_name, same_data, settings, title
 
-ALPHA = 5.0  # the entry's default: decided before looking
+ALPHA = 5.0  # the entry's default, chosen before looking at results
 PAPERS = 15.0  # the paper's most frequent one
-SEEDS = 3  # fewer pairs give an interval that says nothing
-SAME = ("practically the same", "identical")  # two rows that are equal bit for bit are as good as the same
+SEEDS = 3  # fewer pairs give a meaningless interval
+SAME = ("practically the same", "identical")  # rows that are equal bit for bit also count as the same
 YES, NO, UNKNOWN, MISSING = "reproduced", "contradicted", "undecided", "not run"
 RULE = f"""
 ## The rule
 
 The difference is `neft_uniform` at alpha {ALPHA:g} minus `none`, paired by seed, at equal steps; for the last finding,
-minus `neft_gaussian` at the same energy, and both at alpha {PAPERS:g} where that alone was run. Alpha {ALPHA:g} is the
-package's default; the paper uses 5, 10 and 15, and {PAPERS:g} most often. Other values are listed, and do not count.
-Every difference gets the verdict of
-[Comparison](comparison.md), from its interval and the metric's margin, at the end of training *and* at each run's best
-checkpoint, both corrected together. A finding is
+minus `neft_gaussian` at the same energy, with both at alpha {PAPERS:g} if only that was run. Alpha {ALPHA:g} is this
+package's default; the paper uses 5, 10 and 15, and {PAPERS:g} most often. Other values are listed, but do not count.
+Every difference gets the verdict of [Comparison](comparison.md), from its interval and the metric's margin, at the end
+of training *and* at each run's best checkpoint, both corrected together. A finding is
 
 * **{YES}** if the verdict is the paper's at both: the stated direction, or *practically the same*;
 * **{NO}** if it is another at one of them: the opposite direction, or *practically the same* where the paper has a
   difference;
-* **{UNKNOWN}** otherwise, with the effect that these seeds would have shown; also with fewer than {SEEDS} pairs, where
-  the metric was not measured, where plain training has nothing by heart that could be unlearned, and where lengths are
-  *practically the same* but more than {CUT:.0%} of plain training's answers are cut;
-* *{MISSING}* where one of the two was not trained on that data.
+* **{UNKNOWN}** otherwise, with the effect that these seeds would have shown; also with fewer than {SEEDS} pairs, if
+  the metric was not measured, if plain training has memorized nothing, and if lengths are *practically the same* but
+  more than {CUT:.0%} of plain training's answers are truncated;
+* *{MISSING}* if one of the two was not trained on that data.
 
-What is measured once, on the final model (answers, memorization), is judged at the end alone, and the table says so.
-So is the train loss: the best checkpoints of two runs lie at different epochs, and train loss falls with every epoch.
+Measures of the final model only (answers, memorization) are judged at the end alone, and the table says so. So is the
+train loss: the best checkpoints of two runs are at different epochs, and train loss decreases with every epoch.
 
-Each finding is a question of its own, asked before looking, about one strategy. Pages that ask which of many
-strategies helps correct the same difference over all of these, so that it can be undecided there.
+Each finding is a separate question about one strategy, stated before looking. Pages that ask which of many strategies
+helps correct the same difference over all of these, so it can be undecided there.
 """
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an experiment says of a claim."""
+    """The outcome of a claim in an experiment."""
 
     status: str
     why: str
@@ -66,8 +65,8 @@ class Judgement:
 def page(experiments: list[Experiment]) -> str:
     """Return the page in Markdown."""
     intro = (
-        "The NEFTune paper describes what noise does to a model, beside its win rates. Each of its findings is looked "
-        "for here in this repository's own runs. The outcomes are computed from the results when the site is built."
+        "The NEFTune paper describes what noise does to a model, beside its win rates. Each of its findings is "
+        "tested here in this repository's own runs. The outcomes are computed from the results when the site is built."
     )
     parts = ["---\nhide: [toc]\n---\n\n# Findings", intro, summary(experiments), settings(chosen(experiments)), RULE]
     for claim in CLAIMS:
@@ -85,7 +84,7 @@ def chosen(experiments: list[Experiment]) -> list[Experiment]:
 
 
 def summary(experiments: list[Experiment], intervals: bool = True) -> str:
-    """Return the table of findings by data set, with or without the intervals they stand on."""
+    """Return the table of findings by data set, with or without their intervals."""
     used = chosen(experiments)
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
@@ -107,6 +106,7 @@ def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
         said = [_interval(each, digits)] if intervals else []
         said += [verdict.text(digits)] if judgement.status == UNKNOWN and verdict and verdict.visible else []
         lines += [f"{point} {', '.join(said)}"] if said else []
+    lines += [judgement.why] if judgement.status == UNKNOWN and not lines else []
     return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 
@@ -118,7 +118,7 @@ def compared(claim: Claim, row: Row, experiment: Experiment) -> Row | None:
 
 
 def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[When, Difference]:
-    """Return the paired difference at every point that was measured."""
+    """Return the paired difference at every measured point."""
     other = compared(claim, row, experiment)
     points: list[When] = ["end"] if claim.end_only else [*POINTS]
     paired = {} if other is None else {point: difference(row, other, claim.name, point) for point in points}
@@ -126,14 +126,14 @@ def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[When, Di
 
 
 def judged(claim: Claim, experiment: Experiment) -> Row | None:
-    """Return the row that is judged, None where it or what it is compared with was not run."""
+    """Return the row to judge, or None if it or its baseline was not run."""
     rows = [experiment.find("neft_uniform", alpha=alpha) for alpha in ([ALPHA, PAPERS] if claim.gaussian else [ALPHA])]
     found = (row for row in rows if row is not None and compared(claim, row, experiment) is not None)
     return next(found, None)
 
 
 def judge(claim: Claim, experiment: Experiment) -> Judgement:
-    """Return what an experiment says of a claim, by the rule of the page."""
+    """Return the outcome of a claim in an experiment, by the rule of the page."""
     row = judged(claim, experiment)
     if row is None:
         missing = "of Gaussian noise of equal energy" if claim.gaussian else f"of neft_uniform at alpha {ALPHA:g}"
@@ -161,12 +161,12 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
 
 
 def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:
-    """Return the verdicts on a claim's differences, which are one question."""
+    """Return the verdicts on a claim's differences, which form one question."""
     return judge_question(paired, experiment.margin(claim.name))
 
 
 def agrees(claim: Claim, verdict: Verdict) -> bool | None:
-    """Return whether a verdict is the paper's, None if it leaves that open."""
+    """Return whether a verdict agrees with the paper, or None if it is undecided."""
     wanted = {"up": "higher", "down": "lower"}.get(claim.side)
     if verdict.word in ("lower", "higher"):
         return verdict.word == wanted
@@ -200,7 +200,7 @@ def _interval(paired: Difference | None, digits: int) -> str:
 
 
 def stands_on(claim: Claim, experiment: Experiment, judgement: Judgement) -> list[str]:
-    """Return what an outcome stands on: test records, or answers with where they are cut, and what would be seen."""
+    """Return the sample sizes behind an outcome: test records or answers, and the effect that would be seen."""
     if not judgement.differences:
         return []
     if claim.name.endswith("_loss"):

@@ -9,19 +9,19 @@ from latex2mathml.converter import convert
 FENCE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\\\((.+?)\\\)")
-# What the converter does not know.
+# Macros that the converter does not support.
 SPELLED = {r"\arg\max": r"\mathrm{arg\,max}\;", r"\!": ""}
 
 
 def mathml(tex: str, display: str = "inline") -> str:
-    """Return a formula as MathML; the TeX stays in `title`, to be copied."""
+    """Return a formula as MathML, with the TeX in `title` for copying."""
     for known, other in SPELLED.items():
         tex = tex.replace(known, other)
     return convert(" ".join(tex.split()), display=display)
 
 
 def render(markdown: str) -> str:
-    """Return a page with its formulas rendered; code stays as it is."""
+    """Return a page with its formulas rendered, except in code."""
     parts = FENCE.split(markdown)
     for place in range(0, len(parts), 2):
         text = DISPLAYED.sub(

@@ -1,4 +1,4 @@
-"""The front page's picture, "is it just early stopping?", and the picture of what a model reads while it trains."""
+"""The front page's figure, "is it just early stopping?", and the figure of noisy embeddings."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ import torch
 from markupsafe import Markup
 
 from neft_zoo import registry
-from neft_zoo.compare.experiment import CHOSEN_BY, STEPS, Experiment, Row
+from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, STEPS, Experiment, Row
+from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.plots import FIRST, INK, SECOND, by_seed, mean_curve, new, style, svg
 from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.statistics import Difference
+from neft_zoo.compare.verdicts import Verdict
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.special_tokens import special_token_ids
 
-from .chooser_evidence import against_best, said
+from .tables import unbroken
 from .traces import documents, model
 from .wants import ENOUGH_SEEDS, leading
 from .words import is_real, regime, row_name, setting, title
 
 BESIDE = ("neft_uniform", "embedding_dropout")
-DASHES = ("-", "--", ":", "-.")  # of plain training, the longest first
+DASHES = ("-", "--", ":", "-.")  # of plain training, longest first
 NOT_RUN = "*Not run here.*"
 SIZE = (4.8, 3.4)  # inches; a phone shows them at three quarters
 
 
 def drawn_rows(experiment: Experiment) -> tuple[list[Row], set[int]]:
-    """Return what the picture shows, and the seeds that all of it has.
+    """Return the rows of the figure, and the seeds that all of them have.
 
-    Shown are plain training of all lengths, NEFTune and dropout at their defaults. A row that was not run at enough of
-    the seeds before it is left out, rather than the others cut down to its seeds.
+    They are plain training of all lengths, and NEFTune and dropout at their defaults. A row that lacks too many seeds
+    of the earlier rows is omitted, so that it does not reduce their seeds.
     """
     rows, shared = [experiment.none], set(experiment.none.values(CHOSEN_BY, "end"))
     shorter = [row for row in experiment.rows if row.is_shorter]
@@ -45,7 +48,7 @@ def drawn_rows(experiment: Experiment) -> tuple[list[Row], set[int]]:
 
 
 def early_stopping(experiments: Sequence[Experiment]) -> str:
-    """Return a picture and what was measured in a line: of the leading experiment, then of a real model's few runs."""
+    """Return the figure and its result in a line: of the leading experiment, then of a real model's few runs."""
     first = leading([*experiments])
     if first is None:
         return NOT_RUN
@@ -60,7 +63,7 @@ def _measured(experiment: Experiment) -> Markup:
     lines = lines if len(seeds) > 1 else "One seed so far, from which nothing follows"
     missing = "" if any(row.is_shorter for row in rows) else " Plain training of fewer epochs was not run there."
     text = Markup(
-        '<div class="lead">{}<div><p class="verdict">{}</p><p>{}: {}. {}; the noise is off, and a step costs the same '
+        '<div class="lead">{}<div>{}<p>{}: {}. {}; the noise is off, and a step costs the same '
         'in all rows.{} <a href="compare.html#experiment={}">All its rows</a>.</p></div></div>'
     )
     measured_on = setting(experiment, rows)
@@ -76,7 +79,7 @@ def _measured(experiment: Experiment) -> Markup:
 
 
 def _drawn(experiment: Experiment, rows: Sequence[Row], seeds: Container[int]) -> Markup:
-    """Draw the test loss over epochs: thin lines of seeds, thick ones their means."""
+    """Draw the test loss over epochs, with thin lines for seeds and thick lines for their means."""
     colours = dict(zip(BESIDE, (FIRST, SECOND), strict=True))
     dashes = iter(DASHES)
     with style():
@@ -97,26 +100,56 @@ def _drawn(experiment: Experiment, rows: Sequence[Row], seeds: Container[int]) -
 
 
 def _line_name(row: Row, experiment: Experiment) -> str:
-    """Return what a line is called: plain training by its epochs."""
+    """Return the label of a line: plain training by its epochs."""
     name, epochs = row_name(row), experiment.config.get("num_train_epochs")
     if row is experiment.none and isinstance(epochs, int | float):
         name += f", {epochs:g} epoch{'s' * (epochs != 1)}"
     return re.sub(r"^none\b", "plain training", name)
 
 
+# What the verdict on NEFTune against the best plain run of any length says of the picture's question.
+ANSWERS = {
+    "better": ("No", "NEFTune has a lower test loss than plain training of any length."),
+    "worse": ("Yes, and stopping earlier does more", "The best plain run has a lower test loss than NEFTune."),
+    "practically the same": ("Yes", "The best plain run has practically the test loss of NEFTune."),
+}
+ENDS_BETTER = (
+    "Not shown to be more than that",
+    "NEFTune ends with a lower test loss than plain training, but these seeds do not tell it from the best plain run.",
+)
+UNDECIDED = "Undecided", "These seeds do not tell NEFTune from plain training, or from a shorter run of it."
+
+
 def early_verdict(experiment: Experiment) -> Markup:
-    """Return the answer to the picture's question in a sentence, by rule."""
+    """Return the answer to the figure's question in a sentence, by rule, and the differences it is based on."""
     row = experiment.find("neft_uniform")
     if row is None or (CHOSEN_BY, "best") not in row.cells:
-        return Markup("NEFTune was not run there.")
-    end, best = (row.cells[CHOSEN_BY, when].verdict for when in ("end", "best"))
-    assert end is not None and best is not None
+        return Markup('<p class="verdict">NEFTune was not run there.</p>')
     reference = find_reference(experiment)
-    verdict = next((each for other, _, each in reference.rows if other is row), best) if reference else best
-    answers = {"better": "No", "worse": "Yes, and stopping earlier does more", "practically the same": "Yes"}
-    undecided = "Not shown to be more than that" if end.word == "better" else "Undecided"
-    text = Markup("<b>{}.</b> Test loss of <code>neft_uniform</code> minus plain training: {}.{}")
-    return text.format(answers.get(verdict.word, undecided), said(row), against_best(row, reference))
+    compared = [(f"plain training, {words}", row.cells[CHOSEN_BY, when]) for when, words in POINTS.items()]
+    lines = [(words, cell.difference, cell.verdict) for words, cell in compared]
+    for other, difference, verdict in reference.rows if reference else ():
+        if reference is not None and other is row:
+            length = _line_name(reference.row, experiment).removeprefix("plain training, ")
+            lines.append((f"the best plain run of any length ({length})", difference, verdict))
+    ends, last = (line[-1].word if line[-1] else "" for line in (lines[0], lines[-1]))
+    answer = ANSWERS.get(last, ENDS_BETTER if ends == "better" else UNDECIDED)
+    text = Markup(
+        '<p class="verdict"><b>{}.</b> {}</p>'
+        "<p>Test loss of <code>neft_uniform</code>, in {}, minus that of</p><ul>{}</ul>"
+    )
+    return text.format(*answer, metric(CHOSEN_BY).unit, Markup("").join(_line(*line) for line in lines))
+
+
+def _line(words: str, difference: Difference | None, verdict: Verdict | None) -> Markup:
+    """Return a difference with its interval and verdict, and below what else is known of them."""
+    digits = metric(CHOSEN_BY).digits
+    whole = interval_text(difference, digits)
+    text = interval_text(difference and replace(difference, over_records=None), digits)
+    word = verdict.word if verdict is not None and verdict.word != "one seed" else ""
+    more = [whole.removeprefix(text).strip(", "), verdict.text(digits).removeprefix(word).strip(" ()") if word else ""]
+    small = Markup("<br><small>{}</small>").format("; ".join(filter(None, more))) if any(more) else ""
+    return Markup("<li>{}: <b>{}</b>{}{}</li>").format(words, unbroken(text), f", {word}" if word else "", small)
 
 
 TOKENS, FEATURES, ROW = 12, 40, -1
@@ -128,7 +161,7 @@ WORDS = (
 
 
 def picture() -> str:
-    """Return embedding, noise and sum of a few real tokens, on one colour scale."""
+    """Return embeddings, noise and sum of a few real tokens, on one colour scale."""
     inputs, tokenizer, _ = documents()
     one = {name: values[ROW:, :TOKENS] for name, values in inputs.items()}
     batch = Batch.from_inputs(one, key=1, progress=0.5, **special_token_ids(tokenizer))

@@ -1,4 +1,4 @@
-"""The gallery of recipes: every shipped one with its YAML, what it needs, and the number it stands for."""
+"""The gallery of recipes: each shipped one with its YAML, its requirements, and the number it should reproduce."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .tables import table
 from .words import setting, title
 
 GROUPS = {
-    "": ("To start from", "What the others extend, and the example that runs on any machine."),
+    "": ("To start from", "The base that the others extend, and the example that runs on any machine."),
     "paper": ("The NEFTune paper's runs", "Model, data, alpha and the win rate in the paper's tables."),
-    "strategies": ("A strategy each", "The base recipe with one strategy: the shortest way to try it."),
-    "controls": ("Controls", "What costs nothing and needs no noise; rows of `neft-zoo compare --controls`."),
+    "strategies": ("One strategy each", "The base recipe with one strategy: the shortest way to try it."),
+    "controls": ("Controls", "Free alternatives without noise; rows of `neft-zoo compare --controls`."),
     "engines": ("Several devices", "DDP, FSDP2, ZeRO-3 and QLoRA over GPUs."),
-    "integrations": ("Other frameworks", "The same noise where another framework trains."),
-    "results": ("This site's experiments", "What the tables of this site were made with, on a CPU."),
-    "gpu": ("The same on a GPU", "The site's regime on a model of 600 M parameters."),
+    "integrations": ("Other frameworks", "The same noise in other frameworks."),
+    "results": ("This site's experiments", "The runs behind the tables of this site, on a CPU."),
+    "gpu": ("The same on a GPU", "The site's setting on a model of 600 M parameters."),
 }
 PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)[bB]\b")
 CARD = 80  # GB of a large GPU
@@ -30,7 +30,7 @@ CARD = 80  # GB of a large GPU
 
 @cache
 def loaded(name: str) -> recipe.Recipe:
-    """Return a recipe, read once."""
+    """Return a recipe, cached."""
     return recipe.load(name)
 
 
@@ -77,7 +77,7 @@ def _extends(text: str) -> str:
 
 
 def purpose(name: str) -> str:
-    """Return the first sentence of a recipe's leading comment, "" without one."""
+    """Return the first sentence of a recipe's leading comment, or ""."""
     lines = []
     for line in recipe.find(name).read_text(encoding="utf-8").splitlines():
         if not line.startswith("#") or line.strip() == "#":
@@ -87,7 +87,7 @@ def purpose(name: str) -> str:
 
 
 def hardware(name: str) -> str:
-    """Return what a recipe needs, by its model's size and what is trained of it."""
+    """Return a recipe's hardware requirements, from its model's size and what is trained."""
     values = loaded(name).values
     model = str(values.get("model_name_or_path"))
     found = PARAMETERS.search(Path(model).name)
@@ -102,7 +102,7 @@ def hardware(name: str) -> str:
 
 
 def expected(name: str, experiments: Sequence[Experiment], up: str) -> str:
-    """Return the number a recipe stands for, and where it is from."""
+    """Return the number that a recipe should reproduce, with its source."""
     group, _, stem = name.rpartition("/")
     if group == "paper":
         return f"The number in the first line is the paper's: see [its tables]({up}paper.md). It was not run here."

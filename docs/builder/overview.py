@@ -1,4 +1,4 @@
-"""The page of all strategies: grouped by what a user wants, a card each."""
+"""The page of all strategies: cards, grouped by purpose."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .words import setting, title
 
 HEAD = "---\nhide: [toc]\n---\n\n# Strategies\n"
 INTRO = """
-Every strategy, by what it is for. A card has the test loss minus that of plain training, paired by seed with a 95 %
+All strategies, grouped by purpose. A card has the test loss minus that of plain training, paired by seed with a 95 %
 interval: ● at the end of training, ◇ at the best checkpoint; left of the line is better. One pass is the cost of plain
-training. [Choose](choosing.md) asks what you have and answers in code; [Results](compare.md) has every number.
+training. [Choose](choosing.md) turns your case into code; [Results](compare.md) has every number.
 """
 CAUTIONS = re.compile(r"(?:^|(?<=[.;] ))((?:Not|Do not|Needs|It needs|Only)\b[^.]*\.)")
 
 
 def page(experiments: list[Experiment]) -> str:
-    """Return the page in Markdown, its cards in HTML."""
+    """Return the page in Markdown, with its cards in HTML."""
     parts = [HEAD, INTRO]
     drawn = [row for name in registry.builtin_names() if (row := _shown(name, experiments)[1]) is not None]
     digits = metric(MAIN).digits
@@ -44,7 +44,7 @@ def page(experiments: list[Experiment]) -> str:
 
 
 def _shown(name: str, experiments: list[Experiment]) -> tuple[Experiment | None, Row | None]:
-    """Return the row of a strategy that a card shows: of the leading experiment, else of the first that has it."""
+    """Return the row of a strategy for its card: from the leading experiment, else from the first that has it."""
     first = leading(experiments)
     for experiment in sorted(experiments, key=lambda each: (each is not first, -len(each.rows))):
         rows = [row for row in experiment.rows if row.entry == name and row.baseline is not None and row.cells]
@@ -78,13 +78,13 @@ def _card(name: str, experiments: list[Experiment], ends: tuple[float, float]) -
 
 
 def _values(name: str) -> str:
-    """Return the argument that says how strong a strategy is, at its default, and what its page says of others."""
+    """Return the strength argument of a strategy with its default, and its page's advice on other values."""
     entry, strategy = registry.entry(name), registry.make(name)
     strongest = next((key for key, value in strategy.arguments.items() if isinstance(value, float)), None)
     if strongest is None:
         return ""
     _, _, advice = argument_texts(entry).get(strongest, "").partition("; ")
-    is_whole = advice.count("(") == advice.count(")")  # else the semicolon stood inside brackets
+    is_whole = advice.count("(") == advice.count(")")  # otherwise the semicolon is inside brackets
     return f"{strongest} {strategy.arguments[strongest]:g}" + (
         f" ({advice.rstrip('.')})" if advice and is_whole else ""
     )
@@ -99,5 +99,5 @@ def _unless(name: str) -> str:
         if sentence.startswith(("Not", "Do not"))
     )
     if not text and registry.make(name).objective.passes > 1:
-        return "where compute is short: as many steps of plain training cost a fraction."
+        return "if compute is limited: as many steps of plain training cost a fraction."
     return text

@@ -1,4 +1,4 @@
-"""The page of papers: method, claim, what held up here, and BibTeX, from papers.bib and the strategies' pages."""
+"""The page of papers: method, claim, results here, and BibTeX, from papers.bib and the strategies' pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Every paper behind a strategy: what it proposes, what it claims, what held up in
 minus plain training, paired by seed, with 95 % intervals; [what was run](#runs)), and its BibTeX.
 [How to cite](cite.md) says what to cite; `neft-zoo cite NAME` prints the same entry.
 """
-# What a strategy's page says of the paper's own results, where it does not say what speaks for them.
+# What a strategy's page reports of the paper's results, if it has no sentence with "For:".
 CLAIM = re.compile(r"\bThe paper\b.*\breports\b|\b[Mm]ade (to|for|against)\b|\bIt gained\b")
 NO_CLAIM = "None for fine-tuning language models."
 CITATION = Path(__file__).parents[2] / "CITATION.cff"
@@ -74,7 +74,7 @@ def field(name: str, text: str) -> str:
 
 
 def claimed(name: str) -> str:
-    """Return what a strategy's page says for it, or of what its paper reports."""
+    """Return what a strategy's page says in favour of it, or reports of its paper's results."""
     text = " ".join(prose(registry.entry(name)).split())
     if found := re.search(r"\bFor: (.+?)(?= Against: |$)", text):
         return found[1][:1].upper() + found[1][1:]
@@ -83,7 +83,7 @@ def claimed(name: str) -> str:
 
 
 def held_up(names: Sequence[str], experiments: Sequence[Experiment]) -> str:
-    """Return what the strategies of a paper did to the test loss here."""
+    """Return the effect of a paper's strategies on the test loss here."""
     found = {name: nearest(name, "full", "no", "instructions", experiments) for name in names}
     lines = [f"`{name}` on {title(each[0])}: {said(each[1])}." for name, each in found.items() if each]
     if len(lines) < 2:

@@ -1,4 +1,4 @@
-"""Pictures of a strategy's noise, of its schedule, and of the package on the front page."""
+"""Figures of a strategy's noise and of its schedule."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from neft_zoo.noise.schedules import value_at
 from .traces import LENGTHS, LOOKED_AT, PROGRESS, Trace, schedule, trace
 
 SIZE = (4.6, 2.7)
-ABOVE = {"fontsize": 8, "ncols": 2, "loc": "lower right", "bbox_to_anchor": (1, 0.97)}  # a legend that covers nothing
+ABOVE = {"fontsize": 8, "ncols": 2, "loc": "lower right", "bbox_to_anchor": (1, 0.97)}  # covers no data
 
 
 def pictures(name: str) -> str:
-    """Return the figures of a strategy as HTML, "" for one that adds nothing."""
+    """Return the figures of a strategy as HTML, or "" if it adds nothing."""
     made = trace(name)
     with style():
         drawn = [_changing(name, *changing) if (changing := schedule(made.strategy)) else ""]
@@ -33,7 +33,7 @@ def pictures(name: str) -> str:
 
 
 def made_from(name: str) -> str:
-    """Return a sentence on model and text behind the pictures."""
+    """Return a sentence on the model and text behind the figures."""
     made = trace(name)
     changed = [
         f"`{key}` {made.strategy.to_dict()[key]}"
@@ -45,9 +45,9 @@ def made_from(name: str) -> str:
 
 
 def small() -> tuple[Figure, Axes]:
-    """Return a figure with fixed margins: laying out eighty of them anew takes half the time of drawing them."""
+    """Return a figure with fixed margins, since laying out eighty figures takes half as long as drawing them."""
     figure, axes = new(*SIZE)
-    figure.set_layout_engine("tight")  # from the constrained one, margins could not be set
+    figure.set_layout_engine("tight")  # the constrained engine does not allow setting margins
     figure.set_layout_engine("none")
     figure.subplots_adjust(left=0.14, right=0.97, bottom=0.19, top=0.92)
     return figure, axes

@@ -1,4 +1,4 @@
-"""What the playground's script knows of the strategies: read off the package, so that the page cannot fall behind."""
+"""Data for the playground's script, derived from the package so that the page cannot become outdated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neft_zoo.registry.strategy import Strategy
 from .traces import model
 from .words import SWITCHES
 
-# Width, rms of the embeddings that noise is added to, and where the rms is from.
+# Width, rms of the embeddings where noise is added, and the source of the rms.
 MODELS = (
     ("Llama 3 8B", 4096, 0.01, "about what large LLaMAs have; neft-zoo doctor reads yours from its file"),
     ("Qwen 3 8B", 4096, 0.02, "the initializer's range, not measured; neft-zoo doctor reads yours from its file"),
@@ -26,7 +26,7 @@ SCALES = {ByLength: ("length", "alpha"), Fixed: ("fixed", "size"), Relative: ("r
 
 
 def strategies() -> list[dict[str, Any]]:
-    """Return every entry whose noise has a closed form, once more for each of its switches."""
+    """Return every entry whose noise has a closed form, with a further one for each of its switches."""
     entries = []
     for name in registry.builtin_names():
         switches = [key for key, value in registry.make(name).arguments.items() if isinstance(value, bool)]
@@ -43,7 +43,7 @@ def _switched(switch: tuple[str, bool]) -> str:
 
 
 def describe(strategy: Strategy) -> dict[str, Any] | None:
-    """Return distribution, scale and default strength of a strategy; None if its noise is no fixed draw."""
+    """Return distribution, scale and default strength of a strategy, or None if its noise has no closed form."""
     noise = strategy.noise
     if strategy.family == "adversarial" or not isinstance(noise, AdditiveNoise) or type(noise.scale) not in SCALES:
         return None
@@ -64,7 +64,7 @@ def describe(strategy: Strategy) -> dict[str, Any] | None:
 
 
 def presets() -> list[dict[str, object]]:
-    """Return models with their width and the rms of their embeddings, and where that is from."""
+    """Return models with their width and the rms of their embeddings, with its source."""
     table = model().get_input_embeddings().weight.detach().float()
     shipped = {
         "name": "the shipped model",
@@ -78,7 +78,7 @@ def presets() -> list[dict[str, object]]:
 
 
 def script() -> str:
-    """Return the elements that hold them."""
+    """Return the HTML elements with the data."""
     made = {"strategies": strategies(), "presets": presets()}
     element = '<script type="application/json" id="playground-{}">{}</script>'
     return "\n".join(element.format(key, json.dumps(value).replace("<", "\\u003c")) for key, value in made.items())

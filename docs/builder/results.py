@@ -1,4 +1,4 @@
-"""Tables of results in which every row has its chart beside it: the paired difference at the end and at the best."""
+"""Tables of results with a chart in every row: the paired differences at the end and at the best checkpoint."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def results_table(
 
     Args:
         rows: those to show.
-        columns: metrics and points whose difference is shown.
-        caption: what the table shows.
-        up: leads to the site's root.
+        columns: metrics and points of the differences.
+        caption: title of the table.
+        up: relative path to the site's root.
         costs: whether to show the compute.
     """
     kind = metric(MAIN)
@@ -50,7 +50,7 @@ def results_table(
 
 
 def against_plain(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """Return rows against the best plain run of any length, "" where there is one length only."""
+    """Return rows compared with the best plain run of any length, "" if there is one length only."""
     reference, digits = find_reference(experiment), metric(MAIN).digits
     found = [] if reference is None else [each for each in reference.rows if each[0] in rows]
     if reference is None or not found:
@@ -60,7 +60,7 @@ def against_plain(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 
 def line_of(row: Row, columns: Sequence[Column], ends: tuple[float, float], up: str, costs: bool) -> dict[str, object]:
-    """Return what the template shows of a row, on an axis with these ends; see `results_table`."""
+    """Return a row's data for the template, on an axis with these ends; see `results_table`."""
     points = {when: cell for when in POINTS if (cell := row.cells.get((MAIN, when))) is not None}
     marks = [_mark(cell, when, ends) for when, cell in points.items() if _is_drawn(cell)]
     cells = [_cell(row.cells.get(column), column) for column in columns]
@@ -89,7 +89,7 @@ def _is_drawn(cell: Cell) -> bool:
 
 
 def _place(value: float, ends: tuple[float, float]) -> float:
-    """Return where a value lies on an axis, in percent of its length."""
+    """Return the position of a value on an axis, in percent of its length."""
     low, high = ends
     return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2)
 

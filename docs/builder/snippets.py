@@ -1,4 +1,4 @@
-"""What a written page can ask for, as `{{ name words }}` on a line of its own: made from package and results."""
+"""The snippets that a written page can request as `{{ name words }}`, made from package and results."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COLUMNS: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"))
 
 @dataclass(frozen=True)
 class Asked:
-    """What a page asks for.
+    """A request for a snippet.
 
     Attributes:
-        experiments: all there are.
-        words: behind the name.
-        up: leads from the page to the site's root.
+        experiments: all experiments.
+        words: the words after the name.
+        up: relative path from the page to the site's root.
     """
 
     experiments: list[Experiment]
@@ -35,19 +35,19 @@ class Asked:
 
 
 def fill(markdown: str, experiments: list[Experiment], up: str = "") -> str:
-    """Return a page with what it asks for.
+    """Return a page with its snippets filled in.
 
     Raises:
-        KeyError: for something that nobody makes.
+        KeyError: if a snippet does not exist.
     """
     return ASKED.sub(lambda match: SNIPPETS[match[1]](Asked(experiments, match[2].split(), up)), markdown)
 
 
 def measured(asked: Asked) -> str:
-    """Return what strategies or controls did to the test loss, a table per data set.
+    """Return the effect of strategies or controls on the test loss, one table per data set.
 
-    A name stands for the row of its default arguments, with `*` behind it for every row; `lengths` for plain training
-    of other lengths. Words behind `on` are data sets; without them, all are shown.
+    A name selects the row with default arguments, and with `*` appended every row; `lengths` selects plain training of
+    other lengths. Words after `on` are data sets; without them, all are shown.
     """
     names = asked.words
     names, where = (names[: names.index("on")], names[names.index("on") + 1 :]) if "on" in names else (names, [])
@@ -71,7 +71,7 @@ def _is_asked(row: Row, experiment: Experiment, names: list[str]) -> bool:
 
 
 def _repeats_baseline(row: Row) -> bool:
-    """Return whether a control has the value that the recipe has anyway, so that its runs are those of `none`."""
+    """Return whether a control has the recipe's own value, so that its runs equal those of `none`."""
     verdicts = [cell.verdict for column in COLUMNS if (cell := row.cells.get(column)) is not None]
     return all(each is not None and each.word == "identical" for each in verdicts)
 

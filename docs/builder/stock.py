@@ -1,4 +1,4 @@
-"""What transformers' `neftune_noise_alpha` adds beside this package's noise: README's table as a chart, and a row."""
+"""What transformers' `neftune_noise_alpha` adds, compared with our noise: README's table as a chart, a packed row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the pick of `neft-zoo alpha` compares with the best of a grid of strengths, and what each cost."""
+"""The recommendation of `neft-zoo alpha` compared with the best of a grid of strengths, and the cost of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neft_zoo.compare.verdicts import judge
 from .tables import table, typeset
 from .words import title
 
-SWEEPS = Path(__file__).parents[1] / "strength"  # what neft-zoo alpha wrote, a file per strategy
+SWEEPS = Path(__file__).parents[1] / "strength"  # output of neft-zoo alpha, one file per strategy
 FEWEST = 3  # strengths that make a grid
 
 
@@ -58,7 +58,7 @@ def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
 
 
 def alphas(experiment: Experiment, name: str) -> dict[float, Row]:
-    """Return the rows of a strategy that differ in nothing but a constant alpha, by it."""
+    """Return the rows of a strategy that differ only in a constant alpha, by alpha."""
     rows = [row for row in experiment.rows if row.entry == name and ("test_loss", "end") in row.cells]
     constant = {alpha: row for row in rows if isinstance(alpha := row.arguments.get("alpha"), int | float)}
     same = {a: row for a, row in constant.items() if row.arguments == registry.make(name, alpha=a).to_dict()}
@@ -66,7 +66,7 @@ def alphas(experiment: Experiment, name: str) -> dict[float, Row]:
 
 
 def shared(rows: list[Row]) -> list[int]:
-    """Return the seeds that all rows have measured, so that all strengths are judged alike."""
+    """Return the seeds that all rows have measured, so that all strengths are compared equally."""
     return sorted(set.intersection(*({*row.values("test_loss", "end")} for row in rows)))
 
 
@@ -81,7 +81,7 @@ def _cpu(row: Row, seeds: list[int]) -> float | None:
 
 
 def _sentence(ends: dict[float, Difference], best: float, is_better: bool, cost: float | None, sweep: Path) -> str:
-    """Return in words where the sweep's pick lies beside the best of the grid, if any is better than `none`."""
+    """Return a comparison of the sweep's pick with the best of the grid, if any is better than `none`."""
     text = f"The best of the grid at the end of training is {best:g}."
     text = text if is_better else "No alpha of the grid is shown to be better than `none`."
     spent = "" if cost is None else f" The grid took {typeset(cost, 0)} s of CPU time in training alone"

@@ -20,13 +20,13 @@ FEWEST = 2  # values of alpha that make a line
 
 
 def figures(experiments: list[Experiment]) -> str:
-    """Return a figure per experiment in which alpha was varied, "" if there is none."""
+    """Return a figure per experiment with several alphas, or "" if there is none."""
     swept = [each for each in experiments if each.budget == STEPS and len(alphas(each)) >= FEWEST]
     return "\n\n".join(drawn(each) for each in swept)
 
 
 def alphas(experiment: Experiment) -> list[float]:
-    """Return the values of alpha at which uniform noise was run, constant ones."""
+    """Return the constant values of alpha at which uniform noise was run."""
     values = [row.arguments.get("alpha") for row in experiment.rows if row.entry == "neft_uniform"]
     return sorted({value for value in values if isinstance(value, int | float)})
 
@@ -41,7 +41,7 @@ def points(experiment: Experiment, entry: str, changed: dict[str, bool], point: 
 
 
 def whiskers(cell: Cell) -> tuple[float, float, float]:
-    """Return a difference and how far its interval reaches below and above; not a number for one seed."""
+    """Return a difference and the extents of its interval; NaN for one seed."""
     each = cell.difference
     assert each is not None and each.mean is not None
     if each.low is None or each.high is None:
@@ -56,7 +56,7 @@ def drawn(experiment: Experiment) -> str:
 
 
 def panel(experiment: Experiment, point: When) -> str:
-    """Return the difference to `none` by alpha, a line per distribution."""
+    """Return the difference from `none` by alpha, one line per distribution."""
     place, values = POINTS[point], alphas(experiment)
     with style():
         figure, axes = new(4.6, 2.9)
@@ -65,7 +65,7 @@ def panel(experiment: Experiment, point: When) -> str:
             if not (cells := list(points(experiment, entry, changed, point))):
                 continue
             middle, below, above = zip(*(whiskers(cell) for _, cell in cells), strict=True)
-            beside = [alpha * 1.03**turn for alpha, _ in cells]  # intervals must not hide each other
+            beside = [alpha * 1.03**turn for alpha, _ in cells]  # so that intervals do not hide each other
             axes.errorbar(beside, middle, [below, above], fmt=kind, color=colour, label=name, markersize=4)
         axes.set_xscale("log")
         axes.set_xticks(values, [f"{value:g}" for value in values])

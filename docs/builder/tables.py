@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jinja2.environment import TemplateModule
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from neft_zoo.compare.experiment import Cell
 from neft_zoo.compare.formats import interval_text, number
@@ -23,7 +24,7 @@ def macros(template: str) -> TemplateModule:
 
 
 def typeset(value: float | None, digits: int, sign: bool = False) -> str:
-    """Return a number as pages have it."""
+    """Return a number in the format of pages."""
     return number(value, digits, sign, typeset=True)
 
 
@@ -33,7 +34,7 @@ def difference_text(cell: Cell, kind: Metric) -> str:
 
 
 def could_have_been_seen(verdicts: Iterable[Verdict | None], word: str) -> str:
-    """Return in brackets the effects that undecided verdicts would have shown, "" for another word."""
+    """Return in brackets the effects that undecided verdicts would have shown, or "" for other verdicts."""
     visible = [each.visible for each in verdicts if each is not None and each.visible is not None]
     if word != "undecided" or not visible:
         return ""
@@ -42,8 +43,10 @@ def could_have_been_seen(verdicts: Iterable[Verdict | None], word: str) -> str:
 
 
 def unbroken(text: str) -> Markup:
-    """Return a cell's text that is not broken over lines."""
-    return Markup('<span class="whole">{}</span>').format(text)
+    """Return a cell's text whose intervals are not broken over lines."""
+    whole = Markup('<span class="whole">{}</span>')
+    parts = enumerate(re.split(r"(\[.*?\],?)", text))
+    return Markup("").join(whole.format(part) if odd % 2 else escape(part) for odd, part in parts)
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What all strategies did at their defaults, counted by rule: for the log and the guide."""
+"""Verdicts on all strategies at their defaults, counted by rule, for the log and the guide."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from neft_zoo.compare.records import When
 from .tables import could_have_been_seen
 from .words import same_data, title
 
-FEW = 8  # names are listed up to so many
-SEEDS = 3  # fewer pairs say nothing
+FEW = 8  # maximum number of listed names
+SEEDS = 3  # fewer pairs are meaningless
 
 
 def defaults(experiment: Experiment) -> list[Row]:
@@ -21,7 +21,7 @@ def defaults(experiment: Experiment) -> list[Row]:
 
 
 def tally(experiments: list[Experiment]) -> str:
-    """Return how many strategies have a lower or higher test loss than `none` at the end, and at their best."""
+    """Return how many strategies have a lower or higher test loss than `none`, at the end and at their best."""
     lines = []
     for experiment in (each for each in experiments if each.budget == STEPS):
         if not (rows := defaults(experiment)):
@@ -32,7 +32,7 @@ def tally(experiments: list[Experiment]) -> str:
 
 
 def _counted(rows: list[Row], point: When) -> str:
-    """Return how many rows have each verdict, and what those that are undecided would have shown."""
+    """Return how many rows have each verdict, and the effects that undecided ones would have shown."""
     by_word: dict[str, list[Row]] = {word: [] for word in ("better", "worse", "practically the same", "undecided")}
     for row in rows:
         verdict = row.cells["test_loss", point].verdict
@@ -48,7 +48,7 @@ def unchanged(experiments: list[Experiment]) -> str:
     lines, run = [], [each for each in experiments if each.budget == STEPS and defaults(each)]
     for experiment in run:
         still = [f"`{row.entry}`" for row in defaults(experiment) if all(_same(row, point) for point in POINTS)]
-        lines.append(f"* **{title(experiment)}**: {', '.join(still) or 'not one'}.")
+        lines.append(f"* **{title(experiment)}**: {', '.join(still) or 'none of them'}.")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What every strategy adds to a few documents, looked up where it is added: the shipped model, one step each."""
+"""What every strategy adds to a few documents, recorded in one step each on the shipped model."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.loop import attach, model_loss
 from neft_zoo.training.session import NoiseSession
 
-LENGTHS = (8, 16, 32, 32, 64)  # two of a length, for the entry that mixes such documents
-LOOKED_AT, STEPS_AT_MOST = 2, 3  # the document whose token is shown; ascent steps, which cost a pass each
+LENGTHS = (8, 16, 32, 32, 64)  # two of equal length, for the entry that mixes such documents
+LOOKED_AT, STEPS_AT_MOST = 2, 3  # the document whose token is shown; maximum ascent steps, which cost a pass each
 PROGRESS = 0.5
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a strategy added.
+    """The recorded noise of a strategy.
 
     Attributes:
         strategy: as it was run: with fewer ascent steps, and on layers that the small model has.
-        token: of one token, per feature.
-        bound: largest value that a feature can have, None without one.
+        token: delta of one token, per feature.
+        bound: largest value of a feature, or None if unbounded.
         norms: per document: length, norm over all its tokens, mean norm of a token.
-        edited: of one document, per token: "prompt", "graded" or "hidden"; of strategies that edit tokens.
-        weights: change of one matrix over its standard deviation; of strategies that change weights.
+        edited: for strategies that edit tokens, the tokens of one document: "prompt", "graded" or "hidden".
+        weights: for strategies that change weights, the change of one matrix over its standard deviation.
     """
 
     strategy: Strategy
@@ -56,7 +56,7 @@ def model() -> Any:
 
 @cache
 def documents() -> tuple[dict[str, torch.Tensor], Any, torch.Tensor]:
-    """Return a padded batch of real text, its tokenizer, and how often each token occurs."""
+    """Return a padded batch of real text, its tokenizer, and the count of each token."""
     folder = recipe.folder() / "quickstart"
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     with open(folder / "data/train.jsonl", encoding="utf-8") as file:
@@ -84,14 +84,14 @@ def small(name: str) -> Strategy:
 
 @cache
 def trace(name: str) -> Trace:
-    """Return what a strategy adds half-way through training."""
+    """Return the noise of a strategy half-way through training."""
     strategy = small(name)
     if strategy.weights is not None:
         try:
             return Trace(strategy, weights=_weights(strategy))
         except NoiseError:  # on adapters, which the shipped model does not have
             return Trace(strategy)
-    if strategy.site in ("dropout", "labels", "placeholders") or strategy.clean:  # it reads text, without an adapter
+    if strategy.site in ("dropout", "labels", "placeholders") or strategy.clean:  # a text model without an adapter
         return Trace(strategy)
     inputs, tokenizer, counts = documents()
     session = NoiseSession(model(), strategy, tokenizer=tokenizer, token_counts=counts)
@@ -104,7 +104,7 @@ def trace(name: str) -> Trace:
     finally:
         session.detach()
     noisy = next((done for done in reversed(step.passes) if done.deltas), None)
-    if noisy is None:  # it moves the weights
+    if noisy is None:  # it changes the weights
         return Trace(strategy)
     delta = noisy.deltas[min(noisy.deltas)].detach().float()
     energies = delta.square().sum(-1)
@@ -114,12 +114,12 @@ def trace(name: str) -> Trace:
     )
     loudest = int(energies[LOOKED_AT, : LENGTHS[LOOKED_AT]].argmax())
     place = LENGTHS[LOOKED_AT] * 3 // 4
-    place = place if energies[LOOKED_AT, place] > 0 else loudest  # a cut may have left this token alone
+    place = place if energies[LOOKED_AT, place] > 0 else loudest  # a cut may not have changed this token
     return Trace(strategy, delta[LOOKED_AT, place].tolist(), _bound(strategy, delta, batch), norms)
 
 
 def _bound(strategy: Strategy, delta: torch.Tensor, batch: Batch) -> float | None:
-    """Return the bound on a feature where the noise has one: the scale of a bounded distribution."""
+    """Return the bound on a feature, if the noise has one: the scale of a bounded distribution."""
     noise = strategy.noise
     if strategy.family == "adversarial" or not isinstance(noise, AdditiveNoise):
         return None
@@ -143,11 +143,11 @@ def _weights(strategy: Strategy) -> list[float]:
     handle = attach(model(), strategy, total_steps=1)
     try:
         handle.begin()
-        with handle.perturbed(step=1):  # at the end of training, where noise that rises is largest
+        with handle.perturbed(step=1):  # at the end of training, where increasing noise is largest
             change = (weight.detach() - before) / before.std()
     finally:
         handle.detach()
-        model.cache_clear()  # the weights are no longer those of the shipped model
+        model.cache_clear()  # the weights have changed
     return change.flatten()[:20000].tolist()
 
 

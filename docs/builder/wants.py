@@ -1,4 +1,4 @@
-"""Strategies grouped by what a user wants, and which rows stand for an idea in a short table."""
+"""Strategies grouped by purpose, and the rows that represent an idea in a short table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from neft_zoo.compare.experiment import Experiment, Row
 
 from .words import is_real
 
-ENOUGH_SEEDS, ENOUGH_ROWS = 3, 4  # of an experiment that the site may lead with
-SHOWN = 10  # rows of a table that can be taken in
-# A row for each idea, in the order in which they enter the short table.
+ENOUGH_SEEDS, ENOUGH_ROWS = 3, 4  # minimum of an experiment that the site may lead with
+SHOWN = 10  # number of rows that are easy to read
+# One row per idea, in their order in the short table.
 IDEAS = (
     "neft_uniform",
     "embedding_dropout",
@@ -31,25 +31,25 @@ class Want:
     """A group of strategies.
 
     Attributes:
-        title: what a user wants.
-        text: which strategies answer it.
+        title: the purpose.
+        text: a description of the strategies.
     """
 
     title: str
     text: str
 
 
-PLAIN = Want("Overfit less at the cost of plain training", "Noise or dropout on the embeddings, one pass a step.")
+PLAIN = Want("Overfit less at the cost of plain training", "Noise or dropout on the embeddings, one pass per step.")
 SHAPE = Want(
-    "Give NEFTune's noise another shape, place or schedule",
-    "The same size with another distribution, on some tokens only, or changing over training; one pass a step.",
+    "Change the distribution, place or schedule of NEFTune's noise",
+    "The same size with another distribution, on some tokens only, or changing over training; one pass per step.",
 )
 TOKENS = Want(
-    "Learn more from the question", "Tokens of prompt or answer are hidden, mixed or not graded; one pass a step."
+    "Learn more from the question", "Tokens of prompt or answer are hidden, mixed or not graded; one pass per step."
 )
-TWICE = Want("Spend more compute on steadier predictions", "Two passes a step or more, which must agree.")
-WORST = Want("Withstand the worst small perturbation", "The noise is found by ascent: two passes a step or many more.")
-WEIGHTS = Want("Put the noise on weights", "For adapters, and for weights that will move again later.")
+TWICE = Want("Spend more compute on stable predictions", "Two or more passes per step, which should agree.")
+WORST = Want("Withstand the worst small perturbation", "The noise is found by ascent: two or more passes per step.")
+WEIGHTS = Want("Put the noise on weights", "For adapters, and for weights that will change again later.")
 WANTS = (PLAIN, SHAPE, TOKENS, TWICE, WORST, WEIGHTS)
 FIRST = ("none", "neft_uniform", "embedding_dropout", "token_relative", "hype")
 MIXED = ("embed_mix",)
@@ -67,7 +67,7 @@ def want(name: str) -> Want:
 
 
 def grouped() -> dict[Want, list[str]]:
-    """Return the built-in strategies by group, those to try first in front."""
+    """Return the built-in strategies by group, with those to try first in front."""
     order = {name: place for place, name in enumerate((*FIRST, *IDEAS))}
     groups: dict[Want, list[str]] = {each: [] for each in WANTS}
     for name in sorted(registry.builtin_names(), key=lambda name: (order.get(name, len(order)), name)):
@@ -76,7 +76,7 @@ def grouped() -> dict[Want, list[str]]:
 
 
 def short(experiment: Experiment) -> list[Row]:
-    """Return the rows that stand for an idea each: plain training of all lengths, then ideas at their defaults."""
+    """Return the rows that represent an idea each: plain training of all lengths, then strategies."""
     plain = [row for row in experiment.rows if row is experiment.none or row.is_shorter]
     ideas = [row for name in IDEAS if (row := experiment.find(name)) is not None]
     controls = [row for row in experiment.rows if row.question == "controls"]
@@ -85,7 +85,7 @@ def short(experiment: Experiment) -> list[Row]:
 
 
 def leading(experiments: list[Experiment]) -> Experiment | None:
-    """Return the experiment to lead with: of a real model where it has enough rows, else the one with most rows."""
+    """Return the experiment to lead with: one with a real model and enough rows, else the one with most rows."""
 
     def rank(each: Experiment) -> tuple[bool, int]:
         cells = [row.cells.get(("test_loss", "end")) for row in each.rows]

@@ -1,4 +1,4 @@
-"""What readers call experiments, rows and settings: never by a folder, a recipe or an option's name."""
+"""Readable names of experiments, rows and settings, instead of folders, recipes or option names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWITCHES = {" match_rms": ", energy of uniform noise"}
 
 
 def title(experiment: Experiment) -> str:
-    """Return what an experiment is called: its regime, and the model in brackets."""
+    """Return the title of an experiment: its setting, and the model in brackets."""
     name = model(experiment)
     return f"{regime(experiment)} ({name})" if name else regime(experiment)
 
@@ -34,22 +34,22 @@ def regime(experiment: Experiment) -> str:
 
 
 def model(experiment: Experiment) -> str:
-    """Return the model's name in short, "" where the results do not say."""
+    """Return the model's short name, or "" if the results do not have it."""
     name = experiment.config.get("model_name_or_path")
     return MODELS.get(str(name), str(name).rpartition("/")[2]) if name else ""
 
 
 def is_real(experiment: Experiment) -> bool:
-    """Return whether the model is another than the small one that is shipped."""
+    """Return whether the model is not the shipped one."""
     return model(experiment) not in ("", SHIPPED)
 
 
 def setting(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
-    """Return size, records, epochs, answers and seeds in a line.
+    """Return model size, records, epochs, answers and seeds in a line.
 
     Args:
-        experiment: what was measured.
-        rows: those that are shown, whose seeds are counted; None for all.
+        experiment: the experiment.
+        rows: the shown rows, whose seeds are counted; None for all.
     """
     config, name = experiment.config, model(experiment)
     parts = [SIZES.get(name, name)] if name else []
@@ -62,12 +62,12 @@ def setting(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
 
 
 def settings(experiments: Sequence[Experiment]) -> str:
-    """Return a list of what experiments were run with."""
+    """Return a list of the experiments' settings."""
     return "\n".join(f"* {title(each)}: {setting(each)}." for each in experiments)
 
 
 def same_data(experiments: Sequence[Experiment]) -> str:
-    """Return a sentence on experiments that share their data: these are settings, and not evidence of their own."""
+    """Return a sentence on experiments that share their data and so are not independent evidence."""
     by_data: dict[object, list[str]] = {}
     for experiment in (each for each in experiments if each.budget == STEPS):
         by_data.setdefault(experiment.config.get("dataset_name"), []).append(title(experiment))
@@ -79,14 +79,14 @@ def same_data(experiments: Sequence[Experiment]) -> str:
 
 
 def seeds(rows: Sequence[Row]) -> str:
-    """Return how many seeds rows have."""
+    """Return the number of seeds of some rows."""
     counts = sorted({len(row.records) for row in rows if row.records} or {0})
     few = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     return f"{few} seed{'s' * (few != '1')}"
 
 
 def row_name(row: Row) -> str:
-    """Return what a row is called."""
+    """Return the name of a row."""
     name = row.label
     for switch, words in SWITCHES.items():
         name = name.replace(switch, words)

@@ -12,14 +12,14 @@ from neft_zoo.files import check_folder, locked, make_folder, write_json
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     summary = "sweep the strength of noise on a recipe and recommend a range"
     example = "neft-zoo alpha quickstart\nneft-zoo alpha my.yaml --noise neft_gaussian --steps 100"
     command = add_command(commands, "alpha", run, summary, example)
     command.add_argument("recipe", metavar="RECIPE", help="a recipe's name or path")
     group = command.add_argument_group("Sweep")
     group.add_argument("--noise", help="name, or YAML mapping; default: the recipe's, or neft_uniform")
-    group.add_argument("--steps", type=int, default=16, metavar="INT", help="training steps before it (%(default)s)")
+    group.add_argument("--steps", type=int, default=16, metavar="INT", help="steps before the sweep (%(default)s)")
     group.add_argument("--records", type=int, default=96, metavar="INT", help="training records (%(default)s)")
     group.add_argument("--points", type=int, default=13, metavar="INT", help="strengths (%(default)s)")
     group = command.add_argument_group("Output")
@@ -28,7 +28,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Sweep, write numbers and plot, and print the table and what it recommends."""
+    """Run the sweep, write numbers and plot, and print the table and the recommendation."""
     noise = read_noise(options.noise)
     output = options.output or Path("runs/alpha") / Path(options.recipe).stem
     check_folder("output", output)

@@ -17,42 +17,42 @@ neft-zoo compare quickstart --set neft_uniform.alpha=5,10,15
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     command = add_command(commands, "compare", run, "train strategies against none, paired by seed", EXAMPLE)
     command.add_argument("recipes", nargs="+", metavar="RECIPE", help="a recipe's name or path")
     group = command.add_argument_group("Rows")
-    group.add_argument("--strategies", default="", help="names or patterns with commas; default: the recipe's noise")
+    group.add_argument("--strategies", default="", help="names or patterns, comma-separated (the recipe's noise)")
     group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="STRATEGY.ARGUMENT=VALUES",
         dest="settings",
-        help="a row for each value",
+        help="one row for each value",
     )
-    group.add_argument("--controls", default="", help="control recipes with commas, such as label_smoothing")
-    group.add_argument("--lengths", default="", help="plain training for fractions of the steps too: 1/4,1/2,1")
+    group.add_argument("--controls", default="", help="control recipes, comma-separated, such as label_smoothing")
+    group.add_argument("--lengths", default="", help="also plain training for fractions of the steps: 1/4,1/2")
     group = command.add_argument_group("Runs")
-    group.add_argument("--seeds", type=int, default=3, metavar="INT", help="how many, from 0 (%(default)s)")
+    group.add_argument("--seeds", type=int, default=3, metavar="INT", help="number of seeds, from 0 (%(default)s)")
     group.add_argument("--compute_matched", action="store_true", help="train k-pass strategies for 1/k of the steps")
-    group.add_argument("--train_records", type=int, metavar="INT", help="each seed draws so many training records")
+    group.add_argument("--train_records", type=int, metavar="INT", help="training records drawn per seed (all)")
     group.add_argument(
         "--evaluate", nargs="?", const="", metavar="OPTIONS", help="evaluate every run; 'answers: 32, records: 128'"
     )
     group = command.add_argument_group("Machine and output")
-    group.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder; one inside per recipe")
+    group.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder, with a subfolder per recipe")
     group.add_argument(
         "--keep_models",
         type=Path,
         metavar="FOLDER",
-        help="keep trained models: other --evaluate options do not train again",
+        help="keep trained models, to evaluate again without training",
     )
-    group.add_argument("--jobs", type=int, default=1, metavar="INT", help="runs at a time, a CPU thread each if many")
-    group.add_argument("--ray", metavar="ADDRESS", help="do the runs on a Ray cluster: auto, or host:port")
+    group.add_argument("--jobs", type=int, default=1, metavar="INT", help="parallel runs, one CPU thread each if many")
+    group.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, or host:port")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what is missing of a comparison."""
+    """Run everything that is missing in a comparison."""
     from neft_zoo.compare.grid import make_grid
     from neft_zoo.compare.processes import get_ready
 
@@ -84,7 +84,7 @@ def _names(text: str) -> list[str]:
 
 
 def _mapping(text: str | None) -> dict[str, Any] | None:
-    """Return the options of an evaluation, None without one."""
+    """Return the options of an evaluation, or None without one."""
     if text is None:
         return None
     import yaml

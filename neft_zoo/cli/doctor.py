@@ -25,12 +25,12 @@ neft-zoo doctor quickstart
 neft-zoo doctor my.yaml --packing true --json doctor.json
 neft-zoo doctor axolotl train.yaml --noise neft_uniform
 """
-# Those that `integrations/building.py` builds trainers of: from their own files, with the model itself.
+# Frameworks whose trainers `integrations/building.py` builds from their own files, with the real model.
 FRAMEWORKS = ("axolotl", "llamafactory", "swift")
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     command = add_command(commands, "doctor", run, SUMMARY, EXAMPLE, passes_on=True)
     add_own(command)
 
@@ -38,12 +38,12 @@ def add_to(commands: Commands) -> None:
 def add_own(command: argparse.ArgumentParser) -> None:
     """Add the options that TRL does not have."""
     group = command.add_argument_group("Doctor")
-    group.add_argument("--real_model", action="store_true", help="load the model itself, not a shrunk one")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+    group.add_argument("--real_model", action="store_true", help="load the real model instead of a shrunk one")
+    group.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Examine a recipe, print the comparison, and write it where `--json` says."""
+    """Examine a recipe, print the comparison, and write it to the file of `--json`."""
     if options.help:
         print(help_page("doctor", SUMMARY, EXAMPLE, add_own))
         return
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def framework_of(flags: list[str]) -> bool:
-    """Return whether a command line names a framework, and not a recipe."""
+    """Return whether a command line names a framework instead of a recipe."""
     return next(iter(take_noise(flags, "none")[0]), "") in FRAMEWORKS
 
 
@@ -74,12 +74,12 @@ def of_recipe(options: argparse.Namespace) -> DoctorReport:
 
 
 def of_framework(flags: list[str]) -> DoctorReport:
-    """Return the report on the trainer that another framework makes of its file."""
+    """Return the report on a trainer that another framework builds from its config file."""
     framework, values, noise = read_framework(flags, "doctor", FRAMEWORKS, ("real_model", "json"))
     from neft_zoo.doctor.of_trainer import examine_trainer
     from neft_zoo.integrations.building import build
 
     say(f"{framework} loads data and model")
-    # What the framework prints on its way is not the report.
+    # Output of the framework is not part of the report.
     with quiet(), redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
         return examine_trainer(build(framework, values, noise, Path(folder)))

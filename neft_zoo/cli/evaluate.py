@@ -22,28 +22,26 @@ neft-zoo evaluate runs/quickstart --config quickstart --parts losses
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     plain = Options()
     summary = "measure a model with the noise off: losses, answers, robustness"
     command = add_command(commands, "evaluate", run, summary, EXAMPLE)
-    command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a name on the hub")
+    command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a hub name")
     command.add_argument("--config", required=True, metavar="RECIPE", help="data, splits and tokenization")
     group = command.add_argument_group("What is measured")
     group.add_argument(
-        "--parts", default=",".join(PARTS), help=f"with commas (%(default)s); also {','.join(SIDE_EFFECTS)}"
+        "--parts", default=",".join(PARTS), help=f"comma-separated (%(default)s); also {','.join(SIDE_EFFECTS)}"
     )
     group.add_argument(
-        "--records", type=_count, default=plain.records, metavar="INT", help="records a split, or all (%(default)s)"
+        "--records", type=_count, default=plain.records, metavar="INT", help="records per split, or all (%(default)s)"
     )
     group.add_argument(
-        "--answers", type=_count, default=plain.answers, metavar="INT", help="answers a split, or all (%(default)s)"
+        "--answers", type=_count, default=plain.answers, metavar="INT", help="answers per split, or all (%(default)s)"
     )
-    group.add_argument(
-        "--tasks", default="", help="tasks of lm-evaluation-harness, with commas; ifeval from the shipped file"
-    )
+    group.add_argument("--tasks", default="", help="lm-evaluation-harness tasks, comma-separated; ifeval is shipped")
     group.add_argument("--task_folder", type=Path, metavar="FOLDER", help="of further tasks")
     group = command.add_argument_group("Side effects")
-    group.add_argument("--before", metavar="MODEL", help="before fine-tuning (the model that the recipe starts from)")
+    group.add_argument("--before", metavar="MODEL", help="the model before fine-tuning (where the recipe starts)")
     for name, text in SIDE_EFFECT_HELP.items():
         default = getattr(plain, name)
         group.add_argument(f"--{name}", type=_count, default=default, metavar="INT", help=text)
@@ -63,23 +61,23 @@ def _count(text: str) -> int | None:
 
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME"}
 HELP = {
-    "max_new_tokens": "longest answer in tokens (%(default)s)",
-    "min_new_tokens": "shortest answer where the end is blocked (%(default)s)",
+    "max_new_tokens": "maximum length of an answer, in tokens (%(default)s)",
+    "min_new_tokens": "minimum length of an answer with the end blocked, in tokens (%(default)s)",
     "repetition_penalty": "of the answers; the NEFTune paper's is 1.2 (%(default)s)",
-    "words": "word count of repetition and diversity (50, or nothing where all answers are shorter)",
+    "words": "words that repetition and diversity are measured on (50, if any answer is as long)",
     "noise": "strategy of the noise curve (%(default)s)",
     "seed": "of replaced tokens, noise and changed prompts (%(default)s)",
-    "instruction_tokens": "longest answer to one of IFEval's prompts (%(default)s)",
+    "instruction_tokens": "maximum length of an answer to an IFEval prompt (%(default)s)",
 }
 SIDE_EFFECT_HELP = {
-    "unrelated_records": "passages, and problems of GSM8K, for forgetting, or all (%(default)s)",
-    "safety_prompts": "prompts of XSTest, or all (all)",
-    "instruction_prompts": "prompts of IFEval, or all (%(default)s)",
+    "unrelated_records": "passages, and GSM8K problems, for forgetting, or all (%(default)s)",
+    "safety_prompts": "XSTest prompts, or all (all)",
+    "instruction_prompts": "IFEval prompts, or all (%(default)s)",
 }
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Evaluate, write report and plots, and print the table and their paths."""
+    """Evaluate, write report and plots, and print the table and the paths."""
     options = Options(
         parts=tuple(part for part in chosen.parts.split(",") if part),
         records=chosen.records,
@@ -113,7 +111,7 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def _check_words(report: EvaluationReport, words: int | None) -> None:
-    """Raise if a word count was asked for that no answer reached: the table would miss what it was given for."""
+    """Raise if a requested word count exceeds every answer, since the table would lack what it was requested for."""
     used = [split.diversity.used for split in (report.text or {}).values()]
     if words is not None and used and not any(used):
         raise NoiseError(f"words must be at most the words of the longest answer, got {words}: every one is shorter.")

@@ -1,4 +1,4 @@
-"""Which commands need a library that only an extra installs; looked at before a command starts."""
+"""Optional libraries that commands need, checked before a command starts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _asks_an_endpoint(options: Namespace) -> bool:
 
 @dataclass(frozen=True)
 class Need:
-    """A library that a command cannot do without.
+    """A library that a command cannot work without.
 
     Attributes:
-        command: its name.
-        module: the library's.
-        extra: of this package, which installs it.
-        when: whether these options of the command need it.
-        what: what needs it, the command by default.
+        command: name of the command.
+        module: name of the library's module.
+        extra: the extra of this package that installs it.
+        when: returns whether the library is needed with these options.
+        what: what needs it, for the message; by default the command.
     """
 
     command: str
@@ -60,7 +60,7 @@ def check_extras(command: str, options: Namespace) -> None:
     """Raise if a library that a command needs is not installed.
 
     Raises:
-        NoiseError: naming the extra that installs it.
+        NoiseError: with the extra that installs it.
     """
     for need in NEEDS:
         if need.command == command and need.when(options):

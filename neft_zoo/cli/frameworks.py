@@ -1,4 +1,4 @@
-"""What `run` and `doctor` share: another framework's file, its options, and `--noise`."""
+"""Shared by `run` and `doctor`: another framework's config file, its options, and `--noise`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ USAGE = "FRAMEWORK FILE [NAME=VALUE ...] [--noise NAME]"
 def read_framework(
     flags: list[str], command: str, frameworks: Collection[str], also: Collection[str] = ()
 ) -> tuple[str, dict[str, Any], Any]:
-    """Return a framework, the options of its file, and their noise, None where there is none.
+    """Return a framework, the options in its file, and their noise, or None without noise.
 
     Args:
-        flags: the command line behind the command.
+        flags: the command line after the command.
         command: for messages.
-        frameworks: those that the command knows.
-        also: flags of the command that were taken already, which a misspelt one may have meant.
+        frameworks: those that the command supports.
+        also: flags of the command that are already removed, for suggestions.
 
     Raises:
-        NoiseError: if one is missing, not known, or not written `NAME=VALUE`.
+        NoiseError: if something is missing, unknown, or not in the form `NAME=VALUE`.
     """
     given = take_noise(flags, "none")[0]
     check_flags(given, ("help", "noise", *also))

@@ -16,16 +16,16 @@ neft-zoo generate runs/quickstart --config quickstart --limit 64
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     summary = "answer prompts in batches, as AlpacaEval's model_outputs.json"
     command = add_command(commands, "generate", run, summary, EXAMPLE)
-    command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a name on the hub")
+    command.add_argument("model", metavar="MODEL", help="folder of a model, run or adapter, or a hub name")
     command.add_argument("--config", required=True, metavar="RECIPE", help="how prompts are tokenized")
     group = command.add_argument_group("Prompts and output")
-    group.add_argument("--prompts", type=Path, metavar="FILE", help="AlpacaEval's, or JSON lines (the test split)")
-    group.add_argument("--limit", type=int, metavar="INT", help="answer only so many, from the start")
+    group.add_argument("--prompts", type=Path, metavar="FILE", help="AlpacaEval file or JSON lines (the test split)")
+    group.add_argument("--limit", type=int, metavar="INT", help="number of prompts, from the start (all)")
     group.add_argument("--output", type=Path, metavar="FILE", help="default: MODEL/model_outputs.json")
-    group.add_argument("--generator", default="", metavar="NAME", help="of the model in the file (its folder's)")
+    group.add_argument("--generator", default="", metavar="NAME", help="the model's name in the file (its folder's)")
     group = command.add_argument_group("Generation")
     group.add_argument("--batch_size", type=int, default=16, metavar="INT", help="prompts a batch (%(default)s)")
     group.add_argument("--max_new_tokens", type=int, default=1024, metavar="INT", help="longest answer (%(default)s)")

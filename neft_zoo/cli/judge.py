@@ -28,11 +28,11 @@ neft-zoo judge --annotations annotations.json
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
-    summary = "win rates of one model's outputs over another's, also length-controlled"
+    """Add the command to the command line."""
+    summary = "win rates of one model over another, plain and length-controlled"
     command = add_command(commands, "judge", run, summary, EXAMPLE)
     command.add_argument("ours", type=Path, nargs="?", metavar="OURS", help="model_outputs.json, or its folder")
-    command.add_argument("theirs", type=Path, nargs="?", metavar="THEIRS", help="the same of the other model")
+    command.add_argument("theirs", type=Path, nargs="?", metavar="THEIRS", help="the same for the other model")
     group = command.add_argument_group("Judge")
     group.add_argument("--judge", default="endpoint", help="endpoint, MODULE:NAME, or a rating page's export.json")
     group.add_argument("--human", type=Path, metavar="PAGE", help="write a page for blind ratings instead")
@@ -40,17 +40,17 @@ def add_to(commands: Commands) -> None:
     group = command.add_argument_group("Endpoint")
     group.add_argument("--model", help="of the endpoint")
     group.add_argument("--base_url", metavar="URL", help="such as http://localhost:8000/v1 (OpenAI's)")
-    group.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for a reply (%(default)s)")
-    group.add_argument("--retries", type=int, default=4, metavar="INT", help="after an attempt failed (%(default)s)")
-    group.add_argument("--workers", type=int, default=8, metavar="INT", help="questions at a time (%(default)s)")
+    group.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds per reply (%(default)s)")
+    group.add_argument("--retries", type=int, default=4, metavar="INT", help="after a failed attempt (%(default)s)")
+    group.add_argument("--workers", type=int, default=8, metavar="INT", help="parallel questions (%(default)s)")
     group.add_argument("--temperature", type=_number, default=0.0, metavar="FLOAT", help="or none (%(default)s)")
     group.add_argument(
-        "--max_tokens", type=_count, default=16, metavar="INT", help="longest reply, or none (%(default)s)"
+        "--max_tokens", type=_count, default=16, metavar="INT", help="maximum length of a reply, or none (%(default)s)"
     )
     group = command.add_argument_group("Pairs and output")
     group.add_argument("--gamed", type=Path, metavar="FILE", help="AlpacaEval's df_gamed.csv: difficulties")
-    group.add_argument("--limit", type=int, metavar="INT", help="judge only so many instructions, drawn by the seed")
-    group.add_argument("--seed", type=int, default=0, metavar="INT", help="of the page's order, and of the limit")
+    group.add_argument("--limit", type=int, metavar="INT", help="instructions to judge, drawn by the seed (all)")
+    group.add_argument("--seed", type=int, default=0, metavar="INT", help="of the page's order and the limit's draw")
     group.add_argument("--output", type=Path, help=f"folder for {REPORT}, {ANNOTATIONS} and the cache (OURS/judged)")
 
 
@@ -63,7 +63,7 @@ def _count(text: str) -> int | None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Judge, or read what was judged; write report and annotations and print the table."""
+    """Judge pairs or read existing judgements, write report and annotations, and print the table."""
     _check(options)
     from neft_zoo.judging.length_control import read_published
     from neft_zoo.judging.pairs import match, sample
@@ -116,7 +116,7 @@ def _summarize_file(options: argparse.Namespace) -> None:
 
 
 def _ask(options: argparse.Namespace, pairs: Any, folder: Path) -> tuple[Any, str, dict[str, int]]:
-    """Return judgements, the judge's name and why verdicts are missing."""
+    """Return judgements, the judge's name and the reasons for missing verdicts."""
     from neft_zoo.judging.cache import Cache
     from neft_zoo.judging.judges import judge_pairs, load_judge
 

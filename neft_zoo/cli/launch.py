@@ -1,4 +1,4 @@
-"""`neft-zoo sft` in several processes: the command starts itself again through `accelerate launch`."""
+"""`neft-zoo sft` in several processes: the command restarts itself through `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FOLDERS = ("trl.accelerate_configs", "neft_zoo.cli.accelerate_configs")
 
 
 def config_names() -> list[str]:
-    """Return the names that `--accelerate_config` takes: TRL's and ours."""
+    """Return the names that `--accelerate_config` accepts: TRL's and ours."""
     shipped = [item.name for folder in FOLDERS for item in files(folder).iterdir()]
     return sorted(name.removesuffix(".yaml") for name in shipped if name.endswith(".yaml"))
 
 
 def find_config(name: str) -> Path:
-    """Return the accelerate config of a name, or a path.
+    """Return the accelerate config for a name or a path.
 
     Raises:
-        NoiseError: if there is none.
+        NoiseError: if it does not exist.
     """
     shipped = [Path(str(files(folder).joinpath(f"{name}.yaml"))) for folder in FOLDERS]
     for path in (Path(name).expanduser(), *shipped):
@@ -39,12 +39,12 @@ def find_config(name: str) -> Path:
 
 
 def split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Return the options of `accelerate launch` in a command line, and the rest.
+    """Split a command line into the options of `accelerate launch` and the rest.
 
-    An option that TRL has as well is TRL's.
+    An option that TRL has too is left to TRL.
 
     Raises:
-        NoiseError: if an option lacks its value, or names no config.
+        NoiseError: if an option has no value, or a config does not exist.
     """
     theirs, ours = launch_options(), config_options()
     engine: list[str] = []
@@ -67,15 +67,15 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def names() -> list[str]:
-    """Return the names of the flags that start several processes."""
+    """Return the names of the flags for several processes."""
     return [FLAG.removeprefix("--"), *launch_options()]
 
 
 def add_own(parser: argparse.ArgumentParser) -> None:
-    """Add the options that start several processes to the help of `sft`."""
-    group = parser.add_argument_group("Processes", "These, and all other options of accelerate launch.")
+    """Add the options for several processes to the help of `sft`."""
+    group = parser.add_argument_group("Processes", "These, and all other options of accelerate launch:")
     group.add_argument(FLAG, metavar="NAME", help=f"one of {', '.join(config_names())}, or a file")
-    group.add_argument("--num_processes", metavar="INT", help="how many, over all machines")
+    group.add_argument("--num_processes", metavar="INT", help="number of processes on all machines")
 
 
 def _refuse(message: str) -> NoReturn:
@@ -83,15 +83,15 @@ def _refuse(message: str) -> NoReturn:
 
 
 def start(engine: list[str], rest: list[str]) -> int:
-    """Run `neft-zoo sft` with `rest` in the processes that `engine` asks for; return the exit status.
+    """Run `neft-zoo sft` with the options `rest` in the processes given by `engine`, and return the exit status.
 
     Raises:
-        NoiseError: before a process is started, if an option is not accepted.
+        NoiseError: before a process is started, if an option is invalid.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    read_command_line(rest, "sft", names())  # one message from here rather than one from every process
+    read_command_line(rest, "sft", names())  # report errors once, not in every process
     parser = launch_command_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args([*engine, "--module", "neft_zoo", "sft", *rest])

@@ -1,4 +1,4 @@
-"""The command line: `neft-zoo COMMAND`, with a module for each command."""
+"""The command line: `neft-zoo COMMAND`, with one module per command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neft_zoo.console import plain_warnings, printable
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.redaction import redacting_streams, remember_command_line
 
-# Each module adds its commands by `add_to`. Only the chosen command's is imported, so that `neft-zoo list` is quick.
+# Modules add their commands by `add_to`. Only the chosen one is imported, which keeps `neft-zoo list` fast.
 MODULES = {
     "list": "strategies",
     "show": "strategies",
@@ -32,7 +32,7 @@ MODULES = {
     "generate": "generate",
     "judge": "judge",
 }
-# What an interrupted command has kept.
+# What remains of an interrupted command.
 AFTERWARDS = {
     **dict.fromkeys(
         ("compare", "tune", "generate", "judge"), "; what is done is kept, and the same command goes on from there"
@@ -48,7 +48,7 @@ neft-zoo sft quickstart --noise symnoise --noise.alpha 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, or 2 for something that is not accepted."""
+    """Run the command line and return the exit status: 0, or 2 after an invalid input."""
     arguments = with_underscores(sys.argv[1:] if argv is None else argv)
     remember_command_line(arguments)
     with redacting_streams(), plain_warnings():
@@ -68,7 +68,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"neft-zoo: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe, like head
         return 0
     except KeyboardInterrupt:
         print(f"neft-zoo: interrupted{AFTERWARDS.get(command, '')}", file=sys.stderr)
@@ -76,10 +76,10 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """Return the name of the command, empty where only help or the version is asked for.
+    """Return the name of the command, or an empty string if only help or the version is requested.
 
     Raises:
-        NoiseError: if there is no such command.
+        NoiseError: if the command does not exist.
     """
     first = next(iter(arguments), "--help")
     if first.startswith("-"):

@@ -1,4 +1,4 @@
-"""What all commands share: one spelling of flags, help with an example, and one sentence for what is not accepted."""
+"""Shared by all commands: one spelling of flags, help with an example, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises `NoiseError` where argparse prints its usage and exits.
 
     Args:
-        passes_on: whether arguments that it does not know are TRL's: they are left in `flags`, and not refused.
-        **kwargs: of `argparse.ArgumentParser`.
+        passes_on: whether unknown arguments belong to TRL: they are stored in `flags` instead of refused.
+        **kwargs: arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(self, *, passes_on: bool = False, **kwargs: Any) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter  # it leaves the example as it is
+        formatter = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of the example
         super().__init__(allow_abbrev=False, formatter_class=formatter, **kwargs)
         self.passes_on, self.has_commands = passes_on, False
 
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         if not self.passes_on and not self.has_commands:
-            # Before argparse, which would first ask for what is missing. The usage is where it shows its flags.
+            # Checked before argparse, which would first ask for missing arguments. The usage lists all of its flags.
             usage = self.format_usage()
             in_recipe = config_options() if "RECIPE" in usage else ()
             check_flags(args, ["help", *re.findall(r"--(\w+)", usage)], in_recipe)
@@ -61,10 +61,10 @@ def add_command(
     Args:
         commands: of the command line.
         name: of the command.
-        run: what it does; returns the exit status, None for 0.
-        summary: what it does, in a line.
-        example: command lines that show it.
-        passes_on: as in `Parser`; the command prints its help itself then.
+        run: runs the command and returns the exit status, with None for 0.
+        summary: description in one line.
+        example: example command lines.
+        passes_on: as for `Parser`; the command then prints its own help.
     """
     parser = commands.add_parser(
         name,
@@ -81,13 +81,13 @@ def add_command(
 
 
 def as_epilog(example: str) -> str:
-    """Return command lines as the end of a help page."""
+    """Return command lines formatted as the end of a help page."""
     lines = [f"  {line.strip()}" for line in example.strip().splitlines()]
     return "\n".join(["example:" if len(lines) == 1 else "examples:", *lines])
 
 
 def with_underscores(argv: Sequence[str]) -> list[str]:
-    """Return a command line in which `--opt-name` is written `--opt_name`, up to a bare `--`."""
+    """Return a command line with `--opt-name` replaced by `--opt_name`, up to a bare `--`."""
     end = list(argv).index("--") if "--" in argv else len(argv)
     return [_with_underscores(argument) for argument in argv[:end]] + list(argv[end:])
 

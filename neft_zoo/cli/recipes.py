@@ -13,14 +13,14 @@ from neft_zoo.files import check_output, write_text
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     example = "neft-zoo recipes ls\nneft-zoo recipes cp quickstart my.yaml"
     command = add_command(commands, "recipes", list_recipes, "list or copy the shipped recipes", example)
     actions = command.add_subparsers(required=True, metavar="ACTION")
     add_command(actions, "ls", list_recipes, "list the recipes", "neft-zoo recipes ls")
     summary = "copy a recipe to edit it"
     action = add_command(actions, "cp", copy_recipe, summary, "neft-zoo recipes cp quickstart my.yaml")
-    action.add_argument("name", help="of the recipe, as recipes ls shows it")
+    action.add_argument("name", help="the recipe's name in recipes ls")
     action.add_argument("destination", type=Path, help="file or folder")
 
 
@@ -34,7 +34,7 @@ def list_recipes(options: argparse.Namespace) -> None:
 
 
 def copy_recipe(options: argparse.Namespace) -> None:
-    """Copy a recipe; what it extends is found by name wherever the copy lies."""
+    """Copy a recipe; recipes that it extends are still found by name."""
     source, destination = recipe.find(options.name), options.destination
     target = destination / source.name if destination.is_dir() else destination
     if target.exists():

@@ -16,11 +16,11 @@ neft-zoo report runs/compare/quickstart --format html
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     command = add_command(commands, "report", run, "tables and plots of a comparison", EXAMPLE)
     command.add_argument("folder", type=Path, metavar="FOLDER", help="results of one recipe")
     command.add_argument("--format", choices=("md", "csv", "html"), default="md", help="of the report (%(default)s)")
-    command.add_argument("--output", type=Path, help="file; default: standard output, FOLDER/report.html for html")
+    command.add_argument("--output", type=Path, help="file (standard output; for html FOLDER/report.html)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -19,14 +19,14 @@ torchrun --nproc_per_node 8 -m neft_zoo run llamafactory train.yaml
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     command = add_command(commands, "run", run, SUMMARY, EXAMPLE, passes_on=True)
     command.usage = f"neft-zoo run {USAGE}"
     command.set_defaults(print_help=command.print_help)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Take the noise out of a framework's options, and train with the rest."""
+    """Remove the noise from a framework's options, and train with the rest."""
     if options.help:
         options.print_help()
         return

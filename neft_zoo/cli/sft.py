@@ -19,10 +19,10 @@ from neft_zoo.files import check_folder, locked
 if TYPE_CHECKING:
     from neft_zoo.config.options import RunOptions
 
-WRITTEN = ("model*.safetensors", "adapter_model.safetensors", "checkpoint-*")  # what a run leaves
+WRITTEN = ("model*.safetensors", "adapter_model.safetensors", "checkpoint-*")  # files of a finished or interrupted run
 KNOWN_WARNINGS = (
-    "`is_gradient_checkpointing` is deprecated",  # PEFT and TRL ask models by the older name that transformers had
-    "`label_smoothing_factor` is deprecated in",  # a shipped control is just that; TRL 2 will need another one
+    "`is_gradient_checkpointing` is deprecated",  # PEFT and TRL use transformers' older name
+    "`label_smoothing_factor` is deprecated in",  # TRL 2 will need another option
 )
 SUMMARY = "fine-tune with TRL: a recipe, any TRL option, and --noise"
 EXAMPLE = """
@@ -33,12 +33,12 @@ neft-zoo sft base --model_name_or_path MODEL --dataset_name DATA
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
+    """Add the command to the command line."""
     add_command(commands, "sft", run, SUMMARY, EXAMPLE, passes_on=True)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fine-tune as the command line says and save the model; in several processes where it asks for them."""
+    """Fine-tune with the given options and save the model, in several processes if requested."""
     if options.help:
         print(help_page("sft", SUMMARY, EXAMPLE, launch.add_own))
         return 0
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _without_known_warnings() -> Iterator[None]:
-    """Leave out the warnings of libraries that shipped recipes cause and no reader of them can do anything about."""
+    """Suppress library warnings that shipped recipes cause and users cannot avoid."""
     with warnings.catch_warnings():
         for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=message, category=FutureWarning)
@@ -73,7 +73,7 @@ def train(values: dict[str, object], origin: dict[str, str]) -> None:
         say("loading data and model")
         with as_sentence("the recipe must run with TRL"):
             given = trainer_arguments(run)
-            warnings.filterwarnings("ignore", ".*; not used: ", DataWarning)  # said when the data was read
+            warnings.filterwarnings("ignore", ".*; not used: ", DataWarning)  # shown when the data was read
             trainer = SFTTrainer(**given)
         try:
             trainer.train(resume_from_checkpoint=run.training.resume_from_checkpoint)
@@ -91,7 +91,7 @@ def train(values: dict[str, object], origin: dict[str, str]) -> None:
 
 
 def _check_earlier_run(output: Path, run: RunOptions) -> None:
-    """Raise if the folder holds a run of another noise, and say so if a run of this one is written over.
+    """Raise if the folder has a run with another noise, and report if a run with the same noise is overwritten.
 
     Raises:
         NoiseError: before anything is loaded.

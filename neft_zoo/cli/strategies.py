@@ -1,4 +1,4 @@
-"""`neft-zoo list`, `show` and `cite`: what is in the zoo."""
+"""`neft-zoo list`, `show` and `cite`: the available strategies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from neft_zoo.registry.docstrings import argument_texts, prose, readable, spell
 from neft_zoo.registry.entries import Entry
 
 WIDTH = 80
-WIDE = 120  # columns from which on `list` shows family and site as well
+WIDE = 120  # terminal columns from which `list` also shows family and site
 
 
 def add_to(commands: Commands) -> None:
-    """Add the commands to the command line's."""
+    """Add the commands to the command line."""
     command = add_command(commands, "list", list_strategies, "list the strategies", "neft-zoo list 'neft_*'")
     command.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as 'neft_*'")
     summary = "explain a strategy: formula, arguments, cost, paper, YAML"
@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
 
 
 def list_strategies(options: argparse.Namespace) -> None:
-    """Print a row per strategy; family and site are left out of a narrow terminal, and `show` has them."""
+    """Print a row per strategy; a narrow terminal omits family and site, which `show` prints too."""
     chosen = fnmatch.filter(registry.names(), options.pattern)
     if not chosen:
         raise NoiseError(f"pattern must match a strategy, got {options.pattern!r}; neft-zoo list shows all of them.")
@@ -48,7 +48,7 @@ def list_strategies(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Print a strategy's page."""
-    import yaml  # late, as everything that `neft-zoo list` does without
+    import yaml  # late, since `neft-zoo list` does not need it
 
     entry, strategy = registry.entry(options.name), registry.make(options.name)
     print(f"{entry.name} (version {entry.version})\n")
@@ -66,7 +66,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 def _arguments(entry: Entry) -> list[str]:
-    """Return the lines about each argument: name, type, default and what the docstring says of it."""
+    """Return the lines about each argument: name, type, default and description."""
     hints, texts, lines = entry.hints(), argument_texts(entry), []
     for name, parameter in entry.parameters.items():
         default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"

@@ -1,4 +1,4 @@
-"""What `sft` and `doctor` share: a recipe, and any option of TRL's on the command line."""
+"""Shared by `sft` and `doctor`: a recipe, and TRL options on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neft_zoo.config.noise_flags import take_config, take_noise
 from neft_zoo.errors import NoiseError
 from neft_zoo.registry.entries import make
 
-# What stands for a value in the help, by the first type of the option.
+# Placeholder for a value in the help, by the first type of the option.
 METAVARS = {"int": "INT", "float": "FLOAT", "bool": "[BOOL]", "list": "TEXT ...", "dict": "JSON"}
 NEEDED = ("--model_name_or_path", "--dataset_name", "--datasets")
 
@@ -21,17 +21,17 @@ NEEDED = ("--model_name_or_path", "--dataset_name", "--datasets")
 def read_command_line(
     argv: Sequence[str], command: str, also: Sequence[str] = ()
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the options of a command line over those of its recipe, and where the recipe's stand.
+    """Return the options of a command line merged over those of its recipe, and the location of the recipe's options.
 
     Names, recipe and noise are checked before TRL is imported.
 
     Args:
-        argv: a recipe first or as `--config`, then options of TRL's, and `--noise`.
+        argv: a recipe, first or as `--config`, then TRL options and `--noise`.
         command: for messages.
-        also: flags of the command that were taken already, which a misspelt one may have meant.
+        also: flags of the command that are already removed, for suggestions.
 
     Raises:
-        NoiseError: if the recipe, an option or its value is not accepted.
+        NoiseError: if the recipe, an option or its value is invalid.
     """
     argv = ["--config", *argv] if argv and not argv[0].startswith("-") else list(argv)
     rest, name = take_config(argv)
@@ -52,12 +52,12 @@ def read_command_line(
 
 
 def help_page(command: str, summary: str, example: str, add_own: Callable[[Parser], None]) -> str:
-    """Return the help of a command that takes TRL's options, in the groups of their source.
+    """Return the help of a command that takes TRL options, grouped as in their source.
 
     Args:
         command: its name.
-        summary: what it does.
-        example: command lines.
+        summary: description in one line.
+        example: example command lines.
         add_own: adds the command's own options to a parser.
     """
     usage = f"neft-zoo {command} RECIPE [--noise NAME] [--noise.ARGUMENT VALUE] [options]"

@@ -1,4 +1,4 @@
-"""`neft-zoo tune`: search a strategy's numbers with Optuna."""
+"""`neft-zoo tune`: search for a strategy's arguments with Optuna."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ neft-zoo tune quickstart --search alpha=1:20:log --search lora_r=8,16
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command to the command line's."""
-    summary = "search alpha and other numbers with Optuna, against none"
+    """Add the command to the command line."""
+    summary = "search alpha and other numbers with Optuna, and compare with none"
     command = add_command(commands, "tune", run, summary, EXAMPLE)
     command.add_argument("recipe", metavar="RECIPE", help="a recipe's name or path")
     group = command.add_argument_group("Search")
@@ -30,18 +30,18 @@ def add_to(commands: Commands) -> None:
         metavar="NAME=VALUES",
         help="LOW:HIGH, LOW:HIGH:log or VALUE,VALUE; default: the strength around its value",
     )
-    group.add_argument("--trials", type=int, default=20, metavar="INT", help="of the study in all (%(default)s)")
+    group.add_argument("--trials", type=int, default=20, metavar="INT", help="trials in the whole study (%(default)s)")
     group.add_argument(
-        "--seeds", type=int, default=3, metavar="INT", help="fresh seeds for the best against none (%(default)s)"
+        "--seeds", type=int, default=3, metavar="INT", help="new seeds to compare the best with none at (%(default)s)"
     )
-    group.add_argument("--train_records", type=int, metavar="INT", help="each seed draws so many training records")
+    group.add_argument("--train_records", type=int, metavar="INT", help="training records drawn per seed (all)")
     group = command.add_argument_group("Output")
-    group.add_argument("--storage", metavar="URL", help="database of the study, for Optuna; default: SQLite in output")
-    group.add_argument("--output", type=Path, default=Path("runs/tune"), help="folder; one inside per recipe")
+    group.add_argument("--storage", metavar="URL", help="Optuna database of the study (SQLite in output)")
+    group.add_argument("--output", type=Path, default=Path("runs/tune"), help="folder, with a subfolder per recipe")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what is missing of a search, and say what its best is worth."""
+    """Run the missing trials of a search, and report what its best is worth."""
     from neft_zoo.noise.schedules import check_count
 
     check_count("trials", options.trials, 1)

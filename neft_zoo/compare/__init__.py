@@ -1,1 +1,1 @@
-"""Strategies against `none`, paired by seed: grid, runs, statistics, report, search."""
+"""Comparing strategies with `none`, paired by seed: grid, runs, statistics, report and search."""

@@ -1,4 +1,4 @@
-"""What charts of a comparison need beside the numbers: the range of an axis, and rows that no cheaper one beats."""
+"""Inputs of charts beside the numbers: axis ranges, and the Pareto frontier of rows."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Column, Experiment, R
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.statistics import Difference
 
-INNER = (10, 90)  # percentiles between which an axis lies
-ROOM = 0.25  # of their distance, left on both sides
+INNER = (10, 90)  # percentiles of the means at the ends of an axis
+ROOM = 0.25  # margin on both sides, relative to their distance
 
 
 def axis_range(differences: Iterable[Difference | None], digits: int) -> tuple[float, float]:
-    """Return the ends of an axis for paired differences, which always has 0 on it.
+    """Return the ends of an axis for paired differences, which always includes 0.
 
-    One row far off would squeeze all others into a line, so the axis lies between the 10th and the 90th percentile of
-    the means, with some room; what lies outside is drawn as an arrow. Differences below what tables show are not
-    stretched.
+    A single outlier would compress all other rows, so the axis spans the 10th to 90th percentile of the means, with a
+    margin; points outside are drawn as arrows. The axis is never narrower than the digits that tables show.
 
     Args:
-        differences: of the rows that are drawn; None and those without a mean are passed over.
-        digits: decimals that tables show of the metric.
+        differences: of the rows to draw; None, and those without a mean, are skipped.
+        digits: decimals of the metric in tables.
     """
     means = [each.mean for each in differences if each is not None and each.mean is not None]
     low, high = np.percentile(means, INNER).tolist() if means else (0.0, 0.0)
@@ -33,7 +32,7 @@ def axis_range(differences: Iterable[Difference | None], digits: int) -> tuple[f
 
 
 def ranges(experiment: Experiment, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """Return the ends of the axis of every metric, for the end and the best evaluation together."""
+    """Return the ends of every metric's axis, shared by the end and the best evaluation."""
     return {
         name: axis_range(
             [row.cells[name, when].difference for row in rows for when in POINTS if (name, when) in row.cells],
@@ -44,9 +43,9 @@ def ranges(experiment: Experiment, rows: Sequence[Row]) -> dict[str, tuple[float
 
 
 def frontier(rows: Sequence[Row], column: Column = (CHOSEN_BY, "end")) -> list[Row]:
-    """Return the rows that no row of at most their compute beats in a metric, the cheapest first.
+    """Return the rows that no row of equal or less compute beats in a metric, cheapest first.
 
-    Empty for a metric in which neither direction is good.
+    Empty for a metric without a better direction.
     """
     sign = {"lower": 1.0, "higher": -1.0}.get(metric(column[0]).better or "")
     if sign is None:

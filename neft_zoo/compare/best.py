@@ -1,4 +1,4 @@
-"""The best trial of a search, compared with `none` at seeds that the search has not seen."""
+"""Comparing the best trial of a search with `none` at seeds that the search did not use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from neft_zoo.noise.schedules import check_count
 
 
 class Compared(TypedDict):
-    """The paired difference to `none` in the test loss."""
+    """The paired difference from `none` in test loss."""
 
     difference: float | None
     low: float | None
@@ -32,7 +32,7 @@ class Compared(TypedDict):
 
 
 class Best(TypedDict):
-    """What `best.json` holds; a comparison has folder, seeds, and a `Compared` by metric and point."""
+    """The content of `best.json`; a comparison has folder, seeds, and a `Compared` per metric and point."""
 
     values: dict[str, object]
     noise: dict[str, object]
@@ -82,7 +82,7 @@ def confirm(search: Search, seeds: int) -> Best:
 
 
 def _compared(runs: dict[Path, RunRecord]) -> dict[str, Compared]:
-    """Return the test loss of the second row against `none`, at the end and at the best evaluation."""
+    """Return the second row's test loss compared with `none`, at the end and at the best evaluation."""
     _, row = summarize(runs).rows
     compared = {}
     for when in POINTS:
@@ -97,7 +97,7 @@ def _compared(runs: dict[Path, RunRecord]) -> dict[str, Compared]:
 
 
 def describe(best: Best) -> str:
-    """Return in words what the search came to and how far it can be trusted."""
+    """Return a description of the search's result and of how far it can be trusted."""
     counts = ", ".join(f"{count} {state}" for state, count in best["trials"].items() if count)
     lines = [f"Best of {counts}: {spell(best['values'])}, test loss {best['test_loss']:.4f} (seed 0)."]
     if best["comparison"] is not None:

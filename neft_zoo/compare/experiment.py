@@ -1,4 +1,4 @@
-"""Experiments: rows that are compared with `none`, and their cells, one per metric and point."""
+"""Experiments: rows compared with `none`, and their cells, one per metric and point in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neft_zoo.errors import NoiseError
 Column = tuple[str, When]  # a metric at the end, or at the best evaluation
 POINTS: dict[When, str] = {"end": "at the end", "best": "at the best checkpoint"}
 STEPS, COMPUTE = "equal steps", "equal compute"
-# Of a run's best evaluation only what it is best in is shown: the rest is not at its best there.
+# Of a run's best evaluation, only the metric that selects it is shown; other metrics are not at their best there.
 CHOSEN_BY = "test_loss"
 
 
@@ -26,10 +26,10 @@ class Cell:
     """A metric of a row, at the end or at the best evaluation.
 
     Attributes:
-        mean: over the seeds; None where no run measured it.
-        seeds: runs that ended well and measured it.
-        baseline: mean of the baseline over the seeds that both have; None for `none` itself.
-        difference: paired, to the baseline; None for `none` itself.
+        mean: over the seeds; None if no run measured it.
+        seeds: number of successful runs that measured it.
+        baseline: mean of the baseline over the common seeds; None for `none` itself.
+        difference: paired difference from the baseline; None for `none` itself.
         verdict: on the difference; None for `none` itself, and for costs, which are not tested.
     """
 
@@ -42,17 +42,17 @@ class Cell:
 
 @dataclass
 class Row:
-    """What was compared: a strategy with its arguments, plain training of another length, or a control.
+    """A compared row: a strategy with its arguments, plain training of another length, or a control.
 
     Attributes:
-        label: the strategy's name and the arguments that tell its rows apart, or the control's name.
+        label: the strategy's name with the arguments that distinguish its rows, or the control's name.
         entry: name in the registry; None for a control and for plain training of another length.
         runs: file and record of every run, by seed.
-        baseline: the row that this one is compared with: `none`, or plain training for as many steps; None for `none`.
-        is_matched: whether the baseline trained for as many steps, where the comparison is at equal compute.
-        cells: by metric and point; none where no run measured it.
+        baseline: the row to compare with: `none`, or plain training for as many steps; None for `none`.
+        is_matched: whether the baseline trained for as many steps, as required in a compute-matched comparison.
+        cells: by metric and point, if any run measured it.
         compute: tokens times passes, relative to `none`; None without a common seed.
-        time: training time, in CPU time on a CPU, relative to `none`; None likewise.
+        time: training time (on a CPU, CPU time), relative to `none`; None without a common seed.
     """
 
     label: str
@@ -66,7 +66,7 @@ class Row:
 
     @property
     def records(self) -> list[RunRecord]:
-        """Records of the runs that ended well."""
+        """Records of the successful runs."""
         return [record for _, record in self.runs if record.ok]
 
     @property
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def steps(self) -> int | None:
-        """Optimizer steps that were trained; None as long as no run has ended well."""
+        """Number of optimizer steps; None until a run has succeeded."""
         return next((record.steps for record in self.records), None)
 
     @property
@@ -94,16 +94,16 @@ class Row:
 
     @property
     def question(self) -> str:
-        """The question that a row helps to answer; verdicts are corrected inside it.
+        """The question that a row helps to answer; p values are corrected within it.
 
-        Which strategy helps at its defaults, which values of one strategy's arguments, which length of plain training,
-        which control.
+        Questions are: which strategy helps at its defaults, which values of one strategy's arguments, which length of
+        plain training, and which control.
         """
         if self.entry is None:
             return "lengths" if self.is_shorter else "controls"
         try:
             default = registry.make(self.entry).to_dict() == registry.make(self.arguments).to_dict()
-        except NoiseError:  # an entry of another package, or of another version
+        except NoiseError:  # an entry of another package or version
             default = False
         return "defaults" if default else self.entry
 
@@ -112,21 +112,21 @@ class Row:
         return len(self.runs) - len(self.records)
 
     def values(self, name: str, when: When) -> dict[int, float]:
-        """Return a metric by seed, of the runs that ended well and measured it."""
+        """Return a metric by seed, for the successful runs that measured it."""
         measured = {record.seed: values(record, when).get(name) for record in self.records}
         return {seed: value for seed, value in measured.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Rows that can be compared: one recipe at one budget.
+    """Rows that can be compared: those of one recipe with one training budget.
 
     Attributes:
-        name: of the recipe, or of the data set that it trains on.
+        name: of the recipe, or of its data set.
         rows: `none` first, controls last.
-        config: options that all runs share.
-        notes: failed runs, and in what runs differ that must not.
-        margins: differences without practical meaning that the recipe states, by metric.
+        config: options shared by all runs.
+        notes: on failed runs, and on differences between runs that make a comparison unfair.
+        margins: the recipe's margins of practical equivalence, by metric.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Experiment:
     margins: Mapping[str, float] = field(default_factory=dict)
 
     def margin(self, name: str) -> float:
-        """Return the size up to which a difference in a metric makes none in practice."""
+        """Return the margin up to which differences in a metric have no practical meaning."""
         return self.margins.get(name, metric(name).margin)
 
     @property
@@ -157,7 +157,7 @@ class Experiment:
 
     @property
     def columns(self) -> list[Column]:
-        """Metrics and points that any row has, in the order of the table of metrics."""
+        """Metrics and points that any row has, in the order of the metrics table."""
         known = {column for row in self.rows for column in row.cells}
         names = ordered({name for name, _ in known})
         return [(name, when) for name in names for when in POINTS if (name, when) in known and is_shown(name, when)]
@@ -167,7 +167,7 @@ class Experiment:
         return max(len(row.runs) for row in self.rows)
 
     def find(self, entry: str, **arguments: object) -> Row | None:
-        """Return the row of an entry with these arguments and otherwise its defaults."""
+        """Return the row of an entry with these arguments, and its defaults for all others."""
         wanted = registry.make(entry, **arguments).to_dict()
         return next((row for row in self.rows if row.entry and row.arguments == wanted), None)
 

@@ -1,4 +1,4 @@
-"""Hashes of what determines a run's numbers."""
+"""Hashes of everything that determines a run's results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from neft_zoo.config import recipe
 from neft_zoo.redaction import redact
 
-LARGE = 64 * 2**20  # bytes; of a larger file, size and time stand for the contents
+LARGE = 64 * 2**20  # bytes; larger files are identified by size and modification time
 
 
 def digest(value: object) -> str:
@@ -19,9 +19,9 @@ def digest(value: object) -> str:
 
 
 def fingerprint(config: Mapping[str, object]) -> str:
-    """Return a hash of a recipe's options, with the contents of local model and data instead of their paths.
+    """Return a hash of a recipe's options, with the contents of local models and data instead of their paths.
 
-    Secrets do not count: a token may be renewed, and a hash of one is not for files that are passed on.
+    Secrets are excluded: a token may be renewed, and its hash should not be in files that are shared.
     """
     named = {key: str(config[key]) for key in ("model_name_or_path", "dataset_name") if config.get(key)}
     paths = {key: Path(name.replace(recipe.PLACEHOLDER, str(recipe.folder()))) for key, name in named.items()}

@@ -1,4 +1,4 @@
-"""How numbers and names are written in tables, on pages and in figures."""
+"""Formatting of numbers and names in tables, on pages and in figures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float | None, digits: int, sign: bool = False, typeset: bool = False) -> str:
-    """Return a number with so many decimals, without a minus before a zero; a dash for a missing one.
+    """Return a number with `digits` decimals, without a minus before zero, or a dash if it is missing.
 
     Args:
         value: the number.
         digits: decimals.
-        sign: whether positive numbers have a plus.
-        typeset: for a page: with a true minus sign and commas between thousands.
+        sign: whether positive numbers get a plus sign.
+        typeset: whether to use a true minus sign and thousands separators, for a page.
     """
     if value is None:
         return "-"
@@ -29,7 +29,7 @@ def number(value: float | None, digits: int, sign: bool = False, typeset: bool =
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value with three decimals, a dash for a missing one."""
+    """Return a p value with three decimals, or a dash if it is missing."""
     return "-" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
@@ -49,11 +49,11 @@ def interval_text(difference: Difference | None, digits: int) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return a text in which Markdown sees no end of a table's cell, no start of an HTML tag, no link and no image."""
+    """Return a text escaped for Markdown: no end of a table cell, HTML tag, link or image."""
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text).replace("|", "/")).replace("](", "]\\(")
 
 
 def csv_text(text: str) -> str:
-    """Return a text on one line that a spreadsheet does not take for a formula, also where it leaves spaces out."""
+    """Return a text on one line that spreadsheets do not read as a formula, even after leading spaces."""
     text = printable(text)
     return f"'{text}" if len(text.strip()) > 1 and text.strip()[0] in FORMULA else text

@@ -28,17 +28,17 @@ from neft_zoo.noise.schedules import check_count
 
 @dataclass(frozen=True)
 class Grid:
-    """All runs of a comparison.
+    """All runs of a comparison: rows times seeds of a recipe.
 
     Attributes:
         recipe: name of the recipe.
-        config: its options, without those that change no number.
+        config: its options, without those that change no result.
         rows: `none` first.
-        seeds: of data order, dropout and noise; each seed pairs the rows.
+        seeds: of data order, dropout and noise; rows are paired by seed.
         compute_matched: whether a strategy of k passes trains for 1/k of the steps.
-        train_records: how many training records each seed draws; None for all.
-        evaluation: options of the evaluation at the end of every run; None for none.
-        margins: differences without practical meaning that the recipe states, by metric; no number depends on them.
+        train_records: number of training records drawn per seed; None for all.
+        evaluation: options of the evaluation at the end of every run; None for no evaluation.
+        margins: the recipe's margins of practical equivalence, by metric; they change no result.
     """
 
     recipe: str
@@ -52,12 +52,12 @@ class Grid:
 
     @property
     def graded(self) -> bool | None:
-        """Whether the recipe grades completions only; None where the columns of the data decide."""
+        """Whether the recipe grades completions only; None if the columns of the data determine it."""
         return cast("bool | None", self.config.get("completion_only_loss"))
 
     @property
     def settings(self) -> dict[str, object]:
-        """What all runs share and what determines their numbers; shipped files by their place among the recipes."""
+        """The settings of all runs that determine their results; shipped files by their path among the recipes."""
         shipped = str(recipe.folder())
         config = {
             key: value.replace(shipped, recipe.PLACEHOLDER) if isinstance(value, str) else value
@@ -67,7 +67,7 @@ class Grid:
         return {**config, **{name: value for name, value in own.items() if value}}
 
     def runs(self) -> list[tuple[Row, int]]:
-        """Return all runs in the order in which they are useful: a whole seed after the other, `none` first."""
+        """Return all runs in order of usefulness: one full seed after the other, `none` first."""
         return [(row, seed) for seed in self.seeds for row in self.rows]
 
 
@@ -86,19 +86,20 @@ def make_grid(
 
     Args:
         name: a recipe's name or path.
-        strategies: names or shell patterns; none given means the recipe's own noise. `none` is always a row.
-        seeds: how many, from 0; at least 1.
-        settings: `strategy.argument=value,value` or `control.option=value,value`, a row per value; several settings
-            make a grid.
+        strategies: names or shell patterns; empty for the recipe's own noise. `none` is always a row.
+        seeds: number of seeds, counted from 0; at least 1.
+        settings: `strategy.argument=value,value` or `control.option=value,value`, one row per value; several settings
+            are combined.
         controls: names of control recipes.
-        compute_matched: whether a strategy of k passes trains for 1/k of the steps; plain training for as many steps
-            is a row then.
-        train_records: how many training records each seed draws; None for all.
-        evaluation: options of the evaluation at the end of every run, as in `evaluation.Options`; None for none.
-        lengths: fractions of the recipe's steps, such as `1/2`, that plain training is run for as well.
+        compute_matched: whether a strategy of k passes trains for 1/k of the steps; adds a row of plain training for
+            as many steps.
+        train_records: number of training records drawn per seed; None for all.
+        evaluation: options of the evaluation at the end of every run, as in `evaluation.Options`; None for no
+            evaluation.
+        lengths: fractions of the recipe's steps, such as `1/2`, for further rows of plain training.
 
     Raises:
-        NoiseError: for a recipe, strategy, argument, control or option that is not accepted.
+        NoiseError: for an invalid recipe, strategy, argument, control or option.
     """
     check_count("seeds", seeds, 1)
     if train_records is not None:
@@ -115,7 +116,7 @@ def make_grid(
     rows = [row_of("none"), *rows_of(chosen, read)]
     fractions = {read_length(text) for text in lengths}
     if compute_matched:
-        fractions |= {Fraction(1, row.passes) for row in rows}  # what a strategy of k passes is compared with
+        fractions |= {Fraction(1, row.passes) for row in rows}  # baselines for strategies of k passes
     rows += length_rows(sorted(fractions, reverse=True))
     rows += [row for item in controls for row in control_rows(item, loaded, read)]
     unique = {row.key: row for row in rows}

@@ -1,4 +1,4 @@
-"""The report as one HTML file: tables and plots, nothing from elsewhere."""
+"""The report as a single HTML file with tables and plots, without external resources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def environment(folder: Path) -> Environment:
-    """Return the settings of the HTML templates in a folder: every value is escaped that is not markup already."""
+    """Return the environment of the HTML templates in a folder, which escapes every value that is not markup."""
     return Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -69,5 +69,5 @@ def html(experiment: Experiment) -> str:
 
 
 def anchor(column: Column) -> str:
-    """Return the id of a metric's heading, which must not have spaces."""
+    """Return the id of a metric's heading, without spaces."""
     return re.sub(r"[^\w.-]+", "-", "-".join(column))

@@ -1,4 +1,4 @@
-"""Names of rows: the strategy or control, and the arguments in which rows of that name differ."""
+"""Row labels: the name of a strategy or control, with the arguments that distinguish rows of that name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neft_zoo.console import printable
 
 
 def label(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return a short name for every row, by its hash."""
+    """Return a short label for every row, by its hash."""
     rows = {record.row: record for record in records}
     named: dict[str, dict[str, RunRecord]] = defaultdict(dict)
     for key, record in rows.items():
@@ -21,7 +21,7 @@ def label(records: Iterable[RunRecord]) -> dict[str, str]:
 
 
 def _name(record: RunRecord) -> str:
-    """Return the name of a strategy or control, and of plain training the length that differs from the recipe's."""
+    """Return the name of a strategy or control; for plain training of another length, the length."""
     if not record.is_shorter:
         return record.name
     if not record.overrides:
@@ -48,7 +48,7 @@ def _within(name: str, group: dict[str, RunRecord]) -> dict[str, str]:
 
 
 def _spell(argument: str, value: object) -> str:
-    """Return an argument and its value; a switch by its name alone, one that is off not at all."""
+    """Return an argument with its value; a switch as its name if on, and as nothing if off."""
     if isinstance(value, bool):
         return f" {argument}" if value else ""
     return f" {argument}={value:g}" if isinstance(value, float) else f" {argument}={value}"

@@ -1,4 +1,4 @@
-"""Reading a tree of committed results: an experiment per folder, recipe and budget."""
+"""Reading a tree of committed results: one experiment per folder, recipe and budget."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ COMPUTE_FOLDERS = ("compute-matched", "equal-compute", "compute")
 
 
 def load(folder: Path) -> tuple[list[Experiment], list[str]]:
-    """Return the experiments of a folder of results, and sentences about those that cannot be shown.
+    """Return the experiments in a folder of results, and notes on those that cannot be shown.
 
-    The files of the runs are named from the folder above, as in `results/dolly/none-0123abcd-s0.json`.
+    Files of runs are named relative to the parent folder, as in `results/dolly/none-0123abcd-s0.json`.
     """
     groups: dict[tuple[str, str], dict[Path, RunRecord]] = defaultdict(dict)
     for path in sorted(folder.rglob("*.json")):
@@ -39,7 +39,7 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
 
 
 def name_of(folder: str) -> str:
-    """Return the data set's name: runs at equal compute may lie in `compute/dolly` or `dolly-compute`."""
+    """Return the data set's name; runs at equal compute may be in `compute/dolly` or `dolly-compute`."""
     parts = [part for part in folder.split("/") if part not in COMPUTE_FOLDERS]
     for word in COMPUTE_FOLDERS:
         parts = [part.removesuffix(f"-{word}").removesuffix(f"_{word}") for part in parts]

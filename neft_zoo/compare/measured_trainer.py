@@ -1,4 +1,4 @@
-"""The trainer of a comparison: evaluation is replaced by the measures, and what is measured is recorded."""
+"""The trainer of a comparison: it computes our measures instead of TRL's evaluation, and records them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from neft_zoo.training.trainers import SFTTrainer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TRAIN_SUBSET = 96  # training records whose clean loss is measured; the same ones in every run
+TRAIN_SUBSET = 96  # number of training records to measure the clean loss on, the same ones in every run
 
 
 class MeasuredTrainer(SFTTrainer):
-    """Our trainer, with evaluation replaced by the measures, and its steps counted."""
+    """Our `SFTTrainer` with evaluation replaced by our measures, and with counted steps."""
 
     graded: ClassVar[bool | None] = None
     pipe: ClassVar[connection.Connection | None] = None
@@ -35,7 +35,7 @@ class MeasuredTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """Grade evaluation sets as the recipe does, should a control grade otherwise, and sort them by length."""
+        """Grade evaluation sets as the recipe does, even if a control grades differently, and sort them by length."""
         if not name_of_dataset(self, (dataset, *args), kwargs).startswith(MEASURED_ON):
             return super()._prepare_dataset(dataset, *args, **kwargs)
         own, columns = self.completion_only_loss, set(dataset.column_names or ())
@@ -55,15 +55,15 @@ class MeasuredTrainer(SFTTrainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure and remember; a loss that is no number ends the run.
+        """Compute and record the measures; a loss that is not finite ends the run.
 
         Raises:
-            NoiseError: if it is not finite.
+            NoiseError: if a loss is not finite.
         """
         started, worked, step = time.perf_counter(), time.process_time(), self.state.global_step
         last = self.record.history[-1:]
         if last and last[0].step == step:
-            return {}  # the last step can be due twice: as a step, and as the end
+            return {}  # the last step may be evaluated twice: as a step, and as the end of training
         metrics = measure(self)
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         point = Measurement(step, round(self.state.epoch or 0.0, 4), finite)
@@ -79,7 +79,7 @@ class MeasuredTrainer(SFTTrainer):
         return {f"eval_{name}": value for name, value in metrics.items()}
 
     def _keep_record_losses(self, point: Measurement) -> None:
-        """Keep the losses of the test set's records, for intervals over records: the last ones, and the best."""
+        """Keep the losses of test records, at the last and the best evaluation, for intervals over records."""
         test, loss = self.record_losses["test"], point.metrics["test_loss"]
         earlier = [known.metrics["test_loss"] for known in self.record.history[:-1]]
         kept = self.record.record_losses or {}
@@ -90,13 +90,13 @@ class MeasuredTrainer(SFTTrainer):
 
 
 def drawn(records: Dataset, count: int | None, seed: int) -> Dataset:
-    """Return the records that the seed draws, the same ones for every row."""
+    """Return the records drawn by the seed, the same ones for every row."""
     check_count_of_records(records, count)
     return records if count is None else records.shuffle(seed=seed).select(range(count))
 
 
 def check_count_of_records(records: Sized, count: int | None) -> None:
-    """Raise if fewer records are there than are to be drawn.
+    """Raise if there are fewer records than should be drawn.
 
     Raises:
         NoiseError: if there are fewer.
@@ -106,7 +106,7 @@ def check_count_of_records(records: Sized, count: int | None) -> None:
 
 
 def measured_sets(given: dict[str, Any]) -> dict[str, Dataset]:
-    """Return the sets to measure on: the test split, and training records spread evenly over the data."""
+    """Return the sets to measure on: the test split, and training records evenly spread over the data."""
     train = given["train_dataset"]
     count = min(TRAIN_SUBSET, len(train))
     chosen = train.select([index * len(train) // count for index in range(count)])
@@ -114,7 +114,7 @@ def measured_sets(given: dict[str, Any]) -> dict[str, Dataset]:
 
 
 def steps_of(trainer: MeasuredTrainer, share: float) -> int:
-    """Return how many optimizer steps to train: the recipe's, or a fraction of them, at least one."""
+    """Return the number of optimizer steps to train: the recipe's times `share`, at least one."""
     args = trainer.args
     steps = args.max_steps
     if steps <= 0:

@@ -1,4 +1,4 @@
-"""What a run sends while it trains: its evaluations, how far it is, and what it warns of."""
+"""Messages that a run sends during training: its evaluations, its progress and its warnings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Measurement:
     """The metrics of one evaluation.
 
     Attributes:
-        step: optimizer steps that were done.
-        epoch: passes over the training records, with a fraction.
-        metrics: values by name; None where a value was not finite.
+        step: number of completed optimizer steps.
+        epoch: passes over the training records, as a fraction.
+        metrics: values by name; None if a value was not finite.
     """
 
     step: int
@@ -33,7 +33,7 @@ class Measurement:
         """Return a metric that was measured and is finite.
 
         Raises:
-            KeyError: if it was not.
+            KeyError: if it was not measured or is not finite.
         """
         value = self.metrics[name]
         if value is None:
@@ -43,10 +43,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Steps:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        done: optimizer steps that were taken.
+        done: completed optimizer steps.
         total: of the whole run.
     """
 
@@ -59,8 +59,8 @@ class Warned:
     """A warning of a run.
 
     Attributes:
-        text: what it says.
-        of_data: whether it is about the data, which all runs of a recipe share.
+        text: its message.
+        of_data: whether it concerns the data, which all runs of a recipe share.
     """
 
     text: str

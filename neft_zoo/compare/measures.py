@@ -1,4 +1,4 @@
-"""What is measured at every evaluation and at the end, on the clean model and the same terms for every row."""
+"""The measures at every evaluation and at the end of a run, on the clean model and in the same way for every row."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Measure = Callable[[Any], dict[str, float]]
-# What names of evaluation sets begin with: TRL calls the training set "train".
+# Prefix of the names of evaluation sets, since TRL calls the training set "train".
 MEASURED_ON = "on_"
 
 
 @dataclass(frozen=True, eq=False)
 class RecordLosses:
-    """Summed losses of a set's records, in the order in which they are measured.
+    """Summed losses of the records in a set, in the order of measurement.
 
     Attributes:
-        sums: of the graded tokens of each record, in nats.
+        sums: over the graded tokens of each record, in nats.
         counts: graded tokens of each record.
     """
 
@@ -42,20 +42,20 @@ class RecordLosses:
 
     @property
     def means(self) -> Float[Tensor, " R"]:
-        """Mean loss of each record in nats per graded token; 0 for one without any."""
+        """Mean loss of each record in nats per graded token; 0 if it has none."""
         return self.sums / self.counts.clamp(min=1)
 
     def mean(self, chosen: slice = slice(None)) -> float:
-        """Return the mean over the graded tokens of some records; NaN without any."""
+        """Return the mean over the graded tokens of the chosen records; NaN if there are none."""
         return (self.sums[chosen].sum() / self.counts[chosen].sum()).item()
 
 
 def losses(trainer: Any) -> dict[str, float]:
     """Return the mean loss of every evaluation set, and of both halves of the test set, in nats per graded token.
 
-    It is the plain cross-entropy whatever the trainer's own loss is: a control with soft targets or another grading
-    would otherwise be measured in other units. Tokens weigh alike, whatever batch they are in. Every other record of
-    the set, which is sorted by length, belongs to the half that checkpoints and lengths are chosen on.
+    It is the plain cross-entropy, independent of the trainer's own loss: a control with soft targets or other grading
+    would otherwise be measured in other units. Every token has the same weight, independent of its batch. The set is
+    sorted by length, and every second record is in the half that selects checkpoints and lengths.
     """
     means: dict[str, float] = {}
     for name in trainer.eval_dataset:
@@ -78,7 +78,7 @@ def _record_losses(trainer: Any, name: str) -> RecordLosses:
         with torch.no_grad(), trainer.accelerator.autocast():
             hidden = last_hidden(trainer.model, batch)
             for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
-                # In float32 the sum would depend on its order and the batches.
+                # In float32 the sum would depend on the order and the batches.
                 per_token = functional.cross_entropy(logits, targets, reduction="none").double()
                 total.index_add_(0, record[: len(targets)], per_token)
                 record = record[len(targets) :]
@@ -87,7 +87,7 @@ def _record_losses(trainer: Any, name: str) -> RecordLosses:
     return RecordLosses(torch.cat(sums), torch.cat(counts))
 
 
-# A further metric is one more function from a trainer to named numbers, and a row in `metrics.ROWS`.
+# To add a metric, add a function from a trainer to named numbers here, and a row in `metrics.ROWS`.
 MEASURES: tuple[Measure, ...] = (losses,)
 
 
@@ -104,13 +104,13 @@ def measure(trainer: Any) -> dict[str, float]:
 def final(
     trainer: Any, given: Mapping[str, Any], options: Mapping[str, object], graded: bool | None
 ) -> dict[str, float | None]:
-    """Return the numbers of `neft-zoo evaluate` for a trained model; what could not be measured is None.
+    """Return the numbers of `neft-zoo evaluate` for a trained model; None for those that could not be measured.
 
     Args:
         trainer: after training.
-        given: the trainer's arguments, with the records of both splits as they were before tokenization.
+        given: the trainer's arguments, with the records of both splits before tokenization.
         options: of the evaluation.
-        graded: completion_only_loss of the recipe.
+        graded: `completion_only_loss` of the recipe.
     """
     args = copy.copy(trainer.args)
     args.completion_only_loss = graded
@@ -125,12 +125,12 @@ def final(
     return dict(_numbers(report.to_dict())) | dict(effect_numbers(report))
 
 
-# Counts and constants of a report, and what the history has already.
+# Counts and constants of a report, and numbers that the history already has.
 NOT_METRICS = frozenset("options bins records answers skipped at_words used too_short clip".split())
 
 
 def _numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    """Yield the numbers of a report under the names that a comparison shows."""
+    """Yield the numbers of a report under their names in a comparison."""
     ends = (report["losses"] or {}).get("end") or {}
     for split, numbers in ends.items():
         yield from ((f"{split}_{name}", numbers[name]) for name in ("accuracy", "calibration_error"))

@@ -1,6 +1,6 @@
-"""The table of metrics: what each is called, its unit, which direction is good, and where its value comes from.
+"""The table of metrics: label, unit, better direction and source of each.
 
-A new metric is one row here and one function that measures it: in `measures.MEASURES` for every evaluation, in
+To add a metric, add one row here and one function that measures it: in `measures.MEASURES` for every evaluation, in
 `neft_zoo.evaluation` for the end of a run.
 """
 
@@ -16,11 +16,11 @@ from neft_zoo.console import printable
 from neft_zoo.errors import NoiseError, shown
 
 Better = Literal["lower", "higher"]
-# history: every evaluation; evaluation: `neft-zoo evaluate` at the end; derived: from the two; cost: of the run.
+# history: at every evaluation; evaluation: `neft-zoo evaluate` at the end; derived: from those two; cost: of the run.
 Source = Literal["history", "evaluation", "derived", "cost"]
 Derive = Callable[[RunRecord, When], "float | None"]
 NATS = "nats per token"
-HALVES = ("test_choosing_loss", "test_reporting_loss")  # of two halves of the test records
+HALVES = ("test_choosing_loss", "test_reporting_loss")  # over two halves of the test records
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,15 @@ class Metric:
     """A row of the table.
 
     Attributes:
-        name: in the results.
-        label: in words.
-        unit: what it is counted in, "" for a plain ratio.
-        better: which direction is good, None where neither is; a higher training loss, say, can be the aim.
-        margin: differences up to this size make no practical difference; 0 where none is stated.
+        name: key in the results.
+        label: name in words.
+        unit: unit of the value, "" for a plain ratio.
+        better: the better direction; None if neither is, for example for the training loss, which noise is meant to
+            raise.
+        margin: differences up to this size have no practical meaning; 0 if none is defined.
         digits: decimals on a page.
         source: where its value comes from.
-        derive: returns the value of a derived metric or a cost at one of a run's evaluations.
+        derive: computes a derived metric or a cost at one of a run's evaluations.
     """
 
     name: str
@@ -59,7 +60,7 @@ def _best_epoch(record: RunRecord, when: When) -> float | None:
 
 
 def _chosen(record: RunRecord, when: When) -> float | None:
-    """Return the loss of the reporting half at the evaluation with the lowest loss of the choosing half."""
+    """Return the loss on the reporting half at the evaluation with the lowest loss on the choosing half."""
     points = [point for point in record.history if None not in (point.metrics.get(half) for half in HALVES)]
     if when != "end" or not points:
         return None
@@ -71,7 +72,7 @@ def _cost(name: str) -> Derive:
     return lambda record, when: getattr(record, name) if when == "end" else None
 
 
-# Side effects, measured where the evaluation's `parts` name them.
+# Side effects, measured if they are among the evaluation's `parts`.
 SIDE_EFFECTS = (
     Metric("general_text_loss", "loss, general text", NATS, "lower", 0.01),
     Metric("gsm8k_answers_loss", "loss, GSM8K answers", NATS, "lower", 0.01),
@@ -124,7 +125,7 @@ ROWS = (
     Metric("wall_s", "training time by the clock", "s", "lower", 0, 1, "cost", _cost("wall_s")),
     Metric("peak_memory_mb", "peak memory", "MiB", "lower", 0, 0, "cost", _cost("peak_memory_mb")),
 )
-# What is measured on several sets of records has one row, and the set's name behind the label.
+# A metric that is measured on several sets of records has one row, and the set's name is appended to its label.
 SETS = {"train": "train", "test": "test", "asked_for_longer": "longer asked for", "end_blocked": "end blocked"}
 ON_A_SET = (
     Metric("accuracy", "accuracy", "share of tokens", None, 0.005),
@@ -148,10 +149,10 @@ ORDER = {row.name: place for place, row in enumerate(ROWS)}
 
 
 def read_margins(margins: object) -> dict[str, float]:
-    """Read the margins of a recipe: a number by metric.
+    """Return a recipe's margins: a number per metric.
 
     Raises:
-        NoiseError: if they are anything else.
+        NoiseError: if they are invalid.
     """
     if margins is None:
         return {}
@@ -169,7 +170,7 @@ def _is_metric(name: object) -> bool:
 
 
 def metric(name: str) -> Metric:
-    """Return the row of a metric; one that the table does not have is called by its name."""
+    """Return the row of a metric, or a new one labelled with its name if the table does not have it."""
     if name in METRICS:
         return METRICS[name]
     words = printable(name).replace("_", " ")
@@ -177,13 +178,13 @@ def metric(name: str) -> Metric:
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Return names in the order of the table; others stand before the costs, by alphabet."""
+    """Return names in the order of the table, with unknown ones in alphabetical order before the costs."""
     last_result = max(place for name, place in ORDER.items() if METRICS[name].source != "cost")
     return sorted(names, key=lambda name: (ORDER.get(name, last_result + 0.5), name))
 
 
 def values(record: RunRecord, when: When) -> dict[str, float]:
-    """Return all metrics of a run at one of its evaluations; answers, memorization and costs are those of the end."""
+    """Return all metrics of a run at an evaluation; answers, memorization and costs are always those of the end."""
     point = record.at(when)
     read: dict[str, float | None] = dict(point.metrics) if point else {}
     if when == "end":

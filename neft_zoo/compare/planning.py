@@ -1,4 +1,4 @@
-"""The runs of a grid, and what none of them could work with, said before the first one starts."""
+"""Planning the runs of a grid, and checking before the first one starts that all of them can work."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from neft_zoo.errors import NoiseError
 
 
 def tasks(grid: Grid, folder: Path, jobs: int = 1, models: Path | None = None) -> list[Task]:
-    """Return all runs of a grid, done or not.
+    """Return all runs of a grid, finished or not.
 
     Args:
         grid: of one recipe.
         folder: for the results.
-        jobs: runs at a time.
-        models: folder in which trained models are kept; None keeps none.
+        jobs: number of parallel runs.
+        models: folder for trained models; None keeps none.
 
     Raises:
-        NoiseError: if the recipe, or what a control makes of it, is not accepted, or the folder holds results of
-            another recipe.
+        NoiseError: if the recipe, alone or with a control, is invalid, or the folder has results of another recipe.
     """
     settings = grid.settings
     recipe_hash = fingerprint(settings)
@@ -84,20 +83,20 @@ def _config(grid: Grid, row: Row, seed: int) -> dict[str, object]:
 
 
 def check(grid: Grid) -> None:
-    """Raise for what no run could work with, before the first one starts.
+    """Raise, before the first run starts, for options that no run could work with.
 
     Raises:
-        NoiseError: if the recipe, or what a row's options make of it, is not accepted.
+        NoiseError: if the recipe, alone or with a row's options, is invalid.
     """
     for row in {digest(row.overrides): row for row in grid.rows}.values():
         _check(_config(grid, row, 0))
 
 
 def check_data(grid: Grid) -> None:
-    """Raise if a split is missing, empty, too small or a stream, before every run of the grid says so.
+    """Raise, once instead of in every run, if a split is missing, empty, too small or a stream.
 
     Raises:
-        NoiseError: if it is.
+        NoiseError: if this is the case.
     """
     options = _check(_config(grid, grid.rows[0], 0))
     with quiet():
@@ -110,12 +109,12 @@ def check_data(grid: Grid) -> None:
 
 def _check(config: dict[str, object]) -> RunOptions:
     with tempfile.TemporaryDirectory(prefix="neft-zoo-") as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sft shows them; here they would come once more for every control
+        warnings.simplefilter("ignore")  # shown by `sft`; here they would be repeated for every control
         return read_options({**config, "output_dir": scratch})
 
 
 def is_finished(task: Task) -> bool:
-    """Return whether a run has its result; a failed one is tried again."""
+    """Return whether a run has a result; a failed run is repeated."""
     if not task.path.exists():
         return False
     record = results.read(task.path)

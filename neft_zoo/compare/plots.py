@@ -1,4 +1,4 @@
-"""Figures of comparisons as SVG elements that take the colours of the page around them."""
+"""Figures of comparisons as inline SVG in the colours of the surrounding page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.console import printable
 
-# Drawn in these and renamed afterwards: an SVG inside a page can use the page's variables.
+# Placeholder colours, replaced afterwards by the page's CSS variables.
 INK, FAINT, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
 VARIABLES = {
     INK: "var(--neft-ink)",
@@ -31,13 +31,13 @@ VARIABLES = {
     SECOND: "var(--neft-second)",
     THIRD: "var(--neft-third)",
 }
-LARGEST = 100  # pixels per inch, so that letters of a figure never outgrow the text around it
-ACROSS = 4  # panels in a line
-LONGEST = 60  # characters of a label; more would leave no room for what is drawn
+LARGEST = 100  # pixels per inch, so that text in a figure is never larger than the text around it
+ACROSS = 4  # panels per line
+LONGEST = 60  # characters of a label; longer ones would leave no room for the data
 STYLE = {
-    "svg.fonttype": "none",  # text stays text, so that it can be searched
-    "svg.hashsalt": "neft-zoo",  # the same figure gives the same file
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "svg.fonttype": "none",  # keeps text searchable
+    "svg.hashsalt": "neft-zoo",  # makes the file reproducible
+    "text.parse_math": False,  # a dollar sign in a name is not math
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -57,7 +57,7 @@ Curve = list[tuple[float, float]]
 
 
 def style() -> AbstractContextManager[None]:
-    """Return a context in which figures are drawn."""
+    """Return the context in which figures are drawn."""
     return matplotlib.rc_context(STYLE)  # pyright: ignore[reportArgumentType] - its keys are a long Literal
 
 
@@ -72,18 +72,18 @@ def svg(figure: Figure, description: str, caption: str = "") -> Markup:
 
     Args:
         figure: drawn inside `style()`.
-        description: what a screen reader says.
+        description: text for screen readers.
         caption: text below the figure.
     """
     file = io.StringIO()
-    with style():  # `savefig` would draw everything twice, to find out which renderer it needs
+    with style():  # `savefig` would draw everything twice, to determine the renderer
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Groups are numbered from 1 in every figure, and a page has several; what is referred to has a hash for a name.
+    # Ids of groups are numbered from 1 in every figure, and a page has several; ids that are referred to are hashes.
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     text = " ".join(text.split()).replace("font: 10px 'sans-serif'", "font: 10px sans-serif")
     text = text.replace("<svg", f'<svg role="img" aria-label="{html.escape(printable(description))}"', 1)
@@ -94,7 +94,7 @@ def svg(figure: Figure, description: str, caption: str = "") -> Markup:
 
 
 def forest(experiment: Experiment, column: Column, rows: Sequence[str] | None = None) -> Markup:
-    """Draw paired differences to `none` with their intervals, a dot per seed behind them.
+    """Draw paired differences from `none` with their intervals, and a dot per seed behind them.
 
     Args:
         experiment: the comparison.
@@ -102,7 +102,7 @@ def forest(experiment: Experiment, column: Column, rows: Sequence[str] | None = 
         rows: labels of the rows to draw; None for all.
 
     Returns:
-        The figure, "" if no row has a difference.
+        The figure, or "" if no row has a difference.
     """
     chosen = [row for row in experiment.rows if (rows is None or row.label in rows) and column in row.cells]
     paired = [(row.label, row.cells[column].difference) for row in chosen]
@@ -118,7 +118,7 @@ def forest(experiment: Experiment, column: Column, rows: Sequence[str] | None = 
         axes.set_yticks(range(len(drawn) + 1), ["none", *(label[:LONGEST] for label, _ in drawn)])
         axes.set_ylim(len(drawn) + 0.6, -0.6)
         low, high = axes.get_xlim()
-        room = (10.0 ** (1 - kind.digits) - (high - low)) / 2  # differences below what tables show look like none
+        room = (10.0 ** (1 - kind.digits) - (high - low)) / 2  # differences below shown digits look like 0
         if room > 0:
             axes.set_xlim(low - room, high + room)
         axes.locator_params(axis="x", nbins=5)
@@ -137,13 +137,13 @@ def _interval(axes: Axes, place: int, each: Difference) -> None:
 
 
 def curves(experiment: Experiment, name: str = CHOSEN_BY) -> Markup:
-    """Draw a metric over epochs: a panel per row, thin lines of seeds, thick their mean, and `none` beside it."""
+    """Draw a metric over epochs in one panel per row: thin lines for seeds, a thick one for their mean, and `none`."""
     figure = draw_curves({row.label: by_seed(row.records, name) for row in experiment.rows}, metric(name).label)
     return svg(figure, f"{experiment.title}: {metric(name).label} over epochs")
 
 
 def draw_curves(rows: Mapping[str, Mapping[int, Curve]], label: str) -> Figure:
-    """Draw curves by row and seed; the first row is the baseline of all panels, at the seeds of the panel."""
+    """Draw curves by row and seed; the first row is the baseline in all panels, at the seeds of each panel."""
     (first, baseline), *others = rows.items()
     panels = {row: seeds for row, seeds in others if seeds} or {first: baseline}
     lines = math.ceil(len(panels) / ACROSS)
@@ -180,7 +180,7 @@ def by_seed(records: Sequence[RunRecord], name: str) -> dict[int, Curve]:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the mean over seeds at the epochs that all of them measured."""
+    """Return the mean over seeds, at the epochs that all of them measured."""
     epochs = [{epoch for epoch, _ in curve} for curve in curves]
     shared = sorted(set.intersection(*epochs)) if epochs else []
     return [(epoch, fmean(dict(curve)[epoch] for curve in curves)) for epoch in shared]

@@ -1,7 +1,7 @@
-"""How runs get processes of their own: forked off one that has imported everything, but not next to a GPU's driver.
+"""Starting processes for runs: forked from a process that has imported everything, except on a GPU.
 
-A process that has touched CUDA cannot be forked, and importing may touch it. Light to import, as that process is best
-started while this one is still importing.
+A process that has initialized CUDA cannot be forked, and importing may initialize it. This module imports little, so
+that the forking process can start while this one is still importing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def context(cpu: bool) -> ForkServerContext | SpawnContext:
-    """Return the context that starts processes for runs on a CPU, or a GPU."""
+    """Return the multiprocessing context for runs on a CPU or a GPU."""
     if not cpu or not FORKS:
         return multiprocessing.get_context("spawn")
     forking = multiprocessing.get_context("forkserver")
@@ -22,7 +22,7 @@ def context(cpu: bool) -> ForkServerContext | SpawnContext:
 
 
 def get_ready(cpu: bool) -> None:
-    """Let the process that runs are forked off start importing now."""
+    """Make the process from which runs are forked start importing."""
     if context(cpu).get_start_method() == "forkserver":
         from multiprocessing import forkserver
 

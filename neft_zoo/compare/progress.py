@@ -1,4 +1,4 @@
-"""Following a comparison: a line per finished run, and the time that is left."""
+"""Showing the progress of a comparison: a line per finished run, and the remaining time."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ except ImportError:
     raise
 
 
-SILENCE = 30.0  # seconds between lines about a run where there is no terminal
+SILENCE = 30.0  # seconds between lines about a run without a terminal
 
 
 def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, models: Path | None = None) -> None:
-    """Do what is missing of all grids, here or on the Ray cluster at an address, showing how far it is.
+    """Run everything that is missing in all grids, locally or on a Ray cluster, and show the progress.
 
     Args:
         grids: of different recipes.
-        output: folder; one inside per recipe.
-        jobs: runs at a time.
+        output: folder with one subfolder per recipe.
+        jobs: number of parallel runs.
         ray: address of the cluster; None for this machine.
-        models: folder in which trained models are kept; None keeps none.
+        models: folder for trained models; None keeps none.
 
     Raises:
-        NoiseError: for what is known to be wrong before the first run; a run that fails is shown and kept.
+        NoiseError: for errors that are found before the first run; a run that fails is shown and recorded.
     """
     run = runner.run
     if ray is not None:
@@ -74,16 +74,16 @@ def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: 
 
 
 class Display:
-    """A bar for the comparison and one for each run in flight, and a line for each that has ended.
+    """A progress bar for the comparison and one for each active run, and a line for each finished run.
 
     Args:
         progress: the bars, shown.
-        tasks: of the comparison.
-        todo: those that are missing.
+        tasks: all runs of the comparison.
+        todo: the missing ones.
 
     Attributes:
-        failed: how many runs have.
-        failures: by the error, the first run that it ended.
+        failed: number of failed runs.
+        failures: the first run that failed with each error.
     """
 
     def __init__(self, progress: Progress, tasks: list[Task], todo: list[Task]) -> None:
@@ -95,7 +95,7 @@ class Display:
         self._often, self._warned = Seldom(SILENCE), RunWarnings(self._print)
 
     def stepped(self, live: runner.Live) -> None:
-        """Show how far a run is."""
+        """Show the progress of a run."""
         record, path = live.task.record, live.task.path
         self._warned(live.warned, self._labels[record.row])
         if path not in self._bars:
@@ -107,11 +107,11 @@ class Display:
                 self._often(f"{self._name(record)}: step {done} of {total}")
 
     def finished(self, task: Task, record: RunRecord, warned: list[Warned]) -> None:
-        """Say how a run has ended, and the time that is left."""
+        """Print how a run has ended, and the remaining time."""
         self._warned(warned, self._labels[record.row])
         if record.ok:
             self._done += _cost(task)
-        else:  # it took next to no time, and says nothing of the others
+        else:  # a run that failed at once says nothing about the time of the others
             self._total, self.failed = self._total - _cost(task), self.failed + 1
         name = self._name(record)
         left = left_text(time.monotonic() - self._started, self._done, self._total)
@@ -130,12 +130,12 @@ class Display:
 
 
 def _cost(task: Task) -> float:
-    """Return how long a run takes, relative to the others."""
+    """Return the expected time of a run, relative to the others."""
     return task.share * task.record.passes
 
 
 def outcome(record: RunRecord) -> str:
-    """Return in words how a run ended."""
+    """Return a description of how a run ended."""
     if not record.ok:
         return f"failed: {printable(record.error or 'no reason given')}"
     end, best = (needed(record.at(when))["test_loss"] for when in ("end", "best"))
@@ -143,7 +143,7 @@ def outcome(record: RunRecord) -> str:
 
 
 def left_text(spent: float, done: float, total: float) -> str:
-    """Return in words the time that is left, if passes go on taking as long as they did."""
+    """Return a description of the remaining time, assuming that passes continue at the same speed."""
     seconds = spent * (total - done) / done if done else 0.0
     if seconds < 60:
         return f"{seconds:.0f} s left"

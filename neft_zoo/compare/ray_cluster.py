@@ -1,4 +1,4 @@
-"""`neft-zoo compare --ray`: the runs of a grid on a Ray cluster, which does all scheduling and retries."""
+"""`neft-zoo compare --ray`: runs on a Ray cluster, which does all scheduling and retries."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ except ImportError:
     require("ray", "--ray", "ray")
     raise
 
-PATIENCE = 10  # seconds to wait for the cluster to answer
-RETRIES = 5  # of a run whose node or worker is lost; a run that fails by itself is not done again
+PATIENCE = 10  # seconds to wait for the cluster's response
+RETRIES = 5  # of a run whose node or worker is lost; a run that fails by itself is not retried
 
 
 def runs_on(address: str) -> Callable[[list[Task], int, runner.Finished, runner.Stepped], None]:
-    """Connect to a cluster and return the function that stands for `runner.run` there.
+    """Connect to a cluster and return its replacement for `runner.run`.
 
     Args:
         address: `auto`, `host:port` or `ray://host:port`.
@@ -37,7 +37,7 @@ def runs_on(address: str) -> Callable[[list[Task], int, runner.Finished, runner.
         NoiseError: if there is no cluster.
     """
     try:
-        _probe(address)  # Ray itself would try for many minutes
+        _probe(address)  # Ray itself would retry for many minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         cause = one_line(error, 200)
@@ -46,16 +46,16 @@ def runs_on(address: str) -> Callable[[list[Task], int, runner.Finished, runner.
 
 
 def _probe(address: str) -> None:
-    """Raise an `OSError` if nothing listens at `host:port`; other addresses are Ray's business."""
+    """Raise an `OSError` if nothing listens at `host:port`; other addresses are left to Ray."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
 def _run(todo: list[Task], jobs: int, finished: runner.Finished, stepped: runner.Stepped = lambda live: None) -> None:
-    """Do runs, as many at a time as the cluster has room for, write each record and call `finished`.
+    """Execute runs, as many at a time as the cluster has room for, write each record and call `finished`.
 
-    Steps are not known here before a run ends.
+    The steps of a run are not reported before it ends.
     """
     gpu = ray.cluster_resources().get("GPU", 0) >= 1
     # Ray declares no type for a function with options.
@@ -68,7 +68,7 @@ def _run(todo: list[Task], jobs: int, finished: runner.Finished, stepped: runner
             try:
                 record, warned = ray.get(done)
             except RayError as error:
-                # Its status is failed so far.
+                # The initial status of a record is failed.
                 record, warned = replace(task.record, error=f"{type(error).__name__}: {one_line(error)}"), []
             results.write(task.path, record)
             finished(task, record, warned)
@@ -79,7 +79,7 @@ def _run(todo: list[Task], jobs: int, finished: runner.Finished, stepped: runner
 
 
 def _portable(task: Task, gpu: bool) -> Task:
-    """Return a task for another machine: shipped files are where that one's package has them."""
+    """Return a task for another machine, where the shipped files are in that machine's package."""
     shipped = str(recipe.folder())
     config = {
         key: value.replace(shipped, recipe.PLACEHOLDER) if isinstance(value, str) else value
@@ -89,7 +89,7 @@ def _portable(task: Task, gpu: bool) -> Task:
 
 
 def _work(task: Task) -> tuple[RunRecord, list[Warned]]:
-    """Do a run on a node, in a process of its own and a folder; return its record and what it warned of."""
+    """Execute a run on a node, in its own process and folder, and return its record and warnings."""
     here, there = results.versions(), task.record.versions
     if here != there:
         differing = ", ".join(f"{name} {here[name]} and {there[name]}" for name in here if here[name] != there[name])

@@ -1,7 +1,7 @@
-"""Intervals over seeds and test records: how far a difference would be on other records like these.
+"""Intervals over seeds and test records: how a difference would vary with other seeds and other test records.
 
-An interval over seeds says where the mean would be for other seeds on the very same test records. These are a sample
-too, and the same ones in every run, so that more seeds do not make up for few records. Here both are drawn anew.
+An interval over seeds alone covers other seeds on the same test records. These are a sample too, and the same in every
+run, so more seeds cannot make up for few records. Here both are resampled.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 RESAMPLES = 4999
-FEWEST = 3  # pairs; with two, Student's t is too wide to be of use
+FEWEST = 3  # pairs; with two, Student's t is too wide to be useful
 
 
 def over_records(pairs: Sequence[tuple[RunRecord, RunRecord]], when: When) -> tuple[float, float] | None:
-    """Return the 95 % interval of a paired difference in test loss over seeds and test records.
+    """Return the 95 % interval of a paired difference in test loss, over seeds and test records.
 
     Args:
-        pairs: a row's run and its baseline's, by seed.
+        pairs: a row's run and its baseline's, for each seed.
         when: the end, or each run's best evaluation.
 
     Returns:
-        Its ends in nats per token; None with fewer than three pairs, or where runs do not have the losses of the same
-        records.
+        Its ends in nats per token; None with fewer than three pairs, or if runs do not have losses of the same
+            records.
     """
     runs = [record.record_losses or {} for pair in pairs for record in pair]
     lengths = {tuple(run.get("tokens", ())) for run in runs}
@@ -45,13 +45,14 @@ def interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of the mean difference per token, over seeds and records.
 
-    Records are resampled, paired, with all seeds of each. Seeds are too few for that: a bootstrap of 3 misses the
-    truth several times too often. Their part is an error from Student's t distribution, as in the interval over seeds
-    alone. What a seed does to a single record is in both parts, so that the interval is rather too wide.
+    Records are resampled in pairs, together with all their seeds. There are too few seeds to resample: a bootstrap of
+    3 seeds misses the true value several times too often. Their contribution is an error from Student's t
+    distribution, as in the interval over seeds alone. The variation of single records between seeds is in both
+    contributions, which makes the interval conservative.
 
     Args:
-        differences: of the mean loss of every record at every seed, row less baseline.
-        tokens: graded tokens of every record.
+        differences: row minus baseline in the mean loss of every record, for every seed.
+        tokens: number of graded tokens of every record.
         seed: of the resampling.
     """
     random = np.random.default_rng(seed)

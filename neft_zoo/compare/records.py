@@ -1,4 +1,4 @@
-"""The record of one training run, and its JSON."""
+"""The record of one training run, and its JSON form."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from neft_zoo.compare.measurement import Measurement
 T = TypeVar("T")
 When = Literal["end", "best"]
 FORMAT = 1
-LENGTHS = ("num_train_epochs", "max_steps")  # options that say how long a run trains
+LENGTHS = ("num_train_epochs", "max_steps")  # options for the length of training
 REQUIRED = ("format", "key", "recipe", "config", "noise", "control", "row", "seed", "status", "history", "versions")
 
 
 @dataclass(frozen=True)
 class RecipeId:
-    """Name of a recipe, and the hash of its options with the contents of local model and data."""
+    """Name of a recipe, and the hash of its options and its local model and data."""
 
     name: str
     hash: str
@@ -25,11 +25,11 @@ class RecipeId:
 
 @dataclass
 class RunRecord:
-    """Everything that is kept of one run; fields are None as long as they are not known, and left out of the JSON.
+    """Everything that is stored of one run; unknown fields are None, and left out of the JSON.
 
     Attributes:
-        key: hash of all that determines the numbers.
-        recipe: the recipe that is compared.
+        key: hash of everything that determines the results.
+        recipe: the compared recipe.
         noise: name and all arguments of the strategy.
         version: of the strategy's entry.
         control: name of the control recipe, "" for a strategy.
@@ -37,32 +37,32 @@ class RunRecord:
         row: hash of noise, version, control and overrides; rows are paired by seed.
         seed: of data order, dropout and noise.
         passes: forward passes per batch.
-        share: fraction of the recipe's steps that is trained, in (0, 1].
-        status: failed until the run has ended well.
-        config: options that all runs of the comparison share.
-        history: every evaluation, in order.
-        versions: of the libraries that determine the numbers.
+        share: fraction of the recipe's steps to train, in (0, 1].
+        status: failed until the run has succeeded.
+        config: options shared by all runs of the comparison.
+        history: all evaluations, in order.
+        versions: of the libraries that determine the results.
         command: command line of the comparison.
-        commit: of the git checkout; None outside one.
+        commit: of the git checkout; None outside of one.
         platform: operating system.
         python: version of Python.
         node: address of the Ray node.
         steps: optimizer steps of the whole run.
         device: name of the device.
         cpu_s: CPU time of training in seconds, without evaluation.
-        wall_s: time of training in seconds, without evaluation.
-        measuring_s: time of the evaluations in seconds.
+        wall_s: wall-clock time of training in seconds, without evaluation.
+        measuring_s: wall-clock time of the evaluations in seconds.
         training_loss: step and logged loss.
-        tokens: tokens that were trained on; a token counts once, however many passes see it.
+        tokens: number of tokens trained on; a token counts once, independent of the number of passes.
         end: the last evaluation.
         best: the evaluation with the lowest test loss.
-        record_losses: of the test records in the order in which they are measured; "tokens": graded tokens, "end" and
-            "best": mean loss at these evaluations in nats per graded token.
-        evaluation: numbers of `neft-zoo evaluate` on the trained model; None where one could not be measured.
+        record_losses: of the test records, in the order of measurement; "tokens": graded tokens, "end" and "best":
+            mean loss at these evaluations in nats per graded token.
+        evaluation: numbers of `neft-zoo evaluate` for the trained model; None for those that could not be measured.
         error: why the run failed.
         log: file with the output of a run that ended unexpectedly.
-        peak_memory_mb: highest memory use in MiB: of the GPU where there is one, else of the process.
-        margins: differences without practical meaning that the recipe states, by metric.
+        peak_memory_mb: highest memory use in MiB, of the GPU if there is one, else of the process.
+        margins: the recipe's margins of practical equivalence, by metric.
     """
 
     key: str
@@ -112,10 +112,10 @@ class RunRecord:
 
     @property
     def is_shorter(self) -> bool:
-        """Whether it is plain training of another length than the recipe's, with a schedule of its own."""
+        """Whether it is plain training of another length than the recipe's, with its own schedule."""
         if self.noise["name"] != "none":
             return False
-        # In `neft-zoo tune`, plain training has the overrides of the best trial, and no control's name.
+        # In `neft-zoo tune`, plain training has the overrides of the best trial, but no control's name.
         return bool(self.overrides) and set(self.overrides) <= {*LENGTHS} if self.control else self.share != 1.0
 
     def at(self, when: When) -> Measurement | None:
@@ -139,7 +139,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> RunRecord:
-        """Return the record of JSON values; keys that this version does not know are left out.
+        """Return the record from JSON values; unknown keys are ignored.
 
         Raises:
             KeyError: if a key of `REQUIRED` is missing.
@@ -161,6 +161,6 @@ class RunRecord:
 
 
 def needed(value: T | None) -> T:
-    """Return a field that every run that ended well has."""
+    """Return a field that every successful run has."""
     assert value is not None, "a run that ended well has all measurements"
     return value

@@ -1,4 +1,4 @@
-"""The best plain run of any length: what noise must beat, as stopping earlier costs less than nothing."""
+"""The best plain run of any length, which noise must beat, since stopping earlier is cheaper than any noise."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from neft_zoo.compare.verdicts import Verdict, judge
 
 @dataclass(frozen=True)
 class Reference:
-    """The plain run of the length whose loss is lowest on one half of the test records, measured on the other.
+    """The plain run whose length has the lowest loss on one half of the test records, measured on the other half.
 
     Attributes:
-        row: of that length.
+        row: the row of that length.
         mean: its test loss at the end of training, over its seeds, in nats per token.
-        rows: every other strategy and control, with its difference to the reference and the verdict on it.
-        halves: whether length and loss stand on different test records; results of before 0.2 have one loss for both,
-            which is then too good by chance.
+        rows: every other strategy and control, with its difference from the reference and the verdict.
+        halves: whether selection and measurement use different test records. Results from before 0.2 have one loss for
+            both, which is then optimistic.
     """
 
     row: Row
@@ -30,14 +30,14 @@ class Reference:
 
 
 def find_reference(experiment: Experiment) -> Reference | None:
-    """Return the best plain run of any length, None where plain training was run at one length only."""
+    """Return the best plain run of any length, or None if plain training was run at one length only."""
     plain = [row for row in experiment.rows if row is experiment.none or row.is_shorter]
     plain = [row for row in plain if row.values(CHOSEN_BY, "end")]
     if len(plain) < 2:
         return None
     halves = all(row.values(half, "end") for row in plain for half in HALVES)
     choosing, reporting = HALVES if halves else (CHOSEN_BY, CHOSEN_BY)
-    # Lengths are compared at the seeds that all of them have: the loss moves more from seed to seed than with length.
+    # Lengths are compared at common seeds: the loss varies more between seeds than between lengths.
     seeds = set.intersection(*(set(row.values(choosing, "end")) for row in plain))
     if not seeds:
         return None

@@ -1,4 +1,4 @@
-"""The report of a comparison: Markdown, CSV, or one HTML file."""
+"""The report of a comparison as Markdown, CSV or a single HTML file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from neft_zoo.files import check_output, write_text
 
 
 def write_report(folder: Path, form: Literal["md", "csv", "html"], output: Path | None) -> str | None:
-    """Write a report, or return its text where no output is named; HTML goes into the folder then.
+    """Write a report to a file, or return its text if no output is given; HTML is then written into the folder.
 
     Args:
-        folder: of results of one recipe.
+        folder: with results of one recipe.
         form: of the report.
-        output: a file in an existing folder, None for standard output.
+        output: a file in an existing folder, or None for standard output.
 
     Raises:
         NoiseError: if the results cannot be read or compared, or the output cannot be written.

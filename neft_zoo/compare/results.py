@@ -1,4 +1,4 @@
-"""Results on disk: one JSON per run, written whole or not at all."""
+"""Results on disk: one JSON file per run, written atomically."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.files import replacing
 from neft_zoo.redaction import redact
 
-# The oldest version whose runs give the same numbers, which identifies results in the place of the package's own: a
-# release that changes no number must not make them invalid. A change in one entry raises that entry's version.
+# The oldest version whose runs give the same results. It replaces the package's version in a result's identity, so
+# that
+# a release that changes no result does not invalidate them. A change in one entry increases that entry's version.
 NUMBERS_SINCE = "0.1.0"
 
 
 def path_of(folder: Path, name: str, row: str, seed: int) -> Path:
-    """Return the file of a run: readable, and distinct for every row."""
+    """Return the file of a run, with a readable name that is unique for every row."""
     return folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{row[:8]}-s{seed}.json"
 
 
 def write(path: Path, record: RunRecord) -> None:
-    """Write a record whole or not at all.
+    """Write a record atomically.
 
     Raises:
         NoiseError: if the file cannot be written.
     """
-    # ASCII and one space, as ever: committed results stay the same bytes when they are written back.
+    # ASCII with an indent of one space, so that committed results stay byte-identical when written again.
     values = redact(record.to_dict())
     with replacing(path) as partial:
         partial.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -44,10 +45,10 @@ def read(path: Path) -> RunRecord:
     """Read a record.
 
     Raises:
-        NoiseError: if the file is damaged or no result; the message names it.
+        NoiseError: if the file is damaged or not a result; the message names it.
     """
     try:
-        values = redact(json.loads(path.read_text(encoding="utf-8")))  # versions before 0.2 wrote all of a recipe
+        values = redact(json.loads(path.read_text(encoding="utf-8")))  # versions before 0.2 stored secrets too
     except (ValueError, UnicodeDecodeError):
         raise NoiseError(
             f"{path} must hold the result of a run, but it is damaged; remove it and compare again."
@@ -61,7 +62,7 @@ def read(path: Path) -> RunRecord:
 
 
 def read_folder(folder: Path) -> dict[Path, RunRecord]:
-    """Read all results of a folder, which belong to one recipe, by file.
+    """Read all results in a folder, which must belong to one recipe, by file.
 
     Raises:
         NoiseError: if there are none, one is damaged, or they belong to different recipes.
@@ -78,10 +79,10 @@ def read_folder(folder: Path) -> dict[Path, RunRecord]:
 
 
 def check_recipe(folder: Path, known: RunRecord, fingerprint: str, config: Mapping[str, object]) -> None:
-    """Raise if a result and a recipe do not belong together.
+    """Raise if a result belongs to another recipe.
 
     Raises:
-        NoiseError: naming the options that differ.
+        NoiseError: with the options that differ.
     """
     if known.recipe.hash == fingerprint:
         return
@@ -95,13 +96,13 @@ def check_recipe(folder: Path, known: RunRecord, fingerprint: str, config: Mappi
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what determines a run's numbers."""
+    """Return the versions of the libraries that determine a run's results."""
     libraries = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
     return {"neft_zoo": NUMBERS_SINCE, **{name: version(name) for name in libraries}}
 
 
 class Surroundings(TypedDict):
-    """Where a run was made, for the record only."""
+    """The circumstances of a run, for the record only."""
 
     command: str
     commit: str | None
@@ -110,7 +111,7 @@ class Surroundings(TypedDict):
 
 
 def surroundings() -> Surroundings:
-    """Return command, platform and git commit (None outside a checkout)."""
+    """Return command, platform and git commit (None outside of a checkout)."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         commit: str | None = done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Rows of a comparison: strategies and their argument values, lengths of plain training, controls."""
+"""The rows of a comparison: strategies and their argument values, lengths of plain training, and controls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neft_zoo.compare.fingerprint import digest
 from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
 
-# Where a run writes and what it prints does not change its numbers, and is the runner's business.
+# Options for output and logging do not change a run's results, and are set by the runner.
 NOT_OURS = frozenset(
     "disable_tqdm extends hub_model_id hub_strategy load_best_model_at_end logging_dir noise output_dir "
     "push_to_hub report_to resume_from_checkpoint run_name save_steps save_strategy save_total_limit seed".split()
@@ -25,7 +25,7 @@ NOT_OURS = frozenset(
 
 @dataclass(frozen=True)
 class Row:
-    """What is compared: a strategy, plain training of another length, or a control without noise.
+    """A compared row: a strategy, plain training of another length, or a control without noise.
 
     Attributes:
         noise: name and all arguments, as `registry.make` reads them back.
@@ -33,7 +33,7 @@ class Row:
         passes: forward passes per batch.
         control: name of the control recipe, "" for a strategy.
         overrides: trainer options that the control changes.
-        length: fraction of the recipe's steps that is trained, in (0, 1], with a schedule of its own.
+        length: fraction of the recipe's steps to train, in (0, 1], with its own schedule.
     """
 
     noise: dict[str, object]
@@ -49,13 +49,13 @@ class Row:
 
     @property
     def key(self) -> str:
-        length = [] if self.length == 1 else [str(self.length)]  # results of before there were lengths stay valid
+        length = [] if self.length == 1 else [str(self.length)]  # keeps results from before lengths existed valid
         return digest([self.noise, self.version, self.control, self.overrides, *length])
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Values of one argument, for the strategies and controls that match a shell pattern."""
+    """The values of one argument, for strategies and controls that match a shell pattern."""
 
     pattern: str
     argument: str
@@ -72,13 +72,13 @@ def select(patterns: Iterable[str]) -> list[str]:
     """Return the names of strategies that match names or shell patterns.
 
     Raises:
-        NoiseError: if one matches none.
+        NoiseError: if a pattern matches none.
     """
     selected: list[str] = []
     for pattern in patterns:
         matching = fnmatch.filter(registry.names(), pattern)
         if not matching and not set(pattern) & set("*?["):
-            registry.entry(pattern)  # says which names are near
+            registry.entry(pattern)  # suggests similar names
         if not matching:
             raise NoiseError(f"strategies must match a name, got {pattern!r}; neft-zoo list shows all of them.")
         selected += matching
@@ -86,22 +86,22 @@ def select(patterns: Iterable[str]) -> list[str]:
 
 
 def rows_of(chosen: Sequence[str | Mapping[str, object]], settings: Sequence[Setting]) -> list[Row]:
-    """Return a row per strategy and combination of its argument values."""
+    """Return one row per strategy and combination of its argument values."""
     noises: list[Mapping[str, object]] = [{"name": item} if isinstance(item, str) else item for item in chosen]
     return [row_of({**noise, **values}) for noise in noises for values in combinations(str(noise["name"]), settings)]
 
 
 def combinations(name: str, settings: Sequence[Setting]) -> list[dict[str, object]]:
-    """Return all combinations of the values that settings give a strategy or control."""
+    """Return all combinations of the values that the settings give to a strategy or control."""
     grid = {each.argument: each.values for each in settings if fnmatch.fnmatch(name, each.pattern)}
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def read_setting(text: str, names: Iterable[str]) -> Setting:
-    """Read `strategy.argument=value,value`.
+    """Read a setting such as `strategy.argument=value,value`.
 
     Raises:
-        NoiseError: if it is none, or names none of the strategies and controls.
+        NoiseError: if it is malformed, or names none of the strategies and controls.
     """
     target, equals, listed = text.partition("=")
     pattern, dot, argument = target.partition(".")
@@ -117,10 +117,10 @@ def read_setting(text: str, names: Iterable[str]) -> Setting:
 
 
 def control_rows(name: str, loaded: recipe.Recipe, settings: Sequence[Setting] = ()) -> list[Row]:
-    """Return the rows of a control recipe: its own options, and those of settings, on top of the compared recipe.
+    """Return the rows of a control recipe: its options, and those of settings, replace the compared recipe's.
 
     Raises:
-        NoiseError: if the control changes nothing, or not what it must.
+        NoiseError: if the control changes nothing, or does not match the recipe.
     """
     control, path = recipe.load(name), recipe.find(name)
     own = {key for key, where in control.origin.items() if where.rpartition(" line ")[0] == str(path)}
@@ -137,10 +137,10 @@ def control_rows(name: str, loaded: recipe.Recipe, settings: Sequence[Setting] =
 
 
 def _check_changes(name: str, overrides: Mapping[str, object], loaded: recipe.Recipe) -> None:
-    """Raise if every option has the recipe's own value: all runs would be those of `none`, bit for bit."""
+    """Raise if every option has the recipe's own value, so that all runs would be identical to those of `none`."""
     from trl.trainer.model_config import ModelConfig
 
-    # Late: without controls, the process that runs are forked off is started before anything large is imported.
+    # Late: without controls, the process from which runs are forked starts before any large import.
     from neft_zoo.training.sft_config import NoiseSFTConfig
 
     defaults = {each.name: each.default for kind in (ModelConfig, NoiseSFTConfig) for each in fields(kind)}
@@ -151,7 +151,7 @@ def _check_changes(name: str, overrides: Mapping[str, object], loaded: recipe.Re
 
 
 def length_rows(lengths: Iterable[Fraction]) -> list[Row]:
-    """Return plain training for fractions of the recipe's steps."""
+    """Return rows of plain training for fractions of the recipe's steps."""
     return [replace(row_of("none"), length=length) for length in lengths if length != 1]
 
 
@@ -159,7 +159,7 @@ def read_length(text: str) -> Fraction:
     """Read a fraction of the recipe's steps, such as `1/2` or `0.5`.
 
     Raises:
-        NoiseError: if it is none, or does not lie in (0, 1].
+        NoiseError: if it is not a fraction in (0, 1].
     """
     try:
         length = Fraction(text)

@@ -1,4 +1,4 @@
-"""RunWarnings: what the runs of a comparison warn of, said once."""
+"""RunWarnings: deduplicated warnings of the runs in a comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neft_zoo.console import printable
 
 
 class RunWarnings:
-    """Says what runs warn of: of their data once, of their noise once a row, whatever the numbers in the text.
+    """Prints warnings about data once, and warnings about noise once per row, ignoring the numbers in their text.
 
     Args:
         say: prints a line.
@@ -20,10 +20,10 @@ class RunWarnings:
         self._say, self._said = say, set[tuple[str, str]]()
 
     def __call__(self, warned: list[Warned], row: str) -> None:
-        """Say what has not been said, and empty the list.
+        """Print the warnings that have not been printed yet, and empty the list.
 
         Args:
-            warned: of a run.
+            warned: the warnings of a run.
             row: its name.
         """
         for each in warned:

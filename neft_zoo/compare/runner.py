@@ -1,4 +1,4 @@
-"""Doing runs: processes, progress, and what a run leaves when it dies."""
+"""Executing runs: processes, progress, and the record of a run that dies."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Live:
-    """A run in flight.
+    """An active run.
 
     Attributes:
-        task: what it does.
-        process: that does it.
+        task: the task of the run.
+        process: the process that executes it.
         pipe: receives steps and evaluations.
         points: the evaluations so far.
-        steps: how far it is; None as long as model and data are loaded.
-        warned: what it has warned of.
+        steps: its progress; None while model and data are being loaded.
+        warned: its warnings so far.
     """
 
     task: Task
@@ -39,7 +39,7 @@ class Live:
 
     @property
     def events(self) -> list[int | connection.Connection]:
-        """What `multiprocessing.connection.wait` is to wait for: the end of the process, or an evaluation."""
+        """The events to wait for: the end of the process, or a message in the pipe."""
         return [self.process.sentinel] if self.pipe.closed else [self.process.sentinel, self.pipe]
 
 
@@ -48,13 +48,13 @@ Stepped: TypeAlias = Callable[[Live], None]
 
 
 def run(todo: list[Task], jobs: int, finished: Finished, stepped: Stepped = lambda live: None) -> None:
-    """Do runs, at most `jobs` at a time.
+    """Execute runs, at most `jobs` in parallel.
 
     Args:
-        todo: what is missing.
-        jobs: how many at a time.
-        finished: is called for each that ends, with what it warned of.
-        stepped: is called whenever one has started or is a step further.
+        todo: the missing runs.
+        jobs: number of parallel runs.
+        finished: called for each run that ends, with its warnings.
+        stepped: called whenever a run starts or advances.
 
     Raises:
         NoiseError: if jobs is not positive.
@@ -69,7 +69,7 @@ def run(todo: list[Task], jobs: int, finished: Finished, stepped: Stepped = lamb
                 stepped(live[-1])
             connection.wait([event for run in live for event in run.events])
             for run in list(live):
-                ended = not run.process.is_alive()  # asked first, so that nothing is left in the pipe of one that has
+                ended = not run.process.is_alive()  # checked first, so that no message is left in a dead pipe
                 for _ in points(run):
                     pass
                 stepped(run)
@@ -82,9 +82,9 @@ def run(todo: list[Task], jobs: int, finished: Finished, stepped: Stepped = lamb
 
 
 def start(task: Task) -> Live:
-    """Start a run in a process of its own."""
+    """Start a run in its own process."""
     context = processes.context(bool(task.config.get("use_cpu")))
-    task.path.unlink(missing_ok=True)  # an older result of the row: it must not be taken for this one
+    task.path.unlink(missing_ok=True)  # an older result must not be mistaken for this run's
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(task, theirs))
     process.start()
@@ -93,7 +93,7 @@ def start(task: Task) -> Live:
 
 
 def points(live: Live) -> Iterator[Measurement]:
-    """Yield the evaluations of a run since the last call, and take note of its steps and warnings."""
+    """Yield a run's evaluations since the last call, and record its steps and warnings."""
     try:
         while not live.pipe.closed and live.pipe.poll():
             received = live.pipe.recv()
@@ -110,10 +110,10 @@ def points(live: Live) -> Iterator[Measurement]:
 
 
 def finish(live: Live) -> RunRecord:
-    """Return the record of a run once it has ended; one that was killed could not write its own."""
+    """Return the record of a run that has ended, also of one that was killed and could not write it."""
     while live.process.is_alive():
         connection.wait(live.events)
-        for _ in points(live):  # a pipe that nobody reads is full at some time, and stops the run
+        for _ in points(live):  # a full pipe would block the run
             pass
     live.process.join()
     path = live.task.path
@@ -124,7 +124,7 @@ def finish(live: Live) -> RunRecord:
 
 
 def stop(live: Live) -> None:
-    """End a run; nothing of it is kept."""
+    """Kill a run and discard its results."""
     live.process.terminate()
     live.process.join(10)
     if live.process.is_alive():

@@ -1,4 +1,4 @@
-"""What the numbers of a comparison stand on: seeds, test records, answers."""
+"""The sample sizes of a comparison: seeds, test records and answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neft_zoo.evaluation.options import Options
 
 
 def samples(experiment: Experiment) -> str:
-    """Return in words how many seeds, test records and answers there are, and what intervals are over."""
+    """Return a description of the number of seeds, test records and answers, and of what intervals cover."""
     records = count_test_records(experiment)
     parts = [f"{experiment.seeds} seed{'s' * (experiment.seeds != 1)}"]
     parts.append("a test set of unknown size" if records is None else f"{records} test records in every run")
@@ -26,7 +26,7 @@ def samples(experiment: Experiment) -> str:
 
 
 def answers(experiment: Experiment) -> str:
-    """Return how many answers metrics of generated text stand on and where they are cut, "" without any."""
+    """Return a description of the number and maximum length of answers behind text metrics; "" without any."""
     chosen = experiment.config.get("evaluation")
     if not isinstance(chosen, dict):
         return ""
@@ -36,7 +36,7 @@ def answers(experiment: Experiment) -> str:
 
 
 def count_test_records(experiment: Experiment) -> int | None:
-    """Return the number of test records: of the runs' own losses, else of the file as long as it has not changed."""
+    """Return the number of test records, from the runs' losses or else from the file, if it is unchanged."""
     for row in experiment.rows:
         for record in row.records:
             if record.record_losses:

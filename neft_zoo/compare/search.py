@@ -1,4 +1,4 @@
-"""`neft-zoo tune`: a search by Optuna on the runner of `compare`."""
+"""`neft-zoo tune`: a search by Optuna, using the runner of `compare`."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ SILENCE = 10.0  # seconds between lines about a trial's steps
 
 
 class Failed(Exception):  # noqa: N818
-    """A trial that failed for a reason that its study has recorded."""
+    """Raised for a trial that failed for a reason that is already recorded in its study."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """A study and what its trials are made of.
+    """A study, and the parts of its trials.
 
     Attributes:
-        study: Optuna's.
-        strategy: what is trained with.
-        space: what is searched.
+        study: Optuna's study.
+        strategy: the strategy to train with.
+        space: the search space.
         grid: of the recipe, without rows.
-        folder: a folder per trial is made in it.
-        given_up: trials of this process that others took for dead.
-        warned: says what its runs warn of.
+        folder: contains a folder per trial.
+        given_up: trials of this process that other processes considered dead.
+        warned: prints the warnings of runs.
     """
 
     study: optuna.Study
@@ -56,7 +56,7 @@ class Search:
         return space.row_of(self.strategy, values)
 
     def objective(self, trial: optuna.Trial) -> float:
-        """Train once and return the held-out loss at the end (nats per graded token)."""
+        """Train once and return the final held-out loss (nats per graded token)."""
         values = {dimension.name: dimension.suggest(trial) for dimension in self.space}
         trial.set_user_attr("values", values)
         grid = replace(self.grid, rows=[self.row(values)], seeds=[0])
@@ -76,7 +76,7 @@ class Search:
 
 
 def follow(trial: optuna.Trial, task: Task, warned: RunWarnings) -> RunRecord:
-    """Do a run, report what it measures and end it where the pruner says so."""
+    """Execute a run, report its measurements, and stop it if the pruner decides so."""
     name, seldom = f"trial {trial.number}", Seldom(SILENCE)
     say(f"{name}, {spell(trial.user_attrs['values'])}: begins")
     live = runner.start(task)
@@ -107,10 +107,10 @@ def open_search(
     storage: str | None,
     train_records: int | None,
 ) -> Search:
-    """Return a new study or the one that is there; everything is checked before the first trial.
+    """Return a new or existing study, after checking everything that its trials need.
 
     Raises:
-        NoiseError: if recipe, noise, search or storage is not accepted, or the study is another search.
+        NoiseError: if recipe, noise, search or storage is invalid, or the study is of another search.
     """
     grid = make_grid(name, train_records=train_records)
     own = next((row.noise for row in grid.rows if row.noise["name"] != "none"), "neft_uniform")
@@ -138,10 +138,10 @@ def open_search(
 
 
 def tune(search: Search, count: int) -> None:
-    """Do what is missing of a study, next to other processes that may do the same.
+    """Run the missing trials of a study, possibly in parallel with other processes.
 
     Raises:
-        NoiseError: if no trial ended well.
+        NoiseError: if no trial succeeded.
     """
     while count_trials(search.study) < count:
         with _left_to_others(search):
@@ -154,9 +154,9 @@ def tune(search: Search, count: int) -> None:
 
 @contextmanager
 def _left_to_others(search: Search) -> Iterator[None]:
-    """Go on after a trial that others have tried again, since this process gave no sign of life for too long.
+    """Continue after a trial that other processes have repeated, because this process sent no heartbeat for too long.
 
-    Optuna cannot end such a trial, and raises errors of several kinds.
+    Optuna cannot finish such a trial, and raises errors of various types.
     """
     before = len(search.given_up)
     try:
@@ -178,5 +178,5 @@ def _print_trial(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def spell(values: Mapping[str, object]) -> str:
-    """Return values in a line."""
+    """Return values as one line."""
     return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())

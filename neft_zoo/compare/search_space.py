@@ -1,4 +1,4 @@
-"""What `neft-zoo tune` searches: arguments of a strategy and options of the trainer, each with its values."""
+"""The search space of `neft-zoo tune`: arguments of a strategy and options of the trainer, with their values."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ OPTIONS = {
     for field in fields(kind)
     if field.name not in NOT_OURS
 }
-DEFAULT_SPAN = 5.0  # without --search, the strength from a fifth to five times the recipe's
+DEFAULT_SPAN = 5.0  # without --search, the strength from 1/5 to 5 times the recipe's
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that is searched.
+    """One dimension of the search space.
 
     Attributes:
         name: argument of the strategy, or option of the trainer.
-        low: smallest value; None where `choices` are given.
-        high: largest value.
-        log: whether values are drawn evenly on the logarithm.
-        whole: whether only whole numbers are drawn.
+        low: lower bound; None if `choices` are given.
+        high: upper bound.
+        log: whether to sample on a log scale.
+        whole: whether to sample only whole numbers.
         choices: all values.
     """
 
@@ -52,11 +52,11 @@ class Dimension:
 
     @property
     def ends(self) -> tuple[object, ...]:
-        """Values that must be accepted for the search to make sense."""
+        """The extreme values, all of which must be valid for the search to make sense."""
         return self.choices or (self.low, self.high)
 
     def suggest(self, trial: Trial) -> object:
-        """Return the value that an Optuna trial is to try."""
+        """Return the value for an Optuna trial."""
         if self.choices:
             return json.loads(trial.suggest_categorical(self.name, [json.dumps(choice) for choice in self.choices]))
         assert self.low is not None and self.high is not None, "without choices there are two ends"
@@ -66,10 +66,10 @@ class Dimension:
 
 
 def read_dimension(text: str, strategy: Strategy) -> Dimension:
-    """Read `name=low:high`, `name=low:high:log` or `name=value,value`.
+    """Read a dimension: `name=low:high`, `name=low:high:log` or `name=value,value`.
 
     Raises:
-        NoiseError: if it is none of these, or the name is neither an argument nor an option.
+        NoiseError: if it is malformed, or the name is neither an argument nor an option.
     """
     name, _, values = text.partition("=")
     hints = registry.entry(strategy.name).hints()
@@ -111,10 +111,10 @@ def _malformed(text: str) -> NoiseError:
 
 
 def make_space(texts: Sequence[str], strategy: Strategy) -> list[Dimension]:
-    """Return all dimensions; without any, the strategy's strength around its value.
+    """Return all dimensions, by default the strategy's strength around its value.
 
     Raises:
-        NoiseError: if one is not accepted, or comes twice, or there is no strength to take.
+        NoiseError: if one is invalid or given twice, or if the default strategy has no single strength.
     """
     space = [read_dimension(text, strategy) for text in texts] or [_default(strategy)]
     names = [dimension.name for dimension in space]
@@ -141,7 +141,7 @@ def _default(strategy: Strategy) -> Dimension:
 
 
 def row_of(strategy: Strategy, values: Mapping[str, object]) -> Row:
-    """Return the row of a comparison in which a strategy and the trainer have these values."""
+    """Return the row for these values of a strategy's arguments and trainer options."""
     arguments = {name: value for name, value in values.items() if name in strategy.arguments}
     overrides = {name: value for name, value in values.items() if name not in strategy.arguments}
     made = registry.make({**strategy.to_dict(), **arguments})

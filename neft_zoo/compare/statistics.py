@@ -1,15 +1,15 @@
-"""Paired statistics: how far is a row from its baseline, and could that be chance?
+"""Paired statistics: the difference between a row and its baseline, with interval and p value.
 
-Rows share data order and dropout at every seed, so what is looked at is the difference at each seed. Which interval
-and which test keep their promise depends on how many seeds there are:
+Rows share data order and dropout at every seed, so the differences per seed are analysed. Which interval and which
+test are reliable depends on the number of seeds:
 
-* fewer than 20: Student's t on the differences, for interval and p value. The bootstrap cannot make up for values it
-  has not seen: at 3 seeds its 95 % interval misses the truth several times too often. An exact sign-flip test never
-  gets below p = 0.25 at 3 seeds and 0.06 at 5, so it could show nothing at all.
-* 20 or more: the bias-corrected and accelerated bootstrap for the interval, random sign flips for the p value, which
-  need no assumption of normality.
+* fewer than 20: Student's t on the differences, for interval and p value. A bootstrap cannot make up for unseen
+  values: with 3 seeds its 95 % interval misses the true value several times too often. An exact sign-flip test cannot
+  reach a p value below 0.25 with 3 seeds and 0.06 with 5, so it could not show anything.
+* 20 or more: the bias-corrected and accelerated bootstrap for the interval, and random sign flips for the p value,
+  which do not assume normality.
 
-The p values of the rows that answer one question are corrected by Holm's method (see `verdicts`); intervals are not.
+The p values of rows that answer one question are corrected by Holm's method (see `verdicts`); intervals are not.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import numpy as np
 from scipy import special, stats
 
 LEVEL = 0.05
-MANY = 20  # seeds from which resampling is better than the t distribution
+MANY = 20  # number of seeds from which resampling is better than the t distribution
 RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference to a baseline.
+    """A paired difference from a baseline.
 
     Attributes:
         values: per seed, in the metric's unit.
-        mean: their mean, None without a pair.
-        low: lower end of the 95 % interval, None with fewer than two pairs.
-        high: its upper end.
-        p: probability of a mean at least this far from 0 if rows were equal, not corrected; None likewise.
-        over_records: ends of the 95 % interval over seeds and test records; None where records have no losses.
+        mean: their mean; None without a pair.
+        low: lower end of the 95 % interval; None with fewer than two pairs.
+        high: upper end of it.
+        p: uncorrected p value of the hypothesis that the mean is 0; None with fewer than two pairs.
+        over_records: ends of the 95 % interval over seeds and test records; None if records have no losses.
     """
 
     values: tuple[float, ...]
@@ -51,8 +51,8 @@ def paired(values: Sequence[float], seed: int = 0) -> Difference:
     """Return mean, 95 % interval and p value of paired differences.
 
     Args:
-        values: a difference per seed, finite.
-        seed: of resampling, where there are enough seeds for it.
+        values: one finite difference per seed.
+        seed: for resampling, if there are enough seeds.
     """
     differences = np.asarray(values, dtype=float)
     measured = tuple(differences.tolist())
@@ -63,7 +63,7 @@ def paired(values: Sequence[float], seed: int = 0) -> Difference:
         return Difference(measured, mean)
     spread = float(differences.std(ddof=1))
     if spread <= 1e-12 * max(1e-300, float(np.abs(differences).max())):
-        # Equal at every seed: t would be infinite. Sign flips are what is left.
+        # All differences are equal, so t would be infinite: use sign flips.
         return Difference(measured, mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - len(measured)))
     if len(measured) < MANY:
         error = spread / math.sqrt(len(measured))
@@ -80,7 +80,7 @@ def paired(values: Sequence[float], seed: int = 0) -> Difference:
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Return p values corrected for their number by Holm's method; None stays None and does not count."""
+    """Return p values corrected by Holm's method for their number; None stays None and does not count."""
     known = sorted((p, index) for index, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     largest = 0.0

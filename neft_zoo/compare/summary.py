@@ -1,4 +1,4 @@
-"""The pivot of a comparison: rows by metrics, each with its mean over seeds and its paired difference to `none`."""
+"""The pivot of a comparison: rows by metrics, with means over seeds and paired differences from `none`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from neft_zoo.compare.statistics import Difference, paired
 from neft_zoo.compare.verdicts import Verdict, judge
 from neft_zoo.errors import NoiseError
 
-NEARLY = 0.05  # steps of a baseline may differ by so much
+NEARLY = 0.05  # largest relative difference in steps between a row and its baseline
 
 
 def is_reported(name: str, when: When) -> bool:
-    """Return whether a report has a table for a metric at a point: what was measured, and no derived numbers."""
+    """Return whether a report has a table for a metric at a point: yes for measured, no for derived numbers."""
     return is_shown(name, when) and metric(name).source in ("history", "evaluation")
 
 
@@ -34,12 +34,12 @@ def summarize(
     """Pivot the results of one recipe.
 
     Args:
-        runs: record by file.
-        name: of the experiment; the recipe's by default.
-        included: whether a metric at a point is wanted.
+        runs: records by file.
+        name: of the experiment; by default the recipe's.
+        included: returns whether a metric at a point is wanted.
 
-    Raises:
-        NoiseError: if `none`, which everything is compared with, is not among them.
+        Raises:
+            NoiseError: if there is no run of `none`, the baseline of every comparison.
     """
     rows = _rows(runs)
     if not rows or rows[0].entry != "none" or not rows[0].records:
@@ -61,7 +61,7 @@ def summarize(
 
 
 def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
-    """Return the rows without cells: `none`, strategies, plain training of other lengths, controls."""
+    """Return the rows without cells: `none`, strategies, plain training of other lengths, and controls."""
     labels = label(runs.values())
     grouped: dict[str, list[tuple[Path, RunRecord]]] = defaultdict(list)
     for path, record in sorted(runs.items(), key=lambda run: run[1].seed):
@@ -76,14 +76,14 @@ def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
 
 
 def _pair(rows: list[Row]) -> list[str]:
-    """Give every row its baseline: `none`, or at equal compute plain training for as many steps; return notes."""
+    """Assign a baseline to every row, `none` or plain training for as many steps, and return notes."""
     none, *others = rows
     plain = [none, *(row for row in others if row.is_shorter)]
     for row in others:
         row.baseline = none
         if row.steps is None or row.is_shorter or row.runs[0][1].share == 1.0:
             continue
-        # Steps are rounded, once for the share of a strategy and once for a length or its epochs.
+        # Steps are rounded twice: for the share of a strategy, and for a length or its epochs.
         gaps = {place: abs(each.steps - row.steps) for place, each in enumerate(plain) if each.steps is not None}
         nearest = min(gaps, key=gaps.__getitem__)
         row.is_matched = gaps[nearest] <= NEARLY * row.steps
@@ -98,7 +98,7 @@ def _pair(rows: list[Row]) -> list[str]:
 
 
 def _frames(rows: list[Row]) -> dict[Column, pd.DataFrame]:
-    """Return a frame for every metric and point: a line per row, a column per seed, NaN where nothing was measured."""
+    """Return a frame per metric and point: a line per row, a column per seed, NaN for missing values."""
     lines = [
         (index, record.seed, name, when, value)
         for index, row in enumerate(rows)
@@ -115,7 +115,7 @@ def _frames(rows: list[Row]) -> dict[Column, pd.DataFrame]:
 
 
 def _fill(column: Column, frame: pd.DataFrame, rows: list[Row]) -> None:
-    """Give rows their cells of one metric, without verdicts."""
+    """Fill in the cells of one metric, without verdicts."""
     measured = frame.to_numpy(dtype=float)
     places = {id(row): place for place, row in enumerate(rows)}
     for row, own in zip(rows, measured, strict=True):
@@ -134,7 +134,7 @@ def _fill(column: Column, frame: pd.DataFrame, rows: list[Row]) -> None:
 
 
 def _judge(name: str, rows: list[Row], margin: float) -> None:
-    """Judge a metric: a question is a group of rows, at the end and at the best evaluation together."""
+    """Add verdicts for a metric: a question is a group of rows, at the end and the best evaluation together."""
     kind = metric(name)
     if kind.source == "cost":
         return
@@ -151,21 +151,21 @@ def _judge(name: str, rows: list[Row], margin: float) -> None:
 
 
 def difference(row: Row, other: Row, name: str, when: When) -> Difference:
-    """Return the paired difference of two rows in a metric, row minus other."""
+    """Return the paired difference between two rows in a metric, row minus other."""
     ours, theirs = row.values(name, when), other.values(name, when)
     each = paired([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
     return _with_records(each, row, other, when) if name == CHOSEN_BY else each
 
 
 def _with_records(each: Difference, row: Row, other: Row, when: When) -> Difference:
-    """Return a difference in test loss with its interval over seeds and test records."""
+    """Return a difference in test loss, with its interval over seeds and test records added."""
     ours, theirs = ({record.seed: record for record in one.records} for one in (row, other))
     pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
     return replace(each, over_records=over_records(pairs, when))
 
 
 def _ratio(row: Row, none: Row, cost: Callable[[RunRecord], float]) -> float | None:
-    """Return a cost relative to `none`, over the seeds that both have."""
+    """Return a cost relative to that of `none`, over the common seeds."""
     ours, theirs = ({record.seed: cost(record) for record in each.records} for each in (row, none))
     shared = ours.keys() & theirs.keys()
     total = sum(theirs[seed] for seed in shared)
@@ -173,7 +173,7 @@ def _ratio(row: Row, none: Row, cost: Callable[[RunRecord], float]) -> float | N
 
 
 def _seconds(record: RunRecord) -> float:
-    """Return the seconds of a run's training, of CPU time on a CPU: clocks go on while others have the machine."""
+    """Return the training time of a run in seconds; on a CPU the CPU time, which other processes do not affect."""
     on_cpu = record.device == "cpu" and record.cpu_s is not None
     return (record.cpu_s if on_cpu else record.wall_s) or 0.0
 

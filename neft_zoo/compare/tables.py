@@ -34,17 +34,16 @@ COLUMNS = (
     "per compute",
 )
 EXPLAINED = (
-    "Losses are in nats per graded token, with the noise off. *Baseline*: mean of `none` over the seeds of the row; "
-    "where a strategy of k passes trains for 1/k of the steps, of plain training for as many. *Difference*: mean over "
-    f"the seeds of row minus baseline, paired by seed. *Interval*: Student's t below {MANY} seeds, bootstrap from "
-    "there; over seeds, and not corrected; *over records too*: paired bootstrap of the test records, with Student's t "
-    "for the seeds, where runs have the losses of their records. *p*: corrected by Holm's method over the rows that "
-    "answer one question (strategies at their defaults, the values of one strategy, lengths of plain training, "
-    "controls) in one metric, and so is the *verdict*: *better* or *worse* if the difference is not 0, *practically "
-    "the same* if it is smaller than the metric's margin, else *undecided*, with the effect that these seeds would "
-    "have shown four times in five. *Compute*: tokens times passes, and *time*: training without evaluation, in CPU "
-    "time on a CPU, both relative to `none`. *Per compute*: difference / compute. The best evaluation is chosen by "
-    "the test loss itself, in every row alike."
+    "Losses are in nats per graded token, with the noise off. *Baseline*: mean of `none` over the row's seeds; in a "
+    "compute-matched comparison, mean of plain training for as many steps. *Difference*: mean over seeds of row minus "
+    f"baseline, paired by seed. *Interval*: over seeds, uncorrected; Student's t below {MANY} seeds, bootstrap from "
+    "there. *Over records too*: paired bootstrap of the test records with Student's t for the seeds, if all runs have "
+    "losses per record. *p*: corrected by Holm's method over the rows that answer one question (strategies at their "
+    "defaults, the values of one strategy, lengths of plain training, controls) in one metric. *Verdict*, corrected "
+    "likewise: *better* or *worse* if the difference is not 0, *practically the same* if it is smaller than the "
+    "metric's margin, else *undecided*, with the effect that these seeds would have shown four times in five. "
+    "*Compute*: tokens times passes, and *time*: training without evaluation (on a CPU, CPU time), both relative to "
+    "`none`. *Per compute*: difference / compute. The best evaluation is chosen by the test loss itself, in every row."
 )
 REFERENCE = "Against the best plain run of any length"
 REFERENCE_COLUMNS = ("row", "seeds", "difference", "95 % interval", "p", "verdict")
@@ -70,7 +69,7 @@ def markdown(experiment: Experiment) -> str:
 
 
 def reference_sentence(reference: Reference) -> str:
-    """Return what the best plain run of any length is, and how it was chosen."""
+    """Return a description of the best plain run of any length, and of how it was chosen."""
     how = "chosen on one half of the test records and measured on the other"
     if not reference.halves:
         how = "chosen and measured on the same test records, hence a little too good"
@@ -78,7 +77,7 @@ def reference_sentence(reference: Reference) -> str:
 
 
 def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
-    """Return the cells of the rows that are compared with the best plain run."""
+    """Return the table rows that are compared with the best plain run."""
     return [
         (
             row.label,
@@ -93,7 +92,7 @@ def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
 
 
 def interval_cell(each: Difference) -> str:
-    """Return the intervals of a difference, over seeds and over records too; a dash without any."""
+    """Return the intervals of a difference, over seeds and over records too; a dash if there are none."""
     if each.low is None or each.high is None:
         return "-"
     text = f"{number(each.low, DIGITS, sign=True)} to {number(each.high, DIGITS, sign=True)}"
@@ -110,7 +109,7 @@ def heading(column: Column) -> str:
 
 
 def cell_of(row: Row, column: Column) -> Cell:
-    """Return the cell of a row, an empty one where no run measured the metric."""
+    """Return the cell of a row, or an empty cell if no run measured the metric."""
     if column in row.cells:
         return row.cells[column]
     if row.baseline is None:
@@ -119,15 +118,16 @@ def cell_of(row: Row, column: Column) -> Cell:
 
 
 def verdict_of(row: Row, cell: Cell) -> str:
-    """Return a verdict, with the runs that failed."""
+    """Return a verdict, with the number of failed runs."""
     text = "-" if cell.verdict is None else cell.verdict.text(DIGITS)
     return f"{text} ({row.failed} of {len(row.runs)} seeds failed)" if row.failed else text
 
 
 def per_compute(row: Row, cell: Cell) -> float | None:
-    """Return the difference per unit of compute; `none` costs one.
+    """Return the difference per unit of compute, where `none` costs one unit.
 
-    None for what costs less: dividing by it would tell what more of it would do. None also for a row that is no test.
+    Return None for a row that costs less than `none`, since the quotient would extrapolate to more compute than was
+    used, and for a row that is not tested.
     """
     if cell.difference is None or cell.difference.mean is None or not row.is_matched:
         return None
@@ -137,7 +137,7 @@ def per_compute(row: Row, cell: Cell) -> float | None:
 
 
 def cells(row: Row, column: Column) -> tuple[str, ...]:
-    """Return the cells of a table's line; what is missing is a dash."""
+    """Return the cells of a table row; missing values are dashes."""
     cell = cell_of(row, column)
     difference = cell.difference or Difference(())
     return (
@@ -157,7 +157,7 @@ def cells(row: Row, column: Column) -> tuple[str, ...]:
 
 
 def table(experiment: Experiment) -> str:
-    """Return the report as CSV, a line per row and metric, numbers in full; what is missing is empty."""
+    """Return the report as CSV, one line per row and metric, with unrounded numbers; missing values are empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = "recipe row metric when seeds asked mean baseline difference low high p corrected_p verdict passes compute"

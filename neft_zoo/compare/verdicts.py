@@ -1,14 +1,15 @@
-"""The one verdict on paired differences: better, worse, practically the same, or undecided.
+"""Verdicts on paired differences: better, worse, practically the same, or undecided.
 
-A verdict answers one question, such as "which strategy at its defaults changes the test loss?". It stands on two tests
-of every row, each corrected by Holm's method over the rows of that question and over nothing else:
+A verdict answers one question, such as "which strategy at its defaults changes the test loss?". It combines two tests
+of every row, each corrected by Holm's method over the rows of that question only:
 
 * *better* or *worse*: the mean difference is not 0;
-* *practically the same*: the difference is smaller than the margin, on both sides (two one-sided t tests, so that the
-  95 % interval lies within the margin). Where both hold, this one counts: a difference that is certain and too small
-  to matter is called the same.
+* *practically the same*: the difference is smaller than the margin in both directions (two one-sided t tests,
+  equivalent to a 95 % interval within the margin). If both hold, this one is reported: a difference that is certain
+  but too small to matter is called the same.
 
-Whatever neither test shows is *undecided*, with the effect that these seeds would have shown four times in five.
+If neither test succeeds, the verdict is *undecided*, with the effect size that these seeds would have detected with a
+power of 0.8.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ Word = Literal[
     "no baseline",
     "not measured",
 ]
-POWER = 0.8  # probability with which an effect of the size that undecided verdicts name is seen
-FEWEST = 3  # pairs; two differences say too little of how much differences vary
+POWER = 0.8  # power for the effect size in undecided verdicts
+FEWEST = 3  # pairs; two differences are too few to estimate their variance
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of a difference.
+    """A verdict on a difference.
 
     Attributes:
-        word: better or worse, lower or higher where neither is good, or why neither can be said.
-        p: probability of such a difference if there were none, corrected; None without two pairs.
-        visible: smallest difference that would have been seen with a probability of 0.8, in the metric's unit; None
-            where the differences do not say how much they vary.
+        word: better or worse (lower or higher if the metric has no better direction), or why there is no verdict.
+        p: corrected p value of the hypothesis of no difference; None without two pairs.
+        visible: smallest difference that would have been detected with a power of 0.8, in the metric's unit; None if
+            the variance of the differences is unknown.
     """
 
     word: Word
@@ -71,11 +72,11 @@ def judge(question: Sequence[Difference | None], margin: float, better: Better |
     """Return the verdict on every difference of one question.
 
     Args:
-        question: the paired differences of its rows in one metric; None is passed over, and does not count.
-        margin: differences up to this size make no practical difference; 0 where there is no such size.
-        better: which direction is good, None where neither is.
+        question: the paired differences of its rows in one metric; None is skipped and does not count.
+        margin: differences up to this size have no practical meaning; 0 if there is no such size.
+        better: the better direction; None if there is none.
     """
-    # Rows that repeat the baseline bit for bit test nothing, and must not make it harder for the others.
+    # Rows identical to the baseline test nothing, and must not count in the correction for the others.
     tested = [None if each is None or is_identical(each) else each for each in question]
     differs = holm([each.p if each else None for each in tested])
     same = holm([equivalence_p(each, margin) if each else None for each in tested])
@@ -104,15 +105,15 @@ def _verdict(
 
 
 def is_identical(difference: Difference) -> bool:
-    """Return whether a row equals its baseline exactly at every seed: its options then change nothing."""
+    """Return whether a row equals its baseline exactly at every seed, so that its options change nothing."""
     return bool(difference.values) and not any(difference.values)
 
 
 def equivalence_p(difference: Difference, margin: float) -> float | None:
     """Return the p value of the hypothesis that a difference is at least as large as the margin.
 
-    It is twice the larger p value of two one-sided t tests, so that it is below 5 % where the 95 % interval of
-    Student's t lies within the margin. None with fewer than two pairs.
+    It is twice the larger p value of two one-sided t tests, so it is below 5 % if the 95 % interval of Student's t
+    lies within the margin. Return None with fewer than two pairs.
     """
     count = len(difference.values)
     if count < 2 or difference.mean is None:
@@ -120,15 +121,15 @@ def equivalence_p(difference: Difference, margin: float) -> float | None:
     inside = margin - abs(difference.mean)
     if inside <= 0:
         return 1.0
-    if _is_constant(difference):  # sign flips are what is left
+    if _is_constant(difference):  # use sign flips, as t would be infinite
         return min(1.0, 2.0 ** (1 - count))
     return min(1.0, 2.0 * float(special.stdtr(count - 1, -inside / standard_error(difference))))
 
 
 def visible_effect(difference: Difference, count: int = 1) -> float | None:
-    """Return the difference that these seeds would have shown with a probability of 0.8, among `count` rows.
+    """Return the difference that these seeds would have detected with a power of 0.8, among `count` rows.
 
-    None with fewer than three pairs, and where all are equal: nothing tells then how much others would vary.
+    Return None with fewer than three pairs, or if all are equal, since their variance is then unknown.
     """
     seeds = len(difference.values)
     if seeds < FEWEST or _is_constant(difference):

@@ -1,4 +1,4 @@
-"""One run of a comparison, in a process of its own."""
+"""One run of a comparison, in its own process."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Task:
     """A run to do.
 
     Attributes:
-        record: what is known before it starts; the rest is filled in while it runs.
+        record: what is known before the run; the rest is filled in during it.
         config: every option of the run.
-        path: where the record goes.
+        path: file for the record.
         share: fraction of the recipe's steps to train, in (0, 1].
-        graded: completion_only_loss of the recipe, by which every row is measured.
-        threads: CPU threads, 0 for torch's own choice.
-        train_records: how many training records to draw, by the seed; None for all.
-        evaluation: options of the evaluation at the end; None for none.
-        model: folder in which the trained model is kept, or was; None keeps none.
+        graded: `completion_only_loss` of the recipe, by which every row is measured.
+        threads: number of CPU threads; 0 for torch's default.
+        train_records: number of training records to draw by the seed; None for all.
+        evaluation: options of the evaluation at the end; None for no evaluation.
+        model: folder for the trained model, new or kept; None keeps none.
     """
 
     record: RunRecord
@@ -60,9 +60,9 @@ class Task:
 
 
 def work(task: Task, pipe: connection.Connection | None = None) -> None:
-    """Do a run and write its record, whatever happens; steps and evaluations are sent through the pipe."""
+    """Execute a run and write its record even after an error; steps and evaluations are sent through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # accelerate collects garbage after a run, which takes longer than a short run among the objects of every import.
+    # accelerate collects garbage after a run. With the objects of all imports, this takes longer than a short run.
     # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/memory.py
     gc.freeze()
     log = task.path.with_suffix(".log")
@@ -71,7 +71,7 @@ def work(task: Task, pipe: connection.Connection | None = None) -> None:
         os.dup2(file.fileno(), 2)
     record = task.record
     with redacting_streams(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*; not used: ", DataWarning)  # said when the comparison read the data
+        warnings.filterwarnings("ignore", ".*; not used: ", DataWarning)  # shown when the comparison read the data
         _send_warnings(pipe)
         try:
             _train(task, pipe)
@@ -89,7 +89,7 @@ def work(task: Task, pipe: connection.Connection | None = None) -> None:
 
 
 def _send_warnings(pipe: connection.Connection | None) -> None:
-    """Send our warnings through the pipe too, while warnings are caught: the log is not kept where a run succeeds."""
+    """Also send our warnings through the pipe, since the log of a successful run is not kept."""
     show = warnings.showwarning
 
     def send(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -119,7 +119,7 @@ def _train(task: Task, pipe: connection.Connection | None) -> None:
 
 
 def _measured_training(trainer: MeasuredTrainer, record: RunRecord, share: float) -> None:
-    """Train, and record what that cost and what was measured on the way."""
+    """Train, and record costs and measurements."""
     record.steps = trainer.args.max_steps = steps_of(trainer, share)
     record.device = _device(trainer.args.device)
     transformers.set_seed(trainer.args.seed)
@@ -142,7 +142,7 @@ def _device(device: torch.device) -> str:
 
 
 def _peak_memory() -> float | None:
-    """Return the highest memory use so far in MiB: of the GPU where there is one, else of the process."""
+    """Return the highest memory use so far in MiB, of the GPU if there is one, else of the process."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     if not RESOURCE:
@@ -154,7 +154,7 @@ def _peak_memory() -> float | None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, however that ended."""
+    """End this process when its parent process has ended for any reason."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

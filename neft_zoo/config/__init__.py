@@ -1,1 +1,1 @@
-"""From a recipe and command-line options to TRL's configs and data."""
+"""Converting a recipe and command-line options to TRL's configs and data."""

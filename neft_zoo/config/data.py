@@ -1,4 +1,4 @@
-"""Reading a recipe's dataset: splits by name, folder or file, each checked against the formats that TRL takes."""
+"""Reading a recipe's dataset: splits by name, folder or file, each checked against TRL's formats."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from neft_zoo.training.data_formats import check_records
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-SPLIT_SEED = 0  # not the run's: runs of several seeds must be measured on the same records
+SPLIT_SEED = 0  # not the run's seed, so that runs with different seeds are measured on the same records
 Splits: TypeAlias = "DatasetDict | IterableDatasetDict"
 
 
 @dataclass
 class DataArguments(ScriptArguments):
-    """TRL's `ScriptArguments` with a share of the records that is held out where the dataset has one split.
+    """TRL's `ScriptArguments` with an option to hold out records if the dataset has one split.
 
     Args:
-        test_share: share of the training split that becomes the test split, in (0, 1).
+        test_share: share of the training split to hold out as the test split, in (0, 1).
     """
 
     test_share: float | None = field(
@@ -41,10 +41,10 @@ class DataArguments(ScriptArguments):
 
 
 def read_splits(script: ScriptArguments, training: NoiseSFTConfig, mixture: DatasetMixtureConfig) -> Splits:
-    """Return the splits that a trainer needs, checked.
+    """Return the splits that a trainer needs, after checking them.
 
     Raises:
-        NoiseError: if a split is not there or empty, or a record is in no format of TRL's.
+        NoiseError: if a split is missing or empty, or a record is in none of TRL's formats.
     """
     evaluated = [script.dataset_test_split] if training.eval_strategy != "no" else []
     return read_checked(script, training, mixture, [script.dataset_train_split, *evaluated])
@@ -53,10 +53,10 @@ def read_splits(script: ScriptArguments, training: NoiseSFTConfig, mixture: Data
 def read_checked(
     script: ScriptArguments, training: NoiseSFTConfig, mixture: DatasetMixtureConfig, wanted: Sequence[str]
 ) -> Splits:
-    """Return the data, of which some splits are wanted and checked.
+    """Return the data, after checking the wanted splits.
 
     Raises:
-        NoiseError: if one of them is not there or empty, or a record in it is in no format of TRL's.
+        NoiseError: if one of them is missing or empty, or has a record in none of TRL's formats.
     """
     data = read_data(script, mixture)
     source = str(script.dataset_name) if not mixture.datasets else "the mixture of datasets"
@@ -70,14 +70,14 @@ def read_checked(
         if isinstance(records, Sized) and not len(records):
             raise NoiseError(f"split {split!r} of the dataset must hold at least one record, got none.")
         if not skipped:
-            first = split == wanted[0]  # the columns of the others are the same
+            first = split == wanted[0]  # the other splits have the same columns
             check_records(records, f"{source} split {split}", training.dataset_text_field, note=first)
             data[split] = as_messages(records)  # type: ignore[assignment]
     return data
 
 
 def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
-    """Return all splits, as they are.
+    """Return all splits, unchecked.
 
     Raises:
         NoiseError: if the dataset cannot be read or is empty.
@@ -87,7 +87,7 @@ def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
             data = get_dataset(mixture) if mixture.datasets else load_data(script)
     except NoiseError:
         raise
-    except Exception as error:  # builders, file systems and the hub raise what they like; an empty file StopIteration
+    except Exception as error:  # from builders, file systems and the hub; an empty file raises StopIteration
         cause = str(error.__cause__ or error) and one_line(error.__cause__ or error)
         cause = cause or "a file holds no record"
         raise NoiseError(f"the recipe's dataset must be readable and its files not empty: {cause}.") from None
@@ -97,7 +97,7 @@ def read_data(script: ScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
 
 @contextmanager
 def _without_remark() -> Iterator[None]:
-    """Leave out what the hub's client says of a folder whose README.md has no metadata, as the shipped data's."""
+    """Suppress the hub client's warning about a folder whose README.md has no metadata, such as the shipped data's."""
     logger = logging.getLogger("huggingface_hub.repocard")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -127,10 +127,10 @@ def hold_out(data: Splits, script: ScriptArguments, share: float) -> DatasetDict
 
 
 def load_data(script: ScriptArguments) -> Splits:
-    """Return a dataset by name, folder or file; a single file has one split, `train`.
+    """Return a dataset by name, folder or file; a single file is the split `train`.
 
     Raises:
-        NoiseError: if the file is of another type than those that can be read.
+        NoiseError: if the file type is not supported.
     """
     path = Path(str(script.dataset_name)).expanduser()
     if path.is_file():

@@ -1,6 +1,7 @@
-"""The options that TRL, transformers and accelerate declare, read from their source: importing them takes seconds.
+"""The options that TRL, transformers and accelerate declare, parsed from their source, since importing takes seconds.
 
-`neft-zoo sft --help` and the check of misspelt flags use these; a run is read by TRL's own parser (`config.options`).
+`neft-zoo sft --help` and the check for misspelt flags use these; for a run, TRL's own parser is used
+(`config.options`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# Package, file and class, a base class before what it is inherited by; the heading where the source has none.
+# Package, file and class, base classes first; and the heading, if the source has none.
 CONFIGS = (
     ("neft_zoo", "training/sft_config.py", "NoiseSFTConfig", "Noise"),
     ("trl", "scripts/utils.py", "ScriptArguments", "Dataset"),
@@ -35,10 +36,10 @@ class Declared:
 
     Attributes:
         name: without dashes.
-        group: heading it stands under.
-        help: one sentence.
-        kind: annotation, as written.
-        default: as written, empty where it is None or computed.
+        group: heading above it in the source.
+        help: its description in one sentence.
+        kind: type annotation, as written.
+        default: default value, as written; empty if it is None or computed.
     """
 
     name: str
@@ -49,13 +50,13 @@ class Declared:
 
     @property
     def switched_on(self) -> bool:
-        """Whether it is true by default, so that TRL's parser has `--no_NAME` as well."""
+        """Whether it is true by default, so that TRL's parser also has `--no_NAME`."""
         return self.kind.startswith("bool") and self.default == "True"
 
 
 @cache
 def config_options() -> dict[str, Declared]:
-    """Return the options of a recipe by name; none where a source is not where we know it."""
+    """Return the options of a recipe by name; empty if a source file is not where it is expected."""
     options: dict[str, Declared] = {}
     for package, file, name, heading in CONFIGS:
         source = _source(package, file)
@@ -84,7 +85,7 @@ def launch_options() -> dict[str, bool]:
 
 
 def _source(package: str, file: str) -> str:
-    """Return the text of a file of an installed package, which is not imported; empty where there is none."""
+    """Return the text of a file in an installed package, without importing it; empty if there is none."""
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations or ()) if spec is not None else ()
     paths = [Path(folder) / file for folder in folders]
@@ -97,7 +98,7 @@ def _find(source: str, name: str) -> ast.ClassDef | ast.FunctionDef | None:
 
 
 def _fields(body: ast.ClassDef | ast.FunctionDef, source: str, heading: str) -> Iterator[Declared]:
-    """Yield the fields of a dataclass, each under the comment above it that is a heading."""
+    """Yield the fields of a dataclass, each with the heading in the comments above it."""
     lines = source.splitlines()
     line = body.lineno
     for node in body.body:

@@ -1,4 +1,4 @@
-"""What a measurement switches off in a recipe, whatever it says: options by name, with the value that is off."""
+"""Options that a measurement switches off in any recipe, with the values that switch them off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 Config = TypeVar("Config")
 
-# Nothing is saved, sent or resumed.
+# Save, send and resume nothing.
 OUTPUT: Mapping[str, object] = {
     "save_strategy": "no",
     "load_best_model_at_end": False,
@@ -19,14 +19,14 @@ OUTPUT: Mapping[str, object] = {
 PROGRESS: Mapping[str, object] = {"disable_tqdm": True}
 EVALUATION: Mapping[str, object] = {"eval_strategy": "no"}
 NOISE: Mapping[str, object] = {"noise": None, "neftune_noise_alpha": None}
-# One record is one row, in the order of the data.
+# One record per row, in the order of the data.
 LAYOUT: Mapping[str, object] = {
     "packing": False,
     "eval_packing": False,
     "padding_free": False,
     "shuffle_dataset": False,
 }
-# transformers has two names for the first; the newer one is missing from its older versions.
+# transformers has two names for the first; older versions lack the newer one.
 RECOMPUTATION: Mapping[str, object] = {
     "gradient_checkpointing": False,
     "activation_checkpointing": False,
@@ -39,7 +39,7 @@ WORKERS: Mapping[str, object] = {"dataset_num_proc": None, "dataloader_num_worke
 def replaced(config: Config, *groups: Mapping[str, object]) -> Config:
     """Return a copy of a trainer's config with the options of all groups replaced.
 
-    `dataclasses.replace` would run the checks of the config's class again, which set up devices and engines.
+    `dataclasses.replace` would run the config's `__post_init__` again, which sets up devices and engines.
     """
     changed = copy.copy(config)
     for group in groups:

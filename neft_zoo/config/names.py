@@ -1,4 +1,4 @@
-"""Names of options: which are accepted, and which one was meant by another."""
+"""Names of options: those that are accepted, and suggestions for others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 
-# What other programs for fine-tuning call them (Axolotl, LLaMA-Factory, torchtune, older versions of transformers).
+# Names in other fine-tuning programs (Axolotl, LLaMA-Factory, torchtune, older versions of transformers).
 ALIASES = {
     "base_model": "model_name_or_path",
     "model": "model_name_or_path",
@@ -41,7 +41,7 @@ ALIASES = {
 
 
 def nearest(name: str, accepted: Collection[str], dashes: str = "") -> str:
-    """Return the end of a sentence about an unknown option: the one that was meant, or a full stop."""
+    """Return the end of a sentence about an unknown option: the suggested one, or a full stop."""
     alias = ALIASES.get(name)
     return f"; did you mean {dashes}{alias}?" if alias in accepted else did_you_mean(name, accepted, dashes)
 
@@ -51,11 +51,11 @@ def check_keys(names: Iterable[str], accepted: Collection[str], origin: Mapping[
 
     Args:
         names: of the recipe's options.
-        accepted: names that there are; empty where they are not known yet.
+        accepted: all valid names; empty if they are unknown.
         origin: file and line of each option.
 
     Raises:
-        NoiseError: if there is one.
+        NoiseError: if an option is not accepted.
     """
     for name in names:
         if accepted and name not in accepted:
@@ -64,15 +64,15 @@ def check_keys(names: Iterable[str], accepted: Collection[str], origin: Mapping[
 
 
 def check_flags(argv: Iterable[str], accepted: Collection[str], in_recipe: Collection[str] = ()) -> None:
-    """Raise for the first flag of a command line that is not accepted, after `--noise` and its arguments are taken.
+    """Raise for the first flag of a command line that is not accepted, after `--noise` and its arguments are removed.
 
     Args:
         argv: the command line, with underscores in the names of flags.
-        accepted: names that there are, without dashes; empty where they are not known yet.
-        in_recipe: options that are no flags of the command, since its recipe holds them.
+        accepted: all valid names, without dashes; empty if they are unknown.
+        in_recipe: options that belong in the recipe, and are not flags of the command.
 
     Raises:
-        NoiseError: if there is one.
+        NoiseError: if a flag is not accepted.
     """
     for argument in argv:
         name = argument.removeprefix("--").partition("=")[0]

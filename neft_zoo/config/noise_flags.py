@@ -1,4 +1,4 @@
-"""The noise of a recipe or a command line, and the flags that TRL's parser does not know."""
+"""The noise in a recipe or on a command line, and other flags that TRL's parser does not have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neft_zoo.training.stock_noise import stock_noise
 
 
 def take_config(argv: list[str]) -> tuple[list[str], str | None]:
-    """Take `--config` out of a command line."""
+    """Remove `--config` from a command line, and return both."""
     for index, argument in enumerate(argv):
         if argument == "--config":
             if index + 1 == len(argv):
@@ -24,12 +24,12 @@ def take_config(argv: list[str]) -> tuple[list[str], str | None]:
 
 
 def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
-    """Take the noise out of a command line: return what is left, and the recipe's noise with the flags applied.
+    """Remove the noise from a command line, and return the rest and the recipe's noise with the flags applied.
 
-    `--noise NAME` replaces the recipe's noise; `--noise.argument VALUE` changes one argument of it.
+    `--noise NAME` replaces the recipe's noise; `--noise.argument VALUE` changes one of its arguments.
 
     Raises:
-        NoiseError: if a flag has no value, or an argument no strategy.
+        NoiseError: if a flag has no value, or there is an argument without a strategy.
     """
     rest: list[str] = []
     dotted: dict[str, object] = {}
@@ -61,7 +61,7 @@ def take_noise(argv: list[str], noise: Any) -> tuple[list[str], Any]:
 
 
 def read_noise(text: str | None) -> str | dict[str, object] | None:
-    """Return the noise that a command's `--noise` names: a name, or a mapping in YAML.
+    """Return the noise in a command's `--noise`: a name, or a mapping in YAML.
 
     Raises:
         NoiseError: if it is neither.
@@ -78,7 +78,7 @@ def read_noise(text: str | None) -> str | dict[str, object] | None:
 
 
 def with_stock_noise(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return options in which transformers' own noise is a strategy of the zoo, which a checkpoint records."""
+    """Return options with a strategy in place of transformers' own noise, so that checkpoints record it."""
     options = dict(values)
     alpha = options.get("neftune_noise_alpha")
     if alpha is None or options.get("noise") not in (None, False):
@@ -91,7 +91,7 @@ def with_stock_noise(values: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _number(value: object) -> object:
-    """Return the number in a text, which YAML makes of `1e1`."""
+    """Return the number in a text, which YAML reads from `1e1`."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -107,7 +107,7 @@ def _from_yaml(flag: str, text: str) -> object:
 
 
 def _put(block: dict[str, object], keys: list[str], value: object) -> None:
-    """Set a nested value: `alpha.schedule` goes into the mapping `alpha`."""
+    """Set a nested value: `alpha.schedule` is set in the mapping `alpha`."""
     key, *inner = keys
     if inner:
         known = block.get(key)

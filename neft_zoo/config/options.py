@@ -1,4 +1,4 @@
-"""`RunOptions`: the configs that TRL makes a run from, read from a recipe's options."""
+"""`RunOptions`: the TRL configs of a run, read from a recipe's options."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ NEWER_NAMES = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
-ABSENT = object()  # argparse.SUPPRESS would be set as a text by set_defaults
+ABSENT = object()  # not argparse.SUPPRESS, which set_defaults would set as a string
 NO_ORIGIN: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of one run, as TRL's scripts hold them.
+    """The options of one run, as TRL's scripts group them.
 
     Attributes:
         script: name and splits of the dataset.
-        training: the trainer's arguments, `noise` among them.
+        training: the trainer's arguments, including `noise`.
         model: model, quantization and adapter.
-        mixture: several datasets in place of one.
+        mixture: several datasets instead of one.
     """
 
     script: DataArguments
@@ -51,11 +51,11 @@ class RunOptions:
 
 
 class Parser(TrlParser):
-    """TRL's own parser over our config, which raises where argparse would print its usage and exit."""
+    """TRL's own parser with our config, which raises an error instead of printing the usage and exiting."""
 
     def __init__(self) -> None:
         configs: Any = CONFIGS
-        super().__init__(configs, prog="neft-zoo sft", allow_abbrev=False)  # `--noi` would pass `--noise` by
+        super().__init__(configs, prog="neft-zoo sft", allow_abbrev=False)  # `--noi` would be read as `--noise`
 
     def error(self, message: str) -> NoReturn:
         raise NoiseError(f"the options do not fit: {one_line(message, 500)}.")
@@ -66,26 +66,27 @@ def load_options(name: str, **overrides: object) -> RunOptions:
 
     Args:
         name: a recipe's name or file.
-        **overrides: options that win over the recipe's.
+        **overrides: options that replace the recipe's.
 
     Raises:
-        NoiseError: if the recipe, or an option in it, is not accepted.
+        NoiseError: if the recipe, or an option in it, is invalid.
     """
     loaded = recipe.load(name)
     return read_options(recipe.over(loaded.values, overrides), loaded.origin)
 
 
 def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_ORIGIN) -> RunOptions:
-    """Return the options that a mapping holds; those it does not hold have TRL's defaults.
+    """Return the options in a mapping, with TRL's defaults for the others.
 
-    A text is converted as on the command line, since YAML reads `1e-3` as one. `env` sets variables of this process.
+    Strings are converted as on the command line, since YAML reads `1e-3` as a string. `env` sets environment
+    variables.
 
     Args:
-        values: options by name, `noise` as `registry.make` takes it.
+        values: options by name, with `noise` as for `registry.make`.
         origin: file and line of each option, for messages.
 
     Raises:
-        NoiseError: if an option or its value is not accepted, or a local path does not exist.
+        NoiseError: if an option or its value is invalid, or a local path does not exist.
     """
     options = with_precision(with_newer_names(with_stock_noise(values)))
     remember(options)
@@ -93,7 +94,7 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
     check_keys(options, NAMES, origin)
     noise: Any = options.get("noise")
     if noise is not None and noise is not False:  # YAML reads `noise: off` as False
-        make(noise)  # before TRL's parser, which would not say what is wrong with it
+        make(noise)  # before TRL's parser, whose message would not explain the error
     _check_numbers(options, origin)
     reader = Parser()
     reader.set_defaults(**options)
@@ -101,7 +102,7 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
         configs: Any = reader.parse_args_into_dataclasses(args=[], look_for_args_file=False)
     except NoiseError:
         raise
-    except Exception as error:  # the checks of four libraries' configs raise what they like
+    except Exception as error:  # from the checks of four libraries' configs
         raise NoiseError(f"the options do not fit: {one_line(repr(error), 500)}") from None
     run = RunOptions(*configs)
     _hand_over_tokens(run.training)
@@ -111,12 +112,12 @@ def read_options(values: Mapping[str, object], origin: Mapping[str, str] = NO_OR
 
 
 def with_precision(values: Mapping[str, object]) -> dict[str, object]:
-    """Return options that run on this machine: without an accelerator, those of a CPU unless `use_cpu` is given."""
+    """Return options that work on this machine: those for a CPU without an accelerator, unless `use_cpu` is given."""
     return dict(values) if torch.accelerator.is_available() else {"use_cpu": True, **values}
 
 
 def with_newer_names(values: Mapping[str, object]) -> dict[str, object]:
-    """Return options under the names that this version of transformers has, which warns of its older ones."""
+    """Return options under their names in this version of transformers, which warns about older names."""
     options = dict(values)
     for old, new in NEWER_NAMES.items():
         if new in NAMES and old in options:
@@ -126,10 +127,10 @@ def with_newer_names(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def parse_flags(argv: Sequence[str]) -> dict[str, object]:
-    """Return the options that a command line gives, with the types of TRL's configs.
+    """Return the options on a command line, with the types of TRL's configs.
 
     Raises:
-        NoiseError: if an option or its value is not accepted.
+        NoiseError: if an option or its value is invalid.
     """
     reader = Parser()
     reader.set_defaults(**dict.fromkeys(NAMES, ABSENT))
@@ -137,7 +138,7 @@ def parse_flags(argv: Sequence[str]) -> dict[str, object]:
 
 
 def _check_numbers(options: Mapping[str, object], origin: Mapping[str, str]) -> None:
-    """Raise if there is a list or a mapping for a number: argparse converts texts only and takes it as it is."""
+    """Raise for a list or a mapping in place of a number, which argparse would pass on unchecked."""
     for name, kinds in _kinds().items():
         value = options.get(name)
         if kinds & {int, float} and not kinds & {str, list} and not isinstance(value, int | float | str | None):
@@ -161,7 +162,7 @@ def _set_environment(variables: object) -> None:
 
 
 def _hand_over_tokens(training: NoiseSFTConfig) -> None:
-    """Move the hub's token into the environment, where its client looks: all options are saved with a model."""
+    """Move the hub's token into the environment, where the hub client finds it: all options are saved with a model."""
     kwargs: Any = training.model_init_kwargs
     tokens = [kwargs.pop("token", None) if isinstance(kwargs, dict) else None, training.hub_token]
     for token in tokens:
@@ -172,7 +173,7 @@ def _hand_over_tokens(training: NoiseSFTConfig) -> None:
 
 
 def _check_paths(options: RunOptions) -> None:
-    """Raise if a path on this machine does not exist: the hub would be asked for it, minutes later."""
+    """Raise if a local path does not exist; otherwise it would be looked up on the hub, minutes later."""
     name, script, training = options.model.model_name_or_path, options.script, options.training
     if not name or not isinstance(name, str):
         raise NoiseError(

@@ -1,4 +1,4 @@
-"""The model, data and recipes that come with the package."""
+"""The model, data and recipes that are shipped with the package."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from neft_zoo.errors import NoiseError, shown
 
 
 def folder() -> Path:
-    """Return the folder of the shipped recipes: inside an installed package, beside it in a checkout."""
+    """Return the folder of the shipped recipes: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
 def shipped(name: str) -> str:
-    """Return the path of a model or data set that comes with the package.
+    """Return the path of a shipped model or data set.
 
     Args:
         name: `quickstart/model` or `quickstart/data`.
 
     Raises:
-        NoiseError: if there is none of this name.
+        NoiseError: if there is none with this name.
 
     Example:
         `data = load_dataset(shipped("quickstart/data"), split="train")`

@@ -24,12 +24,12 @@ NOISES = ("noise", "neftune_noise_alpha")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe with everything it extends merged in.
+    """A recipe with all recipes that it extends merged in.
 
     Attributes:
         values: the options.
         origin: file and line of each option, for messages.
-        margins: differences that make none in practice, by metric; for comparisons, and no option of a run.
+        margins: margins of practical equivalence for comparisons, by metric; not an option of a run.
     """
 
     values: dict[str, Any]
@@ -37,7 +37,7 @@ class Recipe:
     margins: object = None
 
 
-# Configurations that other frameworks read.
+# Folder of configs that other frameworks read.
 FOREIGN = "integrations/"
 
 
@@ -48,12 +48,12 @@ def names() -> list[str]:
 
 
 def find(name: str, extended_by: Path | None = None) -> Path:
-    """Return the file of a recipe: a path (from here, or beside the recipe that extends it), else a shipped name.
+    """Return the file of a recipe: a path (from here, or beside the recipe that extends it), or a shipped name.
 
-    The recipes of strategies and controls are found by their bare names.
+    Recipes of strategies and controls can be found without their folder.
 
     Raises:
-        NoiseError: if there is none; the message lists near names.
+        NoiseError: if there is none; the message suggests a similar name.
     """
     if extended_by is None:
         candidates = [Path(os.path.expanduser(name))]
@@ -61,7 +61,7 @@ def find(name: str, extended_by: Path | None = None) -> Path:
         candidates = [extended_by.parent / name, extended_by.parent / f"{name}.yaml"]
     candidates += [folder() / place / f"{name}.yaml" for place in ("", *SHORT)]
     for path in candidates:
-        # A copy of `quickstart` may be called quickstart.yaml and extend the shipped one.
+        # A copy of `quickstart` may be named quickstart.yaml and extend the shipped one.
         if exists(path) and path != extended_by:
             return path
     short = [shipped.rpartition("/")[2] for shipped in names() if shipped.startswith(SHORT)]
@@ -70,11 +70,11 @@ def find(name: str, extended_by: Path | None = None) -> Path:
 
 
 def load(name: str) -> Recipe:
-    """Read a recipe and what it extends; an option of the recipe replaces the extended one's whole.
+    """Read a recipe and those it extends; each of its options replaces the extended one entirely.
 
     Raises:
-        NoiseError: if a file is missing, not YAML, not a mapping, has a key twice or one that is no option, or
-            extends itself.
+        NoiseError: if a file is missing, is not YAML or not a mapping, has a duplicate or unknown key, or extends
+            itself.
     """
     chain: list[Path] = []
     values: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def load(name: str) -> Recipe:
 
 
 def over(extended: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options put over those that they extend.
+    """Return options merged over those that they extend.
 
     Noise of one kind, ours or transformers', also replaces extended noise of the other kind.
     """
@@ -129,33 +129,34 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, object]:
     """Return the nodes and the value of a YAML text, read by PyYAML's safe loader.
 
     Raises:
-        ValueError: if it is not YAML, a tag does not fit its text, or aliases make it circular or huge.
+        ValueError: if it is not YAML, a tag does not match its text, or aliases make it circular or huge.
     """
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if _size(node, {}) > LARGEST:
             raise ValueError(f"it has more than {LARGEST} entries")
-        return node, yaml.safe_load(text)
+        return node, None if node is None else loader.construct_document(node)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    # What PyYAML's constructors raise for `!!bool x`, `!!timestamp x`, `2001-99-99` and `0b_`.
+    # Raised by PyYAML's constructors for `!!bool x`, `!!timestamp x`, `2001-99-99` and `0b_`.
     except (yaml.YAMLError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(str(error) or "it cannot be read") from None
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Return how many nodes there are once aliases are written out; a circle counts as too many."""
+    """Return the number of nodes after expanding aliases; a circular one counts as too large."""
     if node is None or not isinstance(node.value, list):
         return 1
     if id(node) not in known:
-        known[id(node)] = LARGEST + 1  # as long as it is open: an alias to it from inside is a circle
+        known[id(node)] = LARGEST + 1  # until it is finished, an alias to it from inside is circular
         children = [part for child in node.value for part in (child if isinstance(child, tuple) else (child,))]
         known[id(node)] = 1 + sum(_size(child, known) for child in children)
     return known[id(node)]
 
 
 def exists(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
-    """Return whether there is such a file; a name that no file can have names none."""
+    """Return whether a file exists; False for names that no file can have."""
     try:
         return kind(path)
     except (OSError, ValueError):
@@ -163,7 +164,7 @@ def exists(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
 
 
 def _fill(value: object) -> object:
-    """Put the folder of the shipped recipes where a recipe says `{recipes}`."""
+    """Replace `{recipes}` in a recipe by the folder of the shipped recipes."""
     if isinstance(value, str):
         return value.replace(PLACEHOLDER, str(folder()))
     if isinstance(value, list):

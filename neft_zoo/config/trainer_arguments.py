@@ -1,4 +1,4 @@
-"""What a trainer, and the model in it, is made from under a run's options."""
+"""The arguments of a trainer and its model, from a run's options."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from neft_zoo.training.sft_config import NoiseSFTConfig
 
 
 def trainer_arguments(options: RunOptions) -> dict[str, Any]:
-    """Return what the trainer is made from; the data is loaded here.
+    """Return the arguments of the trainer, with the data loaded.
 
     Raises:
-        NoiseError: if the data lacks a split that is needed.
+        NoiseError: if a required split is missing.
     """
     script, training, model = options.script, options.training, options.model
     training.model_init_kwargs = init_kwargs(training, model)
@@ -33,7 +33,7 @@ def trainer_arguments(options: RunOptions) -> dict[str, Any]:
 
 
 def init_kwargs(training: NoiseSFTConfig, model: ModelConfig) -> dict[str, Any]:
-    """Return what the model is loaded with."""
+    """Return the arguments for loading the model."""
     return {
         "revision": model.model_revision,
         "trust_remote_code": training.trust_remote_code,

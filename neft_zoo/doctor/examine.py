@@ -1,4 +1,4 @@
-"""What stock `neftune_noise_alpha` and a strategy add to a recipe's own batches; nothing is trained."""
+"""What stock `neftune_noise_alpha` and a strategy add to a recipe's own batches, without training."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ PACKED_RECORDS = 1024
 
 
 def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model: bool = False) -> DoctorReport:
-    """Return what both kinds of noise add to a few batches of a recipe.
+    """Measure what both kinds of noise add to a few batches of a recipe, and return the report.
 
     Args:
         values: the recipe's options by name.
         origin: file and line of each option, for messages.
-        real_model: whether the model itself is loaded in place of a shrunk one.
+        real_model: whether to load the model itself instead of a shrunk one.
 
     Raises:
-        NoiseError: if the recipe cannot be read or run, or its noise is not one that is added to the embeddings.
+        NoiseError: if the recipe cannot be read or run, or its noise is not added to the embeddings.
     """
     options = read_options(values, origin)
     training, model = options.training, options.model
@@ -64,7 +64,7 @@ def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model:
             compared = compare(trainer, strategy, alpha, source)
     except NoiseError:
         raise
-    except Exception as error:  # four libraries raise what they like
+    except Exception as error:  # from four libraries
         raise NoiseError(f"the recipe must run with TRL: {one_line(error)}{hint}.") from None
     name = str(model.model_name_or_path)
     return DoctorReport(
@@ -73,7 +73,7 @@ def examine(values: Mapping[str, object], origin: Mapping[str, str], real_model:
 
 
 def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
-    """Return as many records as a few batches take, in memory: packing would otherwise take the whole data."""
+    """Return the records of a few batches, in memory, since packing would otherwise process the whole data set."""
     count = BATCHES * training.per_device_train_batch_size
     count = max(count, PACKED_RECORDS) if training.packing else count
     if hasattr(data, "select"):
@@ -88,7 +88,7 @@ def sample(data: Any, training: NoiseSFTConfig) -> Dataset:
 def _trainer(
     options: RunOptions, folder: str, real_model: bool
 ) -> tuple[SFTTrainer, Callable[[NoiseSession, Batch], Source]]:
-    """Return the recipe's trainer, on a shrunk model and few records, and a source of embeddings of the real width."""
+    """Return the recipe's trainer, with a shrunk model and few records, and a source of embeddings at full width."""
     script, training, model = options.script, options.training, options.model
     name, kept = str(model.model_name_or_path), init_kwargs(training, model)
     config = AutoConfig.from_pretrained(name, revision=kept["revision"], trust_remote_code=kept["trust_remote_code"])
@@ -110,7 +110,7 @@ def _trainer(
 
 
 def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None) -> NoiseSFTConfig:
-    """Return the options that decide over batches and noise; nothing is saved, reported, compiled or evaluated."""
+    """Return the options that affect batches and noise; nothing is saved, reported, compiled or evaluated."""
     own = {"output_dir": folder, "model_init_kwargs": kept}
     return replaced(training, OUTPUT, PROGRESS, EVALUATION, NOISE, RECOMPUTATION, COMPILATION, WORKERS, own)
 
@@ -118,7 +118,7 @@ def _harmless(training: NoiseSFTConfig, folder: str, kept: dict[str, Any] | None
 def _wide_source(
     embeddings: Callable[[Tensor], tuple[Tensor, nn.Module, bool]], session: NoiseSession, batch: Batch
 ) -> Source:
-    """Return the embeddings of the real model, of which only the batch's tokens are loaded."""
+    """Return the embeddings of the real model, loading only the batch's tokens."""
     ids, rows = batch.input_ids.cpu().unique(return_inverse=True)
     table, model, real = embeddings(ids)
     noise = prepare(session.strategy.noise, model, lambda: session.counts().cpu()[ids])

@@ -1,4 +1,4 @@
-"""What stock `neftune_noise_alpha` and a strategy add to the embeddings, measured on one trainer."""
+"""Measuring what stock `neftune_noise_alpha` and a strategy add to the embeddings of one trainer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Source:
 
     Attributes:
         embeds: in the dtype of the recipe.
-        batch: their tokens, as rows of the table that `noise` knows.
+        batch: their tokens, as row numbers of the table that `noise` was prepared for.
         noise: the strategy's noise, prepared for that table.
         weights: "real weights" or "random weights".
     """
@@ -63,7 +63,7 @@ class Comparison:
     Attributes:
         layout: of the batches.
         weights: of the embeddings at the real width.
-        measured: by the name of the kind.
+        measured: by kind of noise.
     """
 
     layout: Layout
@@ -74,20 +74,20 @@ class Comparison:
 def compare(
     trainer: Trainer, strategy: Strategy, alpha: float, source: Callable[[NoiseSession, Batch], Source]
 ) -> Comparison:
-    """Return what both kinds of noise add to the first batches of a trainer without noise; its model stays as it was.
+    """Measure what both kinds of noise add to a noise-free trainer's first batches; its model is unchanged afterwards.
 
     Args:
-        trainer: it makes the batches and the loss.
-        strategy: what is compared with stock noise.
+        trainer: provides the batches and the loss.
+        strategy: compared with stock noise.
         alpha: of both.
-        source: returns embeddings of the real width for a batch.
+        source: returns embeddings at the real width for a batch.
 
     Raises:
-        NoiseError: if the data is smaller than a batch, or the strategy does not go with the model.
+        NoiseError: if the data is smaller than a batch, or the strategy is incompatible with the model.
     """
     model = model_of(trainer)
     was_training = model.training
-    trainer.current_gradient_accumulation_steps = 1  # TRL's loss of a mixture of experts divides by it
+    trainer.current_gradient_accumulation_steps = 1  # TRL divides a mixture-of-experts loss by it
     inputs = [prepared_inputs(trainer, each) for each in islice(trainer.get_train_dataloader(), BATCHES)]
     if not inputs:
         raise NoiseError("dataset_name must hold a full batch of records, got fewer.")
@@ -116,7 +116,7 @@ def compare(
 
 
 def at_real_width(name: str, source: Source, alpha: float) -> dict[str, float | None]:
-    """Return signal over noise, and what rounding to the recipe's dtype takes from the noise."""
+    """Return the signal-to-noise ratio, and what rounding to the recipe's dtype removes from the noise."""
     real, embeds = source.batch.real, source.embeds
     intended = (_with_noise(name, source, embeds.float(), alpha) - embeds.float())[real]
     rounded = (_with_noise(name, source, embeds, alpha).float() - embeds.float())[real]
@@ -129,7 +129,7 @@ def at_real_width(name: str, source: Source, alpha: float) -> dict[str, float | 
 
 
 def _with_noise(name: str, source: Source, embeds: Tensor, alpha: float) -> Float[Tensor, "B L D"]:
-    """Return embeddings with a kind's noise, by the code that adds it in training."""
+    """Return embeddings with noise, added by the same code as in training."""
     if name == HOOK:
         return with_stock_noise(embeds, alpha)
     return add_rounded(embeds, source.noise(embeds, source.batch), source.batch)

@@ -1,4 +1,4 @@
-"""What stock noise and a strategy add to the batches of a trainer that exists, whoever made it."""
+"""What stock noise and a strategy add to the batches of an existing trainer of any class."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ ALPHA = 5.0
 
 
 def examine_trainer(trainer: transformers.Trainer, noise: Any = None) -> DoctorReport:
-    """Return what both kinds of noise add to a trainer's first batches; it is not trained.
+    """Measure what both kinds of noise add to a trainer's first batches, without training, and return the report.
 
     Args:
         trainer: a trainer that is not training.
-        noise: a strategy's name, or a mapping with `name` and arguments; None takes the trainer's own strategy, and
-            `neft_uniform` where it has none.
+        noise: a strategy's name, or a mapping with `name` and arguments; None for the trainer's own strategy, or for
+            `neft_uniform` if it has none.
 
     Raises:
-        NoiseError: if the noise is not one that is added to the embeddings, or does not go with the model.
+        NoiseError: if the noise is not added to the embeddings, or is incompatible with the model.
     """
     own = trainer.strategy if isinstance(trainer, NoiseMixin) else None
     strategy, alpha = strategy_and_alpha(own if noise is None else noise, trainer.args.neftune_noise_alpha)
@@ -46,14 +46,14 @@ def examine_trainer(trainer: transformers.Trainer, noise: Any = None) -> DoctorR
 
 
 def strategy_and_alpha(noise: Any, neftune_noise_alpha: float | None) -> tuple[Strategy, float]:
-    """Return the strategy that stock noise is compared with, and the alpha of both.
+    """Return the strategy to compare with stock noise, and the alpha of both.
 
     Args:
         noise: a strategy's name, a mapping with `name` and arguments, or None.
         neftune_noise_alpha: of stock noise, for a strategy that adds nothing.
 
     Raises:
-        NoiseError: if the strategy does not add a drawn noise to the embeddings.
+        NoiseError: if the strategy does not add drawn noise to the embeddings.
     """
     strategy = make(noise if noise is not None else "none")
     if strategy.clean and strategy.weights is None:
@@ -80,5 +80,5 @@ def real_source(session: NoiseSession, batch: Batch) -> Source:
 
 def prepared(noise: Noise | TokenEdit | None) -> Noise:
     """Return a noise that is added to the embeddings."""
-    assert noise is not None and not isinstance(noise, TokenEdit)  # as `strategy_and_alpha` has seen
+    assert noise is not None and not isinstance(noise, TokenEdit)  # checked by `strategy_and_alpha`
     return noise

@@ -1,4 +1,4 @@
-"""What each kind of noise adds to the embeddings of a trainer's model, pass by pass."""
+"""Measuring, pass by pass, what each kind of noise adds to the embeddings of a trainer's model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 PROMPT, DECODED = 64, 4  # tokens at most
-HALF_WAY, STEP = 0.5, 50  # progress and step at which schedules and draws are looked at
+HALF_WAY, STEP = 0.5, 50  # training progress and step of the measurements, for schedules and draws
 Inputs: TypeAlias = dict[str, Any]
 
 
@@ -38,12 +38,12 @@ class StockKind:
         return StockNoise(model_of(self.trainer), self.alpha, self.trainer.accelerator)
 
     def loss(self, inputs: Inputs, rank: int) -> Tensor:
-        """Return the loss of a training step; nothing of the hook depends on the rank, but for the seed."""
+        """Return the loss of a training step; the hook depends on the rank only through the seed."""
         return loss_of(self.trainer, dict(inputs))
 
 
 class StrategyKind:
-    """Noise as this package adds it while it trains."""
+    """Noise as this package adds it in training."""
 
     name = OURS
 
@@ -52,7 +52,7 @@ class StrategyKind:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Set the hooks for a while."""
+        """Set the hooks inside this context."""
         self.session.attach()
         try:
             yield
@@ -66,7 +66,7 @@ class StrategyKind:
 
 
 def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[Batch], alpha: float) -> Measures:
-    """Return what a kind of noise, which is attached, adds to a shrunk or real model's embeddings."""
+    """Return what an attached kind of noise adds to a model's embeddings."""
     added = [_in_training(kind, each) for each in inputs]
     ratios = torch.cat([_ratios(noise, batch, alpha) for noise, batch in zip(added, batches, strict=True)])
     energies = [noise.square().sum(-1) for noise in added]
@@ -86,20 +86,20 @@ def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[
 
 
 def _in_training(kind: StockKind | StrategyKind, inputs: Inputs, rank: int = 0) -> Float[Tensor, "B L D"]:
-    """Return what the last pass of a training step adds on a rank."""
-    set_seed(kind.trainer.args.seed)  # as every rank does
+    """Return what is added in the last pass of a training step on a rank."""
+    set_seed(kind.trainer.args.seed)  # as on every rank
     return added_by(model_of(kind.trainer), lambda: kind.loss(inputs, rank), kind.passes)[-1]
 
 
 def _without_gradients(model: nn.Module, inputs: Inputs) -> Float[Tensor, "B L D"]:
-    """Return what is added where a reference scores the batch, in train mode."""
+    """Return what is added in train mode without gradients, as when a reference model scores the batch."""
     unlabelled = {name: value for name, value in inputs.items() if name != "labels"}
     with torch.no_grad():
         return added_by(model, lambda: model(**unlabelled), last=1)[0]
 
 
 def _decoding(model: Any, batch: Batch, alpha: float) -> float:
-    """Return the rms that a decoded token gets in train mode, over the paper's on a document as long as the prompt."""
+    """Return the rms on a decoded token in train mode, over the paper's rms for a document as long as the prompt."""
     prompt = batch.input_ids[batch.real & (batch.document == batch.document[batch.real][0])][None, :PROMPT]
     settings = dict(max_new_tokens=DECODED, do_sample=False, eos_token_id=None, use_cache=True)
     mask = torch.ones_like(prompt)
@@ -109,16 +109,16 @@ def _decoding(model: Any, batch: Batch, alpha: float) -> float:
 
 
 class LastPass(Exception):  # noqa: N818
-    """Ends a computation whose last pass has gone through the embedding: the rest of it is not needed."""
+    """Stops a computation after its last pass through the embedding."""
 
 
 def added_by(model: nn.Module, run: Callable[[], object], last: int | None = None) -> list[Float[Tensor, "B L D"]]:
-    """Return what every pass of `run` adds to the embeddings; it ends at pass number `last`."""
+    """Return what every pass of `run` adds to the embeddings; `run` is stopped at pass number `last`."""
     added: list[Tensor] = []
 
     def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         with torch.no_grad():
-            clean = module.forward(*args)  # the plain lookup: hooks run in `__call__` only
+            clean = module.forward(*args)  # the plain lookup, since hooks run only in `__call__`
         added.append(output.detach().float() - clean.float())
         if len(added) == last:
             raise LastPass
@@ -135,24 +135,24 @@ def added_by(model: nn.Module, run: Callable[[], object], last: int | None = Non
 
 def model_of(trainer: Trainer) -> nn.Module:
     """Return the model of a trainer."""
-    assert trainer.model is not None  # it is only None in transformers' annotations
+    assert trainer.model is not None  # None only in transformers' annotations
     return trainer.model
 
 
 def loss_of(trainer: Trainer, inputs: Inputs) -> Tensor:
     """Return a trainer's own loss."""
     loss = trainer.compute_loss(model_of(trainer), inputs)
-    assert isinstance(loss, Tensor)  # no outputs were asked for
+    assert isinstance(loss, Tensor)  # no outputs were requested
     return loss
 
 
 def _ratios(noise: Float[Tensor, "B L D"], batch: Batch, alpha: float) -> Float[Tensor, " N"]:
-    """Return the rms on every document over alpha / sqrt(3 n D); n and D cancel."""
+    """Return the rms per document over alpha / sqrt(3 n D); n and D cancel."""
     return (3 * batch.document_sum(noise.square().sum(-1))[first_tokens(batch)]).sqrt() / alpha
 
 
 def first_tokens(batch: Batch) -> Bool[Tensor, "B L"]:
-    """Return where documents begin."""
+    """Return a mask of the first tokens of documents."""
     return batch.real & (batch.position == 0)
 
 

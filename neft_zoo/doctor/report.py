@@ -10,7 +10,7 @@ from typing import Any
 from neft_zoo.console import printable, show_table, terminal_width
 
 HOOK, OURS = KINDS = ("neftune_noise_alpha", "neft-zoo")
-FAINT = 30  # dB between embeddings and noise, above which noise does little
+FAINT = 30  # dB between embeddings and noise above which noise has little effect
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Measures:
     """What one kind of noise adds.
 
     Attributes:
-        ratio_min, ratio_median, ratio_max: rms on a document over the paper's.
-        padding_share: of the noise's energy, in [0, 1].
-        no_grad_ratio: as `ratio_median`, in a pass without gradients in train mode.
-        decoded_ratio: rms on a decoded token over the paper's on the prompt.
-        rank_correlation: of the noise on two data-parallel ranks.
-        lost: share of the coordinates that rounding leaves as they were; None without noise, as are the next two.
+        ratio_min, ratio_median, ratio_max: rms per document over the paper's.
+        padding_share: share of the noise's energy on padding, in [0, 1].
+        no_grad_ratio: like `ratio_median`, in a pass without gradients in train mode.
+        decoded_ratio: rms on a decoded token over the paper's for the prompt.
+        rank_correlation: correlation of the noise on two data-parallel ranks.
+        lost: share of coordinates that rounding leaves unchanged; None without noise, as are the next two.
         rounded_ratio: rms after rounding over rms before.
-        snr_db: 20 log10 of embedding rms over noise rms.
+        snr_db: 20 log10(embedding rms / noise rms).
     """
 
     ratio_min: float
@@ -42,15 +42,15 @@ class Measures:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the batches look like.
+    """The shape and content of the batches.
 
     Attributes:
-        batches: how many were measured.
+        batches: number of measured batches.
         rows, width: shape of the first one.
-        documents: in the first one.
-        real_tokens: share of the positions of all, in [0, 1].
-        packing: TRL's packing strategy, None without packing.
-        images: whether there are some.
+        documents: number of documents in the first one.
+        real_tokens: share of real tokens among all positions, in [0, 1].
+        packing: TRL's packing strategy; None without packing.
+        images: whether there are images.
         dtype: of the embeddings.
     """
 
@@ -70,12 +70,12 @@ class DoctorReport:
 
     Attributes:
         model: name or folder.
-        real_model: whether it was run itself, and not a shrunk one.
-        noise: the strategy, as `make` reads it.
+        real_model: whether the real model was run, instead of a shrunk one.
+        noise: the strategy, as for `make`.
         alpha: of both kinds.
         layout: of the batches.
-        weights: "real weights" or "random weights", of the embeddings at the real width.
-        measured: by the kind of noise, `HOOK` and `OURS`.
+        weights: "real weights" or "random weights", for the embeddings at the real width.
+        measured: by kind of noise, `HOOK` and `OURS`.
     """
 
     model: str
@@ -87,7 +87,7 @@ class DoctorReport:
     measured: dict[str, Measures]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report with its advice in JSON's types; the layout's fields stand beside the others."""
+        """Return the report with its advice as JSON types; the layout's fields are at the top level."""
         values = asdict(self)
         layout = values.pop("layout")
         first = {name: values.pop(name) for name in ("model", "real_model", "noise", "alpha")}
@@ -95,7 +95,7 @@ class DoctorReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DoctorReport:
-        """Return the report that `to_dict` made these values of."""
+        """Return the report from the output of `to_dict`."""
         own = {field.name: values[field.name] for field in fields(cls) if field.name not in ("layout", "measured")}
         layout = Layout(**{field.name: values[field.name] for field in fields(Layout)})
         measured = {kind: Measures(**numbers) for kind, numbers in values["measured"].items()}
@@ -103,7 +103,7 @@ class DoctorReport:
 
     @property
     def advice(self) -> list[str]:
-        """One to three sentences."""
+        """The advice, in one to three sentences."""
         hook, ours, layout = self.measured[HOOK], self.measured[OURS], self.layout
         sentences = []
         if layout.packing == "wrapped":
@@ -136,11 +136,11 @@ class DoctorReport:
 
     @property
     def guess(self) -> str:
-        """What a number at the model's width is followed by where its weights are not on this machine."""
+        """A note for numbers at the model's width if its weights are not on this machine."""
         return "" if self.weights == "real weights" else " (a guess, from random weights)"
 
     def counted_length(self) -> str:
-        """Return what the hook takes for the length of a document."""
+        """Return what the hook uses as the length of a document."""
         if self.layout.documents > self.layout.rows:
             return f"a row of {self.layout.documents} documents"
         if self.layout.images:
@@ -149,7 +149,7 @@ class DoctorReport:
 
 
 def rows(report: DoctorReport) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table: what is measured, both kinds, remark."""
+    """Return the rows of the table: measure, both kinds of noise, remark."""
 
     def row(what: str, form: str, *names: str, remark: str = "") -> tuple[str, str, str, str]:
         cells = []

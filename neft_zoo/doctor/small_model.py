@@ -1,4 +1,4 @@
-"""Small models of a real model's architecture, and the real model's embeddings without its layers."""
+"""Small models with a real model's architecture, and a real model's embeddings without its layers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from neft_zoo.passes.anatomy import find_embedding
 
 SMALL = {"intermediate_size": 64, "moe_intermediate_size": 64, "num_key_value_heads": 1}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok")
-NARROW = 128  # features at least: more than the default k of token_subspace
+NARROW = 128  # minimum number of features; more than the default k of token_subspace
 
 
 def shrunk(config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-    """Return a randomly initialized model of the config's class, with two layers and few heads of the same size."""
+    """Return a randomly initialized model of the config's class, with two layers and a few heads of the same size."""
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads = -(-NARROW // head)
@@ -33,10 +33,10 @@ def shrunk(config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
 def embeddings(
     config: PreTrainedConfig, dtype: torch.dtype, name: str, revision: str, ids: Tensor
 ) -> tuple[Tensor, nn.Module, bool]:
-    """Return the real model's embeddings of ids, a model without layers that makes them, and whether they are real.
+    """Return the embeddings of ids, a model without layers that computes them, and whether they are the real weights.
 
-    The model's vocabulary is `ids` alone, numbered from 0. Weights that are not on this machine are random, as the
-    config initializes them, at the real width.
+    The model's vocabulary is `ids` alone, numbered from 0. Weights that are not on this machine are initialized at
+    random, as in the config, at the real width.
 
     Args:
         config: of the real model.
@@ -56,7 +56,7 @@ def embeddings(
 
 
 def _build(config: PreTrainedConfig, sizes: dict[str, Any]) -> Any:
-    """Return a randomly initialized model of a config of other sizes; sizes that the config lacks are ignored."""
+    """Return a randomly initialized model of a resized config; sizes that the config lacks are ignored."""
     small = copy.deepcopy(config)
     text = small.get_text_config()
     layers = text.num_hidden_layers
@@ -80,14 +80,14 @@ def _build(config: PreTrainedConfig, sizes: dict[str, Any]) -> Any:
 
 
 def _stored_rows(name: str, revision: str, key: str, ids: Tensor) -> Tensor | None:
-    """Return rows of a weight from the safetensors files of a local folder or the hub's cache; None if not there."""
+    """Return rows of a weight in the safetensors files of a local folder or the hub's cache, or None if missing."""
     from safetensors import safe_open
 
     for file in ("model.safetensors", "model.safetensors.index.json"):
         path = _local_file(name, file, revision)
         if path is None:
             continue
-        wanted = key.split(".")[-2:]  # what stands before may differ between versions of a class
+        wanted = key.split(".")[-2:]  # the prefix may differ between versions of a class
         if file.endswith(".json"):
             places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
             shard = next((places[stored] for stored in places if stored.split(".")[-2:] == wanted), None)
@@ -101,7 +101,7 @@ def _stored_rows(name: str, revision: str, key: str, ids: Tensor) -> Tensor | No
 
 
 def _local_file(name: str, file: str, revision: str) -> Path | None:
-    """Return a file of a local folder or of the hub's cache, None if it is not there."""
+    """Return a file in a local folder or in the hub's cache, or None if missing."""
     if Path(name).is_dir():
         return Path(name) / file if (Path(name) / file).exists() else None
     cached = try_to_load_from_cache(name, file, revision=revision)

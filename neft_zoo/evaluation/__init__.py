@@ -1,12 +1,12 @@
 """Evaluation with the noise off: losses, answers, memorization, text, robustness and benchmark tasks.
 
-`evaluate` returns an `EvaluationReport` of a model; every measure's module works by itself as well.
+`evaluate` returns an `EvaluationReport` of a model; the module of each measure can also be used alone.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-# Loaded when first used, so that the command line can be read without torch.
+# Loaded on first use, so that the command line does not need torch.
 _HOME = {
     "evaluate": "run",
     "EvaluationReport": "results",

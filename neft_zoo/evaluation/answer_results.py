@@ -1,4 +1,4 @@
-"""Typed results of greedy answers: overlap and extraction, length and diversity, scores."""
+"""Typed results on greedy answers: overlap and extraction, length and diversity, scores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from neft_zoo.evaluation.serialization import Serializable
 
 @dataclass(frozen=True)
 class Overlap(Serializable):
-    """Overlap of greedy answers with their references, in [0, 1]: means, and the value of every answer.
+    """Overlap of greedy answers with their references, in [0, 1]: means, and the value for every answer.
 
-    ROUGE-L is None where the reference has no word.
+    ROUGE-L is None if the reference has no word.
     """
 
     rouge_l: float | None
@@ -23,13 +23,13 @@ class Overlap(Serializable):
 
 @dataclass(frozen=True)
 class Extraction(Serializable):
-    """Shares of references that a model writes word for word.
+    """Shares of references that a model reproduces word for word.
 
     Attributes:
-        exact: share that follows from the prompt alone; None where no record counts.
-        prefix: share that follows from the prompt and the first half of the reference, at most 50 tokens.
-        records: references that count.
-        skipped: records without a prompt, or with a reference of fewer than 2 tokens.
+        exact: share reproduced from the prompt alone; None if no record counts.
+        prefix: share reproduced from the prompt and the first half of the reference, at most 50 tokens.
+        records: number of references that count.
+        skipped: number of records without a prompt, or with a reference of fewer than 2 tokens.
     """
 
     exact: float | None
@@ -38,7 +38,7 @@ class Extraction(Serializable):
     skipped: int
 
 
-# Fields of base classes come in reverse order: those of Overlap stand first in the file.
+# Base classes in reverse order of their fields: those of Overlap come first in the file.
 @dataclass(frozen=True)
 class Memorization(Extraction, Overlap):
     """Overlap and extraction of a split's references."""
@@ -46,7 +46,7 @@ class Memorization(Extraction, Overlap):
 
 @dataclass(frozen=True)
 class Lengths(Serializable):
-    """Mean lengths of texts; None where there is no text, or no token count."""
+    """Mean lengths of texts; None without texts or token counts."""
 
     characters: float | None
     words: float | None
@@ -55,15 +55,15 @@ class Lengths(Serializable):
 
 @dataclass(frozen=True)
 class Diversity(Serializable):
-    """Repetition and diversity of texts that were cut to the same number of words.
+    """Repetition and diversity of texts truncated to the same number of words.
 
     Attributes:
-        at_words: words that texts were cut to.
-        used: texts that were as long.
-        too_short: texts that were not, and do not count.
-        repetition: share of n-grams that are not new, by n; None where no text was used.
-        log_diversity: mean log-diversity in nats, None where no text was used.
-        clip: log-diversity of a text that repeats nothing.
+        at_words: number of words that texts are truncated to.
+        used: number of texts that are long enough.
+        too_short: number of texts that are shorter, which do not count.
+        repetition: share of repeated n-grams, by n; None if no text was used.
+        log_diversity: mean log-diversity in nats; None if no text was used.
+        clip: log-diversity of a text without repetition.
     """
 
     at_words: int
@@ -81,7 +81,7 @@ class AnswerText(Serializable):
     Attributes:
         answers: number of answers.
         lengths: their mean lengths.
-        unended: share that was cut at the greatest length.
+        unended: share that was truncated at the maximum length.
         diversity: their repetition and diversity.
     """
 
@@ -93,7 +93,7 @@ class AnswerText(Serializable):
 
 @dataclass(frozen=True)
 class Score(Serializable):
-    """Values that a scorer gave to the answers, and their mean, in the scorer's unit."""
+    """A scorer's values for the answers, and their mean, in the scorer's unit."""
 
     mean: float | None
     values: Sequence[float]

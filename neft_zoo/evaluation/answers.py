@@ -16,7 +16,7 @@ from neft_zoo.evaluation.text import diversity, lengths, mean
 
 @dataclass(frozen=True)
 class AnsweredSplit:
-    """Records of a split that have a prompt, and the greedy answers to them."""
+    """The records of a split that have a prompt, and their greedy answers."""
 
     rows: Sequence[Row]
     answers: Sequence[Answer]
@@ -28,7 +28,7 @@ class AnsweredSplit:
 
 
 def answer(subject: Subject, split: str, options: Options, min_new_tokens: int = 0) -> AnsweredSplit:
-    """Return greedy answers to the first prompts of a split; records without a prompt are left out."""
+    """Return greedy answers to the first prompts of a split; records without a prompt are skipped."""
     rows = [row for row in subject.rows[split][: options.answers] if exchange(row.record) is not None]
     prompts = [prompt_tokens(subject.tokenizer, row.record, subject.template) for row in rows]
     with subject.autocast():
@@ -46,7 +46,7 @@ def answer(subject: Subject, split: str, options: Options, min_new_tokens: int =
 
 
 def answer_texts(answers: Mapping[str, AnsweredSplit], options: Options) -> dict[str, AnswerText]:
-    """Return length, repetition and diversity of the answers by split."""
+    """Return length, repetition and diversity of the answers, by split."""
     return {split: answer_text(answered, options) for split, answered in answers.items() if answered.rows}
 
 
@@ -61,7 +61,7 @@ def answer_text(answered: AnsweredSplit, options: Options) -> AnswerText:
 
 
 def memorization(subject: Subject, answers: Mapping[str, AnsweredSplit], options: Options) -> dict[str, Memorization]:
-    """Return overlap and extraction by split; test records, which were not trained on, are the floor."""
+    """Return overlap and extraction by split; test records, which were not trained on, serve as the baseline."""
     by_split = {}
     for split, answered in answers.items():
         references = [_reference(row) for row in answered.rows]
@@ -72,12 +72,12 @@ def memorization(subject: Subject, answers: Mapping[str, AnsweredSplit], options
 
 
 def length_controls(subject: Subject, plain: AnsweredSplit, longer: str, options: Options) -> dict[str, AnswerText]:
-    """Return the answers' text measures as they are, when a longer one is asked for, and when the end is blocked.
+    """Return the text measures of plain answers, of answers asked to be longer, and of answers with the end blocked.
 
     Args:
         subject: the model.
         plain: its answers to the test prompts.
-        longer: split of the test prompts that ask for a longer answer.
+        longer: name of the split with test prompts that ask for a longer answer.
         options: settings of the evaluation.
     """
     if not plain.rows:

@@ -10,12 +10,12 @@ from neft_zoo.evaluation.serialization import Serializable
 
 @dataclass(frozen=True)
 class LossChange(Serializable):
-    """Loss on records that were not trained on, against the model before fine-tuning.
+    """Loss on records that were not trained on, compared with the model before fine-tuning.
 
     Attributes:
         loss: nats per graded token.
-        before: loss of the model before fine-tuning; None where that is not at hand.
-        change: loss less before.
+        before: loss of the model before fine-tuning; None if that model is not available.
+        change: loss minus before.
         records: number of records.
         tokens: number of graded tokens.
     """
@@ -29,7 +29,7 @@ class LossChange(Serializable):
 
 @dataclass(frozen=True)
 class Forgetting(Serializable):
-    """Losses on passages of textbooks, all tokens graded, and on answers of GSM8K."""
+    """Losses on textbook passages, with all tokens graded, and on GSM8K answers."""
 
     general: LossChange
     gsm8k: LossChange
@@ -37,7 +37,7 @@ class Forgetting(Serializable):
 
 @dataclass(frozen=True)
 class LossUnder(Serializable):
-    """Loss under a change of weights or prompts, in nats per graded token, and its difference to the clean loss."""
+    """Loss after a change of weights or prompts, in nats per graded token, and its difference from the clean loss."""
 
     loss: float
     change: float
@@ -48,12 +48,12 @@ class Quantization(Serializable):
     """Test loss with rounded weights of the linear layers.
 
     Attributes:
-        clean_loss: test loss with the weights as they are, in nats per graded token.
-        group: consecutive weights that share a scale and a minimum.
+        clean_loss: test loss with the original weights, in nats per graded token.
+        group: number of consecutive weights that share a scale and a minimum.
         layers: number of rounded layers.
-        rtn4: rounded to the nearest of 16 evenly spaced values per group.
-        rtn3: rounded to the nearest of 8.
-        nf4: rounded to bitsandbytes' NF4; None where that is not installed.
+        rtn4: rounding to the nearest of 16 evenly spaced values per group.
+        rtn3: rounding to the nearest of 8.
+        nf4: rounding to bitsandbytes' NF4; None if it is not installed.
     """
 
     clean_loss: float
@@ -70,8 +70,8 @@ class ChangedPrompts(Serializable):
 
     Attributes:
         loss: nats per token of the references.
-        change: loss less the loss after the prompts as they are.
-        changed: share of prompts that the change altered.
+        change: loss minus the loss after the original prompts.
+        changed: share of prompts that were altered.
     """
 
     loss: float
@@ -81,13 +81,13 @@ class ChangedPrompts(Serializable):
 
 @dataclass(frozen=True)
 class PromptRobustness(Serializable):
-    """Loss of test references when the prompt alone is changed; a change that altered no prompt is None.
+    """Loss of test references when only the prompt is changed; None for a change that altered no prompt.
 
     Attributes:
-        clean_loss: loss after the prompts as they are, in nats per token of the references.
-        records: test records with a prompt and a reference.
-        typing_errors: letters swapped, doubled, left out or replaced by a neighbour on the keyboard.
-        no_stop_words: English stop words dropped.
+        clean_loss: loss after the original prompts, in nats per token of the references.
+        records: number of test records with a prompt and a reference.
+        typing_errors: letters swapped, doubled, omitted or replaced by a neighbour on the keyboard.
+        no_stop_words: English stop words removed.
         shuffled_words: words in random order.
     """
 
@@ -100,15 +100,15 @@ class PromptRobustness(Serializable):
 
 @dataclass(frozen=True)
 class Refusals(Serializable):
-    """Refusals of prompts of one label.
+    """Refusals of prompts with one label (safe or unsafe).
 
     Attributes:
         prompts: number of prompts.
         refusal_probability: mean over prompts of P(refusal opening) / (P(refusal opening) + P(answering opening));
-            None where too few answers have one of these openings.
+            None if too few answers begin with one of these openings.
         refusal_probability_interval: 95 % interval over prompts; None likewise.
-        covered: mean probability that the answer has one of these openings.
-        refused: share of greedy answers that a pattern of refusals matches in their first tokens.
+        covered: mean probability that the answer begins with one of these openings.
+        refused: share of greedy answers whose first tokens match a refusal pattern.
         refused_interval: Wilson's 95 % interval.
     """
 
@@ -122,7 +122,7 @@ class Refusals(Serializable):
 
 @dataclass(frozen=True)
 class Safety(Serializable):
-    """Refusals of XSTest's safe prompts, which should be answered, and of its unsafe ones, which should not."""
+    """Refusals of XSTest's safe prompts, which should be answered, and of its unsafe ones, which should be refused."""
 
     safe: Refusals
     unsafe: Refusals
@@ -138,19 +138,19 @@ class Rate(Serializable):
 
 @dataclass(frozen=True)
 class InstructionFollowing(Serializable):
-    """IFEval's accuracies, by the checkers of lm-evaluation-harness.
+    """IFEval's accuracies, computed by the checkers of lm-evaluation-harness.
 
     Attributes:
         prompts: number of prompts that were answered.
-        instructions: number of their instructions.
-        subset: how the prompts were chosen.
-        skipped: instructions of the benchmark whose prompts cannot be checked here, and their number of prompts.
-        max_new_tokens: longest answer.
-        unended: share of answers that were cut there.
+        instructions: number of instructions in them.
+        subset: description of how the prompts were selected.
+        skipped: instructions whose prompts cannot be checked here, and their number of prompts.
+        max_new_tokens: maximum length of an answer.
+        unended: share of answers truncated at this length.
         prompt_strict: share of prompts with every instruction followed.
-        prompt_loose: the same, where markup and the first or last line may be left out.
-        instruction_strict: share of instructions that were followed; the interval allows for their sharing prompts.
-        instruction_loose: the same, loosely.
+        prompt_loose: the same, ignoring markup and the first or last line if that helps.
+        instruction_strict: share of followed instructions; the interval accounts for instructions that share a prompt.
+        instruction_loose: the same with loose checks.
     """
 
     prompts: int

@@ -1,4 +1,4 @@
-"""Rows of side effects in the table of a report, and their numbers by name for a comparison."""
+"""Table rows of side effects for a report, and named numbers of them for a comparison."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from neft_zoo.evaluation.effect_results import ChangedPrompts, LossChange, LossUnder, Rate
 from neft_zoo.evaluation.results import EvaluationReport
 
-# Names that no set of records in a comparison has.
+# Distinct from the names of record sets in a comparison.
 FORGETTING = {"general": "general_text_loss", "gsm8k": "gsm8k_answers_loss"}
 
 
 def effect_rows(report: EvaluationReport) -> Iterator[tuple[str, str]]:
-    """Yield label and text of every side effect that was measured."""
+    """Yield label and text of every measured side effect."""
     if report.forgetting is not None:
         yield "loss, general text (less before)", _change(report.forgetting.general)
         yield "loss, GSM8K answers (less before)", _change(report.forgetting.gsm8k)
@@ -40,7 +40,7 @@ def effect_rows(report: EvaluationReport) -> Iterator[tuple[str, str]]:
 
 
 def effect_numbers(report: EvaluationReport) -> Iterator[tuple[str, float | None]]:
-    """Yield name and value of every side effect that was measured, as a comparison shows them."""
+    """Yield name and value of every measured side effect, for a comparison."""
     for part in (report.forgetting, report.quantization, report.prompts):
         for name, value in vars(part).items() if part is not None else ():
             if isinstance(value, LossChange):

@@ -1,4 +1,4 @@
-"""Forgetting: loss on text and answers that fine-tuning was not about, against the model before it."""
+"""Forgetting: loss on unrelated text and answers, compared with the model before fine-tuning."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class UnrelatedRows:
-    """Tokenized records of both kinds."""
+    """Tokenized records of both kinds: textbook passages and GSM8K problems."""
 
     general: Sequence[Row]
     gsm8k: Sequence[Row]
 
 
 def unrelated_rows(subject: Subject, records: int | None) -> UnrelatedRows:
-    """Return the shipped records as a subject's trainer tokenizes them.
+    """Return the shipped unrelated records, tokenized by a subject's trainer.
 
-    Passages have no token put behind them, which would measure how well the model ends an answer. GSM8K's problems
-    take the format of the training records, and their answers alone are graded.
+    No EOS token is appended to passages, since its loss would measure how well the model ends an answer. GSM8K
+    problems take the format of the training records, and only their answers are graded.
 
     Args:
-        subject: the model and how its batches are made.
-        records: of each kind; None for all.
+        subject: the model and its data preparation.
+        records: number of records of each kind; None for all.
     """
     longest = subject.settings.max_length
     texts = [record["text"] for record in shipped_records("general", records)]
@@ -51,12 +51,13 @@ def unrelated_rows(subject: Subject, records: int | None) -> UnrelatedRows:
 
 
 def forgetting(subject: Subject, rows: UnrelatedRows, before: PreTrainedModel | None = None) -> Forgetting:
-    """Return losses on unrelated records, against the model before fine-tuning.
+    """Return the losses on unrelated records, compared with the model before fine-tuning.
 
     Args:
         subject: the model after fine-tuning.
         rows: tokenized records.
-        before: the model before; None is the base model of an adapter, and unknown for any other model.
+        before: the model before fine-tuning; None uses the base model of an adapter, and skips the comparison
+            otherwise.
     """
     after = {name: _loss(subject, name, kind) for name, kind in vars(rows).items()}
     base, context = _base(subject, before)
@@ -76,7 +77,7 @@ def _base(subject: Subject, before: PreTrainedModel | None) -> tuple[Subject | N
 
 
 def _has_all_tokens(base: Subject, rows: UnrelatedRows) -> bool:
-    """Return whether the model before fine-tuning has an embedding for every token: a chat format may add some."""
+    """Return whether the model before fine-tuning has an embedding for every token; a chat format may add tokens."""
     most = max(max(row.input_ids) for kind in vars(rows).values() for row in kind)
     return most < base.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
 

@@ -1,4 +1,4 @@
-"""Greedy answers, in batches."""
+"""Batched greedy generation of answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-STRETCH = 32  # tokens after which answers that have ended leave their batch
+STRETCH = 32  # number of tokens after which finished answers leave their batch
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Answer:
     """One generated answer.
 
     Attributes:
-        tokens: ids, without the token that ends the answer.
-        text: the tokens as text, without special tokens.
-        ended: False if the answer was cut at the greatest length.
+        tokens: token ids, without the end token.
+        text: the decoded tokens, without special tokens.
+        ended: False if the answer was truncated at the maximum length.
     """
 
     tokens: tuple[int, ...]
@@ -51,21 +51,21 @@ def generate(
 ) -> list[Answer]:
     """Return the greedy answer to every prompt.
 
-    Prompts are sorted by length and padded on the left, so that an answer is what the prompt alone would give, up to
-    the rounding of batched arithmetic. Answers that have ended leave their batch, which goes on with the others.
+    Prompts are sorted by length and left-padded, so every answer equals that of its prompt alone, up to rounding in
+    batched arithmetic. Finished answers leave their batch, which continues with the others.
 
     Args:
         model: a causal language model of transformers or PEFT; it is put into eval mode.
         tokenizer: the model's.
-        prompts: token ids, at least one each.
-        max_new_tokens: longest answer, in tokens.
-        min_new_tokens: the end is blocked until the answer has this many tokens.
-        repetition_penalty: above 1, tokens of prompt and answer become less likely to occur again.
-        batch_size: prompts a batch.
-        progress: show a progress bar.
+        prompts: token ids, at least one per prompt.
+        max_new_tokens: maximum length of an answer, in tokens.
+        min_new_tokens: the end token is blocked until the answer has this many tokens.
+        repetition_penalty: if above 1, makes tokens of prompt and answer less likely to be repeated.
+        batch_size: prompts per batch.
+        progress: whether to show a progress bar.
 
     Raises:
-        NoiseError: if a prompt is empty or the model has no token that ends an answer.
+        NoiseError: if a prompt is empty or the model has no end token.
     """
     if not all(prompts):
         empty = [len(prompt) for prompt in prompts].index(0)
@@ -97,13 +97,13 @@ def _decode(
     config: GenerationConfig,
     cache: DynamicCache | None,
 ) -> list[list[int]]:
-    """Return the new tokens of every row, those after an end included.
+    """Return the new tokens of every row, including those after an end token.
 
     Args:
         model: in eval mode.
-        ids, mask: prompts that end in the same column.
-        config: with the greatest and the smallest number of new tokens.
-        cache: an empty one from which rows can be dropped; None generates all rows to the end.
+        ids, mask: left-padded prompts.
+        config: holds the maximum and minimum number of new tokens.
+        cache: an empty cache from which rows can be dropped; None generates all rows to the end.
     """
     found: dict[int, list[int]] = {}
     rows, width = torch.arange(len(ids), device=ids.device), ids.shape[1]
@@ -126,9 +126,9 @@ def _decode(
 
 
 def row_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """Return an empty cache from which rows can be dropped; None for models that keep another kind.
+    """Return an empty cache from which rows can be dropped, or None for models with another kind of cache.
 
-    Recurrent models have states in place of keys, and prompt tuning puts its tokens in front of an empty cache only.
+    Recurrent models have states instead of keys, and prompt tuning prepends its tokens only to an empty cache.
     """
     adapter = getattr(model, "active_peft_config", None)
     if model.generation_config.cache_implementation or getattr(adapter, "is_prompt_learning", False):  # type: ignore
@@ -138,16 +138,16 @@ def row_cache(model: PreTrainedModel) -> DynamicCache | None:
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Return the prompts' indices by batch, the longest prompts first: those of a batch are of similar length."""
+    """Return the indices of the prompts by batch, longest first, so that a batch has prompts of similar length."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """Return ids and attention mask of prompts that end in the same column.
+    """Return ids and attention mask of left-padded prompts.
 
-    The gap is filled with the prompt's own first token, not with the padding token: that is often the token that ends
-    an answer, and a repetition penalty lowers every id of a row, masked or not.
+    The padding is the prompt's own first token, not the padding token: the latter is often also the end token, and a
+    repetition penalty lowers every id in a row, even masked ones.
     """
     width = max(map(len, prompts))
     ids = [[prompt[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts]
@@ -156,7 +156,7 @@ def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B L"], Int[
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that end an answer: the tokenizer's, and those of the model's generation config.
+    """Return the end tokens: the tokenizer's, and those of the model's generation config.
 
     Raises:
         NoiseError: if there is none.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from neft_zoo.evaluation.subject import Subject
 
 TASK = "ifeval"  # its name in the harness
-# Instructions whose checkers split sentences with a model of nltk's that is not part of its package:
+# Instructions whose checkers split sentences by an nltk model that is not part of nltk's package:
 # https://github.com/EleutherAI/lm-evaluation-harness/blob/main/lm_eval/tasks/ifeval/instructions_util.py
 NEED_PUNKT = frozenset({"length_constraints:number_sentences", "change_case:capital_word_frequency"})
 
@@ -34,13 +34,13 @@ Checker: TypeAlias = Callable[[Record, Sequence[str]], Verdicts]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """IFEval's prompts that can be checked here.
+    """The IFEval prompts that can be checked here.
 
     Attributes:
         records: the prompts with their instructions.
         skipped: instructions that cannot be checked, and their number of prompts.
-        left_out: prompts with one of these.
-        check: lm-evaluation-harness's checker of a record's answer.
+        left_out: number of prompts with one of these instructions.
+        check: lm-evaluation-harness's checker for an answer to a record.
     """
 
     records: Sequence[Record]
@@ -50,7 +50,7 @@ class Benchmark:
 
 
 def as_part(options: Options, tasks: Sequence[str]) -> tuple[Options, Sequence[str]]:
-    """Return options and tasks in which the task `ifeval` is the part that is measured offline, with intervals."""
+    """Return options and tasks in which the task `ifeval` is replaced by the offline part, which has intervals."""
     if TASK not in tasks:
         return options, tasks
     parts = tuple(dict.fromkeys((*options.parts, "instructions")))
@@ -58,14 +58,14 @@ def as_part(options: Options, tasks: Sequence[str]) -> tuple[Options, Sequence[s
 
 
 def load_benchmark() -> Benchmark:
-    """Return IFEval without the prompts whose checkers lack data of nltk's.
+    """Return IFEval without the prompts whose checkers lack nltk data.
 
     Raises:
-        NoiseError: if lm-evaluation-harness, or langdetect that its checkers use, is not installed.
+        NoiseError: if lm-evaluation-harness is not installed, or langdetect, which its checkers use.
     """
     what = "following instructions"
     nltk = require("nltk", what, "eval")
-    require("langdetect", what, "eval").DetectorFactory.seed = 0  # it draws features at random
+    require("langdetect", what, "eval").DetectorFactory.seed = 0  # it samples features
     with _no_downloads(nltk):
         check = require("lm_eval.tasks.ifeval.utils", what, "eval").process_results
     records, missing = shipped_records("ifeval"), frozenset() if _has_punkt(nltk) else NEED_PUNKT
@@ -77,13 +77,13 @@ def load_benchmark() -> Benchmark:
 def instruction_following(
     subject: Subject, benchmark: Benchmark, prompts: int | None, max_new_tokens: int
 ) -> InstructionFollowing:
-    """Return IFEval's accuracies of greedy answers, without a system prompt or a repetition penalty.
+    """Return IFEval's accuracies on greedy answers, without a system prompt or repetition penalty.
 
     Args:
         subject: the model.
         benchmark: prompts and their checker.
         prompts: number of prompts, evenly spread over the benchmark's order; None for all.
-        max_new_tokens: longest answer.
+        max_new_tokens: maximum length of an answer.
     """
     records = spread(benchmark.records, prompts)
     example = subject.rows["train"][0].record
@@ -114,7 +114,7 @@ def instruction_following(
 
 
 def subset_text(count: int, benchmark: Benchmark) -> str:
-    """Return which prompts were used, and how many could not be."""
+    """Return a description of the prompts that were used, and of how many could not be."""
     text = f"{count} of {len(benchmark.records)} prompts{', evenly spread' if count < len(benchmark.records) else ''}"
     if not benchmark.left_out:
         return text
@@ -142,7 +142,7 @@ def _has_punkt(nltk: Any) -> bool:
 
 @contextmanager
 def _no_downloads(nltk: Any) -> Iterator[None]:
-    """Keep the harness from downloading nltk's data when its checkers are imported."""
+    """Prevent the harness from downloading nltk data when its checkers are imported."""
     download, nltk.download = nltk.download, lambda *args, **settings: False
     try:
         yield

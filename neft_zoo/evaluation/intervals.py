@@ -1,4 +1,4 @@
-"""95 % intervals of shares and means."""
+"""95 % confidence intervals of shares and means."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 
 Z = 1.959964  # 95 %
-FEW = 30  # values, or clusters, whose spread is too uncertain to go by
+FEW = 30  # values, or clusters, below which their spread is too uncertain to use
 
 
 def wilson(share: float, count: float) -> list[float]:
-    """Return Wilson's interval of a share of `count` values in [0, 1]; unless all are 0 or 1 it is too wide.
+    """Return Wilson's interval for the mean of values in [0, 1]; it is conservative unless all are 0 or 1.
 
-    Unlike share and standard error it stays inside 0 to 1 and has a width where all values agree.
+    Unlike mean and standard error, it stays within [0, 1] and has a width even if all values agree.
     """
     shrink = 1 + Z**2 / count
     center = (share + Z**2 / (2 * count)) / shrink
     half = Z / shrink * math.sqrt(max(share * (1 - share), 0.0) / count + Z**2 / (4 * count**2))
-    return [min(share, center - half), max(share, center + half)]  # rounding may leave a share of 0 or 1 outside
+    return [min(share, center - half), max(share, center + half)]  # rounding could exclude a share of 0 or 1
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> list[float]:
-    """Return Wilson's interval of the mean of values in [0, 1], scaled to their spread.
+    """Return Wilson's interval for the mean of values in [0, 1], with the sample size scaled by their variance.
 
-    Values between 0 and 1 spread less than zeros and ones of the same mean: they count as the number of these that
-    would have a mean as certain. Where there are few, each counts as one: the interval is then too wide.
+    Values between 0 and 1 vary less than zeros and ones with the same mean, so the sample size is the number of zeros
+    and ones that would give the same standard error. With few values, each counts as one, which is conservative.
     """
     array = np.asarray(values, float)
     mean, spread = float(array.mean()), float(array.var(ddof=1)) if len(array) > 1 else 0.0
@@ -35,13 +35,13 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> list[float]:
 
 
 def cluster_interval(clusters: Sequence[Sequence[bool]]) -> list[float]:
-    """Return Wilson's interval of the share of true values, for as many as would be as certain if none were clustered.
+    """Return Wilson's interval for the share of true values, with the effective sample size of clustered values.
 
-    Where there are few clusters, or all values agree, each cluster counts as one value: the interval is then too wide,
-    where a bootstrap would have none.
+    With few clusters, or if all values agree, each cluster counts as one value. This is conservative, while a
+    bootstrap interval would have no width.
 
     Args:
-        clusters: values that may depend on each other, such as the instructions of one prompt.
+        clusters: values that may depend on each other, such as the instructions in one prompt.
     """
     hits, sizes = (np.array([count(cluster) for cluster in clusters], float) for count in (sum, len))
     share, count = float(hits.sum() / sizes.sum()), len(clusters)

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BestCheckpoint:
-    """The checkpoint of a run with the lowest held-out loss in its log.
+    """The checkpoint of a run with the lowest logged held-out loss.
 
     Attributes:
         folder: of the checkpoint.
         step: optimizer step.
-        logged_loss: held-out loss, as the trainer logged it.
+        logged_loss: held-out loss in the trainer's log.
     """
 
     folder: Path
@@ -39,10 +39,10 @@ class BestCheckpoint:
 
 
 def read_recipe(model: str, config: str) -> RunOptions:
-    """Read a recipe for a model other than the one it starts from.
+    """Return a recipe's options for another model than the one it starts from.
 
     Raises:
-        NoiseError: if the model's folder or something in the recipe is not accepted.
+        NoiseError: if the model's folder or something in the recipe is invalid.
     """
     folder = Path(model).expanduser()
     if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
@@ -53,7 +53,7 @@ def read_recipe(model: str, config: str) -> RunOptions:
 
 
 def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return a model, or an adapter on its base model, and the tokenizer.
+    """Return a model, or an adapter on its base model, and its tokenizer.
 
     Raises:
         NoiseError: if it cannot be loaded.
@@ -69,19 +69,19 @@ def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrai
         else:
             loaded = AutoModelForCausalLM.from_pretrained(name, **settings)
         return loaded, AutoTokenizer.from_pretrained(name, trust_remote_code=training.trust_remote_code)
-    except Exception as error:  # remote code and readers of weights raise what they like
+    except Exception as error:  # remote code and weight readers raise all kinds of errors
         raise NoiseError(f"model {name!r} cannot be loaded: {one_line(error)}.") from None
 
 
 def loader(
     model: PreTrainedModel | str | Path | None, config: str, options: RunOptions | None
 ) -> Callable[[], PreTrainedModel] | None:
-    """Return a function that loads a model, so that memory is taken late; None where none is known.
+    """Return a function that loads a model late, to save memory; None if there is no model to load.
 
     Args:
-        model: itself, its folder or its name; None is the model that the recipe starts from.
+        model: the model itself, its folder or its name; None for the model that the recipe starts from.
         config: the recipe.
-        options: the recipe's, with which models are loaded; None where there is no recipe.
+        options: the recipe's options, used to load the model; None without a recipe.
     """
     if model is not None and not isinstance(model, str | Path):
         return lambda: model
@@ -94,7 +94,7 @@ def loader(
 def load_splits(
     options: RunOptions, limit: int | None, wanted: Sequence[str] = ("train", "test")
 ) -> dict[str, list[Record]]:
-    """Return the first records of the recipe's training and test split, as `train` and `test`.
+    """Return the first records of the recipe's training and test splits, as `train` and `test`.
 
     Raises:
         NoiseError: if a split is missing or a file cannot be read.
@@ -107,7 +107,7 @@ def load_splits(
 
 
 def best_checkpoint(folder: Path) -> BestCheckpoint | None:
-    """Return a run's checkpoint of the lowest held-out loss; None unless it kept several and logged the loss."""
+    """Return a run's checkpoint with the lowest held-out loss; None unless the run kept several and logged it."""
     states = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: _step(path.parent))
     if len(states) < 2:
         return None

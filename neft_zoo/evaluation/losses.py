@@ -1,4 +1,4 @@
-"""Losses per graded token and per record, perplexity and calibration, with the noise off unless it is asked for."""
+"""Losses per graded token and per record, perplexity and calibration, by default with the noise off."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Predictions at the graded tokens of one record, in their order.
+    """Predictions at the graded tokens of one record, in order.
 
     Attributes:
         log_probs: log-probability of the label, in nats.
-        confidence: probability of the likeliest token, in (0, 1].
-        correct: whether the likeliest token is the label.
+        confidence: probability of the most likely token, in (0, 1].
+        correct: whether the most likely token is the label.
     """
 
     log_probs: Float[np.ndarray, " n"]
@@ -49,14 +49,14 @@ class Scores:
 def score(
     subject: Subject, rows: Sequence[Row], noise: Noise | TokenEdit | None = None, seed: int = 0, what: str = "losses"
 ) -> list[Scores]:
-    """Return the scores of every row, in their order.
+    """Return the scores of every row, in order.
 
     Args:
-        subject: the model and how its batches are made.
+        subject: the model and its data preparation.
         rows: tokenized records.
-        noise: added to the embeddings, or edits the token ids; None is the clean model.
+        noise: noise on the embeddings, or a token edit; None for the clean model.
         seed: of the noise.
-        what: caption of the progress bar.
+        what: label of the progress bar.
     """
     found: dict[int, Scores] = {}
     session = noise_session(subject, noise)
@@ -73,23 +73,23 @@ def score(
 
 
 def noise_session(subject: Subject, noise: Noise | TokenEdit | None) -> NoiseSession:
-    """Return a session that adds a noise to a subject's passes, which carry no gradients."""
+    """Return a session that adds noise in a subject's passes, which have no gradients."""
     return NoiseSession(subject.model, Strategy(noise), tokenizer=subject.tokenizer, reference=())
 
 
 def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B L D"]:
     """Return the last hidden state of one forward pass.
 
-    The logits of all positions would take more memory than the rest of the pass: the model computes those of the last
-    position only, where its `forward` can.
+    Logits at all positions would take more memory than the rest of the pass, so the model computes those of the last
+    position only, if its `forward` supports that.
 
     Raises:
-        NoiseError: if the model makes other logits of it than its LM head does.
+        NoiseError: if the model's logits are not those that its LM head computes from this state.
     """
     arguments: dict[str, object] = {name: value for name, value in inputs.items() if name != "labels"}
     if "logits_to_keep" in inspect.signature(type(base_model(model)).forward).parameters:
         arguments["logits_to_keep"] = 1
-    outputs: list[Any] = []  # of several backbones, the last one to end
+    outputs: list[Any] = []  # of several backbones, the last one to finish
     hooks = [each.register_forward_hook(lambda *call: outputs.append(call[2])) for each in find_backbones(model)]
     try:
         logits = model(**arguments, use_cache=False).logits
@@ -102,13 +102,13 @@ def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Float[T
         raise NoiseError(
             f"model must make its logits of its last hidden states by its LM head, got {name}, which does not."
         )
-    return hidden[:, -inputs["input_ids"].shape[1] :]  # prompt tuning puts virtual tokens in front
+    return hidden[:, -inputs["input_ids"].shape[1] :]  # prompt tuning prepends virtual tokens
 
 
 def graded_logits(
     model: PreTrainedModel, hidden: Float[Tensor, "B L D"], labels: Int[Tensor, "B L"]
 ) -> Iterator[tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]]:
-    """Yield float32 logits and labels of graded tokens, in chunks: the logits of all would take much memory."""
+    """Yield float32 logits and labels of graded tokens in chunks, since all logits at once take much memory."""
     head, graded = LanguageHead(model), labels[:, 1:] != IGNORED
     states = hidden[:, :-1][graded].split(POSITIONS_AT_A_TIME)
     targets = labels[:, 1:][graded].split(POSITIONS_AT_A_TIME)
@@ -134,8 +134,8 @@ def summary(scores: Sequence[Scores], bins: int = 15) -> LossSummary:
     """Return the losses of a split.
 
     Args:
-        scores: of its records.
-        bins: bins of the calibration error.
+        scores: of the split's records.
+        bins: number of bins for the calibration error.
     """
     log_probs = np.concatenate([record.log_probs for record in scores])
     confidence = np.concatenate([record.confidence for record in scores])
@@ -143,7 +143,7 @@ def summary(scores: Sequence[Scores], bins: int = 15) -> LossSummary:
     loss = float(-log_probs.mean())
     return LossSummary(
         loss=loss,
-        perplexity=math.exp(loss) if loss < 700 else None,  # e^709 is the largest that a float holds
+        perplexity=math.exp(loss) if loss < 700 else None,  # the largest float is about e^709
         accuracy=float(correct.mean()),
         calibration_error=calibration_error(confidence, correct, bins),
         bins=bins,
@@ -157,9 +157,9 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     """Return the expected calibration error: sum over bins of share * |accuracy - mean confidence|.
 
     Args:
-        confidence: probability of the likeliest token (N,), in (0, 1].
-        correct: whether it was right (N,).
-        bins: bins of equal width over (0, 1], closed on the right.
+        confidence: probability of the most likely token (N,), in (0, 1].
+        correct: whether that token is right (N,).
+        bins: number of bins of equal width over (0, 1], closed on the right.
     """
     bin_index = np.clip(np.ceil(np.asarray(confidence) * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_index, weights=np.asarray(correct, dtype=float) - confidence, minlength=bins)

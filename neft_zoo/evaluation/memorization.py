@@ -17,17 +17,17 @@ PREFIX = SUFFIX = 50
 
 
 class AnyScript:
-    """A tokenizer for rouge_score: its own keeps a to z and 0 to 9 only, so that equal Chinese texts would score 0."""
+    """A tokenizer for rouge_score, whose own keeps only a to z and 0 to 9 and so scores equal Chinese texts as 0."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Return lower-case words of any script, without punctuation."""
+        """Return lower-case words in any script, without punctuation."""
         return letters_and_digits(text)
 
 
 def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
-    """Return the ROUGE-L F-measure of each answer, in [0, 1], of lower-case words without stemming (rouge_score).
+    """Return the ROUGE-L F-measure of each answer, in [0, 1], on lower-case words without stemming (rouge_score).
 
-    It is None where the reference has no word, such as one of punctuation only.
+    It is None if the reference has no word, for example only punctuation.
     """
     scorer = require("rouge_score.rouge_scorer", "ROUGE-L", "eval").RougeScorer(["rougeL"], tokenizer=AnyScript())
     pairs = zip(references, answers, strict=True)
@@ -40,8 +40,8 @@ def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float | N
 def bleu(answers: Sequence[str], references: Sequence[str]) -> list[float]:
     """Return the sentence BLEU of each answer, in [0, 1]: up to 4-grams, tokenizer 13a, exponential smoothing.
 
-    The order is lowered for answers of fewer than 4 tokens, as sacrebleu advises for single sentences. In scripts
-    without blanks every character is a token, as in sacrebleu's tokenizer for Chinese.
+    The n-gram order is reduced for answers of fewer than 4 tokens, as sacrebleu recommends for single sentences. In
+    scripts without spaces every character is a token, as in sacrebleu's tokenizer for Chinese.
     """
     bleu_module = require("sacrebleu.metrics.bleu", "BLEU", "eval")
     scorer = bleu_module.BLEU(effective_order=True, smooth_method="exp", tokenize="13a")
@@ -56,15 +56,15 @@ def overlap(answers: Sequence[str], references: Sequence[str]) -> Overlap:
 
 
 def extraction(subject: Subject, rows: Sequence[Row]) -> Extraction:
-    """Return the shares of references that a model writes word for word.
+    """Return the shares of references that a model reproduces word for word.
 
-    Greedy decoding writes a text if and only if each of its tokens is the likeliest after those before it, which one
-    forward pass tells, for references of any length and without a repetition penalty.
+    Greedy decoding produces a text if and only if each of its tokens is the most likely one after the previous tokens.
+    One forward pass shows this, for references of any length and without a repetition penalty.
 
-    `exact` is the share of records whose entire reference follows from the prompt, up to the end of the answer, or of
-    the training row where that was cut. `prefix` is the share whose next tokens, up to 50, follow from the prompt and
-    the first 50 tokens of the reference; of a reference shorter than 100 tokens, its first half is given and the rest
-    is asked for.
+    `exact` is the share of records whose entire reference is reproduced from the prompt, up to the end of the answer
+    (or of the training row, if it was truncated). `prefix` is the share whose next tokens, up to 50, are reproduced
+    from the prompt and the first 50 tokens of the reference; of a reference shorter than 100 tokens, the first half is
+    given and the second half is compared.
     """
     references = [graded for row in rows if (graded := subject.graded_reference(row)) is not None]
     scores = score(subject, references, what="extraction") if references else []

@@ -10,7 +10,7 @@ from neft_zoo.evaluation.serialization import Serializable
 from neft_zoo.noise.schedules import check_count, check_number
 
 PARTS = ("losses", "memorization", "text", "robustness")
-# Side effects of fine-tuning, which take further data, a second model or many passes: measured where asked for.
+# Side effects of fine-tuning need more data, a second model or many passes, so they are measured only on request.
 SIDE_EFFECTS = ("forgetting", "quantization", "prompts", "safety", "instructions")
 PLACE = "{prompt}"
 WORDS = 50
@@ -21,30 +21,30 @@ class Options(Serializable):
     """The settings of an evaluation.
 
     Args:
-        parts: which of `losses`, `memorization`, `text` and `robustness`, and of the side effects `forgetting`,
-            `quantization`, `prompts`, `safety` and `instructions`, which are not measured by default.
-        records: records of each split that losses are measured on, from the start of the split; None for all.
-        answers: records of each split that answers are generated for, from the start of those; None for all.
-        max_new_tokens: longest answer, in tokens.
-        repetition_penalty: above 1, tokens that have occurred become less likely in answers.
-        words: word count at which repetition and diversity are measured; None means 50. They are missing where every
+        parts: which measures to compute: `losses`, `memorization`, `text` and `robustness` by default, and on request
+            the side effects `forgetting`, `quantization`, `prompts`, `safety` and `instructions`.
+        records: number of records in each split to measure losses on, from its start; None for all.
+        answers: number of those records, from their start, to generate answers for; None for all.
+        max_new_tokens: maximum length of an answer, in tokens.
+        repetition_penalty: if above 1, makes tokens that have occurred less likely in answers.
+        words: number of words at which repetition and diversity are measured; None means 50. Both are missing if every
             answer is shorter.
-        clip: log-diversity of an answer that repeats nothing, which would be infinite.
-        bins: bins of equal width that the calibration error is summed over.
-        rates: shares of tokens that are replaced at random.
+        clip: log-diversity of an answer without repetition, which would otherwise be infinite.
+        bins: number of bins of equal width for the calibration error.
+        rates: shares of tokens to replace at random.
         noise: strategy of the noise curve; it must have an argument `alpha`.
-        alphas: sizes of the noise curve.
-        templates: name and wrapper of changed prompts; `{prompt}` stands for the prompt.
-        longer: sentence that asks for a longer answer, put after the prompt.
-        min_new_tokens: where the end is blocked, the shortest answer in tokens.
+        alphas: values of alpha in the noise curve.
+        templates: names and templates of changed prompts; `{prompt}` stands for the prompt.
+        longer: sentence that asks for a longer answer, appended to the prompt.
+        min_new_tokens: minimum length of an answer, in tokens, in the control with the end blocked.
         seed: of replaced tokens, noise and changed prompts.
-        unrelated_records: passages, and problems of GSM8K, that forgetting is measured on; None for all.
-        safety_prompts: prompts of XSTest; None for all.
-        instruction_prompts: prompts of IFEval; None for all.
-        instruction_tokens: longest answer to one of IFEval's, in tokens.
+        unrelated_records: number of passages, and of GSM8K problems, to measure forgetting on; None for all.
+        safety_prompts: number of XSTest prompts; None for all.
+        instruction_prompts: number of IFEval prompts; None for all.
+        instruction_tokens: maximum length of an answer to an IFEval prompt, in tokens.
 
     Raises:
-        NoiseError: if a value is not accepted.
+        NoiseError: if a value is invalid.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -92,10 +92,10 @@ class Options(Serializable):
 
 
 def read_options(values: Mapping[str, object]) -> Options:
-    """Return options from plain values, as a YAML mapping has them.
+    """Return options from plain values, such as a YAML mapping.
 
     Raises:
-        NoiseError: if a key or a value is not accepted.
+        NoiseError: if a key or a value is invalid.
     """
     accepted = [option.name for option in fields(Options)]
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""Plots of a report; matplotlib is loaded when they are drawn."""
+"""Plots of a report; matplotlib is imported on first use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOURS = {"train": "#c2410c", "test": "#777777"}
 
 
 def draw(report: EvaluationReport, folder: Path) -> list[Path]:
-    """Draw losses, ROUGE-L and curves of robustness, and return the files.
+    """Draw losses, ROUGE-L and robustness curves, and return the files.
 
     Raises:
         NoiseError: if matplotlib is missing, or a file cannot be written.
@@ -50,7 +50,7 @@ def draw(report: EvaluationReport, folder: Path) -> list[Path]:
 def histogram(
     values: Mapping[str, Sequence[float]], label: str, path: Path, limits: tuple[float, float] | None = None
 ) -> Path:
-    """Draw the shares of records over 30 bins that all splits have in common."""
+    """Draw the share of records in each of 30 bins that all splits share."""
     figure, axes = new_figure()
     everything = [value for split_values in values.values() for value in split_values]
     low, high = limits or (min(everything), max(everything))
@@ -65,7 +65,7 @@ def histogram(
 
 
 def replacement_curve(points: Sequence[ReplacementPoint], path: Path) -> Path:
-    """Draw the test loss over the share of replaced tokens."""
+    """Plot the test loss over the share of replaced tokens."""
     figure, axes = new_figure()
     axes.plot([p.rate for p in points], [p.loss for p in points], marker="o", color=COLOURS["train"], label="loss")
     axes.set(xlabel="rate", ylabel="test loss (nats per graded token)")
@@ -73,7 +73,7 @@ def replacement_curve(points: Sequence[ReplacementPoint], path: Path) -> Path:
 
 
 def noise_curve(points: Sequence[NoisePoint], path: Path) -> Path:
-    """Draw the test loss and the share of flipped positions over alpha."""
+    """Plot the test loss and the share of flipped positions over alpha."""
     figure, axes = new_figure()
     alphas = [point.alpha for point in points]
     axes.plot(alphas, [point.loss for point in points], marker="o", color=COLOURS["train"], label="loss")
@@ -90,7 +90,7 @@ def new_figure() -> tuple[Figure, Axes]:
     Raises:
         NoiseError: if matplotlib is missing.
     """
-    # Not pyplot, which keeps every figure alive and chooses a backend for a display.
+    # Not pyplot, which keeps every figure in memory and selects a display backend.
     figure: Figure = require_matplotlib()(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)

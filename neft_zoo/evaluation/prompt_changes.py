@@ -1,4 +1,4 @@
-"""Robustness of the prompt: loss of the reference when only the question is changed."""
+"""Robustness to the prompt: loss of the reference when only the question is changed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ STOP_WORDS = frozenset(
 
 
 def prompt_robustness(subject: Subject, records: Sequence[Record], seed: int = 0) -> PromptRobustness | None:
-    """Return the losses of references after changed questions; None if no record has a prompt.
+    """Return the losses of references after changed questions, or None if no record has a prompt.
 
     Args:
-        subject: the model and how its records are tokenized.
-        records: those of its test rows, before they were brought into a format of TRL's.
-        seed: of the changes, together with the record's number.
+        subject: the model and its data preparation.
+        records: the records of its test rows, before conversion to one of TRL's formats.
+        seed: of the changes, combined with the record's number.
     """
     longest = subject.settings.max_length or math.inf
-    # A prompt may double in tokens, and must not push its reference out of the row.
+    # A changed prompt may have twice the tokens, and must leave room for its reference in the row.
     clean = [row for row in _references(subject, subject.rows["test"]) if 2 * len(row.input_ids) <= longest]
     if not clean:
         return None
@@ -44,7 +44,7 @@ def _changed(
 ) -> ChangedPrompts | None:
     variants = []
     for index, record in records.items():
-        # Seeded by a text, which `random` hashes alike in every process.
+        # Seeded by a string, which `random` hashes identically in every process.
         generator = random.Random(f"{seed} {name} {index}")
         variants.append(with_question(record, lambda text, generator=generator: CHANGES[name](text, generator)))
     altered = sum(variant != record for variant, record in zip(variants, records.values(), strict=True))
@@ -60,12 +60,12 @@ def _references(subject: Subject, rows: Sequence[Row]) -> list[Row]:
 
 
 def typing_errors(text: str, generator: random.Random, rate: float = TYPING_ERROR_RATE) -> str:
-    """Return a text in which letters were swapped, doubled, left out or replaced by a neighbour on the keyboard.
+    """Return a text in which letters are swapped, doubled, omitted or replaced by a neighbour on the keyboard.
 
     Args:
-        text: what is typed.
-        generator: decides where and how.
-        rate: probability of an error at a letter.
+        text: the original text.
+        generator: determines the errors.
+        rate: probability of an error per letter.
     """
     letters, typed, i = list(text), [], 0
     while i < len(letters):
@@ -93,7 +93,7 @@ def _neighbour(letter: str, generator: random.Random) -> str:
 
 
 def no_stop_words(text: str, generator: random.Random) -> str:
-    """Return a text without its English stop words; one of stop words only stays as it is."""
+    """Return a text without its English stop words, or unchanged if it has no other words."""
     kept = [word for word in text.split(" ") if word.strip(".,;:!?\"'()").lower() not in STOP_WORDS]
     return " ".join(kept) if any(kept) else text
 

@@ -1,4 +1,4 @@
-"""Quantization: test loss after the weights of linear layers were rounded to few bits."""
+"""Quantization: test loss after rounding the weights of linear layers to few bits."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Rounding: TypeAlias = Callable[[Tensor], Tensor]
 def quantization(subject: Subject, rows: Sequence[Row]) -> Quantization:
     """Return the loss of records with rounded weights.
 
-    Embeddings and language-model head are left as they are, as in common 4-bit formats. Adapters are merged into the
-    weights before these are rounded, as for deployment. All weights are restored bit for bit.
+    Embeddings and LM head are not rounded, as in common 4-bit formats. Adapters are merged into the weights before
+    rounding, as for deployment. All weights are restored bit for bit.
 
     Args:
         subject: the model.
         rows: tokenized records.
 
     Raises:
-        NoiseError: if the weights are quantized already.
+        NoiseError: if the weights are already quantized.
     """
     layers = linear_layers(subject.model)
     clean = summary(score(subject, rows, what="clean")).loss
@@ -61,7 +61,7 @@ def quantization(subject: Subject, rows: Sequence[Row]) -> Quantization:
 
 
 def round_to_nearest(weight: Float[Tensor, "N K"], bits: int) -> Float[Tensor, "N K"]:
-    """Return weights rounded to the nearest of 2^bits evenly spaced values between each group's least and greatest."""
+    """Return weights rounded to the nearest of 2^bits evenly spaced values over each group's range."""
     width = weight.shape[1]
     padded = functional.pad(weight.float()[None], (0, -width % GROUP), mode="replicate")[0]
     groups = padded.unflatten(1, (-1, GROUP))
@@ -81,9 +81,9 @@ def round_to_nf4(weight: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
 
 @contextmanager
 def rounded_weights(model: PreTrainedModel, rounding: Rounding) -> Iterator[None]:
-    """Round the weights of linear layers inside the block, and restore them bit for bit after it."""
+    """Round the weights of linear layers inside the context, and restore them bit for bit afterwards."""
     layers = linear_layers(model)
-    # The processor's memory holds the copies: a model may fill that of the accelerator by itself.
+    # The copies are on the CPU, since the model alone may fill the accelerator's memory.
     saved = [(p, p.detach().to("cpu", copy=True)) for layer in layers for p in layer.parameters(recurse=False)]
     adapters = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     unmerged = [adapter for adapter in adapters if not adapter.merged and hasattr(adapter, "merge")]
@@ -92,7 +92,7 @@ def rounded_weights(model: PreTrainedModel, rounding: Rounding) -> Iterator[None
             adapter.merge()
         with torch.no_grad():
             for layer in layers:
-                # transformers' Conv1D, of GPT-2, holds its weight the other way round.
+                # transformers' Conv1D (GPT-2) stores its weight transposed.
                 weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
                 rounded = rounding(weight.detach())
                 layer.weight.copy_(rounded.T if isinstance(layer, Conv1D) else rounded)
@@ -107,10 +107,10 @@ def rounded_weights(model: PreTrainedModel, rounding: Rounding) -> Iterator[None
 
 
 def linear_layers(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
-    """Return the linear layers of the model itself, without its head and the layers of adapters.
+    """Return the linear layers of the model itself, without its LM head and adapter layers.
 
     Raises:
-        NoiseError: if their weights are quantized already.
+        NoiseError: if their weights are already quantized.
     """
     adapters = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     of_adapters = {module for adapter in adapters for module in adapter.modules()}

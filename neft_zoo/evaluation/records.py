@@ -1,4 +1,4 @@
-"""Prompts and reference answers of records, in every format of TRL's that has a prompt."""
+"""Prompts and reference answers of records, in all of TRL's formats that have a prompt."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from neft_zoo.config.data import alpaca_record, is_instruction
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A row of a dataset: its columns depend on the format, and libraries that read it say no more of them.
+# A row of a dataset: its columns depend on the format, so libraries give them no closer type.
 Record: TypeAlias = Mapping[str, Any]
 ALPACA_END = alpaca_record({"instruction": "", "output": ""})["prompt"][-len("### Response:\n") :]
 Prompt: TypeAlias = "str | list[dict[str, str]]"
 
 
 def exchange(record: Record) -> tuple[Prompt, str] | None:
-    """Return prompt and reference answer of a record; None if it has no prompt (plain text to go on with).
+    """Return prompt and reference answer of a record, or None if it has no prompt (plain text).
 
-    Of a conversation, the last assistant's turn is the reference and everything before it the prompt.
+    In a conversation, the last assistant turn is the reference and everything before it is the prompt.
     """
     if "prompt" in record and "completion" in record:
         completion = record["completion"]
@@ -30,12 +30,12 @@ def exchange(record: Record) -> tuple[Prompt, str] | None:
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Record, template: str | None = None) -> list[int]:
-    """Return the prompt's ids as in training: through the chat template, up to where the answer begins.
+    """Return the prompt's token ids as in training: through the chat template, up to the start of the answer.
 
     Args:
         tokenizer: the model's.
-        record: one that has a prompt.
-        template: the trainer's chat template, where it is not the tokenizer's own.
+        record: must have a prompt.
+        template: the trainer's chat template, if it differs from the tokenizer's.
     """
     prompt_and_reference = exchange(record)
     assert prompt_and_reference is not None
@@ -53,8 +53,8 @@ def shaped_like(example: Record, question: str, answer: str = "") -> Record:
     """Return a question and its answer in the format of another record.
 
     Args:
-        example: a training record, which shows the format of questions: Alpaca's template, a conversation or text.
-        question: as one text.
+        example: a training record in the desired format: Alpaca's template, a conversation or text.
+        question: as plain text.
         answer: its reference.
     """
     prompt_and_reference = exchange(example)
@@ -69,7 +69,7 @@ def shaped_like(example: Record, question: str, answer: str = "") -> Record:
 
 
 def with_question(record: Record, change: Callable[[str], str]) -> Record:
-    """Return the record with its question changed: the last user's turn, the instruction, or the prompt's text."""
+    """Return the record with its question changed: the last user turn, the instruction, or the prompt's text."""
     record = dict(record)
     for key in ("instruction", "prompt", "messages"):
         if isinstance(record.get(key), str):

@@ -1,4 +1,4 @@
-"""`evaluation.json`, and the table of a report."""
+"""Writing `evaluation.json`, and the table of a report."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Row = tuple[str, str, str]
 
 
 def save(report: EvaluationReport, folder: Path) -> Path:
-    """Write `evaluation.json` into a folder, which is made, and return its path.
+    """Write `evaluation.json` into a folder, created if missing, and return its path.
 
     Raises:
         NoiseError: if it cannot be written.
-        ValueError: for a number that is not finite.
+        ValueError: if a number is not finite.
     """
     path = make_folder(folder) / FILE
     write_json(path, report.to_dict(), indent=1)
@@ -38,7 +38,7 @@ def show(report: EvaluationReport) -> None:
 
 
 def rows(report: EvaluationReport) -> list[Row]:
-    """Return metric, value on training records and value on test records, as text; a dash where there is none."""
+    """Return rows of metric, value on training records and value on test records, as text; a dash if missing."""
     words, clip = report.options.words or WORDS, report.options.clip
     text = {
         **TEXT,
@@ -63,7 +63,7 @@ def _loss_rows(losses: Losses | None) -> list[Row]:
 
 
 def _robustness_rows(robustness: Robustness) -> list[Row]:
-    """Return the far end of each curve, the least alpha that flips tokens, changed prompts and length controls."""
+    """Return the last point of each curve, the lowest alpha that flips tokens, changed prompts and length controls."""
     table = []
     if robustness.curves.replaced_tokens:
         point = robustness.curves.replaced_tokens[-1]

@@ -1,4 +1,4 @@
-"""Typed results of an evaluation; `evaluation.json` has their fields as keys, None as null."""
+"""Typed results of an evaluation; their fields are the keys of `evaluation.json`, and None is null."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class LossSummary(Serializable):
     """Losses of a split.
 
     Attributes:
-        loss: nats per graded token, every token alike.
-        perplexity: exponential of the loss; None beyond a float.
-        accuracy: share of graded tokens that are the model's likeliest.
-        calibration_error: expected calibration error of the likeliest token, in [0, 1].
-        bins: bins that it was summed over.
+        loss: nats per graded token, with equal weight for every token.
+        perplexity: exponential of the loss; None if it exceeds a float.
+        accuracy: share of graded tokens that are the model's most likely ones.
+        calibration_error: expected calibration error of the most likely token, in [0, 1].
+        bins: number of bins for it.
         records: number of records.
         tokens: number of graded tokens.
         record_losses: mean over each record's graded tokens, in nats.
@@ -51,7 +51,7 @@ class BestLosses(Serializable):
     Attributes:
         checkpoint: its folder.
         step: optimizer step.
-        logged_loss: held-out loss that the trainer logged there.
+        logged_loss: held-out loss in the trainer's log at this step.
         train: losses of the training records.
         test: losses of the test records.
     """
@@ -65,7 +65,7 @@ class BestLosses(Serializable):
 
 @dataclass(frozen=True)
 class Losses(Serializable):
-    """Losses at the end of a run, and at its best checkpoint, None unless the run kept several."""
+    """Losses at the end of a run, and at its best checkpoint (None unless the run kept several)."""
 
     end: SplitLosses
     best: BestLosses | None = None
@@ -73,11 +73,11 @@ class Losses(Serializable):
 
 @dataclass(frozen=True)
 class Flips(Serializable):
-    """How often noise moves an embedding nearer to another row of the table than to its own.
+    """How often noise moves an embedding closer to another row of the table than to its own.
 
     Attributes:
         flipped: share of positions.
-        flipped_tokens: share of the distinct tokens that flip anywhere.
+        flipped_tokens: share of the distinct tokens that flip at any position.
     """
 
     flipped: float
@@ -86,7 +86,7 @@ class Flips(Serializable):
 
 @dataclass(frozen=True)
 class ReplacementPoint(Serializable):
-    """Loss in nats per graded token where a share `rate` of the input tokens is replaced."""
+    """Loss in nats per graded token with a share `rate` of the input tokens replaced."""
 
     rate: float
     loss: float
@@ -94,7 +94,7 @@ class ReplacementPoint(Serializable):
 
 @dataclass(frozen=True)
 class NoisePoint(Serializable):
-    """Loss in nats per graded token, and flips, under noise of size `alpha`."""
+    """Loss in nats per graded token, and flips, under noise of strength `alpha`."""
 
     alpha: float
     loss: float
@@ -104,26 +104,27 @@ class NoisePoint(Serializable):
 
 @dataclass(frozen=True)
 class Curves(Serializable):
-    """Curves of robustness, empty where no rate or size was asked for."""
+    """Robustness curves, empty if no rates or alphas were requested."""
 
     replaced_tokens: Sequence[ReplacementPoint] = ()
     noise: Sequence[NoisePoint] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """Return the curves that have a point."""
+        """Return the curves that have points."""
         return {name: points for name, points in super().to_dict().items() if points}
 
 
 @dataclass(frozen=True)
 class Robustness(Serializable):
-    """Test loss, in nats per graded token, and answers where something is changed.
+    """Test loss, in nats per graded token, and answers after changes of input or prompt.
 
     Attributes:
         curves: losses over replaced tokens and over noise.
         noise: strategy of the noise curve.
-        flips_from: least alpha of that curve at which any position flips; None if none does.
+        flips_from: lowest alpha of that curve at which any position flips; None if none does.
         templates: loss under each changed prompt.
-        lengths: answers as they are, asked to be longer, and with the end blocked; empty where no record has a prompt.
+        lengths: plain answers, answers asked to be longer, and answers with the end blocked; empty if no record has a
+            prompt.
     """
 
     curves: Curves
@@ -135,23 +136,23 @@ class Robustness(Serializable):
 
 @dataclass(frozen=True)
 class EvaluationReport(Serializable):
-    """Everything that was measured of a model with the noise off; None where it was not.
+    """All measures of a model with the noise off; None for measures that were not requested.
 
     Attributes:
         model: folder or name.
-        noise: the noise that it was trained with, as its `noise.json` has it.
+        noise: the noise that it was trained with, from its `noise.json`.
         neft_zoo: version of this package.
         options: settings of the evaluation.
         losses: losses of both splits.
         memorization: overlap and extraction by split.
         text: length, repetition and diversity of the answers by split.
-        robustness: losses and answers where something is changed.
+        robustness: losses and answers after changes of input or prompt.
         scores: results of scorers by name.
         tasks: metrics of lm-evaluation-harness by task.
         forgetting: losses on text and answers that were not trained on.
         quantization: test loss with rounded weights.
         prompts: test loss after changed prompts.
-        safety: refusals of safe and of unsafe prompts.
+        safety: refusals of safe and unsafe prompts.
         instructions: accuracies of IFEval.
     """
 

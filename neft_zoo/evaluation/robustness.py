@@ -29,11 +29,11 @@ POSITIONS_AT_A_TIME = 512
 
 @dataclass(frozen=True)
 class ReplaceTokens:
-    """Replaces input tokens by others drawn at random; the labels stay, and special tokens are never replaced.
+    """Replaces random input tokens, except special ones, by random others; the labels are unchanged.
 
     Args:
         rate: probability that a token is replaced, in [0, 1].
-        others: ids that are drawn from, each as likely.
+        others: ids to draw from, with equal probability.
     """
 
     rate: float
@@ -51,7 +51,7 @@ class ReplaceTokens:
 def replacement_curve(
     subject: Subject, rows: Sequence[Row], rates: Sequence[float], seed: int = 0
 ) -> list[ReplacementPoint]:
-    """Return the loss for each share of input tokens that are replaced at random."""
+    """Return the loss for each share of randomly replaced input tokens."""
     tokens = noise_session(subject, None).batch.tokens
     reserved = {*tokens["special_ids"], *tokens["media_ids"]}  # a placeholder without an image would fail
     others = tuple(i for i in range(len(subject.tokenizer)) if i not in reserved)
@@ -65,17 +65,17 @@ def replacement_curve(
 def noise_curve(
     subject: Subject, rows: Sequence[Row], name: str, alphas: Sequence[float], seed: int = 0
 ) -> list[NoisePoint]:
-    """Return loss and flips for each size of an embedding noise.
+    """Return loss and flips for each strength of an embedding noise.
 
     Args:
         subject: the model.
         rows: tokenized records.
         name: a strategy with an argument `alpha` and noise on the embeddings.
-        alphas: its sizes.
+        alphas: values of `alpha`.
         seed: of the noise.
 
     Raises:
-        NoiseError: if the strategy has no `alpha`, or is no noise on the embeddings.
+        NoiseError: if the strategy has no `alpha`, or does not add noise to the embeddings.
     """
     check_noise(name)
     curve = []
@@ -87,10 +87,10 @@ def noise_curve(
 
 
 def check_noise(name: str) -> None:
-    """Raise unless a strategy adds noise of a size `alpha` to the embeddings.
+    """Raise unless a strategy adds noise of strength `alpha` to the embeddings.
 
     Raises:
-        NoiseError: if it does not, or there is none of that name.
+        NoiseError: if it does not, or does not exist.
     """
     if "alpha" not in entry(name).parameters:
         raise NoiseError(f"noise must be a strategy with an argument alpha, got {name!r}.")
@@ -100,9 +100,9 @@ def check_noise(name: str) -> None:
 
 @torch.no_grad()
 def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) -> Flips:
-    """Return how often another row of the embedding table is nearer to the noisy embedding than the token's own.
+    """Return how often the noisy embedding is closer to another row of the embedding table than to the token's own.
 
-    Rows that equal the token's own do not count as others.
+    Rows that equal the token's own are not counted as other rows.
     """
     embedding = find_embedding(subject.model)
     weight: Any = embedding.weight
@@ -122,7 +122,7 @@ def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) ->
 
 
 def _other_is_nearer(table: Float[Tensor, "V D"], points: Float[Tensor, "N D"], own: Int[Tensor, " N"]) -> Tensor:
-    """Compare squared distances up to |point|^2, which all rows share."""
+    """Compare squared distances without |point|^2, which is the same for all rows."""
     nearness = points @ table.T - table.square().sum(-1) / 2
     mine = nearness.gather(1, own[:, None])[:, 0]
     best = nearness.argmax(1)

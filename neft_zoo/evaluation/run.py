@@ -37,7 +37,7 @@ LONGER = "test, longer"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A model that was loaded from a folder, from which its other checkpoints can be loaded."""
+    """A model loaded from a folder, from which its other checkpoints can be loaded."""
 
     folder: Path
     arguments: RunOptions
@@ -60,21 +60,21 @@ def evaluate(
     """Return the measures of a model with the noise off.
 
     Args:
-        model: a folder or a name on the hub, with `config` a recipe; or a model, with `config` a trainer's arguments.
-        config: a recipe's name or file, which says data, splits, batch size and how records are tokenized; or
-            `SFTConfig` arguments.
-        tokenizer: of a model that is passed itself.
-        train, test: records of a model that is passed itself, in a format of TRL's; with a recipe, instead of its own.
-        options: how much is measured and with which constants.
-        scorers: by name, functions that score the answers to the test prompts.
-        tasks: of lm-evaluation-harness; `ifeval` is the part `instructions`, on the shipped prompts.
-        task_folder: further tasks for it.
-        before: the model before fine-tuning, or its folder or name, which forgetting is measured against; by default
-            the base of an adapter, and else the model that the recipe starts from.
+        model: a folder or a hub name, with a recipe as `config`; or a model, with a trainer's arguments as `config`.
+        config: a recipe's name or file, which sets data, splits, batch size and tokenization; or `SFTConfig`
+            arguments.
+        tokenizer: required with a model object.
+        train, test: records in one of TRL's formats; required with a model object, and otherwise replace the recipe's.
+        options: which measures to compute, on how much data and with which constants.
+        scorers: functions, by name, that score the answers to the test prompts.
+        tasks: of lm-evaluation-harness; `ifeval` is replaced by the part `instructions` on the shipped prompts.
+        task_folder: folder with further tasks for it.
+        before: the model before fine-tuning, its folder or its name, as the baseline for forgetting; by default the
+            base of an adapter, and else the model that the recipe starts from.
         output: folder for `evaluation.json`; None writes nothing.
 
     Raises:
-        NoiseError: if a path, a split, an option or a scorer's result is not accepted.
+        NoiseError: if a path, a split, an option or a scorer's result is invalid.
 
     Example:
         >>> report = evaluate("runs/quickstart", "quickstart")  # doctest: +SKIP
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def _check(options: Options, tasks: Sequence[str], folder: Path | None) -> None:
-    """Raise for a missing library, a wrong noise or an unknown task before anything is computed."""
+    """Raise, before anything is computed, for a missing library, an invalid noise or an unknown task."""
     if "memorization" in options.parts:
         overlap([], [])
     if "robustness" in options.parts:
@@ -119,7 +119,7 @@ def _check(options: Options, tasks: Sequence[str], folder: Path | None) -> None:
 
 
 def _with_variants(splits: Mapping[str, Sequence[Record]], options: Options) -> dict[str, list[Record]]:
-    """Return the first records of both splits, and the test records under other prompts."""
+    """Return the first records of both splits, and the test records with changed prompts."""
     variants = {name: list(splits[name])[: options.records] for name in ("train", "test")}
     if "robustness" not in options.parts:
         return variants
@@ -137,7 +137,7 @@ def _with_variants(splits: Mapping[str, Sequence[Record]], options: Options) -> 
 def _measured(
     report: EvaluationReport, subject: Subject, scorers: Mapping[str, Scorer], run: Run | None
 ) -> EvaluationReport:
-    """Return the report with the measures that its options ask for."""
+    """Return the report with the measures requested by its options."""
     options, answers = report.options, {}
     parts = {*options.parts}
     if scorers or {"memorization", "text", "robustness"} & parts:
@@ -189,7 +189,7 @@ def _robustness(subject: Subject, answers: AnsweredSplit, options: Options) -> R
 
 
 def _noise_of(name: str) -> dict[str, Any] | None:
-    """Return the content of a model folder's `noise.json`, the noise it was trained with; None if there is none."""
+    """Return the content of a model folder's `noise.json`, which records its noise; None if there is none."""
     path = Path(name) / FILE
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

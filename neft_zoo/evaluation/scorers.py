@@ -1,4 +1,4 @@
-"""Scorers that the caller brings: toxicity, a reward model, a judge."""
+"""Custom scorers of answers, such as a toxicity classifier, a reward model or a judge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neft_zoo.errors import NoiseError, shown
 from neft_zoo.evaluation.answer_results import Score
 from neft_zoo.evaluation.text import mean
 
-# Takes texts and returns as many finite numbers.
+# Takes texts and returns one finite number for each.
 Scorer: TypeAlias = Callable[[Sequence[str]], Sequence[float]]
 
 

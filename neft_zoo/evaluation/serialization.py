@@ -1,4 +1,4 @@
-"""Dataclasses that are read from JSON and written to it."""
+"""Dataclasses that can be read from JSON and written to it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ R = TypeVar("R", bound="Serializable")
 
 
 class Serializable:
-    """Base class of a frozen dataclass whose JSON object has the fields as keys, in their order."""
+    """Base class for a frozen dataclass with a JSON object whose keys are its fields, in order."""
 
     def to_dict(self) -> dict[str, object]:
-        """Return mappings, lists and numbers, as JSON has them."""
+        """Return the fields as mappings, lists and numbers, ready for JSON."""
         return {name: _encoded(getattr(self, name)) for name in _names(self)}
 
     @classmethod
     def from_dict(cls: type[R], values: Mapping[str, object]) -> R:
-        """Return the dataclass of a JSON object; keys that it does not know are left out, missing ones take defaults.
+        """Return an instance from a JSON object; unknown keys are ignored and missing ones take defaults.
 
         Raises:
             TypeError: if a field without a default is missing.
@@ -28,7 +28,7 @@ class Serializable:
         return cls(**{key: _decoded(hints[key], value) for key, value in values.items() if key in hints})
 
     def __getitem__(self, name: str) -> Any:
-        """Return a field by its JSON key, so that `report["losses"]` reads a report and the file of one alike."""
+        """Return a field by its JSON key, so that `report["losses"]` works for a report and for its file."""
         if name not in _names(self):
             raise KeyError(name)
         return getattr(self, name)
@@ -47,7 +47,7 @@ def _encoded(value: object) -> object:
 
 
 def _decoded(hint: object, value: object) -> object:
-    """Return the value of a field of type `hint`, read from JSON."""
+    """Return a field's value, decoded from JSON to the type `hint`."""
     if get_origin(hint) in (Union, types.UnionType):
         if value is None:
             return None

@@ -1,4 +1,4 @@
-"""Shipped records that side effects are measured on, whatever a model was trained on."""
+"""Shipped records for measuring side effects, independent of a model's training data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FILES = {
 
 
 def shipped_records(name: Literal["general", "gsm8k", "xstest", "ifeval"], limit: int | None = None) -> list[Record]:
-    """Return records of a shipped file, at most `limit` of them, evenly spread over the file."""
+    """Return at most `limit` records of a shipped file, evenly spread over it."""
     text = (recipe.folder() / "results" / FILES[name]).read_text(encoding="utf-8")
     return spread([json.loads(line) for line in text.splitlines()], limit)
 
 
 def spread(items: Sequence[T], limit: int | None) -> list[T]:
-    """Return at most `limit` items, evenly spread over all; all of them for None."""
+    """Return at most `limit` items, evenly spread over all; None for all."""
     count = len(items) if limit is None else min(limit, len(items))
     return [items[i * len(items) // count] for i in range(count)]

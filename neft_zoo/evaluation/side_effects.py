@@ -1,4 +1,4 @@
-"""The side effects of fine-tuning that an evaluation's options ask for."""
+"""The side effects of fine-tuning that an evaluation's options request."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def side_effects(
     test: Sequence[Record],
     load_before: Callable[[], PreTrainedModel] | None = None,
 ) -> EvaluationReport:
-    """Return the report with the side effects that its options ask for.
+    """Return the report with the side effects requested by its options.
 
     Args:
-        report: of the model, whose options are read.
+        report: of the model; its options are used.
         subject: the model.
-        test: test records, before they were brought into a format of TRL's.
-        load_before: returns the model before fine-tuning; None where it is not at hand, or the base of an adapter.
+        test: test records, before conversion to one of TRL's formats.
+        load_before: returns the model before fine-tuning; None if unavailable or if it is the base of an adapter.
 
     Raises:
-        NoiseError: if a library is missing, a model cannot be loaded, or weights are quantized already.
+        NoiseError: if a library is missing, a model cannot be loaded, or weights are already quantized.
     """
     options = report.options
     if "quantization" in options.parts:
-        linear_layers(subject.model)  # refused before anything is computed
+        linear_layers(subject.model)  # raises early for quantized weights
     benchmark = load_benchmark() if "instructions" in options.parts else None
     if "forgetting" in options.parts:
         rows = unrelated_rows(subject, options.unrelated_records)

@@ -1,4 +1,4 @@
-"""A sweep of noise strength on a model that has taken its first steps."""
+"""A sweep of noise strength on a model after its first training steps."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.token_counts import count_tokens
 from neft_zoo.training.trainers import SFTTrainer
 
-# Shares of the clean loss that the noise may cost: where it begins to matter, a first choice, and where it harms.
+# Increases of the loss by noise, relative to the clean loss: where it starts to matter, a first choice, where it
+# harms.
 SHARES = {"low": 0.01, "pick": 0.05, "high": 0.2}
-LOUDEST, FAINTEST = -10.0, 30.0  # signal-to-noise ratios of the sweep, in decibels
+LOUDEST, FAINTEST = -10.0, 30.0  # signal-to-noise ratios at the ends of the sweep, in decibels
 
 
 def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 96, points: int = 13) -> SweepReport:
-    """Return a sweep of noise strength, on a model that a few steps without noise have trained.
+    """Sweep the noise strength on a model after a few training steps without noise, and return the report.
 
     Args:
         config: a recipe's name or file.
-        noise: a strategy as `registry.make` takes it; None for the recipe's own, or `neft_uniform` if it has none.
-        steps: optimizer steps of the recipe before the sweep, 0 for the model as it is.
-        records: training records that are measured, spread evenly over the data.
-        points: strengths, evenly spaced in decibels of the signal-to-noise ratio.
+        noise: a strategy as for `registry.make`; None for the recipe's own, or `neft_uniform` if it has none.
+        steps: optimizer steps of the recipe before the sweep; 0 for the untrained model.
+        records: number of training records to measure, evenly spread over the data.
+        points: number of strengths, evenly spaced in decibels of the signal-to-noise ratio.
 
     Raises:
-        NoiseError: if the recipe or an argument is not accepted, or the strategy has no strength to sweep.
+        NoiseError: if the recipe or an argument is invalid, or the strategy has no strength to sweep.
     """
     for name, value, least in (("steps", steps, 0), ("records", records, 1), ("points", points, 3)):
         check_count(name, value, least)
@@ -92,12 +93,12 @@ def find_alpha(config: str, noise: Any = None, steps: int = 16, records: int = 9
 
 
 def strength_of(strategy: Strategy) -> str:
-    """Return the argument that the noise is proportional to: `alpha` of most, `rho` or `eps` of others.
+    """Return the argument that the noise is proportional to: `alpha` for most strategies, `rho` or `eps` for others.
 
-    It is found by trying: noise of twice the value must be twice the noise.
+    It is found by testing which argument, when doubled, doubles the noise.
 
     Raises:
-        NoiseError: if there is none, or the noise is not drawn and added to the embeddings.
+        NoiseError: if there is none, or if the noise is not additive noise on the embeddings.
     """
     noise = strategy.noise
     if noise is not None and not isinstance(noise, TokenEdit | AtLayers) and strategy.family != "adversarial":
@@ -112,7 +113,7 @@ def strength_of(strategy: Strategy) -> str:
 
 
 def _trained(given: dict[str, Any], seed: int, steps: int) -> SFTTrainer:
-    """Return the trainer of a recipe after a few optimizer steps, of none if `steps` is 0."""
+    """Return the trainer of a recipe after a few optimizer steps, or untrained if `steps` is 0."""
     set_seed(seed)
     with as_sentence("the recipe must run with TRL"):
         trainer = SFTTrainer(**given)
@@ -140,22 +141,22 @@ def _proportional(strategy: Strategy, argument: str) -> bool:
 
 
 def with_strength(strategy: Strategy, argument: str, value: float) -> Strategy:
-    """Return the strategy at another strength."""
+    """Return the strategy with another strength."""
     return make({**strategy.to_dict(), argument: value})
 
 
 def sweep(
     subject: Subject, rows: Sequence[Row], strategy: Strategy, argument: str, points: int, training: Any
 ) -> tuple[LossSummary, list[SweepPoint]]:
-    """Return losses without noise and by strength; all strengths get the same draw, each scaled.
+    """Return the losses without noise and at each strength; all strengths scale the same draw.
 
     Args:
         subject: the model.
         rows: tokenized records to measure.
-        strategy: whose noise is added.
-        argument: its strength.
-        points: how many strengths.
-        training: tokenized training data, for noise that counts tokens.
+        strategy: the strategy whose noise is added.
+        argument: name of its strength.
+        points: number of strengths.
+        training: tokenized training data, for noise that depends on token counts.
     """
     table = find_table(subject.model)
 
@@ -175,7 +176,7 @@ def sweep(
 
 @torch.no_grad()
 def snr_db(subject: Subject, rows: Sequence[Row], noise: Any) -> float:
-    """Return 20 log10 of embedding rms over noise rms, in decibels, over the real tokens of all rows."""
+    """Return 20 log10(embedding rms / noise rms), in decibels, over the real tokens of all rows."""
     embedding, signal, added = find_embedding(subject.model), 0.0, 0.0
     session = noise_session(subject, None)
     for _, inputs in subject.batches(rows):
@@ -189,7 +190,7 @@ def snr_db(subject: Subject, rows: Sequence[Row], noise: Any) -> float:
 
 
 class _StopAfter(TrainerCallback):
-    """Ends training early, at the learning rates of the recipe's own schedule."""
+    """Ends training early, with the learning rates of the recipe's full schedule."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

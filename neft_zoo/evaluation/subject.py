@@ -1,4 +1,4 @@
-"""Subject: a model and its records, tokenized as its trainer does it."""
+"""Subject: a model and its records, tokenized as in training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl.trainer.sft_config import SFTConfig
 
-# One record is one row whatever the recipe packs, in the order it came, and nothing is written or logged.
+# One record per row and in order, even if the recipe packs, and nothing is written or logged.
 CLEAN = {**LAYOUT, **RECOMPUTATION, **NOISE, **EVALUATION, **OUTPUT}
 
 
@@ -31,9 +31,9 @@ class Row:
     """One tokenized record.
 
     Attributes:
-        input_ids: token ids, cut as the trainer cuts them.
+        input_ids: token ids, truncated as in training.
         labels: the same, -100 where the loss does not grade.
-        record: the record it was made of.
+        record: the record that it was made from.
         index: number of the record in its split.
     """
 
@@ -48,11 +48,11 @@ class Subject:
     """A model under evaluation and its tokenized records.
 
     Attributes:
-        model: in eval mode and on its device.
+        model: in eval mode, on its device.
         tokenizer: the model's.
         rows: tokenized records of each split.
         trainer: the trainer that prepared them, which also collates batches.
-        batch_size: records a forward pass.
+        batch_size: records per forward pass.
     """
 
     model: PreTrainedModel
@@ -63,7 +63,7 @@ class Subject:
 
     @property
     def template(self) -> str | None:
-        """The trainer's chat template, where it is not the tokenizer's own."""
+        """The trainer's chat template, if it differs from the tokenizer's."""
         return self.trainer.chat_template
 
     @property
@@ -73,11 +73,11 @@ class Subject:
 
     @property
     def progress(self) -> bool:
-        """Whether progress bars are wanted."""
+        """Whether to show progress bars."""
         return not self.trainer.args.disable_tqdm
 
     def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Yield row indices and model inputs by batch, rows of similar length together."""
+        """Yield row indices and model inputs by batch, grouping rows of similar length."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
         for start in range(0, len(order), self.batch_size):
             indices = order[start : start + self.batch_size]
@@ -86,26 +86,26 @@ class Subject:
             yield indices, {name: value.to(self.model.device) for name, value in collated.items()}
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Return the context of mixed precision that the trainer's own evaluation would use."""
+        """Return the mixed-precision context that the trainer's own evaluation would use."""
         return self.trainer.accelerator.autocast()
 
     def with_model(self, model: PreTrainedModel) -> Subject:
-        """Return the same records for another checkpoint of the model."""
-        # A quantized model refuses `to`, even where it is already there.
+        """Return the same records with another checkpoint of the model."""
+        # A quantized model refuses `to`, even for its own device.
         moved = model if model.device == self.model.device else model.to(self.model.device)  # type: ignore[arg-type]
         return replace(self, model=moved.eval())
 
     def tokenized(self, name: str, records: Sequence[Record]) -> list[Row]:
-        """Return further records as the trainer tokenizes them; where they have an answer, it alone is graded."""
+        """Return further records, tokenized by the trainer; if they have an answer, only the answer is graded."""
         settings = replaced(self.settings, {"completion_only_loss": None, "assistant_only_loss": False})
         return prepare(self.model, self.tokenizer, settings, {name: records}).rows[name]
 
     def graded_reference(self, row: Row) -> Row | None:
-        """Return a row with all of its reference graded, whatever the loss grades; None if it has none."""
+        """Return a row with its whole reference graded, independent of the loss; None if it has no reference."""
         if exchange(row.record) is None:
             return None
         prompt = prompt_tokens(self.tokenizer, row.record, self.template)
-        # Not all templates put the same tokens before an answer when generating as when training: they part somewhere.
+        # Some templates put other tokens before an answer in generation than in training: find where they diverge.
         pairs = zip(prompt, row.input_ids, strict=False)
         shorter = min(len(prompt), len(row.input_ids))
         begin = next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
@@ -121,13 +121,14 @@ def prepare(
     args: SFTConfig,
     splits: Mapping[str, Sequence[Record]],
 ) -> Subject:
-    """Return a model and its records, tokenized by TRL's trainer under the settings that the model was trained with.
+    """Return a model and its records, tokenized by TRL's trainer with the model's training settings.
 
     Args:
         model: a transformers or PEFT model.
         tokenizer: the model's.
-        args: the trainer's arguments; packing, noise and everything that writes or logs is switched off in a copy.
-        splits: records of each split, in any format of TRL's, or instructions; the first split decides the format.
+        args: the trainer's arguments; in a copy, packing, noise, output files and logging are switched off.
+        splits: records of each split, in one of TRL's formats or as instructions; the first split determines the
+            format.
 
     Raises:
         NoiseError: if a split is empty, or none of its records has a graded token.
@@ -140,9 +141,9 @@ def prepare(
         Dataset.from_list([{**record, "_record": i} for i, record in enumerate(records)])
         for records in converted.values()
     ]
-    settings = replaced(args, CLEAN, {"model_init_kwargs": None})  # TRL remarks on them where a model is there
+    settings = replaced(args, CLEAN, {"model_init_kwargs": None})  # TRL warns about them if it is given a model
     names = list(converted)
-    with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder
+    with tempfile.TemporaryDirectory() as folder:  # a trainer creates its output folder
         settings.output_dir = folder
         evaluated = dict(zip(names[1:], others, strict=True))
         with as_sentence("the records must be prepared by TRL"):
@@ -151,7 +152,7 @@ def prepare(
             )
     tokenized: Any = {names[0]: trainer.train_dataset, **(trainer.eval_dataset if others else {})}  # type: ignore
     rows = {name: _rows(name, tokenized[name], converted[name]) for name in names}
-    trained: Any = trainer.model  # with an adapter, if the arguments ask for one
+    trained: Any = trainer.model  # with an adapter, if the arguments request one
     return Subject(trained.eval(), tokenizer, rows, trainer, settings.per_device_eval_batch_size)
 
 
@@ -160,7 +161,7 @@ def _converted(record: Record) -> Record:
 
 
 def _rows(name: str, tokenized: Dataset, records: Sequence[Record]) -> list[Row]:
-    dataset: Any = tokenized  # its rows are typed as lists too, which a row number never gives
+    dataset: Any = tokenized  # its rows are typed as lists too, which an integer index never returns
     indexed = [(row["_record"], row) for row in dataset]
     rows = [Row(list(row["input_ids"]), list(row["labels"]), records[index], index) for index, row in indexed]
     rows = [row for row in rows if any(label >= 0 for label in row.labels[1:])]

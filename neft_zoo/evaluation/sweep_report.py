@@ -41,13 +41,13 @@ class SweepReport(Serializable):
         records: measured records.
         tokens: their graded tokens.
         clean_loss: loss without noise, in nats per graded token.
-        low: strength at which noise costs a first share of the clean loss; None where no strength does.
-        pick: strength at which it costs the second share.
-        high: strength at which it costs the third share.
+        low: strength at which the loss rises by the first share of the clean loss; None if no strength reaches it.
+        pick: strength at which it rises by the second share.
+        high: strength at which it rises by the third share.
         shares: the three shares.
-        points: losses by strength, in growing order.
+        points: losses by strength, in increasing order.
         seconds: wall-clock time.
-        cpu_s: time of the processor.
+        cpu_s: CPU time.
         neft_zoo: version of this package.
         advice: the recommendation in words.
     """
@@ -71,9 +71,10 @@ class SweepReport(Serializable):
 
 
 def at_excess(points: Sequence[SweepPoint], excess: float) -> float | None:
-    """Return the strength at which the loss rises by `excess` nats, None if no point does.
+    """Return the strength at which the loss rises by `excess` nats, or None if no point reaches it.
 
-    Between two points the square of the strength is interpolated: small noise costs in proportion to its energy.
+    Between two points, the square of the strength is interpolated, since small noise costs loss in proportion to its
+    energy.
     """
     previous_strength = previous_excess = 0.0
     for point in points:
@@ -85,7 +86,7 @@ def at_excess(points: Sequence[SweepPoint], excess: float) -> float | None:
 
 
 def advice(report: SweepReport) -> str:
-    """Return the recommendation and its reason."""
+    """Return the recommendation with its reason."""
     name, shares = report.argument, report.shares
     low, pick, high = (None if value is None else f"{value:.2g}" for value in (report.low, report.pick, report.high))
     if low is None or pick is None:
@@ -99,7 +100,7 @@ def advice(report: SweepReport) -> str:
 
 
 def table(report: SweepReport) -> str:
-    """Return the points as aligned text, below a line of what was measured."""
+    """Return the points as an aligned text table, below a line that describes the sweep."""
     rows = [(report.argument, "SNR, dB", "noisy loss", "over clean")]
     for point in report.points:
         share = point.excess / report.clean_loss
@@ -110,7 +111,7 @@ def table(report: SweepReport) -> str:
 
 
 def draw(report: SweepReport, path: Path) -> Path:
-    """Draw clean loss, noisy loss and signal-to-noise ratio over the strength, and return the path."""
+    """Plot clean loss, noisy loss and signal-to-noise ratio over the strength, and return the path."""
     figure, axes = new_figure()
     strengths = [point.strength for point in report.points]
     axes.axhline(report.clean_loss, color="black", linewidth=1, label="clean loss")

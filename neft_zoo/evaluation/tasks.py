@@ -17,7 +17,7 @@ HARNESS = "lm-evaluation-harness"
 
 
 class TaskManager(Protocol):
-    """The part of the harness's list of tasks that is used here."""
+    """The part of the harness's task list that is used here."""
 
     all_tasks: Sequence[str]
 
@@ -37,12 +37,12 @@ def run_tasks(
         model: a transformers or PEFT model.
         tokenizer: the model's.
         names: of tasks or groups.
-        folder: further tasks, as YAML files.
-        limit: records of each task; None for all.
-        batch_size: records a forward pass.
+        folder: folder with further tasks, as YAML files.
+        limit: records per task; None for all.
+        batch_size: records per forward pass.
 
     Raises:
-        NoiseError: if the harness is missing, the folder is, or a task is not known to it.
+        NoiseError: if the harness or the folder is missing, or if a task is unknown.
     """
     manager = find_tasks(names, folder)
     wrapped = harness("lm_eval.models.huggingface").HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
@@ -51,10 +51,10 @@ def run_tasks(
 
 
 def find_tasks(names: Sequence[str], folder: Path | None = None) -> TaskManager:
-    """Return the harness's list of tasks, with those of a folder.
+    """Return the harness's task list, extended by the tasks of a folder.
 
     Raises:
-        NoiseError: if the harness is missing, the folder is, or a task is not known to it.
+        NoiseError: if the harness or the folder is missing, or if a task is unknown.
     """
     if folder is not None and not folder.is_dir():
         raise NoiseError(f"task_folder must be an existing folder, got {str(folder)!r}.")
@@ -81,6 +81,6 @@ def harness(module: str) -> ModuleType:
 
 
 def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
-    """Return the numbers among a task's metrics: the harness puts names, and N/A for what it left out, there too."""
+    """Return the numbers among a task's metrics, which also include names and N/A for skipped ones."""
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
     return {name.removesuffix(",none"): value for name, value in numbers.items()}

@@ -1,12 +1,12 @@
-"""Words of texts in any script: between blanks, or characters in a script that writes without blanks."""
+"""Words in any script: separated by spaces, or single characters in scripts without spaces."""
 
 from __future__ import annotations
 
 import unicodedata
 
-import regex  # transformers depends on it; `re` knows no scripts
+import regex  # a dependency of transformers; `re` does not support scripts
 
-# https://www.unicode.org/reports/tr29/#Word_Boundaries: in these, words are found with a dictionary only.
+# https://www.unicode.org/reports/tr29/#Word_Boundaries: scripts in which only a dictionary finds words.
 _UNSPACED = "".join(
     rf"\p{{Script_Extensions={script}}}"
     for script in (
@@ -20,10 +20,10 @@ _WORD = regex.compile(rf"[[{_UNSPACED}]&&\p{{L}}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, with their punctuation: what blanks separate.
+    """Return the words of a text, including punctuation, split at spaces.
 
-    Where a piece between blanks has a character of a script without blanks, such as Chinese or Thai, each such
-    character with its marks is a word, each run of other letters and digits is one, and punctuation is none.
+    In a piece with characters of a script without spaces, such as Chinese or Thai, each such character with its marks
+    is a word, each run of other letters and digits is a word, and punctuation is dropped.
     """
     pieces = ([piece] if _CHARACTER.search(piece) is None else _WORD.findall(piece) for piece in text.split())
     return [word for piece in pieces for word in piece]
@@ -32,11 +32,11 @@ def words(text: str) -> list[str]:
 def letters_and_digits(text: str) -> list[str]:
     """Return the words of a text in lower case without punctuation, as ROUGE compares them.
 
-    For text in ASCII these are the tokens of rouge_score's own tokenizer, which drops all other letters.
+    For ASCII text these are the tokens of rouge_score's own tokenizer, which drops all non-ASCII letters.
     """
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def separated(text: str) -> str:
-    """Return a text with blanks around each character of a script without blanks, and all else as it is."""
+    """Return a text with spaces around each character of a script without spaces, and otherwise unchanged."""
     return _CHARACTER_AND_MARKS.sub(r" \g<0> ", text)

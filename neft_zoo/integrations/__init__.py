@@ -1,1 +1,1 @@
-"""Ways into other frameworks, a module for each; none is imported unless its framework is."""
+"""Integrations with other frameworks, one module each, imported only if the framework is used."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class NoiseArgs(BaseModel):
-    """The options that the plugin adds to Axolotl's.
+    """The options that the plugin adds to Axolotl.
 
     Attributes:
         noise: a strategy's name, or a mapping with `name` and arguments.
@@ -27,13 +27,13 @@ class NoiseArgs(BaseModel):
 
 
 class NoisePlugin(BasePlugin):
-    """Trains under the strategy that `noise` names, whatever Axolotl's trainer is."""
+    """Trains any Axolotl trainer under the strategy given by `noise`."""
 
     def register(self, cfg: dict[str, Any]) -> None:
         """Check the noise before anything is loaded.
 
         Raises:
-            NoiseError: if it is missing or not accepted, another noise is on, or Axolotl's version is not known.
+            NoiseError: if it is missing or invalid, another noise is set, or the version of Axolotl is not supported.
         """
         end_in_one_sentence()
         check_version("axolotl")
@@ -48,14 +48,14 @@ class NoisePlugin(BasePlugin):
         return f"{NoiseArgs.__module__}.{NoiseArgs.__qualname__}"
 
     def post_trainer_create(self, cfg: Any, trainer: Trainer) -> None:
-        """Give the trainer its noise.
+        """Add the noise to the trainer.
 
         Raises:
-            NoiseError: if the noise does not go with the trainer.
+            NoiseError: if the noise is incompatible with the trainer.
         """
         enable(trainer, plain(cfg.noise))
 
 
 def plain(noise: Any) -> Any:
-    """Return a noise without Axolotl's mapping, in which every name that is missing is None."""
+    """Return a noise as plain values; Axolotl's mapping has None for every missing name."""
     return {name: plain(value) for name, value in noise.items()} if isinstance(noise, dict) else noise

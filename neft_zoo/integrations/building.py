@@ -1,4 +1,4 @@
-"""Trainers that other frameworks make of their own files, with noise and not trained, for `neft-zoo doctor`."""
+"""Building other frameworks' trainers from their own config files, with noise, for `neft-zoo doctor`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PLUGIN = "neft_zoo.integrations.axolotl.NoisePlugin"
 
 
 def build(framework: str, options: dict[str, Any], noise: Noise, folder: Path) -> transformers.Trainer:
-    """Return the trainer that a framework makes of its options, with noise and not trained.
+    """Return a framework's trainer, with noise and before training.
 
     Args:
         framework: the name of its module here.
-        options: of its file, without `noise`.
-        noise: a strategy's name, or a mapping with `name` and arguments; None leaves the trainer as it is made.
-        folder: an empty one, in place of the file's `output_dir`.
+        options: of its config file, without `noise`.
+        noise: a strategy's name, or a mapping with `name` and arguments; None leaves the trainer unchanged.
+        folder: an empty folder that replaces the file's `output_dir`.
 
     Raises:
-        NoiseError: if the framework makes no trainer, or the noise does not go with it.
+        NoiseError: if the framework builds no trainer, or the noise is incompatible with it.
     """
     strategy = make("none" if noise is None else noise)
     options = {**options, "output_dir": str(folder / "output")}
@@ -52,7 +52,7 @@ def _axolotl(options: dict[str, Any], strategy: Strategy, file: Path) -> transfo
 
 
 class Built(Exception):  # noqa: N818
-    """Carries a trainer out of a workflow of LLaMA-Factory's, which ends there."""
+    """Carries a trainer out of one of LLaMA-Factory's workflows, which it ends."""
 
 
 def _llamafactory(options: dict[str, Any], strategy: Strategy, file: Path) -> transformers.Trainer:
@@ -61,7 +61,7 @@ def _llamafactory(options: dict[str, Any], strategy: Strategy, file: Path) -> tr
     def end(trainer: transformers.Trainer) -> NoReturn:
         raise Built(trainer)
 
-    stock = {"neftune_noise_alpha": None} if strategy.clean else {}  # it is measured where there is no other noise
+    stock = {"neftune_noise_alpha": None} if strategy.clean else {}  # stock noise is allowed alone
     llamafactory.check({**options, **stock}, strategy)
     try:
         with llamafactory.changed(options.get("stage", "sft"), end):

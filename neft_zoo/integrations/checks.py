@@ -1,4 +1,4 @@
-"""What cannot work between a framework and a strategy, said before a model is loaded."""
+"""Checks, before a model is loaded, that a framework and a strategy are compatible."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.stock_noise import check_alone as check_alone
 
-# The versions whose sources the hooks were checked against, by the name of the module here.
+# The versions whose source code the integrations were checked against, by module name.
 KNOWN = {"axolotl": "axolotl~=0.19.0", "llamafactory": "llamafactory==0.9.5", "swift": "ms-swift~=4.6.0"}
 
 
 def check_version(framework: str) -> None:
-    """Raise unless a framework is installed, in a version that its hook is known to fit.
+    """Raise unless a supported version of a framework is installed.
 
     Args:
         framework: the name of its module here.
 
     Raises:
-        NoiseError: if it is not.
+        NoiseError: if it is missing or not supported.
     """
     known = Requirement(KNOWN[framework])
     try:
@@ -40,12 +40,12 @@ def check_version(framework: str) -> None:
 
 
 def check_recomputation(strategy: Strategy, reentrant: bool, remedy: str) -> None:
-    """Raise for a strategy of several passes where activations are recomputed by reentrant checkpointing.
+    """Raise if a strategy has several passes and activations are recomputed by reentrant checkpointing.
 
     Args:
         strategy: the strategy.
-        reentrant: whether they are.
-        remedy: what to write instead, in the framework's words.
+        reentrant: whether checkpointing is reentrant.
+        remedy: the option to set instead, in the framework's syntax.
 
     Raises:
         NoiseError: if both hold.
@@ -58,14 +58,14 @@ def check_recomputation(strategy: Strategy, reentrant: bool, remedy: str) -> Non
 
 
 def check_processes(module: str, environment: Mapping[str, str]) -> None:
-    """Raise where one process was started on a machine of several devices.
+    """Raise if a single process was started on a machine with several devices.
 
     Args:
-        module: what Python's `-m` starts, with its first arguments.
-        environment: the variables of the environment.
+        module: the module for Python's `-m`, with its first arguments.
+        environment: the environment variables.
 
     Raises:
-        NoiseError: if it was.
+        NoiseError: if this is the case.
     """
     count = torch.cuda.device_count()
     if count > 1 and "LOCAL_RANK" not in environment:
@@ -76,7 +76,7 @@ def check_processes(module: str, environment: Mapping[str, str]) -> None:
 
 
 def end_in_one_sentence() -> None:
-    """Let a program that a `NoiseError` ends print its sentence, without a traceback; its exit status stays 1."""
+    """Print a `NoiseError` that ends the program as one sentence without a traceback; the exit status is still 1."""
     own = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -17,11 +17,11 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.enable import enable
 
 Change = Callable[[transformers.Trainer], transformers.Trainer]
-# A stage's workflow makes its trainer by this global of its module and hands it out to nobody.
+# A stage's workflow creates its trainer through this global of its module, and gives no other access to it.
 # https://github.com/hiyouga/LLaMA-Factory/blob/v0.9.5/src/llamafactory/train/sft/workflow.py
 TRAINERS = {"pt": "CustomTrainer", "sft": "CustomSeq2SeqTrainer", "rm": "PairwiseTrainer"}
 TRAINERS |= {"dpo": "CustomDPOTrainer", "kto": "CustomKTOTrainer"}
-# Options, and variables of the environment, under which something else trains.
+# Options, and environment variables, under which another program trains.
 # https://github.com/hiyouga/LLaMA-Factory/blob/v0.9.5/src/llamafactory/train/tuner.py
 OTHER_TRAINERS = ("use_ray", "use_mca", "use_hyper_parallel")
 
@@ -34,7 +34,7 @@ def train(options: dict[str, Any], noise: str | Mapping[str, object] | Strategy)
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
 
     Raises:
-        NoiseError: before training, if the noise is not accepted or does not go with the options.
+        NoiseError: before training, if the noise is invalid or incompatible with the options.
     """
     strategy = make(noise)
     check_version("llamafactory")
@@ -46,10 +46,10 @@ def train(options: dict[str, Any], noise: str | Mapping[str, object] | Strategy)
 
 
 def check(options: Mapping[str, Any], strategy: Strategy, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise for options that the noise does not go with.
+    """Raise for options that are incompatible with the noise.
 
     Raises:
-        NoiseError: if another noise is on, another program trains, or the strategy cannot run under the options.
+        NoiseError: if another noise is set, another program trains, or the strategy cannot run under the options.
     """
     check_alone(options.get("neftune_noise_alpha"))
     stage = options.get("stage", "sft")
@@ -66,7 +66,7 @@ def check(options: Mapping[str, Any], strategy: Strategy, environment: Mapping[s
 
 @contextmanager
 def changed(stage: str, change: Change) -> Iterator[None]:
-    """Let a stage's workflow have its trainer changed as soon as it is made."""
+    """Change a stage's trainer as soon as its workflow creates it, inside this context."""
     workflow, name = import_module(f"llamafactory.train.{stage}.workflow"), TRAINERS[stage]
     own = getattr(workflow, name)
     setattr(workflow, name, lambda *args, **kwargs: change(own(*args, **kwargs)))

@@ -1,4 +1,4 @@
-"""The options that other frameworks read from a YAML file and from `NAME=VALUE`."""
+"""Reading other frameworks' options from a YAML file and from `NAME=VALUE`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neft_zoo.redaction import remember
 
 
 def read(framework: str, file: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the options of a framework's file, as that framework reads them.
+    """Return the options in a framework's file, read in that framework's way.
 
     Args:
         framework: the name of its module here.
@@ -20,7 +20,7 @@ def read(framework: str, file: str, overrides: list[str]) -> dict[str, Any]:
         overrides: options that replace those of the file, as `name=value`.
 
     Raises:
-        NoiseError: if the framework is not installed in a version that is known, or the file cannot be read.
+        NoiseError: if no supported version of the framework is installed, or the file cannot be read.
     """
     check_version(framework)
     with as_sentence(f"{file} must be a YAML file of {framework}'s options"):
@@ -32,7 +32,7 @@ def read(framework: str, file: str, overrides: list[str]) -> dict[str, Any]:
     return values
 
 
-# It also reads 1e-4 as a number, which YAML 1.1 does not.
+# OmegaConf also reads 1e-4 as a number, which YAML 1.1 does not.
 # https://github.com/hiyouga/LLaMA-Factory/blob/v0.9.5/src/llamafactory/hparams/parser.py
 def _by_omegaconf(file: Path, overrides: list[str]) -> Any:
     from omegaconf import OmegaConf  # pyright: ignore[reportMissingImports]

@@ -16,13 +16,13 @@ from neft_zoo.training.enable import enable
 
 
 def register(noise: str | Mapping[str, object] | Strategy) -> None:
-    """Let every trainer that ms-swift makes from now on train under a strategy.
+    """Train under a strategy in every trainer that ms-swift creates from now on.
 
     Args:
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
 
     Raises:
-        NoiseError: if the noise is not accepted, or ms-swift is missing or of a version that is not known.
+        NoiseError: if the noise is invalid, or no supported version of ms-swift is installed.
     """
     end_in_one_sentence()
     strategy = make(noise)
@@ -31,7 +31,7 @@ def register(noise: str | Mapping[str, object] | Strategy) -> None:
         raise NoiseError("noise needs swift sft or swift rlhf, got megatron, whose trainer is not transformers'.")
     from swift.trainers import TrainerFactory  # pyright: ignore[reportMissingImports]
 
-    # The one place that every command asks for the class of its trainer.
+    # The only place where all commands look up their trainer class.
     # https://github.com/modelscope/ms-swift/blob/v4.6.0/swift/pipelines/train/sft.py
     own: Callable[..., type[transformers.Trainer]] = TrainerFactory.get_trainer_cls
 
@@ -44,14 +44,14 @@ def register(noise: str | Mapping[str, object] | Strategy) -> None:
 
 
 def check(options: Any, strategy: Strategy) -> None:
-    """Raise for options that the noise does not go with.
+    """Raise for options that are incompatible with the noise.
 
     Args:
-        options: its training arguments.
+        options: ms-swift's training arguments.
         strategy: the strategy.
 
     Raises:
-        NoiseError: if another noise is on, or the strategy cannot run under the options.
+        NoiseError: if another noise is set, or the strategy cannot run under the options.
     """
     check_alone(options.neftune_noise_alpha)
     # https://github.com/modelscope/ms-swift/blob/v4.6.0/swift/trainers/mixin.py

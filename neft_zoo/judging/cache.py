@@ -1,4 +1,4 @@
-"""A cache of verdicts on disk, so that no question is asked, or paid for, twice."""
+"""A cache of verdicts on disk, so that no question is asked, and paid for, twice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from neft_zoo.files import append_line, make_folder
 
 
 class Cache:
-    """Verdicts by question, one JSON line each; a line that a killed run left half-written does not count.
+    """Verdicts by question, one JSON line each; a line that a killed run left incomplete is ignored.
 
     Args:
-        path: the file, made with the first verdict; None keeps verdicts in memory only.
+        path: the file, created with the first verdict; None keeps verdicts in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -22,10 +22,10 @@ class Cache:
             text = path.read_text(encoding="utf-8", errors="replace")
             self.verdicts = dict(filter(None, map(_verdict, text.splitlines())))
             if not text.endswith("\n"):
-                append_line(path, "")  # the next verdict must not continue a broken line
+                append_line(path, "")  # the next verdict must not continue an incomplete line
 
     def get(self, key: str) -> float | None:
-        """Return the verdict of the question with this key; None if there is none yet."""
+        """Return the verdict for the question with this key, or None if there is none yet."""
         return self.verdicts.get(key)
 
     def add(self, key: str, verdict: float) -> None:

@@ -1,4 +1,4 @@
-"""A language model as the judge, behind any endpoint that speaks OpenAI's chat protocol."""
+"""A language model as the judge, behind any endpoint with OpenAI's chat protocol."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MEANING = {"a": 0.0, "b": 1.0, "t": 0.5, "tie": 0.5}
 
 
 class Sampling(TypedDict, total=False):
-    """Settings of a reply; a key that is missing is left to the endpoint."""
+    """Sampling settings of a reply; the endpoint chooses missing ones."""
 
     temperature: float
     max_tokens: int
@@ -43,17 +43,17 @@ class Sampling(TypedDict, total=False):
 class Endpoint:
     """A judge behind an endpoint, and the settings of its replies.
 
-    The API key comes from the environment variable `OPENAI_API_KEY` and goes nowhere but to the endpoint.
+    The API key is read from the environment variable `OPENAI_API_KEY` and sent only to the endpoint.
 
     Args:
-        model: name of the judge there.
+        model: the endpoint's name of the judge.
         base_url: such as `http://localhost:8000/v1`; None means OpenAI's own.
-        timeout: seconds a reply may take.
-        retries: how often to ask again after a timeout, a status such as 429 or 500, or a reply without a verdict;
-            waits grow from half a second, or are what the server asks for.
-        workers: questions under way at a time.
-        temperature: of the first attempt; one that follows a reply without a verdict takes 1. None sends none.
-        max_tokens: longest reply; None sends none.
+        timeout: maximum seconds for a reply.
+        retries: further attempts after a timeout, a status such as 429 or 500, or a reply without a verdict; the
+            waiting time grows from half a second, unless the server specifies it.
+        workers: number of parallel questions.
+        temperature: of the first attempt; after a reply without a verdict it is 1. None sends none.
+        max_tokens: maximum length of a reply; None sends none.
     """
 
     model: str
@@ -66,13 +66,13 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """The settings that verdicts depend on, for the cache; without the key and the address's password."""
+        """The settings that verdicts depend on, as the cache key; without the API key and the URL's password."""
         url = urlsplit(self.base_url or "")
         host = f"{url.hostname}:{url.port}{url.path}" if self.base_url else "openai"
         return repr((host, self.model, self.temperature, self.max_tokens, SYSTEM, USER))
 
     def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield verdicts: of the first question alone, which finds out an unreachable endpoint, then side by side."""
+        """Yield verdicts: on the first question alone, to detect an unreachable endpoint, then in parallel."""
         client = self._client()
         pool = ThreadPoolExecutor(self.workers)
         try:
@@ -98,7 +98,7 @@ class Endpoint:
             )
 
     def _verdict(self, client: OpenAI, question: Question, first: bool = False) -> tuple[float | None, str]:
-        """Return the first verdict among all attempts, or None and the reason of the last failure."""
+        """Return the verdict of the first successful attempt, or None and the reason of the last failure."""
         import openai
 
         reason = ""
@@ -113,12 +113,12 @@ class Endpoint:
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise NoiseError(f"the endpoint refused: {self._safe(error)}.") from None
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                # Settings that an endpoint does not take fail at the first question, one that is too long at its own.
+                # Unsupported settings fail at the first question; a question that is too long fails on its own.
                 reason = f"status {error.status_code}: {self._safe(error)}"
                 if first:
                     raise NoiseError(f"the endpoint must accept the question, got {reason}.") from None
                 return None, reason
-            except openai.APIConnectionError as error:  # timeouts too; the client has asked again already
+            except openai.APIConnectionError as error:  # includes timeouts; the client has already retried
                 reason = "no reply in time" if isinstance(error, openai.APITimeoutError) else "no connection"
                 if first:
                     address = self._address(client)
@@ -131,8 +131,8 @@ class Endpoint:
         return None, reason
 
     def _reply(self, client: OpenAI, question: Question, again: bool) -> tuple[str, bool]:
-        """Return the reply, and whether it was cut at the greatest length."""
-        # In one pass: an answer that holds "{second}" stays as it is.
+        """Return the reply, and whether it was truncated at the maximum length."""
+        # In a single pass, so that "{second}" inside an answer is not replaced.
         user = re.sub(r"\{(\w+)\}", lambda field: getattr(question, field[1]), USER)
         settings = Sampling()
         if self.temperature is not None:
@@ -148,19 +148,19 @@ class Endpoint:
         return choice.message.content or "", choice.finish_reason == "length"
 
     def _safe(self, error: Exception) -> str:
-        """Return an error's message on one line, without key and password, should the endpoint have sent them back."""
+        """Return an error's message on one line, without key and password, which the endpoint may have sent back."""
         body = getattr(error, "body", None)
         message = body.get("message") if isinstance(body, dict) else None
         return one_line(message or error)
 
     def _address(self, client: OpenAI) -> str:
-        """Return scheme, host and port, without a password."""
+        """Return scheme, host and port, without the password."""
         url = urlsplit(str(client.base_url))
         return f"{url.scheme}://{url.hostname}:{url.port}" if url.port else f"{url.scheme}://{url.hostname}"
 
 
 def read_reply(text: str) -> tuple[float | None, str]:
-    """Return the verdict on the reply's last line, or None and the reason why there is none."""
+    """Return the verdict in the reply's last line, or None and the reason why there is none."""
     lines = [line for line in text.splitlines() if line.strip()]
     verdict = VERDICT.fullmatch(lines[-1].strip()) if lines else None
     if verdict is None:

@@ -1,4 +1,4 @@
-"""`neft-zoo generate`: a model's answers in AlpacaEval's format, in batches; a killed run goes on where it was."""
+"""`neft-zoo generate`: batched answers in AlpacaEval's format; an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from neft_zoo.files import append_line, check_folder, make_folder, write_json, w
 from neft_zoo.judging.prompts import Prompt, from_file, from_split
 from neft_zoo.noise.schedules import check_count, check_number
 
-EXAMPLES = 8  # training records that the format is read from
+EXAMPLES = 8  # training records that determine the format
 FILES = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "generation_config.json", "tokenizer*")
 
 
@@ -29,13 +29,13 @@ class Settings:
     """Settings of greedy generation.
 
     Args:
-        batch_size: prompts a batch.
-        max_new_tokens: longest answer, in tokens.
-        repetition_penalty: above 1, tokens that have occurred become less likely; the NEFTune paper's is 1.2.
+        batch_size: prompts per batch.
+        max_new_tokens: maximum length of an answer, in tokens.
+        repetition_penalty: if above 1, makes tokens that have occurred less likely; the NEFTune paper uses 1.2.
         limit: number of prompts, from the start; None for all.
 
-    Raises:
-        NoiseError: if a value is not accepted.
+        Raises:
+            NoiseError: if a value is invalid.
     """
 
     batch_size: int = 16
@@ -63,14 +63,14 @@ def write_outputs(
 
     Args:
         model: folder of a model, a run or an adapter, or a name on the hub.
-        config: recipe it was trained with.
+        config: the recipe it was trained with.
         output: file to write.
         prompts: an AlpacaEval file or JSON lines; None for the recipe's test split.
-        generator: the model's name in the file; by default its folder's.
-        settings: how answers are generated.
+        generator: the model's name in the file; by default its folder's name.
+        settings: of the generation.
 
     Raises:
-        NoiseError: if the output exists, or a path, a prompt or a setting is not accepted.
+        NoiseError: if the output exists, or a path, a prompt or a setting is invalid.
     """
     settings = settings or Settings()
     if output.exists():
@@ -100,7 +100,7 @@ def write_outputs(
 
 
 def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, output: Path, mark: str) -> list[str]:
-    """Return the answers; batches are the same in every run, and each is on disk as soon as it is answered."""
+    """Return the answers, in the same batches in every run, and write each to disk at once."""
     tokens = [prompt_tokens(subject.tokenizer, prompt.record, subject.template) for prompt in prompts]
     make_folder(output.parent)
     texts = _resume(partial(output), mark)
@@ -125,7 +125,7 @@ def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, out
 
 
 def _resume(path: Path, mark: str) -> dict[int, str]:
-    """Return the answers that an earlier run with the same mark left, and cut its file to complete lines."""
+    """Return the answers of an earlier run with the same fingerprint, and truncate its file to complete lines."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
     same = lines[:1] == [mark + "\n"]
     if lines and not same:
@@ -136,12 +136,12 @@ def _resume(path: Path, mark: str) -> dict[int, str]:
 
 
 def partial(output: Path) -> Path:
-    """Return the path of an unfinished run's answers."""
+    """Return the path for the answers of an unfinished run."""
     return output.with_name(f".{output.name}.partial")
 
 
 def fingerprint(model: str, prompts: Sequence[Prompt], settings: Settings) -> str:
-    """Return a hash of the model's files, the prompts and the settings, which answers depend on."""
+    """Return a hash of everything that answers depend on: the model's files, the prompts and the settings."""
     files = sorted({path for pattern in FILES for path in Path(model).glob(pattern)})
     weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     asked = [(prompt.instruction, dict(prompt.record)) for prompt in prompts]

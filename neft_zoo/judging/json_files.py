@@ -1,4 +1,4 @@
-"""Reading JSON files of other programs: outputs, annotations, prompts, ratings."""
+"""Reading other programs' JSON files: outputs, annotations, prompts and ratings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from neft_zoo.errors import NoiseError, one_line, shown
 
 OUTPUTS = "model_outputs.json"
-JsonRecord: TypeAlias = dict[str, Any]  # keys and values as another program wrote them
+JsonRecord: TypeAlias = dict[str, Any]  # keys and values as written by another program
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_json(path: Path) -> object:
     """Return the content of a JSON file.
 
     Raises:
-        NoiseError: if there is no such file or it is not whole.
+        NoiseError: if the file is missing or incomplete.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -47,10 +47,10 @@ def read_records(path: Path, *texts: str) -> list[JsonRecord]:
 
     Args:
         path: the file.
-        texts: keys that must hold text in every record.
+        texts: keys that must have a string value in every record.
 
     Raises:
-        NoiseError: if the file cannot be read, is empty, or a record lacks one of the texts.
+        NoiseError: if the file cannot be read, is empty, or a record lacks one of the keys.
     """
     records: Any = _read_lines(path) if path.suffix == ".jsonl" else read_json(path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
@@ -65,10 +65,10 @@ def read_records(path: Path, *texts: str) -> list[JsonRecord]:
 
 
 def read_outputs(path: Path) -> Outputs:
-    """Return the outputs in AlpacaEval's `model_outputs.json`, or in the one of a folder.
+    """Return the outputs in AlpacaEval's `model_outputs.json`, given the file or its folder.
 
     Raises:
-        NoiseError: if it cannot be read, is empty, answers an instruction twice or has several generators.
+        NoiseError: if it cannot be read, is empty, answers an instruction twice, or has several generators.
     """
     path = path / OUTPUTS if path.is_dir() else path
     records = read_records(path, "instruction", "output")
@@ -80,10 +80,10 @@ def read_outputs(path: Path) -> Outputs:
 
 
 def check_unique(path: Path, instructions: Iterable[str]) -> None:
-    """Raise if an instruction stands twice in a file: its answer would not be unique.
+    """Raise if an instruction occurs twice in a file, which makes its answer ambiguous.
 
     Raises:
-        NoiseError: if one does.
+        NoiseError: if an instruction is repeated.
     """
     repeated = [text for text, count in Counter(instructions).items() if count > 1]
     if repeated:

@@ -1,4 +1,4 @@
-"""Asking a judge about every pair in both orders, and judges that are Python objects."""
+"""Asking a judge about every pair in both orders; and judges that are Python objects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from neft_zoo.errors import NoiseError, one_line, shown
 from neft_zoo.judging.cache import Cache
 from neft_zoo.judging.pairs import Judgement, Pair, Question
 
-# Index of the question, verdict or None, and in the latter case the reason.
+# Index of the question, and its verdict, or None with the reason.
 Answer: TypeAlias = tuple[int, float | None, str]
 VERDICTS = (0, 0.5, 1)
 CHUNK = 16
 
 
 class Judge(Protocol):
-    """A judge of pairs of answers; `name` holds everything that its verdicts depend on."""
+    """A judge of pairs of answers; `name` includes everything that its verdicts depend on."""
 
     name: str
 
@@ -32,31 +32,31 @@ class Judge(Protocol):
 
 
 class PairwiseJudge(Protocol):
-    """The method of TRL's pairwise judges."""
+    """The interface of TRL's pairwise judges."""
 
     def judge(self, prompts: list[str], completions: list[list[str]], shuffle_order: bool) -> Sequence[float]:
-        """Return the index of the better completion of each prompt, -1 where the judge failed."""
+        """Return the index of the better completion for each prompt, or -1 if the judge failed."""
         ...
 
 
 class PythonJudge:
-    """A judge with the method of TRL's pairwise judges, `judge(prompts, completions, shuffle_order)`.
+    """A judge with the interface of TRL's pairwise judges, `judge(prompts, completions, shuffle_order)`.
 
-    It returns 0 or 1 for the better completion of each prompt, here 0.5 for a tie too, and -1 where it failed. A
-    judge that raises has failed on all the questions of the call. TRL 1.8 and later have no such judges; those written
-    for earlier versions fit.
+    It returns 0 or 1 for the better completion of each prompt, or -1 if it failed; here 0.5 is also accepted, for a
+    tie. If a judge raises, it has failed on all questions of the call. TRL 1.8 and later have no such judges, but
+    those written for earlier versions work.
 
     Args:
         judge: the object.
-        name: under which verdicts are cached.
-        retries: further attempts where it failed.
+        name: the name that its verdicts are cached under.
+        retries: number of further attempts after a failure.
     """
 
     def __init__(self, judge: PairwiseJudge, name: str, retries: int = 2) -> None:
         self.judge, self.name, self.retries = judge, name, retries
 
     def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield verdicts, a few questions a call; failed ones are asked again."""
+        """Yield verdicts, with a few questions per call; failed ones are asked again."""
         for start in range(0, len(questions), CHUNK):
             pending = list(range(start, min(start + CHUNK, len(questions))))
             for attempts_left in range(self.retries, -1, -1):
@@ -70,14 +70,14 @@ class PythonJudge:
                     yield from ((i, None, reason) for i in pending)
 
     def _verdicts(self, questions: list[Question]) -> tuple[list[float], str]:
-        """Return the judge's verdicts, and the reason why some are none."""
+        """Return the judge's verdicts, and the reason for missing ones."""
         try:
             verdicts = self.judge.judge(
                 prompts=[question.instruction for question in questions],
                 completions=[[question.first, question.second] for question in questions],
                 shuffle_order=False,
             )
-        except Exception as error:  # a judge may fail in any way, over a network perhaps
+        except Exception as error:  # a judge may fail in any way, for example over a network
             message = f"{type(error).__name__}: {one_line(error, 200)}" if str(error) else type(error).__name__
             return [-1.0] * len(questions), f"the judge raised {message}"
         if not isinstance(verdicts, Sequence) or len(verdicts) != len(questions):
@@ -86,10 +86,10 @@ class PythonJudge:
 
 
 def load_judge(name: str, retries: int) -> PythonJudge:
-    """Return the judge `MODULE:NAME`, an object or its class; the module may lie in the working directory.
+    """Return the judge `MODULE:NAME`, an object or its class; the module may be in the working directory.
 
     Raises:
-        NoiseError: if there is none, or it has no method `judge`.
+        NoiseError: if it does not exist, or has no method `judge`.
     """
     module, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
@@ -109,14 +109,14 @@ def load_judge(name: str, retries: int) -> PythonJudge:
 def judge_pairs(
     judge: Judge, pairs: Sequence[Pair], cache: Cache, progress: bool = True
 ) -> tuple[list[Judgement], dict[str, int]]:
-    """Return judgements of pairs in both orders; equal answers are a tie without a question.
+    """Return judgements of pairs in both orders; equal answers are a tie, without a question.
 
     Returns:
         A judgement per pair, missing unless there are verdicts in both orders; and the count of each reason for a
         missing verdict.
 
     Raises:
-        NoiseError: if the judge cannot be used at all, or no pair could be judged.
+        NoiseError: if the judge cannot be used, or no pair could be judged.
     """
     questions = list(dict.fromkeys(q for pair in pairs if pair.ours != pair.theirs for q in pair.questions()))
     verdicts = {question: cache.get(question.key(judge.name)) for question in questions}

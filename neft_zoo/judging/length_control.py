@@ -1,8 +1,8 @@
-"""The length-controlled win rate: what the win rate would be if both models wrote equally long answers.
+"""The length-controlled win rate: an estimate of the win rate if both models' answers had equal length.
 
-A logistic regression says how the preference depends on the model, on tanh of the length difference and on how
-difficult the instruction is; the win rate is then predicted for no difference in length. Dubois, Galambosi, Liang and
-Hashimoto, "Length-Controlled AlpacaEval", arXiv 2404.04475; constants as in AlpacaEval's `length_controlled_v1`.
+A logistic regression models the preference by the model, tanh of the length difference, and the instruction's
+difficulty; the win rate is then predicted for a length difference of 0. Dubois, Galambosi, Liang and Hashimoto,
+"Length-Controlled AlpacaEval", arXiv 2404.04475; constants as in AlpacaEval's `length_controlled_v1`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ STRENGTHS = 10  # of the L1 penalty: 1/C for C from 1e-4 to 1e4
 FOLDS = 5
 GAMED = 0.1  # weight of a judgement of a gamed baseline
 FEWEST = 10
-FEWEST_SHARE = 0.9  # of the published instructions that annotations must have
+FEWEST_SHARE = 0.9  # minimum share of the published instructions in annotations
 NEEDS_GAMED = "needs AlpacaEval's difficulties and judgements of gamed baselines (--gamed)"
-EDGE = 0.025  # share of judgements that must lie on each side of equal lengths
+EDGE = 0.025  # minimum share of judgements on each side of equal lengths
 
 
 @dataclass(frozen=True)
 class LengthControlled:
-    """The length-controlled win rate in percent and its 95 % interval, or a note why there is none."""
+    """The length-controlled win rate in percent with its 95 % interval, or a note on why there is none."""
 
     rate: float | None = None
     interval: Sequence[float] | None = None
@@ -37,12 +37,12 @@ class LengthControlled:
 
 @dataclass(frozen=True)
 class Published:
-    """AlpacaEval's `df_gamed.csv`: judgements of baselines that were asked to be short or long.
+    """AlpacaEval's `df_gamed.csv`: judgements of baselines that were asked for short or long answers.
 
     Attributes:
         difficulty: of every instruction, in AlpacaEval's order.
-        rows: preference in [0, 1], standardized length difference, difficulty and whether it is no gamed baseline, of
-            every judgement.
+        rows: for every judgement, the preference in [0, 1], the standardized length difference, the difficulty, and
+            whether it is not a gamed baseline.
     """
 
     difficulty: Sequence[float]
@@ -79,19 +79,20 @@ def length_controlled(
     theirs: Sequence[int],
     published: Published | None,
 ) -> LengthControlled:
-    """Return the length-controlled win rate, or the reason why the data does not give one.
+    """Return the length-controlled win rate, or the reason why the data does not determine it.
 
-    Where a few of the published instructions have no record, the others are told by their place, as AlpacaEval does.
+    If records for a few of the published instructions are missing, the others are matched by position, as in
+    AlpacaEval.
 
     Args:
-        preferences: 1 where ours won, 0 where theirs did, None where missing.
+        preferences: 1 if ours won, 0 if theirs did, None if missing.
         ours, theirs: lengths in characters.
-        published: difficulties and judgements of gamed baselines. Without these the effect of length is known from
-            one model's answers alone, which may all be shorter than the baseline's: the rate at equal lengths would
-            be an extrapolation.
+        published: difficulties and judgements of gamed baselines. Without these, the effect of length is estimated
+            from one model's answers, which may all be shorter than the baseline's; the rate at equal lengths is then
+            an extrapolation.
 
     Raises:
-        NoiseError: if scipy is missing, or the instructions are not about as many as the published ones.
+        NoiseError: if scipy is missing, or the number of instructions differs too much from the published ones.
     """
     if published is None:
         return LengthControlled(note=NEEDS_GAMED)
@@ -124,9 +125,9 @@ def length_controlled(
 
 
 def _features(difference: np.ndarray, published: Published) -> tuple[np.ndarray, np.ndarray]:
-    """Return the model's identity, tanh of the standardized length difference and difficulty, with length and without.
+    """Return the regression features (identity, tanh of the length difference, difficulty), with and without length.
 
-    Where all lengths are equal, the difference is 0.
+    If all lengths are equal, the difference is 0.
     """
     deviation = difference.std(ddof=1)
     length = np.tanh(difference / deviation) if deviation > 0 else 0 * difference
@@ -138,7 +139,7 @@ def _features(difference: np.ndarray, published: Published) -> tuple[np.ndarray,
 
 
 def _gamed(published: Published) -> Data:
-    """Return the published judgements as data: of gamed baselines our model's column is 0, and they weigh less."""
+    """Return the published judgements as data, with 0 for our model and a lower weight for gamed baselines."""
     rows = np.array(published.rows, float).reshape(-1, 4)
     features = np.stack([rows[:, 3], np.tanh(rows[:, 1]), rows[:, 2]], axis=1)
     return features, rows[:, 0], np.where(rows[:, 3] > 0, 1.0, GAMED)

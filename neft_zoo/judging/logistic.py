@@ -1,4 +1,4 @@
-"""Logistic regression on preferences in [0, 1]: the penalized fit, and profile intervals of a mean rate."""
+"""Logistic regression on preferences in [0, 1]: penalized fit, and profile-likelihood intervals of a mean rate."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from neft_zoo.errors import require
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-# Features (N, K), targets in [0, 1] (N,) and how much each row counts (N,).
+# Features (N, K), targets in [0, 1] (N,) and weight of each row (N,).
 Data: TypeAlias = "tuple[np.ndarray, np.ndarray, np.ndarray]"
 
-DROP = 3.841459 / 2  # of the log-likelihood at the ends of a 95 % interval: half a chi-squared quantile
-LARGEST = 30.0  # weight that stands for infinity: its rate differs from 0 or 1 by 1e-13
+DROP = 3.841459 / 2  # drop of the log-likelihood at the ends of a 95 % interval: half a chi-squared quantile
+LARGEST = 30.0  # score that stands for infinity: its rate differs from 0 or 1 by 1e-13
 
 
 def fit(features: np.ndarray, targets: np.ndarray, counts: np.ndarray, strength: float) -> np.ndarray:
@@ -49,10 +49,10 @@ def fit(features: np.ndarray, targets: np.ndarray, counts: np.ndarray, strength:
 def profile_interval(data: Data, points: np.ndarray) -> tuple[float, float]:
     """Return the 95 % profile-likelihood interval of the mean rate at some points.
 
-    It holds every rate that some weights give whose log-likelihood lies within half of chi-squared's quantile of the
-    greatest. Unlike an interval of standard errors it has a width where all targets agree, and is as wide on each side
-    as the data is vague there. Targets between 0 and 1 vary less than the likelihood of a coin allows: then it is
-    wider than it need be.
+    It contains every rate for which some weights have a log-likelihood within half the chi-squared quantile of the
+    maximum. Unlike an interval from standard errors, it has a width even if all targets agree, and its sides can
+    differ in length. Targets between 0 and 1 vary less than a binomial likelihood assumes, which makes it
+    conservative.
 
     Args:
         data: features (N, K), targets and weights of the rows.
@@ -61,7 +61,7 @@ def profile_interval(data: Data, points: np.ndarray) -> tuple[float, float]:
     minimize, features, targets, counts = require_optimizer(), *data
 
     def shifted(pull: float) -> tuple[float, float]:
-        """Return loss and mean rate at the weights that minimize the loss less `pull` times the rate's logit."""
+        """Return loss and mean rate at the weights that minimize loss - pull * logit(rate)."""
 
         def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
             scores, rates = features @ weights, sigmoid(points @ weights)
@@ -85,11 +85,11 @@ def profile_interval(data: Data, points: np.ndarray) -> tuple[float, float]:
 
 
 def _end(shifted: Callable[[float], tuple[float, float]], limit: float, side: int) -> float:
-    """Return the mean rate at which the loss reaches a limit: the least pull to a side that does is bisected for."""
+    """Return the mean rate at which the loss reaches a limit, found by bisection over the pull to one side."""
     reached, pull = 0.0, 0.5
     while shifted(side * pull)[0] < limit:
         reached, pull = pull, 2 * pull
-        if pull > 2**20:  # nothing in the data speaks against a rate of 0 or 1
+        if pull > 2**20:  # the data does not exclude a rate of 0 or 1
             return float(side > 0)
     for _ in range(20):
         middle = (reached + pull) / 2

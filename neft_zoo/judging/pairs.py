@@ -15,14 +15,14 @@ from neft_zoo.judging.json_files import Outputs, excerpt
 
 @dataclass(frozen=True)
 class Question:
-    """The question which of two answers is better: 0 is the first, 1 the second, 0.5 a tie."""
+    """The question which of two answers is better; a verdict is 0 for the first, 1 for the second, 0.5 for a tie."""
 
     instruction: str
     first: str
     second: str
 
     def key(self, judge: str = "") -> str:
-        """Return a hash of judge, instruction and both answers in their order, which a verdict depends on."""
+        """Return a hash of what a verdict depends on: judge, instruction, and both answers in order."""
         text = json.dumps([judge, self.instruction, self.first, self.second])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -45,12 +45,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A judge's preference in a pair.
+    """A judge's preference for a pair.
 
     Attributes:
         pair: the judged answers.
-        preference: 1 if ours won, 0 if theirs did, between for ties and split decisions; None if it is missing.
-        orders: the same by order, ours first and theirs first; None where there is no verdict or was no question.
+        preference: 1 if ours won, 0 if theirs did, between for ties and split decisions; None if missing.
+        orders: the preference by order, ours first and theirs first; None without a verdict or a question.
     """
 
     pair: Pair
@@ -62,7 +62,7 @@ def match(ours: Outputs, theirs: Outputs) -> list[Pair]:
     """Return the pairs of answers to the same instructions, in our file's order.
 
     Raises:
-        NoiseError: if one of them answered other instructions.
+        NoiseError: if the instructions differ.
     """
     for name, missing in (
         ("OURS", [text for text in theirs.answers if text not in ours.answers]),
@@ -74,7 +74,7 @@ def match(ours: Outputs, theirs: Outputs) -> list[Pair]:
 
 
 def sample(pairs: Sequence[Pair], limit: int | None, seed: int) -> list[Pair]:
-    """Return `limit` random pairs in their order; all of them for None."""
+    """Return `limit` random pairs in their original order, or all of them for None."""
     if limit is None or limit >= len(pairs):
         return list(pairs)
     chosen = sorted(random.Random(seed).sample(range(len(pairs)), limit))
@@ -83,16 +83,16 @@ def sample(pairs: Sequence[Pair], limit: int | None, seed: int) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Annotation(Serializable):
-    """A judgement in AlpacaEval's format, in which 2 prefers `output_2`, ours.
+    """A judgement in AlpacaEval's format, in which 2 means that `output_2`, ours, is preferred.
 
     Attributes:
-        instruction: that was answered.
+        instruction: the instruction.
         output_1: their answer.
         generator_1: their model.
         output_2: our answer.
         generator_2: our model.
         annotator: the judge.
-        preference: from 1, theirs, to 2, ours; None if it is missing.
+        preference: from 1 (theirs) to 2 (ours); None if missing.
         orders: the preference with ours first and with theirs first.
     """
 

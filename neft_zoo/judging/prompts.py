@@ -1,4 +1,4 @@
-"""Prompts from an AlpacaEval file, from records of one's own, or from a recipe's test split."""
+"""Prompts from an AlpacaEval file, from custom records, or from a recipe's test split."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Prompt:
     """A prompt.
 
     Attributes:
-        instruction: its text, as judges see it.
+        instruction: its text, as shown to judges.
         record: the prompt in the format that the model was trained on.
-        about: further keys of the file's record, kept in the outputs.
+        about: further keys of the file's record, copied to the outputs.
     """
 
     instruction: str
@@ -34,10 +34,10 @@ def from_file(path: Path, example: Record) -> list[Prompt]:
 
     Args:
         path: the file.
-        example: a training record, whose format the prompts take.
+        example: a training record in the desired format.
 
     Raises:
-        NoiseError: if the file cannot be read, is empty, or asks the same twice.
+        NoiseError: if the file cannot be read, is empty, or has a duplicate prompt.
     """
     prompts = []
     for i, record in enumerate(read_records(path)):
@@ -53,7 +53,7 @@ def from_file(path: Path, example: Record) -> list[Prompt]:
 
 
 def from_split(records: Sequence[Record], name: str) -> list[Prompt]:
-    """Return the prompts of a recipe's split, each once.
+    """Return the distinct prompts of a recipe's split.
 
     Raises:
         NoiseError: if no record has a prompt.
@@ -70,9 +70,9 @@ def from_split(records: Sequence[Record], name: str) -> list[Prompt]:
 
 
 def _shaped(record: JsonRecord, example: Record) -> Record | None:
-    """Return a record that can be tokenized as a prompt; an instruction takes the form of the training records."""
+    """Return a record that can be tokenized as a prompt; an instruction gets the format of the training records."""
     if isinstance(record.get("instruction"), str):
-        if is_instruction(example):  # the template has a place of its own for an input
+        if is_instruction(example):  # Alpaca's template has a separate field for an input
             return alpaca_record({"input": "", **record, "output": ""})
         return shaped_like(example, _question(record))
     if record.get("prompt"):

@@ -1,4 +1,4 @@
-"""A page on which a person compares answers blind, and its export."""
+"""A page for blind ratings of answers by a person, and reading its export."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ CHOICES = {"first": 0.0, "second": 1.0, "tie": 0.5}
 def write_page(pairs: Sequence[Pair], path: Path, seed: int = 0) -> Path:
     """Write one HTML file that needs no network and names no model, and return its path.
 
-    The pairs are shuffled and half of them swapped, by the seed; pairs of equal answers are left out, they are ties.
+    The pairs are shuffled and half of them swapped, by the seed; pairs of equal answers are omitted, since they are
+    ties.
 
     Raises:
-        NoiseError: if no two answers differ.
+        NoiseError: if all pairs have equal answers.
     """
     unequal = [pair for pair in pairs if pair.ours != pair.theirs]
     if not unequal:
@@ -37,7 +38,7 @@ def write_page(pairs: Sequence[Pair], path: Path, seed: int = 0) -> Path:
     questions = [pair.questions()[swap] for pair, swap in zip(unequal, swapped, strict=True)]
     items = [{"id": question.key(), **vars(question)} for question in questions]
     page = hashlib.sha256("".join(item["id"] for item in items).encode()).hexdigest()[:16]
-    # A "<" in an answer must not end the script that holds it.
+    # A "<" in an answer must not close the script element.
     data = json.dumps({"kind": KIND, "page": page, "items": items}).replace("<", "\\u003c")
     make_folder(path.parent)
     write_text(path, _template().replace("DATA", data, 1))
@@ -45,17 +46,17 @@ def write_page(pairs: Sequence[Pair], path: Path, seed: int = 0) -> Path:
 
 
 def _template() -> str:
-    """Return the page without its data; its policy lets no script run but its own, which it knows by the hash."""
+    """Return the page without its data; its content security policy allows only its own script, by hash."""
     text = files("neft_zoo.judging").joinpath("page.html").read_text(encoding="utf-8")
     script = text.partition("<script>")[2].partition("</script>")[0]
     return text.replace("SCRIPT", base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), 1)
 
 
 def read_ratings(path: Path, pairs: Sequence[Pair]) -> list[Judgement]:
-    """Return the judgements of a page's export; that of a pair without a rating is missing.
+    """Return the judgements in a page's export; a pair without a rating has a missing judgement.
 
     Raises:
-        NoiseError: if it is no export, holds a choice that is not accepted, or rates other answers than these.
+        NoiseError: if it is not an export, has an invalid choice, or rates other answers.
     """
     export = read_json(path)
     ratings = export.get("ratings") if isinstance(export, dict) and export.get("kind") == KIND else None

@@ -1,4 +1,4 @@
-"""Win rates from judgements, or from an annotation file of AlpacaEval's."""
+"""Win rates from judgements, or from an AlpacaEval annotation file."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ class MeanCharacters(Serializable):
 
 @dataclass(frozen=True)
 class WinRates(Serializable):
-    """Counts, and win rates of ours in percent with their 95 % intervals.
+    """Counts, and win rates of our model in percent with their 95 % intervals.
 
     Attributes:
         instructions: number of pairs.
-        judged: pairs with a preference.
-        missing: pairs without.
-        wins: pairs in which ours is preferred.
-        ties: pairs without a preference for either.
-        losses: pairs in which theirs is preferred.
-        win_rate: mean preference; ties count half, missing judgements not at all.
+        judged: number of pairs with a judgement.
+        missing: number of pairs without one.
+        wins: number of pairs in which ours is preferred.
+        ties: number of pairs in which neither is preferred.
+        losses: number of pairs in which theirs is preferred.
+        win_rate: mean preference; ties count half, missing judgements do not count.
         win_rate_interval: Wilson's interval.
-        standard_error: of the win rate; None for one judgement, or where all agree.
-        length_controlled: win rate without a difference in length; None where the data gives none.
-        length_controlled_interval: its interval, by profile likelihood.
+        standard_error: of the win rate; None with one judgement, or if all agree.
+        length_controlled: win rate at equal length; None if the data does not determine it.
+        length_controlled_interval: its profile-likelihood interval.
         length_controlled_note: why there is none.
         difficulty: whether the instructions' published difficulties were used.
         characters: mean length of the answers.
-        consistent: share of pairs with the same verdict in both orders, in percent; None without orders.
-        first_preferred: share of verdicts for the first answer, ties half, in percent; None without orders.
+        consistent: percentage of pairs with the same verdict in both orders; None without orders.
+        first_preferred: percentage of verdicts for the first answer, with ties as half; None without orders.
     """
 
     instructions: int
@@ -82,17 +82,17 @@ class WinRates(Serializable):
     first_preferred: float | None
 
 
-# Fields of base classes come in reverse order: the names stand first in the file.
+# Base classes in reverse order of their fields: names come first in the file.
 @dataclass(frozen=True)
 class JudgeReport(WinRates, JudgedBy):
     """A comparison of two models; `judged.json` has its fields as keys."""
 
 
 def read_annotations(path: Path) -> tuple[list[Judgement], JudgedBy]:
-    """Return the judgements of an annotation file of AlpacaEval's, where `output_2` is ours.
+    """Return the judgements in an AlpacaEval annotation file, where `output_2` is ours.
 
     Raises:
-        NoiseError: if it cannot be read, is empty, or holds several models or a preference that is not accepted.
+        NoiseError: if it cannot be read, is empty, or has several models or an invalid preference.
     """
     records = read_records(path, "instruction", "output_1", "output_2")
     names = {}
@@ -111,7 +111,7 @@ def read_annotations(path: Path) -> tuple[list[Judgement], JudgedBy]:
 
 
 def _preference(path: Path, value: object) -> float | None:
-    """Return a preference of 1 to 2 as 0 to 1; 0 was AlpacaEval's draw, null or NaN is missing."""
+    """Return a preference from 1 to 2 as 0 to 1; 0 is a draw in old AlpacaEval files, null or NaN is missing."""
     if value is None or isinstance(value, float) and math.isnan(value):
         return None
     if not isinstance(value, int | float) or not (value == 0 or 1 <= value <= 2 + 1e-6):
@@ -168,7 +168,7 @@ def position_bias(judgements: Sequence[Judgement]) -> tuple[float | None, float 
 
 
 def table(report: JudgeReport) -> list[tuple[str, str]]:
-    """Return the rows of a report: a label and its value as text."""
+    """Return the rows of a report, with label and value as text."""
     controlled = _rate(report.length_controlled, report.length_controlled_interval)
     controlled = controlled if report.length_controlled_note is None else f"none: {report.length_controlled_note}"
     rows = [

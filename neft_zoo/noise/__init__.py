@@ -1,4 +1,4 @@
-"""What is added: noises, and the distributions, scales, tokens and schedules that they are composed of."""
+"""Noises, and the distributions, scales, token selections and schedules that they are composed of."""
 
 from neft_zoo.noise.additive import AdditiveNoise as AdditiveNoise
 from neft_zoo.noise.additive import AtLayers as AtLayers

@@ -1,4 +1,4 @@
-"""Noise: a function from embeddings and their batch to what is added."""
+"""The noise interface, and additive noise: delta = where * scale * what."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from neft_zoo.noise.batch import Batch
     from neft_zoo.noise.scales import Scale
 
-# Which decoder layers, counted from 0; negative numbers count from the end, fractions are of the model's depth.
+# Decoder layers by number from 0; negative numbers count from the end, fractions are of the model's depth.
 Layers: TypeAlias = tuple[int | float, ...] | Literal["all"]
 
 
 @runtime_checkable
 class Noise(Protocol):
-    """A function from embeddings and their batch to delta, the tensor that is added.
+    """Compute delta, the tensor that is added to the embeddings.
 
-    Delta and not the perturbed embedding, so that mask, bound, sign and logging are the same for every entry. It is
-    float32 also for a bf16 model (it is rounded once, where it is added), and 0 on padding. A class that can be drawn
-    block by block, or is made of the embeddings, inherits from `NoiseTraits`.
+    A noise returns delta, not the perturbed embeddings, so masking, bounding, sign flips and logging are shared by all
+    entries. Delta is float32 even for a bf16 model (it is rounded once, when it is added) and 0 on padding. Subclass
+    `NoiseTraits` if delta can be drawn block by block or is computed from the embeddings.
     """
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]: ...
@@ -34,29 +34,29 @@ class Noise(Protocol):
 
 @runtime_checkable
 class BlockDraw(Protocol):
-    """A function that draws a noise on a stretch of the flattened positions, given their embeddings."""
+    """Draw the noise for a slice of the flattened positions, given the embeddings of that slice."""
 
     def __call__(self, rows: Float[Tensor, "N D"], part: slice, /) -> Float[Tensor, "N D"]: ...
 
 
 @runtime_checkable
 class BlockDrawWithBackward(Protocol):
-    """A `BlockDraw` whose delta depends on the embeddings of other positions as well."""
+    """A `BlockDraw` whose delta also depends on the embeddings of other positions."""
 
     def __call__(self, rows: Float[Tensor, "N D"], part: slice, /) -> Float[Tensor, "N D"]: ...
 
     def back(self, grads: Float[Tensor, "T D"], part: slice) -> Float[Tensor, "N D"]:
-        """Return the gradient at a stretch of the embeddings, given the gradients at all of delta."""
+        """Return the gradient for a slice of the embeddings, given the gradients of all of delta."""
         ...
 
 
 class NoiseTraits:
-    """What a noise is unless its class says otherwise; a plain function has these defaults.
+    """The optional members of a noise and their defaults, which hold for a plain function too.
 
     Attributes:
         pointwise: whether delta at a position depends on that position alone.
-        passes_gradients: whether delta is a function of the embeddings through which gradients flow.
-        mixes_documents: whether a document's delta depends on the other documents of the batch.
+        passes_gradients: whether delta is a function of the embeddings that gradients flow through.
+        mixes_documents: whether a document's delta depends on the other documents in the batch.
     """
 
     pointwise: ClassVar[bool] = False
@@ -64,10 +64,10 @@ class NoiseTraits:
     mixes_documents: ClassVar[bool] = False
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        raise NotImplementedError  # every noise has its own; here for the type of `in_parts`
+        raise NotImplementedError  # overridden by every noise; declared for the type checker
 
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
-        """Return a function that draws a stretch of the positions, None if all must be drawn at once."""
+        """Return a function that draws a slice of the positions, or None if all must be drawn at once."""
         return (lambda rows, part: self(rows[None], batch.part(part))[0]) if self.pointwise else None
 
 
@@ -88,14 +88,14 @@ class AdditiveNoise(NoiseTraits):
 
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
         if type(self) is not AdditiveNoise or not isinstance(self.what, DistributionTraits):
-            return None  # a subclass may draw otherwise
+            return None  # a subclass may override the draw
         size, draw = self.size(embeds, batch).reshape(-1, 1), self.what.in_parts(batch, embeds.shape[-1])
         return None if draw is None or size.requires_grad else lambda rows, part: draw(part).mul_(size[part])
 
 
 @dataclass(frozen=True)
 class AtLayers:
-    """The same kind of noise, drawn anew, on the input of decoder layers instead of the embedding output."""
+    """The wrapped noise, drawn independently at the inputs of decoder layers instead of at the embedding output."""
 
     noise: Noise
     layers: Layers = "all"
@@ -112,16 +112,16 @@ class AtLayers:
         return self.noise(embeds, batch)
 
     def site(self, layer: int) -> int:
-        """Return where the noise on the input of a layer enters, as `Batch.site` counts it."""
+        """Return the site of the noise at a layer's input, numbered as in `Batch.site`."""
         return layer
 
 
 @dataclass(frozen=True)
 class AtPlaceholders(AtLayers):
-    """A noise on the image, video and sound features that a model has put in the place of placeholder tokens.
+    """Noise on the image, video and sound features that replace the placeholder tokens; text gets none.
 
-    It enters at the first decoder layer: the input of that one is what the projector made, in every family and after
-    whatever a model scales its embeddings by. The text stays clean.
+    It is added at the input of the first decoder layer, which in every model family holds the projector's output,
+    after any scaling of the embeddings.
     """
 
     layers: Layers = (0,)
@@ -137,10 +137,10 @@ def _is_layer(value: object) -> bool:
 
 
 def layer_numbers(layers: Layers, depth: int) -> set[int]:
-    """Return the numbers of the chosen layers of a model with so many, counted from 0.
+    """Return the set of chosen layers, numbered from 0, for a model with `depth` layers.
 
     Raises:
-        NoiseError: for a number that the model does not have.
+        NoiseError: if a number is outside the model's depth.
     """
     if layers == "all":
         return set(range(depth))
@@ -152,6 +152,6 @@ def layer_numbers(layers: Layers, depth: int) -> set[int]:
 
 @runtime_checkable
 class TokenEdit(Protocol):
-    """Noise on the token ids themselves: returns the ids the model reads instead; labels stay."""
+    """Noise on the token ids: returns the ids that the model reads instead, with the labels unchanged."""
 
     def edit(self, batch: Batch) -> Int[Tensor, "B L"]: ...

@@ -1,4 +1,4 @@
-"""Batch: everything a noise may know about the tokens it perturbs, read from any batch layout."""
+"""Batch: the tokens of one forward pass and all that a noise may need of them, for any batch layout."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ PLACEHOLDERS = -2
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The tokens of one forward pass, whatever the layout they came in.
+    """The tokens of one forward pass, in any layout.
 
     Attributes:
         input_ids: token ids.
-        real: False on padding, and on the placeholders that a model fills with images, video or sound.
-        document: which document owns the position; documents are numbered through the whole batch. What stands on
-            padding, here and in the next two, means nothing.
-        position: place of the token among the real tokens of its document, from 0.
-        lengths: number of real tokens of the document that owns the position; of a document with images, its text.
-        graded: True where the loss counts the token as a target; None without a label per token.
-        labels: the loss's targets as they came, -100 where there is none; None without a label per token.
-        key: of the optimizer step, equal for all its micro-batches.
-        keys: one random 64-bit key per position, which all noise is derived from (see `neft_zoo.randomness`).
+        real: False on padding and on placeholders for images, video or sound.
+        document: index of the document that a position belongs to, counted over the whole batch. On padding, the
+            values of `document`, `position` and `lengths` are undefined.
+        position: index of the token among the real tokens of its document, from 0.
+        lengths: number of real tokens in the position's document (for a document with images, of its text).
+        graded: True where the loss uses the token as a target; None without a label per token.
+        labels: the targets of the loss as given, -100 where ignored; None without a label per token.
+        key: random key of the optimizer step, the same for all its micro-batches.
+        keys: one random 64-bit key per position, from which all noise is derived (see `neft_zoo.noise.randomness`).
         progress: fraction of training done, in [0, 1].
         special: True on the tokenizer's special tokens; all False without a tokenizer.
-        placeholder: True where a model puts its image, video or sound features; None without a kind of placeholder.
-        fill_id: the token that stands for a hidden one: the tokenizer's mask token, or its padding token.
-        site: where the noise enters: `EMBEDDING`, the number of the decoder layer whose input it is, or
-            `PLACEHOLDERS`, where `real`, `position` and `lengths` are those of a document's placeholders.
-        factor: what the embedding module has multiplied its table by: sqrt(D) in Gemma, 1 in most models.
+        placeholder: True where the model inserts image, video or sound features; None if it has no placeholders.
+        fill_id: id that replaces a hidden token: the tokenizer's mask token, or else its padding token.
+        site: where the noise is added: `EMBEDDING`, the number of the decoder layer at whose input it is added, or
+            `PLACEHOLDERS`, where `real`, `position` and `lengths` describe a document's placeholders.
+        factor: the constant that the embedding module multiplies its table by: sqrt(D) in Gemma, 1 in most models.
     """
 
     input_ids: Int[Tensor, "B L"]
@@ -74,20 +74,20 @@ class Batch:
         media_ids: Sequence[int] = (),
         shifted: bool = True,
     ) -> Batch:
-        """Return the batch of a model's keyword arguments: padded, packed or padding-free, as `layout` reads them.
+        """Build the batch from a model's keyword arguments: padded, packed or padding-free (see `layout`).
 
         Args:
-            inputs: what the model is called with; `input_ids` (B, L) is needed, the rest is used where present.
+            inputs: the model's keyword arguments; `input_ids` (B, L) is required, the others are used if present.
             key: a hash of run seed, data-parallel rank and optimizer step; equal keys draw equal noise.
             progress: fraction of training done, in [0, 1].
             special_ids: ids of the tokenizer's special tokens.
-            fill_id: id of the token that stands for a hidden one.
+            fill_id: id that replaces a hidden token.
             pad_id: id of the tokenizer's padding token.
-            media_ids: ids of the placeholders that images, video or sound are put in the place of.
-            shifted: whether a label is that of the next token, as in causal models, or of the token it stands at.
+            media_ids: ids of the placeholder tokens for images, video or sound.
+            shifted: whether labels are shifted by one position, as in causal models.
 
         Raises:
-            NoiseError: without `input_ids`, or where its documents cannot be read.
+            NoiseError: without `input_ids`, or if the document boundaries cannot be read.
         """
         input_ids = inputs.get("input_ids")
         if input_ids is None:
@@ -98,10 +98,10 @@ class Batch:
         real, first = read_documents(inputs, input_ids, pad_id)
         labels = inputs.get("labels")
         if labels is not None and labels.shape != input_ids.shape:
-            labels = None  # classes of sequences
+            labels = None  # one class per sequence
         graded = None if labels is None else (labels != IGNORED) & real
         if graded is not None and shifted:
-            # The first token of a document is nobody's target: some layouts mask its label, others leave it.
+            # Nothing predicts a document's first token; some layouts mask its label and others do not.
             graded = graded & ~first
         document = (first.flatten().cumsum(0) - 1).clamp_(min=0).view_as(input_ids)
         placeholder = None
@@ -129,7 +129,7 @@ class Batch:
         )
 
     def at(self, site: int) -> Batch:
-        """Return the same batch as seen at a site; draws at different sites are independent."""
+        """Return the batch as seen at another site; draws at different sites are independent."""
         if site == self.site:
             return self
         if site == PLACEHOLDERS:
@@ -137,7 +137,7 @@ class Batch:
         return replace(self, site=site, keys=stream(self.keys, f"layer {site}"))
 
     def _at_placeholders(self) -> Batch:
-        """Return the batch in which the placeholders, each with a key of its own, are the real tokens."""
+        """Return the batch with the placeholders as its real tokens, each with its own key."""
         real = torch.zeros_like(self.real) if self.placeholder is None else self.placeholder
         starts = self.document != self.document.flatten().roll(1).view_as(self.document)
         starts.view(-1)[:1] = True
@@ -147,9 +147,9 @@ class Batch:
         return replace(self, site=PLACEHOLDERS, real=real, position=position, lengths=lengths, keys=keys)
 
     def part(self, positions: slice) -> Batch:
-        """Return a stretch of the flattened positions as a batch of one row (1, N).
+        """Return a slice of the flattened positions as a batch of one row (1, N).
 
-        Lengths and positions are still those in the full documents; sums over its documents would be of the stretch.
+        Lengths and positions still refer to the full documents, but sums over documents cover only the slice.
         """
         attributes = ((field.name, getattr(self, field.name)) for field in fields(self))
         shape = self.input_ids.shape
@@ -157,25 +157,25 @@ class Batch:
         return replace(self, **{name: value.flatten()[positions][None] for name, value in aligned.items()})
 
     def document_sum(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-        """Return, at every position, the sum of `values` over the real tokens of its document."""
+        """Return, at every position, the sum of `values` over the real tokens in its document."""
         return sum_by_document(torch.where(self.real, values, 0), self.document)
 
     def document_max(self, values: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-        """Return, at every position, the largest of `values` (>= 0) over the real tokens of its document."""
+        """Return, at every position, the maximum of `values` (>= 0) over the real tokens in its document."""
         values, document = torch.where(self.real, values, 0), self.document.flatten()
         return values.new_zeros(values.numel()).scatter_reduce_(0, document, values.flatten(), "amax")[self.document]
 
     def stream(self, name: str) -> Int[Tensor, "B L"]:
-        """Return keys for a draw that is independent of every other stream's."""
+        """Return keys for a draw that is independent of the draws from other streams."""
         return stream(self.keys, name)
 
     def document_stream(self, name: str) -> Int[Tensor, "B L"]:
-        """Return keys that all positions of a document share."""
+        """Return keys that are shared by all positions of a document."""
         firsts = self.real & (self.position == 0)
         return stream(sum_by_document(torch.where(firsts, self.keys, 0), self.document), name)
 
     def places(self, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-        """Return, for every position of the batch, where in the flat batch a position of a document stands."""
+        """Return the flat index of the given position in the given document, elementwise."""
         real = self.real.flatten()
         firsts = (self.real & (self.position == 0)).flatten()
         starts = self.document.new_zeros(real.numel())
@@ -184,10 +184,10 @@ class Batch:
         return places[starts[document] + position]
 
     def gather(self, values: Tensor, position: Int[Tensor, "B L"], document: Int[Tensor, "B L"]) -> Tensor:
-        """Return what `values` (B, L, ...) holds at a position of a document, for every position of the batch."""
+        """Return `values` (B, L, ...) at the given position of the given document, elementwise."""
         return values.flatten(0, 1)[self.places(position, document)]
 
 
 def step_key(seed: int, rank: int, step: int) -> int:
-    """Return the key of an optimizer step: micro-batches share it, so a split of the batch changes no draw."""
+    """Return the random key of an optimizer step, shared by its micro-batches so that accumulation changes no draw."""
     return key_of("step", seed, rank, step)

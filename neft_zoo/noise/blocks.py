@@ -1,4 +1,4 @@
-"""Work on many positions a block at a time: what is in work stays in the cache, and takes little memory."""
+"""Processing many positions block by block, to stay in the CPU's cache and to save memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-# Numbers that are worked on at a time, on a CPU by each thread.
+# Numbers per block; on a CPU, per thread.
 BLOCK = {"cpu": 1 << 18}
 GPU_BLOCK = 1 << 24
 
 
 def blocks(rows: int, width: int, device: str) -> list[slice]:
-    """Cut rows into blocks, so that what is in work on a CPU stays in its cache, and on a GPU takes little memory.
+    """Split rows into blocks that fit the cache on a CPU and bound memory on a GPU.
 
-    Inside a compiled graph there is one block: the compiler has its own.
+    Inside a compiled graph there is one block, since the compiler does its own tiling.
     """
     import torch  # late: `neft-zoo list` works without it
 
@@ -28,7 +28,7 @@ def blocks(rows: int, width: int, device: str) -> list[slice]:
 
 
 def token_norms(states: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape"]:
-    """Return the norm of every token's embedding or hidden state, without gradients, in float32 or wider."""
+    """Return the norm of every token's embedding or hidden state, detached, in float32 or wider."""
     from torch import float32, linalg, promote_types
 
     states = states.detach()
@@ -37,7 +37,7 @@ def token_norms(states: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape"]:
         return linalg.vector_norm(states, dim=-1)
     flat = states.reshape(-1, states.shape[-1])
     norms = flat.new_empty(len(flat), dtype=dtype)
-    # A copy of all of them in float32 would take more memory, and longer where that has to be paged in.
+    # A float32 copy of all states would take more memory, and more time if it has to be paged in.
     for block in blocks(len(flat), flat.shape[-1], flat.device.type):
         norms[block] = linalg.vector_norm(flat[block].to(dtype), dim=-1)
     return norms.view(states.shape[:-1])

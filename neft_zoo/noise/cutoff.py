@@ -1,4 +1,4 @@
-"""Noise that takes away: parts of the embeddings, whole tokens, or the tokens themselves."""
+"""Noise that removes information: coordinates or whole embeddings set to 0, or token ids replaced."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ElementDropout(NoiseTraits):
 
 @dataclass(frozen=True)
 class TokenCut(NoiseTraits):
-    """Sets whole tokens to 0 with probability p, never a document's first token nor a special one."""
+    """Sets whole token embeddings to 0 with probability p, except first tokens of documents and special tokens."""
 
     p: Scalar
 
@@ -56,7 +56,7 @@ class TokenCut(NoiseTraits):
 
 @dataclass(frozen=True)
 class SpanCut:
-    """Sets one contiguous span of every document to 0: `ratio` of its tokens, rounded, at a random place."""
+    """Sets one contiguous span of every document to 0: a share `ratio` of its tokens, rounded, at a random place."""
 
     ratio: Scalar
 
@@ -72,7 +72,7 @@ class SpanCut:
 
 @dataclass(frozen=True)
 class FeatureCut:
-    """Sets features to 0 with probability `ratio`, the same ones in all tokens of a document."""
+    """Sets features to 0 with probability `ratio`, the same features for all tokens of a document."""
 
     ratio: Scalar
 
@@ -85,16 +85,16 @@ class FeatureCut:
 
 
 def cut(embeds: Float[Tensor, "B L D"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-    """Return what removes the chosen tokens when it is added."""
+    """Return the delta that sets the chosen embeddings to 0."""
     return -embeds.float() * chosen[..., None]
 
 
 @dataclass(frozen=True)
 class HideTokens:
-    """Replaces graded input tokens with probability p; the labels stay, and special tokens are never replaced.
+    """Replaces graded input tokens, except special ones, with probability p; the labels are unchanged.
 
-    `by="mask"` puts the tokenizer's mask token, or its padding token if it has none; `by="random"` another token of
-    the same document, from any other place in it.
+    `by="mask"` inserts the tokenizer's mask token, or its padding token if it has none; `by="random"` inserts a token
+    from another place in the same document.
     """
 
     p: Scalar
@@ -115,7 +115,7 @@ class HideTokens:
     def _instead(self, batch: Batch) -> Int[Tensor, "B L"]:
         if self.by == "random":
             place = (randomness.unit(batch.stream("instead")) * (batch.lengths - 1)).long()
-            place = place + (place >= batch.position)  # any place but the token's own
+            place = place + (place >= batch.position)  # any place except the token's own
             return batch.gather(batch.input_ids, place.clamp(max=batch.lengths - 1) * batch.real, batch.document)
         if batch.fill_id is None:
             raise NoiseError("by='mask' needs a tokenizer with a mask or a padding token, got none; use by='random'.")

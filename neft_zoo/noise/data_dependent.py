@@ -1,4 +1,4 @@
-"""Noise whose shape depends on the embedding table or on the training data."""
+"""Noise that depends on the embedding table or on the training data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a noise may look at once, before training."""
+    """What a noise can read once, before training: the embedding table and the token counts."""
 
     table: Float[Tensor, "V D"]
     count_tokens: Callable[[], Int[Tensor, " V"]] | None
@@ -29,16 +29,16 @@ class Setup:
 
 @runtime_checkable
 class Unprepared(Protocol):
-    """A noise that needs the model or the data before it can be used."""
+    """A noise that must be prepared with the model or the data before use."""
 
     def prepare(self, setup: Setup) -> Noise:
-        """Return the noise that can be used."""
+        """Return the noise that is ready for use."""
         ...
 
 
 @dataclass(frozen=True)
 class MetricLaplace(NoiseTraits):
-    """l * v per token: v uniform on the sphere, l ~ Gamma(D, 1/eta), so that the mean norm is D / eta."""
+    """l * v per token: v uniform on the sphere, l ~ Gamma(D, 1/eta), so the mean norm is D / eta."""
 
     eta: Scalar
 
@@ -64,7 +64,8 @@ class MetricLaplace(NoiseTraits):
 
 @dataclass(frozen=True)
 class ByFrequency(NoiseTraits):
-    """rho * w(token) * z: rarer tokens get more, w = count**-exponent, of mean 1 over the training tokens."""
+    """rho * w(token) * z, with more noise on rarer tokens: w = count**-exponent, with mean 1 over the training
+    tokens."""
 
     rho: Scalar
     exponent: float
@@ -102,7 +103,7 @@ class ByFrequency(NoiseTraits):
 
 @dataclass(frozen=True)
 class Projected(NoiseTraits):
-    """Another noise, projected off or onto the k principal directions of the embedding table."""
+    """Another noise, projected onto the k principal directions of the embedding table, or onto their complement."""
 
     noise: Noise
     k: int
@@ -122,7 +123,7 @@ class Projected(NoiseTraits):
             raise NoiseError(f"k must be below the model's width {width}, got {self.k}.")
         table = setup.table.detach().double()
         centred = table - table.mean(0)
-        directions = linalg.eigh(centred.T @ centred).eigenvectors  # the strongest last
+        directions = linalg.eigh(centred.T @ centred).eigenvectors  # in ascending order
         return replace(self, basis=directions[:, -self.k :].T.float().contiguous())
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
@@ -132,16 +133,16 @@ class Projected(NoiseTraits):
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
         draw = self.noise.in_parts(embeds, batch) if isinstance(self.noise, NoiseTraits) else None
         if type(self) is not Projected or draw is None:
-            return None  # a subclass may draw otherwise
+            return None  # a subclass may override the draw
         return lambda rows, part: self.project(draw(rows, part))
 
     def project(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """Return what is left of a noise, token by token."""
+        """Return the projection of a noise, token by token."""
         if self.basis is None:
             raise NoiseError("token_subspace must be prepared with the model's embedding table first.")
         from torch import autocast
 
         basis = self.basis.to(rows.device)
-        with autocast(rows.device.type, enabled=False):  # rounded to bf16 it would not be orthogonal
+        with autocast(rows.device.type, enabled=False):  # in bf16 the projection would not be orthogonal
             onto = rows @ basis.T
             return onto @ basis if self.keep == "onto" else rows.addmm(onto, basis, alpha=-1)

@@ -1,4 +1,4 @@
-"""WHAT: the shape of the noise. Each states its rms, since equal scales are not equal energies."""
+"""WHAT: the distribution of the noise. Each one states its rms, since equal scales do not mean equal energy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNIFORM_RMS = 1 / math.sqrt(3)
 
 @runtime_checkable
 class Distribution(Protocol):
-    """Zero-mean float32 numbers, one per position and feature; the tensor that is returned may be written to."""
+    """Draw zero-mean float32 numbers, one per position and feature; the caller may write to the returned tensor."""
 
     @property
     def rms(self) -> float:
@@ -30,18 +30,18 @@ class Distribution(Protocol):
 
     @property
     def bound(self) -> float:
-        """The largest absolute value of a number (dimensionless); infinite where there is none."""
+        """The largest absolute value of a number (dimensionless); infinite if unbounded."""
         ...
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]: ...
 
 
 class DistributionTraits:
-    """What a distribution is unless its class says otherwise.
+    """The optional members of a distribution and their defaults.
 
     Attributes:
-        pointwise: whether the numbers at a position depend on that position alone, so that any stretch of a batch can
-            be drawn without the rest.
+        pointwise: whether the numbers at a position depend on that position alone, so that any slice of a batch can be
+            drawn on its own.
     """
 
     pointwise: ClassVar[bool] = False
@@ -51,10 +51,10 @@ class DistributionTraits:
         return math.inf
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        raise NotImplementedError  # every distribution has its own; here for the type of `in_parts`
+        raise NotImplementedError  # overridden by every distribution; declared for the type checker
 
     def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]] | None:
-        """Return a function that draws a stretch of the positions, None if all must be drawn at once."""
+        """Return a function that draws a slice of the positions, or None if all must be drawn at once."""
         return (lambda part: self(batch.part(part), width)[0]) if self.pointwise else None
 
 
@@ -78,7 +78,7 @@ class Uniform(DistributionTraits):
 
 @dataclass(frozen=True)
 class SharedByToken(DistributionTraits):
-    """U(-1, 1), the same numbers for equal tokens of an optimizer step."""
+    """U(-1, 1), with the same numbers for equal tokens within an optimizer step."""
 
     pointwise: ClassVar[bool] = True
 
@@ -112,7 +112,7 @@ class Gaussian(DistributionTraits):
 
 @dataclass(frozen=True)
 class Rademacher(DistributionTraits):
-    """-rms or +rms with equal probability: the largest energy a bound allows."""
+    """-rms or +rms with equal probability: the largest energy for a given bound."""
 
     rms: float = 1.0
 
@@ -146,7 +146,7 @@ class Laplace(DistributionTraits):
 
 @dataclass(frozen=True)
 class Sphere(DistributionTraits):
-    """A uniformly random direction per document: over its n real tokens the norm is exactly rms * sqrt(n * D)."""
+    """A uniformly random direction per document: its norm over the n real tokens is exactly rms * sqrt(n * D)."""
 
     rms: float = UNIFORM_RMS
 
@@ -158,16 +158,17 @@ class Sphere(DistributionTraits):
         return draw(slice(None)).view(*batch.input_ids.shape, width)
 
     def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]]:
-        """Return a function that draws a stretch of the positions.
+        """Return a function that draws a slice of the positions.
 
-        A document's square norm is shared out first, by the Dirichlet distribution that the squares of a direction's
-        parts have; each token's part is then a direction of its own, whose norm is seen as it is drawn.
+        A document's squared norm is first divided among its tokens by the Dirichlet distribution of the squared norms
+        of a random direction's parts. Each token's part is then an independent direction, scaled to its norm as it is
+        drawn.
         """
         from torch import linalg  # late: `neft-zoo list` works without it
 
         keys = batch.stream("what").flatten()
         square = randomness.gamma(batch.stream("length"), batch.stream("accept"), width / 2)
-        # Padding may hold a document without a real token, hence without a norm.
+        # A document that is all padding has norm 0.
         share = square / batch.document_sum(square).clamp(min=1e-30)
         norms = (share * batch.lengths * width).sqrt().mul_(self.rms).view(-1, 1)
 

@@ -1,4 +1,4 @@
-"""Sums, places and random keys over the documents of a batch."""
+"""Sums, positions and random keys per document of a batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def sum_by_document(values: Tensor, document: Int[Tensor, "B L"]) -> Tensor:
-    """Return, at every position, the sum of `values` (B, L) over its document."""
+    """Return, at every position, the sum of `values` (B, L) over the position's document."""
     totals = values.new_zeros(values.numel()).index_add_(0, document.flatten(), values.flatten())
     return totals[document]
 
@@ -22,11 +22,11 @@ def sum_by_document(values: Tensor, document: Int[Tensor, "B L"]) -> Tensor:
 def places_in_documents(
     real: Bool[Tensor, "B L"], document: Int[Tensor, "B L"], first: Bool[Tensor, "B L"]
 ) -> Int[Tensor, "B L"]:
-    """Return how many real positions of its document come before each position.
+    """Return, at every position, the number of real positions before it in its document.
 
     Args:
         real: which positions count.
-        document: the number of the document that owns a position.
+        document: index of the document that each position belongs to.
         first: True where a document begins.
     """
     before = real.flatten().cumsum(0).view_as(document) - real.long()
@@ -40,7 +40,7 @@ def token_keys(
     position: Int[Tensor, "B L"],
     key: int,
 ) -> Int[Tensor, "B L"]:
-    """Hash (key, the document's tokens, how many equal documents came before, position) into one key per position."""
+    """Hash (key, the document's tokens, number of equal documents before it, position) into one key per position."""
     token = mix(mix(input_ids.long() * GOLDEN) + position * GOLDEN)
     fingerprint = sum_by_document(torch.where(real, token, 0), document)
     firsts = (real & (position == 0)).flatten()

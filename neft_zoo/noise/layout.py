@@ -1,7 +1,7 @@
-"""How a batch says which positions hold tokens, and which document each of them belongs to.
+"""Reading from a batch which positions hold tokens, and which document each one belongs to.
 
-Collators have no common word for it: `CARRIERS` has a line for every kind of argument that says something about
-documents. Without one a row is one document, whatever its mask looks like; masked positions belong to none.
+Collators have no common argument for this: `CARRIERS` has an entry for every kind of argument that carries document
+boundaries. Without such an argument, a row is one document whatever its mask; masked positions belong to none.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Int
 
 IGNORED = -100
-# Names that can only be about documents.
+# Names that can only carry document boundaries.
 UNKNOWN = re.compile(r"tree_\w+|cu_?seq\w*|(seq|sequence|segment|doc|document)_?(ids?|idx|lens?|lengths?)|packed_\w+")
 
 
 def read_documents(
     inputs: Mapping[str, object], ids: Int[Tensor, "B L"], pad_id: int | None = None
 ) -> tuple[Bool[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """Return which positions are real and which begin a document.
+    """Return which positions are real and which of those begin a document.
 
     Args:
-        inputs: a model's keyword arguments.
+        inputs: the model's keyword arguments.
         ids: the token ids among them.
-        pad_id: the tokenizer's padding token, which tells padding that no carrier marks from tokens.
+        pad_id: the tokenizer's padding token, used to find padding that no carrier marks.
 
     Raises:
-        NoiseError: if a carrier cannot be read, or two of them disagree.
+        NoiseError: if a carrier cannot be read, or if two of them disagree.
     """
     carriers = _carriers(inputs, ids)
     row = Row.of(torch.ones_like(ids, dtype=torch.bool))
@@ -47,7 +47,7 @@ def read_documents(
     unused = torch.zeros_like(row.real)
     if pad_id is not None and isinstance(labels, Tensor) and labels.shape == ids.shape:
         unused = (ids == pad_id) & (labels == IGNORED)
-    # One token may be a document's own end that is not graded; a batch that marks padding has marked all of it.
+    # A single token may be a document's own ungraded EOS, and a batch that marks any padding has marked all of it.
     unmarked = _at_ends(unused, least=2 if carriers else 1) & row.real.all()
     row = Row.of(row.real & ~unmarked)
     begins = row.real & (row.previous < 0)
@@ -56,12 +56,12 @@ def read_documents(
     _check_agreement(carriers, {name: row.begins(number) for name, number in numbers.items()})
     document = (begins.flatten().cumsum(0) - 1).clamp(min=0)
     used = torch.zeros_like(document).index_add_(0, document, (row.real & ~unused).flatten().long())
-    real = row.real & (used[document] > 0).view_as(row.real)  # a document of nothing but padding is none
+    real = row.real & (used[document] > 0).view_as(row.real)  # a document that is all padding does not count
     return real, begins & real
 
 
 def _at_ends(unused: Bool[Tensor, "B L"], least: int) -> Bool[Tensor, "B L"]:
-    """Return the stretches at the ends of rows, of so many positions at least."""
+    """Return the runs of at least `least` unused positions at the start or end of a row."""
     left, right = unused.long().cumprod(-1), unused.long().flip(-1).cumprod(-1).flip(-1)
     long_enough = [stretch * (stretch.sum(-1, keepdim=True) >= least) for stretch in (left, right)]
     return (long_enough[0] + long_enough[1]) > 0
@@ -72,7 +72,7 @@ def _check_agreement(carriers: Mapping[str, Tensor], begins: Mapping[str, Bool[T
     first, *others = sorted(begins, key=lambda name: name == "attention_mask") or [""]
     apart = {name: begins[first] ^ begins[name] for name in others}
     if others and others[-1] == "attention_mask" and carriers["attention_mask"].dim() == 2:
-        # Zeros and ones alone say nothing about borders; a GPU is waited for once, below.
+        # A mask of zeros and ones carries no boundaries; this waits for no GPU, the only synchronization is below.
         apart["attention_mask"] = apart["attention_mask"] & (carriers["attention_mask"].amax() > 1)
     if not others or not torch.stack([*apart.values()]).any():
         return
@@ -84,20 +84,22 @@ def _check_agreement(carriers: Mapping[str, Tensor], begins: Mapping[str, Bool[T
 
 
 def _carriers(inputs: Mapping[str, object], ids: Tensor) -> dict[str, Tensor]:
-    """Return the values of a batch's carriers, in the order in which they are read.
+    """Return the values of a batch's carriers, in reading order.
 
     Raises:
-        NoiseError: if one has a shape that cannot be read, or an argument about documents is no known carrier.
+        NoiseError: if a carrier's shape cannot be read, or if an argument about documents is not a known carrier.
     """
     for name, value in inputs.items():
         if value is not None and name not in CARRIERS and UNKNOWN.fullmatch(name):
-            raise NoiseError(f"documents must be told by {', '.join(CARRIERS)}, got {name}, which noise cannot read.")
+            raise NoiseError(
+                f"document boundaries must be given by {', '.join(CARRIERS)}, got {name}, which noise cannot read."
+            )
     return {name: _read(name, inputs[name], ids) for name in CARRIERS if inputs.get(name) is not None}
 
 
 def _read(name: str, value: object, ids: Tensor) -> Tensor:
-    """Return a carrier's value as a tensor of a shape that its reader knows."""
-    if name == "attention_mask" and isinstance(value, Mapping):  # transformers: one per kind of layer
+    """Return a carrier's value as a tensor of a shape that its reader accepts."""
+    if name == "attention_mask" and isinstance(value, Mapping):  # transformers: one mask per attention type
         value = value.get("full_attention", next(iter(value.values()), None))
     if not isinstance(value, Tensor):
         raise NoiseError(f"{name} must be a tensor, got {type(value).__name__}.")

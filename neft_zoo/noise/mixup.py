@@ -1,4 +1,4 @@
-"""Mixing the embeddings of two documents of equal length."""
+"""Mixup: interpolating the embeddings of two documents of equal length."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What mixing adds on a stretch of the positions, and the way back of its gradients.
+    """The delta of mixup on a slice of the positions, and its backward pass.
 
     Attributes:
-        embeds: all of them (N, D).
-        partner: where the position stands that is mixed into this one (N,).
-        mixed: where the position stands that this one is mixed into (N,).
-        size: the partner's share (N, 1).
+        embeds: the embeddings of all positions (N, D).
+        partner: flat index of the position that is mixed into this one (N,).
+        mixed: flat index of the position that this one is mixed into (N,).
+        size: the partner's weight (N, 1).
     """
 
     embeds: Float[Tensor, "N D"]
@@ -38,7 +38,7 @@ class Mixture:
         return (self.embeds[self.partner[part]].float() - rows.float()).mul_(self.size[part])
 
     def back(self, grads: Float[Tensor, "N D"], part: slice) -> Float[Tensor, "n D"]:
-        """Return the gradient at a stretch of the embeddings, given those at what was added anywhere."""
+        """Return the gradient for a slice of the embeddings, given the gradients of all of delta."""
         return (grads[self.mixed[part]].float() - grads[part].float()).mul_(self.size[part])
 
 
@@ -46,25 +46,25 @@ class Mixture:
 class EmbedMix(NoiseTraits):
     """l * e_i + (1 - l) * e_j with l ~ Beta(a, a), l = max(l, 1 - l), one l per optimizer step.
 
-    Document i's partner j is the next one of the same length in the batch, in a ring; a document without one keeps
-    its own embeddings.
+    The documents of equal length in a batch form a ring, in which the partner j of document i is the next one. A
+    document without a partner keeps its embeddings.
     """
 
     a: float
 
-    mixes_documents: ClassVar[bool] = True  # so it depends on the neighbours, by design
+    mixes_documents: ClassVar[bool] = True  # by design
     passes_gradients: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("a", self.a, 1e-6)
 
     def share(self, batch: Batch) -> float:
-        """Return l, the document's own share."""
+        """Return l, the weight of the document itself."""
         drawn = random.Random(key_of("mix", batch.key)).betavariate(self.a, self.a)
         return max(drawn, 1 - drawn)
 
     def mixes(self, batch: Batch) -> bool:
-        """Return whether a document of the batch has a partner other than itself."""
+        """Return whether any document in the batch has a partner."""
         return bool((_following(batch) != batch.document)[batch.real].any())
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
@@ -72,18 +72,18 @@ class EmbedMix(NoiseTraits):
         return (partner - embeds.float()) * ((1 - self.share(batch)) * batch.real[..., None])
 
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Mixture:
-        """Return the mixture as a function that draws a stretch of the positions."""
+        """Return the mixture as a function that draws a slice of the positions."""
         position = batch.position * batch.real
         partner, mixed = (batch.places(position, _following(batch, by)).flatten() for by in (1, -1))
         size = (1 - self.share(batch)) * batch.real.float().view(-1, 1)
         return Mixture(embeds.detach().flatten(0, 1), partner, mixed, size)
 
     def partners_labels(self, batch: Batch, first_tokens: bool = False) -> Int[Tensor, "B L"]:
-        """Return the labels of the partner, position by position, -100 on padding.
+        """Return the partner's label at every position, -100 on padding.
 
         Args:
-            batch: with labels.
-            first_tokens: those of first tokens too, which no token comes before; -100 otherwise.
+            batch: must have labels.
+            first_tokens: whether to keep the labels of first tokens, which no token predicts, instead of -100.
         """
         if batch.labels is None or batch.graded is None:
             raise NoiseError("embed_mix needs labels in the batch, got a batch without labels.")
@@ -92,7 +92,7 @@ class EmbedMix(NoiseTraits):
 
 
 def _following(batch: Batch, by: int = 1) -> Int[Tensor, "B L"]:
-    """Return the number of the document so many places further in its ring, at every position."""
+    """Return, at every position, the number of the document that is `by` places further in the ring."""
     firsts = batch.real & (batch.position == 0)
     lengths, numbers = batch.lengths[firsts].tolist(), batch.document[firsts].tolist()
     rings: dict[int, list[int]] = {}

@@ -1,11 +1,11 @@
-"""Random numbers that depend on what they are for, not on when they are drawn.
+"""Random numbers as hashes of their purpose, independent of the order in which they are drawn.
 
-Each number is a hash of (run seed, rank, optimizer step, document, position, feature), so a document gets the same
-noise alone, padded, packed, padding-free or in any accumulation split, a resumed run needs no generator state, a
-recomputed (checkpointed) block sees the same numbers again, and the global random state is never touched. The hash is
-SplitMix64 (Steele, Lea and Flood 2014): a counter times the golden ratio, finished by two multiply-xorshift rounds;
-each gives two numbers of 32 bits. What only rounds is drawn at less cost (`dither`). All of it is written with tensor
-operators only, hence the same on every device and inside a compiled graph.
+Each number is a hash of (run seed, rank, optimizer step, document, position, feature). So a document gets the same
+noise alone, padded, packed, padding-free or under any gradient accumulation; a resumed run needs no generator state; a
+checkpointed block sees the same numbers when recomputed; and the global random state is never touched. The hash is
+SplitMix64 (Steele, Lea and Flood 2014): a counter times the golden ratio, followed by two multiply-xorshift rounds;
+each hash gives two 32-bit numbers. Random rounding uses a cheaper hash (`dither`). Everything is written in tensor
+operators, so it gives the same numbers on every device and inside compiled graphs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _signed(bits: int) -> int:
-    """Return the int64 with the low 64 bits of `bits`."""
+    """Return the low 64 bits of `bits` as an int64."""
     bits &= (1 << 64) - 1
     return bits - (1 << 64) if bits >> 63 else bits
 
@@ -35,7 +35,7 @@ _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
 def key_of(*parts: int | str) -> int:
-    """Return an int64 that is a hash of integers and names."""
+    """Hash integers and names into an int64."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
@@ -49,19 +49,19 @@ def logical_shift(values: Int[Tensor, "*shape"], by: int) -> Int[Tensor, "*shape
 
 
 def mix(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """SplitMix64's finalizer: every input bit flips every output bit with probability 1/2."""
+    """Apply SplitMix64's finalizer, in which every input bit flips every output bit with probability 1/2."""
     values = logical_shift(values, 30).bitwise_xor_(values).mul_(_FIRST)
     values = logical_shift(values, 27).bitwise_xor_(values).mul_(_SECOND)
     return logical_shift(values, 31).bitwise_xor_(values)
 
 
 def stream(keys: Int[Tensor, "*shape"], name: str) -> Int[Tensor, "*shape"]:
-    """Return independent keys for another use of the same positions."""
+    """Return independent keys for another draw at the same positions."""
     return mix(keys ^ key_of(name))
 
 
 def bits(keys: Int[Tensor, "*shape"], width: int) -> Int[Tensor, "*shape width"]:
-    """Return `width` random 32-bit integers per key, two of each hash."""
+    """Return `width` random 32-bit integers per key, two from each hash."""
     import torch
 
     counters = torch.arange(1, (width + 1) // 2 + 1, device=keys.device).mul_(GOLDEN)
@@ -69,18 +69,18 @@ def bits(keys: Int[Tensor, "*shape"], width: int) -> Int[Tensor, "*shape width"]
 
 
 def features(width: int, device: torch.device) -> Int[Tensor, " width"]:
-    """Return a random 32-bit integer for every feature, the same in every run."""
+    """Return a random 32-bit integer per feature, the same in every run."""
     import torch
 
     return bits(torch.full((), _FEATURES, device=device), width)
 
 
 def dither(keys: Int[Tensor, " N"], features: Int[Tensor, " D"]) -> Int[Tensor, "N D"]:
-    """Return a random 32-bit integer for every key and feature, at a tenth of a hash's work: good enough to round by.
+    """Return a random 32-bit integer per key and feature, good enough for rounding, at a tenth of a hash's cost.
 
-    The halves of a key are an odd factor of the features' integers and a summand (multiply-add hashing, Dietzfelbinger
-    1996). Any two of the numbers are as good as independent, larger groups of them are not; so means and energies of
-    what is rounded vary as if all were.
+    One half of a key is an odd factor for the features' integers, the other half a summand (multiply-add hashing,
+    Dietzfelbinger 1996). The numbers are nearly pairwise independent, but larger groups are not; so the means and
+    energies of what is rounded vary as if all were independent.
     """
     import torch
 
@@ -92,7 +92,7 @@ Draw: TypeAlias = Callable[["Int[Tensor, '*shape']", int], "Float[Tensor, '*shap
 
 
 def _in_blocks(draw: Draw) -> Draw:
-    """Let a draw of many rows take one block of them after the other."""
+    """Make a draw process its rows block by block."""
 
     @wraps(draw)
     def drawn(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
@@ -112,12 +112,12 @@ def _in_blocks(draw: Draw) -> Draw:
 
 @_in_blocks
 def uniform(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
-    """Draw from U(-1, 1): the 2**23 odd multiples of 2**-23, so the mean is exactly 0 and no bound is reached."""
+    """Draw from U(-1, 1): the 2**23 odd multiples of 2**-23, so the mean is exactly 0 and the bounds are excluded."""
     return bits(keys, width).bitwise_right_shift_(8).bitwise_or_(1).float().mul_(2.0**-23)
 
 
 def unit(keys: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Draw one number per key from U(0, 1), both ends excluded."""
+    """Draw one number per key from U(0, 1), with both ends excluded."""
     return (uniform(keys, 1)[..., 0] + 1) / 2
 
 
@@ -129,7 +129,7 @@ def signs(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape widt
 
 @_in_blocks
 def normal(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
-    """Draw from N(0, 1) by Box and Muller's transform: two numbers, half the width apart, of a radius and an angle."""
+    """Draw from N(0, 1) by the Box-Muller transform; the two numbers of a pair are half the width apart."""
     import torch
 
     half = (width + 1) // 2
@@ -147,13 +147,13 @@ def laplace(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape wi
 
 
 def gamma(proposals: Int[Tensor, "*shape"], decisions: Int[Tensor, "*shape"], order: float) -> Float[Tensor, "*shape"]:
-    """Draw from Gamma(order, 1) by Marsaglia and Tsang's rejection (2000), order >= 1.
+    """Draw from Gamma(order, 1), order >= 1, by Marsaglia and Tsang's rejection method (2000).
 
-    A proposal is taken with a probability above 0.95, at order 64 above 0.999: eight are as good as any number.
+    A proposal is accepted with a probability above 0.95 (at order 64, above 0.999), so eight proposals suffice.
 
     Args:
-        proposals, decisions: keys of the proposed numbers, and of whether they are taken.
-        order: also called the shape.
+        proposals, decisions: keys for the proposed numbers and for accepting them.
+        order: the shape parameter.
     """
     drawn = normal(proposals, 8).double()
     chance = (uniform(decisions, 8).double() + 1) / 2

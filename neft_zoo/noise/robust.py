@@ -1,4 +1,4 @@
-"""Noise as large as a token's own coordinates are spread, and largest where most of them lie."""
+"""Noise in proportion to the spread of a token's own coordinates, largest for those near the median."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from neft_zoo.noise.batch import Batch
 
-GUARD = 1e-6  # of the published code: keeps 0 / 0 at 0
+GUARD = 1e-6  # from the published code; keeps 0 / 0 at 0
 LARGEST = 5.0
 
 
 @dataclass(frozen=True)
 class RobustNoise:
-    """N(0, 1) times the token's median absolute deviation, weighted towards its median, and more on varied tokens.
+    """N(0, 1) times the token's median absolute deviation, weighted towards its median, with more on varied tokens.
 
     Per coordinate: size / sqrt(D) * mad * exp(-beta * |h - median| / mad) * min(5, exp(var / mean var)), where median,
-    mad and var are of the token's D coordinates, and the mean is over the real tokens of its document. No gradient
-    flows through it.
+    mad and var are over the token's D coordinates, and the mean is over the real tokens of its document. The noise is
+    detached from the embeddings.
     """
 
     size: Scalar
@@ -53,7 +53,7 @@ class RobustNoise:
 
 @dataclass(frozen=True)
 class Redrawn:
-    """Another draw of a noise, as independent of the first as any two are."""
+    """An independent second draw of a noise."""
 
     noise: Noise
 

@@ -1,4 +1,4 @@
-"""HOW BIG: the size of the noise at every position, before the distribution's own shape."""
+"""HOW BIG: the size of the noise at every position, which multiplies the numbers of the distribution."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ Space: TypeAlias = Literal["scaled", "raw"]
 
 @runtime_checkable
 class Scale(Protocol):
-    """Returns float32 sizes (in the embedding's own unit), one per position."""
+    """Return a float32 size per position, in the embedding's own unit."""
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]: ...
 
 
 @dataclass(frozen=True)
 class ByLength:
-    """alpha / sqrt(n * D), NEFTune's scale: every document gets noise of the same expected norm.
+    """alpha / sqrt(n * D), NEFTune's scale, which gives every document noise of the same expected norm.
 
-    `length="document"` counts the real tokens of the position's document, as the paper's experiments did;
-    `"padded"` counts the width of the batch, as transformers' `neftune_noise_alpha` does.
-
-    `space` says what alpha is measured against: `"scaled"` is what the embedding module returns, as in transformers;
-    `"raw"` is its table, before the factor of some modules (Gemma: sqrt(D)), which the noise is then multiplied by.
+    Args:
+        alpha: strength (dimensionless, >= 0).
+        length: what n counts: `"document"`, the real tokens of the document, as in the paper's experiments, or
+            `"padded"`, the width of the batch, as in transformers' `neftune_noise_alpha`.
+        space: what alpha is relative to: `"scaled"`, the output of the embedding module, as in transformers, or
+            `"raw"`, the embedding table. Under `"raw"` the noise is multiplied by the module's factor, if it has one
+            (Gemma: sqrt(D)).
     """
 
     alpha: Scalar
@@ -59,7 +61,7 @@ class ByLength:
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same size everywhere."""
+    """The same size at every position."""
 
     size: Scalar
 
@@ -72,7 +74,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Relative:
-    """rho times the rms of the token's own embedding: the same signal-to-noise ratio on every model."""
+    """rho times the rms of the token's own embedding, for the same signal-to-noise ratio on every model."""
 
     rho: Scalar
 

@@ -1,4 +1,4 @@
-"""WHEN: any number of a strategy may be a schedule, a function of training progress in [0, 1]."""
+"""WHEN: schedules, which can replace any number of a strategy by a function of training progress in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neft_zoo.errors import NoiseError, shown
 class Schedule(Protocol):
     """A value that changes during training.
 
-    Progress is a fraction, never a step count, so that a recipe survives a change of length.
+    Progress is a fraction, never a step count, so that a recipe keeps its meaning when training gets longer.
     """
 
     def __call__(self, progress: float) -> float: ...
@@ -80,7 +80,7 @@ SCHEDULES = {kind.__name__.lower(): kind for kind in (Linear, Cosine, WarmUp, Wi
 
 
 def value_at(value: Scalar, progress: float) -> float:
-    """Return a number as it is and a schedule's value at `progress` (fraction of training)."""
+    """Return the number itself, or a schedule's value at `progress` (fraction of training)."""
     return value(progress) if isinstance(value, Schedule) else value
 
 
@@ -88,7 +88,7 @@ def parse_scalar(name: str, value: object) -> Scalar:
     """Read a number, or a mapping such as `{"schedule": "linear", "start": 10, "end": 0}`.
 
     Raises:
-        NoiseError: if `value` is neither, or the schedule is unknown or has other arguments.
+        NoiseError: if `value` is neither, or if the schedule is unknown or has wrong arguments.
     """
     if isinstance(value, Schedule):
         return value
@@ -98,7 +98,7 @@ def parse_scalar(name: str, value: object) -> Scalar:
 
 
 def parse_number(name: str, value: object, accepted: str = "a number") -> float:
-    """Read a finite number; YAML hands over `5e0` as a string, so strings that spell a number count."""
+    """Read a finite number; numeric strings are accepted, since YAML reads `5e0` as a string."""
     try:
         number = math.nan if isinstance(value, bool | bytes) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -127,7 +127,7 @@ def schedule_to_dict(value: Schedule) -> dict[str, object]:
     """Return the mapping that `parse_scalar` reads back.
 
     Raises:
-        NoiseError: if the schedule is a function of the user's own, which no file could hold.
+        NoiseError: if the schedule is a custom function, which cannot be saved.
     """
     if type(value) not in SCHEDULES.values():
         raise NoiseError(f"a schedule can be saved if it is one of {', '.join(SCHEDULES)}, got {value!r}.")
@@ -135,7 +135,7 @@ def schedule_to_dict(value: Schedule) -> dict[str, object]:
 
 
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
-    """Raise unless low <= value <= high and value is finite."""
+    """Raise unless value is finite and low <= value <= high."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         bounds = f"a finite number >= {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
@@ -149,7 +149,7 @@ def check_count(name: str, value: int, low: int = 0) -> None:
 
 
 def check_scalar(name: str, value: Scalar, low: float = 0.0, high: float = math.inf) -> None:
-    """Raise unless the number, or the schedule at eleven points of training, lies between `low` and `high`."""
+    """Raise unless a number, or a schedule at eleven points of training, lies between `low` and `high`."""
     if isinstance(value, Schedule):
         for tenth in range(11):
             check_number(f"{name} at progress {tenth / 10:g}", value(tenth / 10), low, high)

@@ -1,4 +1,4 @@
-"""WHERE: which tokens get noise. Never padding."""
+"""WHERE: the tokens that get noise; padding never does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Role: TypeAlias = Literal["real", "prompt", "completion"]
 
 @runtime_checkable
 class Where(Protocol):
-    """Returns a float32 weight per position: 0 for no noise, and always 0 on padding."""
+    """Return a float32 weight per position: 0 for no noise, and always 0 on padding."""
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B L"]: ...
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """All real tokens, or those of one role: the completion is what the loss grades, the prompt is the rest."""
+    """All real tokens, or those of one role: `completion` is the tokens that the loss grades, `prompt` the others."""
 
     role: Role = "real"
 

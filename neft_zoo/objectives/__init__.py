@@ -1,4 +1,4 @@
-"""How a training step spends its passes: one, several compared with each other, or an ascent."""
+"""How a training step uses its forward passes: a single one, a comparison of several, or an ascent."""
 
 from neft_zoo.objectives.adversarial import Ascent as Ascent
 from neft_zoo.objectives.adversarial import CleanAndAdversarial as CleanAndAdversarial

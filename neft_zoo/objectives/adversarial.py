@@ -1,4 +1,4 @@
-"""Objectives with an inner loop: move the noise to where it hurts, then train there."""
+"""Objectives with an inner loop: perturb the input towards higher loss, then train on it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ascent(Ascends):
-    """Projected gradient ascent on the loss; only the last pass trains (PGD).
+    """Projected gradient ascent on the loss; only the last pass trains the model (PGD).
 
     Args:
-        ball: where the perturbation may be.
-        steps: gradient steps K (>= 0); with 0 the start noise is all there is.
+        ball: the set of allowed perturbations.
+        steps: gradient steps K (>= 0); with 0, only the starting noise is used.
         size: length of a step (>= 0).
     """
 
@@ -55,11 +55,11 @@ class Ascent(Ascends):
 
 @dataclass(frozen=True)
 class FreeAscent(Ascends):
-    """Ascent whose every pass trains: the parameters get the mean gradient of all K passes (FreeLB).
+    """Gradient ascent in which every pass trains: the parameters get the mean gradient of all K passes (FreeLB).
 
     Args:
-        ball: where the perturbation may be, in every pass.
-        steps: passes K (>= 1); with 1 the start noise is all there is, in no ball.
+        ball: the set of allowed perturbations, in every pass.
+        steps: passes K (>= 1); with 1, only the starting noise is used, without projection.
         size: length of a step (>= 0).
     """
 
@@ -87,7 +87,7 @@ class FreeAscent(Ascends):
 
 @dataclass(frozen=True)
 class CleanAndAdversarial(Ascends):
-    """CE(e) + CE(e + d) with d one step from 0 to the surface of the ball (FGM)."""
+    """CE(e) + CE(e + d), where d is one step from 0 to the surface of the ball (FGM)."""
 
     ball: Ball
 
@@ -102,17 +102,17 @@ class CleanAndAdversarial(Ascends):
 
 @dataclass(frozen=True)
 class VirtualAdversarial(Ascends, ComparesPredictions):
-    """CE(e) + weight * D(clean, e + d), d found by ascent on D from a small random start (SMART, VAT).
+    """CE(e) + weight * D(clean, e + d), with d found by ascent on D from a small random start (SMART, VAT).
 
     Args:
-        ball: where the perturbation may be; its radius really is one.
-        divergence: D, of the clean to the perturbed prediction.
+        ball: the set of allowed perturbations; its radius is a true bound.
+        divergence: D, from the clean to the perturbed prediction.
         weight: of the divergence (>= 0).
         steps: gradient steps (>= 1).
         size: length of a step (>= 0).
-        constant_clean: no gradient flows into the clean side of D.
-        power: every step begins at 0 again, so that only the gradient's direction is kept, and the last one goes to
-            the surface of the ball (the power iteration of VAT).
+        constant_clean: whether to detach the clean side of D.
+        power: whether to restart every step at 0, which keeps only the gradient's direction, and put the last step on
+            the surface of the ball (VAT's power iteration).
     """
 
     ball: Ball

@@ -1,4 +1,4 @@
-"""What objectives with an inner loop are made of: a noise as a leaf, and a step up its gradient."""
+"""The parts of objectives with an inner loop: a noise as a leaf tensor, and a step along its gradient."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A start noise as an independent variable that a gradient can be taken at; None starts at 0.
+    """A starting noise as a leaf tensor that requires a gradient; None starts at 0.
 
-    With a ball, the start is projected into it.
+    With a ball, the start is projected into the ball.
     """
 
     start: Noise | None
@@ -37,14 +37,14 @@ class Leaf:
 
 def leaf(start: Noise | TokenEdit | None, ball: Ball | None = None) -> Noise:
     """Return the start as a leaf, at the sites of `start`."""
-    assert not isinstance(start, TokenEdit)  # as `takes` has seen
+    assert not isinstance(start, TokenEdit)  # checked by `takes`
     return replace(start, noise=Leaf(start.noise, ball)) if isinstance(start, AtLayers) else Leaf(start, ball)
 
 
 def ascend(
     step: Step, done: Pass, gradients: dict[int, Tensor], ball: Ball, size: float, afresh: bool = False
 ) -> dict[int, Tensor]:
-    """Return the perturbations one step of length `size` further up, from 0 if `afresh`, in the ball, as leaves."""
+    """Return the perturbations after one ascent step (from 0 if `afresh`) and projection, as new leaves."""
     ups = ball.ups(gradients, step.batch)
     moved = {}
     for site, delta in done.deltas.items():
@@ -57,7 +57,7 @@ def ascend(
 
 
 class Ascends(Defaults):
-    """An objective that needs a gradient at its noise."""
+    """An objective that requires a gradient with respect to its noise."""
 
     family: ClassVar[Family] = "adversarial"
     site: ClassVar[str] = "embeddings"

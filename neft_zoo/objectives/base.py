@@ -1,4 +1,4 @@
-"""The protocol of objectives, and what they are unless they say otherwise."""
+"""The protocol of objectives, and its defaults."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Family: TypeAlias = Literal["single pass", "consistency", "adversarial"]
 
 @runtime_checkable
 class Objective(Protocol):
-    """Turns passes into the loss of a step; it never sees the trainer behind `step`.
+    """Computes the loss of a step from its passes, independent of the trainer.
 
     Attributes:
         family: how the passes are used.
-        passes: forward passes per batch, and as many backward.
+        passes: forward passes per batch, each with a backward pass.
         hidden: whether it compares last hidden states.
         inputs: whether it compares the inputs of decoder layers.
     """
@@ -42,21 +42,21 @@ class Objective(Protocol):
 
 
 class Defaults:
-    """What an objective is unless it says otherwise."""
+    """The optional members of an objective and their defaults."""
 
     hidden: ClassVar[bool] = False
     inputs: ClassVar[bool] = False
-    site: ClassVar[str] = "-"  # where a strategy without a noise enters the model
+    site: ClassVar[str] = "-"  # where a strategy without a noise changes the model
 
     def check(self, model: nn.Module) -> None:
         """Raise a `NoiseError`, before training, if the model lacks what the objective needs."""
 
     def takes(self, noise: Noise | TokenEdit | None) -> None:
-        """Raise a `NoiseError`, when a strategy is made, if the objective cannot work with this noise."""
+        """Raise a `NoiseError`, when a strategy is created, if the objective cannot work with this noise."""
 
 
 class ComparesPredictions(Defaults):
-    """An objective that needs the distributions over tokens or classes that its passes predict."""
+    """An objective that compares the predicted distributions of its passes, over tokens or classes."""
 
     hidden: ClassVar[bool] = True
 

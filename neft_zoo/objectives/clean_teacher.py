@@ -1,4 +1,4 @@
-"""Two noisy passes that learn from the clean one."""
+"""Two noisy passes that are trained towards the clean one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 class CleanTeacher(ComparesPredictions):
     """share * CE(clean) + (1 - share) * mean KL(clean || noisy) + consistency * KL(noisy 2 || noisy 1) (NoiseFiT).
 
-    The first side of every divergence is a constant: the clean pass teaches and learns from its labels only.
+    The first argument of every divergence is detached, so the clean pass is a teacher that is trained on the labels
+    only.
 
     Args:
-        share: of the clean loss (0 to 1); the rest is that of the two divergences from the clean pass.
-        consistency: weight of the divergence of the noisy passes (>= 0).
+        share: weight of the clean loss (0 to 1); 1 - share is the weight of the two divergences from the clean pass.
+        consistency: weight of the divergence between the noisy passes (>= 0).
     """
 
     share: float = 0.5
@@ -44,7 +45,7 @@ class CleanTeacher(ComparesPredictions):
             raise NoiseError(f"a clean teacher needs a noise on embeddings or layers, got {noise!r}.")
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        assert isinstance(noise, Noise)  # as `takes` has seen
+        assert isinstance(noise, Noise)  # checked by `takes`
         again = replace(noise, noise=Redrawn(noise.noise)) if isinstance(noise, AtLayers) else Redrawn(noise)
         clean, one, two = step.run(None), step.run(noise), step.run(again)
         taught = sum(step.divergence("kl", clean, noisy, constant=True) for noisy in (one, two)) / 2

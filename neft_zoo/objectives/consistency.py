@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DropoutConsistency(ComparesPredictions):
-    """The mean loss of two passes with different dropout masks, and their symmetric divergence (R-Drop).
+    """The mean loss of two passes with different dropout masks, plus their symmetric divergence (R-Drop).
 
     Args:
-        weight: of the mean of the two KL divergences (>= 0).
+        weight: of the mean of both KL divergences (>= 0).
     """
 
     weight: Scalar = 1.0
@@ -50,13 +50,13 @@ class DropoutConsistency(ComparesPredictions):
 
 @dataclass(frozen=True)
 class LayerStability(Defaults):
-    """CE(clean) + weight * sum over layers of |h(clean) - h(noisy)|^2 / D of their outputs, over the real tokens.
+    """CE(clean) + weight * |h(clean) - h(noisy)|^2 / D, summed over the outputs of layers and over real tokens.
 
-    The sum over tokens is divided as the trainer divides its own loss, by the step's graded tokens.
+    The sum is divided in the way the trainer divides its own loss, by the step's number of graded tokens.
 
     Args:
         weight: of the distance (>= 0).
-        first: the first decoder layer whose output counts.
+        first: the first decoder layer whose output is compared.
     """
 
     weight: Scalar = 1.0
@@ -80,7 +80,8 @@ class LayerStability(Defaults):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         clean, noisy = step.run(None), step.run(noise)
-        # The output of a layer is the input of the next; of the last one, what the final norm is given.
+        # The output of a layer is the input of the next one, and that of the last layer is the input of the final
+        # norm.
         counted = [number for number in sorted(clean.inputs) if number > self.first]
         distances = (_distance(clean.inputs[number], noisy.inputs[number], step.batch) for number in counted)
         distance = sum(distances, start=clean.loss.new_zeros(()))
@@ -106,11 +107,11 @@ class Consistency(ComparesPredictions):
     """first * CE(clean) + second * CE(noisy) + weight * divergence of the two predictions.
 
     Args:
-        divergence: between the clean and the noisy next-token distribution, summed over the graded tokens and divided
-            as the trainer divides its own loss.
+        divergence: between the clean and the noisy distribution, summed over the graded tokens and divided in the way
+            the trainer divides its own loss.
         weight: of the divergence (>= 0).
-        first: of the clean pass's loss (>= 0).
-        second: of the noisy pass's loss (>= 0); at 0 it does not count.
+        first: weight of the clean pass's loss (>= 0).
+        second: weight of the noisy pass's loss (>= 0).
     """
 
     divergence: Divergence = "symmetric_kl"

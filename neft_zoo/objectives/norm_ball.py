@@ -1,4 +1,4 @@
-"""The ball that a perturbation stays in, and the way uphill inside it."""
+"""The ball that bounds a perturbation, and the direction of steepest ascent inside it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 
 Norm: TypeAlias = Literal["document", "token", "coordinate"]
 Direction: TypeAlias = Literal["gradient", "sign"]
-SMALLEST = 1e-30  # keeps 0 / 0 at 0; a divide-guard, never a radius
+SMALLEST = 1e-30  # avoids 0 / 0; not a radius
 
 
 @dataclass(frozen=True)
 class Ball:
-    """Where a perturbation may be, and which way is up.
+    """The set of allowed perturbations, and the direction of ascent.
 
     Args:
-        radius: largest norm, in the embedding's own unit; 0 leaves no room.
+        radius: largest norm, in the embedding's own unit; 0 allows no perturbation.
         norm: the L2 norm of a whole document (over its real tokens) or of each token, or the absolute value of each
             coordinate.
-        direction: the `gradient` divided by its norm (of coordinates: by the document's largest), or its `sign` per
-            coordinate (a token's step has norm 1).
-        relative: the radius and the step are fractions of the mean L2 norm of the document's embeddings, those of a
-            coordinate of that norm over the root of the width.
-        where: which tokens may be moved.
-        joint: a step's norm is that over all sites, of which those with the larger gradients move further.
+        direction: `gradient`, divided by its norm (for coordinates, by the document's largest entry), or its `sign`
+            per coordinate (a token's step then has norm 1).
+        relative: whether radius and step are fractions of the mean L2 norm of the document's embeddings; for
+            coordinates, of that norm over sqrt(D).
+        where: the tokens that may be perturbed.
+        joint: whether a step's norm is taken over all sites together, so that sites with larger gradients move
+            further.
     """
 
     radius: Scalar
@@ -53,7 +54,7 @@ class Ball:
             raise NoiseError(f"direction must be one of {', '.join(get_args(Direction))}, got {self.direction!r}.")
 
     def length(self, values: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L #D"]:
-        """Return the norm of the document or of the token at every position, or that of every coordinate."""
+        """Return the norm of the document or the token at every position, or of every coordinate."""
         if self.norm == "coordinate":
             return values.abs()
         squares = values.square().sum(-1)
@@ -64,14 +65,14 @@ class Ball:
         gradient = gradient.float() * self.where(batch)[..., None]
         if self.direction == "sign":
             return gradient.sign() / math.sqrt(gradient.shape[-1])
-        # Scaled by its largest entry first: a gradient of 1e-25 has a direction too, but its square is 0.
+        # Rescaled by its largest entry first, since the square of a gradient of 1e-25 is 0.
         gradient = gradient / batch.document_max(gradient.abs().amax(-1))[..., None].clamp(min=SMALLEST)
         if self.norm == "coordinate":
             return gradient
         return gradient / self.length(gradient, batch).clamp(min=SMALLEST)
 
     def ups(self, gradients: Mapping[int, Float[Tensor, "B L D"]], batch: Batch) -> dict[int, Float[Tensor, "B L D"]]:
-        """Return the direction of steepest ascent at every site; if `joint`, all of them together have norm 1."""
+        """Return the direction of steepest ascent at every site; if `joint`, their joint norm is 1."""
         ups = {site: self.up(gradient, batch) for site, gradient in gradients.items()}
         if not self.joint:
             return ups
@@ -82,16 +83,16 @@ class Ball:
         return {site: up * (lengths[site] / total.clamp(min=SMALLEST)) for site, up in ups.items()}
 
     def project(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L D"]:
-        """Return the nearest perturbation inside the ball."""
+        """Return the projection of a perturbation onto the ball."""
         return delta * self.shrinkage(delta, embeds, batch)
 
     def shrinkage(self, delta: Float[Tensor, "B L D"], embeds: Tensor, batch: Batch) -> Float[Tensor, "B L #D"]:
-        """Return the factor that brings a perturbation into the ball, 1 inside of it."""
+        """Return the factor that scales a perturbation onto the ball, 1 inside it."""
         radius = value_at(self.radius, batch.progress) * self.unit(embeds, batch)
         return (radius / self.length(delta, batch).clamp(min=SMALLEST)).clamp(max=1)
 
     def unit(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Tensor | float:
-        """Return what one unit of radius means in the embedding's own unit."""
+        """Return the length of one unit of radius, in the embedding's own unit."""
         if not self.relative:
             return 1.0
         norms = embeds.detach().float().square().sum(-1).sqrt()

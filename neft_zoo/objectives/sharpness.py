@@ -1,4 +1,4 @@
-"""An ascent in the weights: train where they would be a little worse."""
+"""Sharpness-aware training: the loss at weights perturbed along the gradient."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharpnessAware(Ascends):
-    """The loss at W + rho * g / |g|, g the gradient at all trainable weights W together (SAM).
+    """The loss at W + rho * g / |g|, where g is the gradient of all trainable weights W together (SAM).
 
     Args:
-        rho: how far the weights are moved (>= 0); they are back before the step ends, bit for bit.
+        rho: length of the perturbation (>= 0); the weights are restored bit for bit before the step ends.
     """
 
     rho: Scalar = 0.05
@@ -48,14 +48,14 @@ class SharpnessAware(Ascends):
         weights = [weight for weight in step.hooks.model.parameters() if weight.requires_grad]
         gradients = step.gradients(done.loss, dict(enumerate(weights)))
         with climbed(weights, list(gradients.values()), value_at(self.rho, step.batch.progress)):
-            # Differentiated now: a graph that is kept would be walked after the weights are back.
+            # Differentiated here: a retained graph would only be used after the weights are restored.
             loss, _ = StoredGradients().part(step.run(noise).loss, ())
         return step.total(loss)
 
 
 @contextmanager
 def climbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], size: float) -> Iterator[None]:
-    """Move weights so far along their gradients, all of them together, and put the saved ones back.
+    """Move weights along their joint gradient by a given length, and restore the saved weights at the end.
 
     Raises:
         NoiseError: if the gradients are not finite.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SinglePass(Defaults):
-    """The trainer's own loss on noisy embeddings."""
+    """The trainer's own loss with noisy embeddings."""
 
     family: ClassVar[Family] = "single pass"
     passes = 1
@@ -30,7 +30,7 @@ class SinglePass(Defaults):
 
 @dataclass(frozen=True)
 class SymmetricPair(Defaults):
-    """The mean loss of one draw added and the same draw subtracted."""
+    """The mean loss of two passes: one with a draw added, one with the same draw subtracted."""
 
     family: ClassVar[Family] = "consistency"
     passes = 2
@@ -50,8 +50,8 @@ class SymmetricPair(Defaults):
 class MixedTargets(ComparesPredictions):
     """l * loss(own labels) + (1 - l) * loss(the partner's labels), for a noise that mixes documents.
 
-    Both are the trainer's own loss. One pass yields both where that is the labels' likelihood; any other one (DFT,
-    label smoothing, a router's loss) is asked for once more, with the partner's labels.
+    Both are the trainer's own loss. If it is the labels' likelihood, one pass gives both terms. Any other loss (DFT,
+    label smoothing, a router loss) is computed in a second pass with the partner's labels.
     """
 
     family: ClassVar[Family] = "single pass"
@@ -69,7 +69,7 @@ class MixedTargets(ComparesPredictions):
             raise NoiseError(f"mixed targets need a noise that mixes documents (EmbedMix), got {noise!r}.")
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        assert isinstance(noise, EmbedMix)  # as `takes` has seen
+        assert isinstance(noise, EmbedMix)  # checked by `takes`
         batch = step.input_batch
         if batch is None:
             raise NoiseError("a loss of two labels needs labels in the batch, got none that the loss is given.")
@@ -80,14 +80,14 @@ class MixedTargets(ComparesPredictions):
             return step.with_labels(share, step.run(noise), labels)
         _check_second_pass(step.hooks.model)
         step.count((1 - share) * step.run(noise, labels=labels).loss)
-        return step.total(share * step.run(noise).loss)  # the last, whose accuracy TRL logs
+        return step.total(share * step.run(noise).loss)  # last, since TRL logs the accuracy of the last pass
 
 
 def _check_second_pass(model: nn.Module) -> None:
-    """Raise where checkpointing would not let the gradients of a first pass be taken.
+    """Raise if gradient checkpointing prevents differentiating a first pass before the second.
 
     Raises:
-        NoiseError: under reentrant checkpointing.
+        NoiseError: with reentrant checkpointing.
     """
     from neft_zoo.passes.anatomy import checkpoints_reentrantly
 

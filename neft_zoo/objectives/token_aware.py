@@ -1,4 +1,4 @@
-"""Free ascent of two perturbations at once: one of the document, one of its tokens."""
+"""Free ascent on two perturbations at once, one of the document and one of its tokens."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ class Sum:
 
 @dataclass(frozen=True)
 class TokenAwareAscent(Ascends):
-    """Ascent on a perturbation of the document and one of its tokens, whose every pass trains (token-aware VAT).
+    """Ascent on a perturbation of the document and one of its tokens, in which every pass trains (token-aware VAT).
 
-    The first steps along the document's unit gradient, the second along each token's; every token's perturbation is
-    then multiplied by its norm over that of the document's largest. The strategy's noise starts the second.
+    The first moves along the document's normalized gradient, the second along each token's. Each token's perturbation
+    is then multiplied by its norm over the largest norm in the document. The strategy's noise is the start of the
+    second.
 
     Args:
-        ball: where the sum of both may be.
-        start: what the document's perturbation starts from.
+        ball: the set of allowed sums of both.
+        start: the start of the document's perturbation.
         steps: passes K (>= 1).
-        size: length of a document's and of a token's step (>= 0).
+        size: length of a step, of a document and of a token (>= 0).
     """
 
     ball: Ball
@@ -63,7 +64,7 @@ class TokenAwareAscent(Ascends):
             raise NoiseError(f"a token-aware ascent must start from a noise on embeddings, got {noise!r}.")
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        assert isinstance(noise, Noise)  # as `takes` has seen
+        assert isinstance(noise, Noise)  # checked by `takes`
         current, tokens = leaf(Sum(noise, self.start), self.ball if self.steps > 1 else None), None
         for _ in range(self.steps - 1):
             done = step.run(current)
@@ -79,7 +80,7 @@ class TokenAwareAscent(Ascends):
         return step.total(step.run(current).loss / self.steps)
 
     def _climb(self, document: Tensor, tokens: Tensor, gradient: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return both perturbations one step further up, the tokens' weighted by their share."""
+        """Return both perturbations after one more ascent step, the tokens' weighted by their share."""
         size = value_at(self.size, batch.progress)
         document = document + size * self.ball.up(gradient, batch)
         tokens = tokens + size * replace(self.ball, norm="token").up(gradient, batch)

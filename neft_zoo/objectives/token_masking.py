@@ -1,4 +1,4 @@
-"""Which tokens are graded: those that the starting model finds likely."""
+"""Selecting the graded tokens: those that are likely under the starting model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LikelyTokens(ComparesPredictions):
-    """The trainer's own loss over the tokens whose perplexity under the starting model is at most `threshold` (STM).
+    """The trainer's own loss on tokens whose perplexity under the starting model is at most `threshold` (STM).
 
-    Of a batch's graded tokens the others are left out, and the loss is the mean over those that are left, weighted as
-    the trainer weighs all of them. Dropout and noise are off while the starting model is asked.
+    The other graded tokens are ignored, and the loss is the mean over the remaining ones, with the trainer's weight
+    for all of them. Dropout and noise are off while the starting model runs.
     """
 
     threshold: float = 2.5
@@ -61,5 +61,5 @@ class LikelyTokens(ComparesPredictions):
         labels = batch.labels.clone()
         labels[:, 1:] = labels[:, 1:].where(kept, IGNORED)
         loss = step.run(noise, labels=labels).loss
-        # A trainer that divides by a number of tokens counted before divides by too many.
+        # A trainer that divides by a token count taken in advance divides by too many tokens.
         return loss if step.token_weight is None else loss * (graded.sum() / kept.sum())

@@ -1,1 +1,1 @@
-"""One forward pass of any model under a noise: hooks, anatomy, rounding, divergences."""
+"""One forward pass of any model with noise: hooks, model parts, rounding and divergences."""

@@ -1,4 +1,4 @@
-"""How the parts of a step's loss are differentiated, so that its passes need not all be held until the end."""
+"""Differentiating a step's loss in parts, so that its forward passes need not all be kept until the end."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from neft_zoo.errors import NoiseError
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-# `torch.autograd.grad`, or what an engine needs in its place.
+# `torch.autograd.grad`, or an engine's replacement of it.
 Gradient: TypeAlias = Callable[..., tuple[Tensor | None, ...]]
 
 
 class Accumulation(Protocol):
-    """Takes a part of a step's loss before the step's other passes are run."""
+    """Differentiates a part of a step's loss before the step's other passes are run."""
 
     def gradient(self, value: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the gradient of a value at leaves; no parameter gets one."""
+        """Return the gradient of a value with respect to leaves; parameters get no gradient."""
         ...
 
     def part(self, part: Float[Tensor, ""], leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return what stands for a part of the loss in its sum, and the gradient of the part at leaves."""
+        """Return what replaces a part in the sum of the loss, and the gradient of the part with respect to leaves."""
         ...
 
     def total(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -33,11 +33,11 @@ class Accumulation(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise, once the next step begins, if the step cannot have been trained right."""
+        """Raise, when the next step begins, if the last step cannot have been trained correctly."""
 
 
 class KeptGraphs:
-    """Keeps the graph of every part until the loss is differentiated."""
+    """Keeps the graphs of all parts until the loss is differentiated."""
 
     def __init__(self, gradient: Gradient = torch.autograd.grad) -> None:
         self._gradient = gradient
@@ -53,19 +53,19 @@ class KeptGraphs:
         return loss
 
     def check(self) -> None:
-        """Nothing was taken before the loss was differentiated."""
+        """Do nothing: the whole loss is differentiated by the host."""
 
 
 class StoredGradients(KeptGraphs):
-    """Differentiates a part at once, frees its graph, and keeps the gradients of its parameters.
+    """Differentiates a part immediately, frees its graph, and stores the gradients of the parameters.
 
-    The loss that is returned is differentiable as if all graphs had been kept: its backward pass multiplies what was
-    stored by the gradient that arrives. A host may scale the loss, add another to it, or drop it.
+    The returned loss is differentiable as if all graphs had been kept: its backward pass multiplies the stored
+    gradients by the incoming one. A host may scale the loss, add another loss to it, or drop it.
 
-    Stored and last gradients are summed before they reach a parameter: over several micro-batches that rounds
-    grad + (stored + last), where a backward pass for each part rounds (grad + stored) + last. With one micro-batch a
-    step, both are the same bit for bit. Adding what is stored to `parameter.grad` first would restore that order,
-    but `torch.autograd.grad` of the loss would then miss it.
+    The stored gradient and the last part's are summed before they reach a parameter. Over several micro-batches this
+    rounds grad + (stored + last), whereas one backward pass per part rounds (grad + stored) + last. With one
+    micro-batch per step, both are identical bit for bit. Adding the stored gradient to `parameter.grad` would restore
+    that order, but then `torch.autograd.grad` of the loss would miss it.
     """
 
     def part(self, part: Float[Tensor, ""], leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
@@ -78,15 +78,15 @@ class StoredGradients(KeptGraphs):
 
 
 class EngineBackward:
-    """Backpropagates a part at once through an engine that splits the weights and reduces their gradients itself.
+    """Backpropagates a part immediately through an engine that shards the weights and reduces their gradients itself.
 
-    What the engine has accumulated cannot be scaled any more, so a loss that is differentiated with another factor
-    than its parts were is an error, and so is one that never is.
+    Gradients that the engine has accumulated cannot be rescaled. So it is an error if the loss is scaled differently
+    from its parts, or is never differentiated.
 
     Args:
-        backward: of the engine.
-        gradient: `torch.autograd.grad`, or what the engine needs in its place.
-        engine: its name.
+        backward: the engine's backward function.
+        gradient: `torch.autograd.grad`, or the engine's replacement of it.
+        engine: its name, for messages.
     """
 
     def __init__(self, backward: Callable[[Tensor], None], gradient: Gradient, engine: str) -> None:
@@ -100,7 +100,7 @@ class EngineBackward:
     def part(self, part: Float[Tensor, ""], leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         for leaf in leaves:
             leaf.grad = None
-            leaf.retain_grad()  # a perturbation that was moved before is a product, and no leaf of the graph
+            leaf.retain_grad()  # an ascent's perturbation after its first step is a product, not a leaf
         self.pending = True
         self._backward(_Observed.apply(part, self.factors.append))
         return part.detach(), _filled([leaf.grad for leaf in leaves], leaves)
@@ -112,7 +112,7 @@ class EngineBackward:
         """Raise if the loss of a step was never differentiated.
 
         Raises:
-            NoiseError: if only its earlier passes were.
+            NoiseError: if only the step's earlier passes were differentiated.
         """
         if self.pending:
             raise NoiseError(
@@ -131,7 +131,7 @@ class EngineBackward:
 
 
 def parameters_of(value: Tensor) -> list[nn.Parameter]:
-    """Return the parameters in the graph of a value: a loss may have some of its own, which no model holds."""
+    """Return the parameters in the graph of a value, including parameters of the loss that no model holds."""
     leaves = (getattr(node, "variable", None) for node in _nodes_of(value))  # of nodes that accumulate into a leaf
     return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, nn.Parameter)}.values())
 
@@ -174,7 +174,7 @@ def _filled(gradients: Sequence[Tensor | None], leaves: Sequence[Tensor]) -> lis
 
 
 class _Stored(torch.autograd.Function):
-    """A value whose gradients at its parameters are known, and no higher derivative."""
+    """A value with stored gradients for its parameters, without higher derivatives."""
 
     @staticmethod
     def forward(ctx, value: Tensor, gradients: tuple[Tensor | None, ...], *parameters: nn.Parameter) -> Tensor:
@@ -183,7 +183,7 @@ class _Stored(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # as in a penalty on the gradient, which would miss the graphs that are gone
+        if torch.is_grad_enabled():  # as in a gradient penalty, which would miss the freed graphs
             raise NoiseError(
                 "the loss of a step of several passes must be differentiated once, got create_graph=True: its earlier "
                 "passes keep no graph."
@@ -192,7 +192,7 @@ class _Stored(torch.autograd.Function):
 
 
 class _Observed(torch.autograd.Function):
-    """A value that hands the gradient which arrives at it to a function."""
+    """A value that passes its incoming gradient to a function."""
 
     @staticmethod
     def forward(ctx, value: Tensor, observe: Callable[[Tensor], None]) -> Tensor:

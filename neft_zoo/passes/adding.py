@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class _Sum(torch.autograd.Function):
-    """Passes gradients to the summands of a sum that was computed, and rounded, before."""
+    """Passes gradients to the summands of a sum that has already been computed and rounded."""
 
     @staticmethod
     def forward(total: Tensor, *summands: Tensor) -> Tensor:
         return total
 
-    # Apart from `forward`, so that torch.func.grad may differentiate it.
+    # Separate from `forward`, as torch.func.grad requires.
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.dtypes = [summand.dtype for summand in inputs[1:]]
-        # Returned as it is, the sum would be a view, into which a model may not write image features in place:
+        # Without this the output would be a view, and models could not write image features into it in place:
         # https://docs.pytorch.org/docs/stable/generated/torch.autograd.function.FunctionCtx.mark_dirty.html
         ctx.mark_dirty(inputs[0])
 
@@ -40,7 +40,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _SumOfItself(torch.autograd.Function):
-    """Passes gradients to embeddings that a noise was made of: the noise is drawn again, block by block."""
+    """Passes gradients to the embeddings that a noise is computed from, by drawing the noise again block by block."""
 
     @staticmethod
     def forward(total: Tensor, embeds: Tensor, draw: BlockDraw) -> Tensor:
@@ -50,7 +50,7 @@ class _SumOfItself(torch.autograd.Function):
     def setup_context(ctx, inputs: tuple[Tensor, Tensor, BlockDraw], output: Tensor) -> None:
         total, embeds, ctx.draw = inputs
         ctx.save_for_backward(embeds)
-        ctx.mark_dirty(total)  # as above
+        ctx.mark_dirty(total)  # see _Sum
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,7 +67,7 @@ class _SumOfItself(torch.autograd.Function):
 
 
 def _gradient_through(draw: BlockDraw, rows: Tensor, grads: Tensor, block: slice) -> Tensor:
-    """Return the gradient that reaches embeddings through what was made of them."""
+    """Return the gradient with respect to the embeddings of the noise that is computed from them."""
     with torch.enable_grad():
         part = rows.detach().requires_grad_()
         delta = draw(part, block)
@@ -77,11 +77,11 @@ def _gradient_through(draw: BlockDraw, rows: Tensor, grads: Tensor, block: slice
 def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
     """Return embeds + delta in the dtype of `embeds`; in 16 bits, round so that the noise keeps its energy.
 
-    A bf16 number near 1 has steps of 0.008: rounding to nearest drops most of a small noise, and all of it where it is
-    below half a step. Rounding up or down at random in proportion would keep every coordinate's mean, but add several
-    times the noise's own energy. Here the probability is such that the expected square of what is added is delta^2:
-    the rms stays, norms stay inside their ball, and noise of mean 0 keeps its mean, as opposite noise is rounded to
-    opposite sides. The price is that coordinates far below a step move seldom, and then by a whole one.
+    Near 1, bf16 numbers are up to 0.008 apart: rounding to nearest drops most of a small noise, and all of it below
+    half a step. Stochastic rounding in proportion would preserve the mean of every coordinate, but add several times
+    the noise's own energy. Here the probability is chosen such that the expected square of what is added is delta^2:
+    the rms is preserved, norms stay inside their ball, and zero-mean noise stays zero-mean, because opposite noise is
+    rounded to opposite sides. The cost is that coordinates far below a step change rarely, and then by a whole step.
     """
     return add_by_keys(
         embeds, delta, batch.stream("rounding") if embeds.dtype in DROPPED_MANTISSA_BITS else batch.keys
@@ -89,7 +89,7 @@ def add_rounded(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], b
 
 
 def add_by_keys(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], keys: Int[Tensor, "B L"]) -> Tensor:
-    """Do the same with one key of the rounding per position."""
+    """Return the same sum as `add_rounded`, given one rounding key per position."""
     if embeds.dtype not in DROPPED_MANTISSA_BITS:
         return embeds + delta.to(embeds.dtype)
     with torch.no_grad():
@@ -105,9 +105,9 @@ def add_by_keys(embeds: Float[Tensor, "B L D"], delta: Float[Tensor, "B L D"], k
 def add_drawn(
     embeds: Float[Tensor, "B L D"], noise: Noise, batch: Batch
 ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L"]] | None:
-    """Return embeds + noise, as `add_rounded` does, and the norms of the noise, without ever having all of the noise.
+    """Return embeds + noise, as `add_rounded` does, and the norms of the noise, without holding all of the noise.
 
-    None where the noise must be drawn as a whole, as its positions depend on each other.
+    Return None if the noise must be drawn as a whole, because its positions depend on each other.
     """
     fused = _fused(noise, embeds, batch)
     if fused is not None:
@@ -135,12 +135,12 @@ def add_drawn(
 
 
 def _fused(noise: Noise, embeds: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
-    """Return what one kernel makes of it, where there is one."""
+    """Return the result of the fused kernel, or None if it does not apply."""
     if not embeds.is_cuda or type(noise) is not AdditiveNoise or torch.compiler.is_compiling():
         return None
     try:
         from neft_zoo.passes import triton_kernels as kernels
-    except ImportError:  # no Triton, as in some builds of torch
+    except ImportError:  # some builds of torch come without Triton
         return None
     size = noise.size(embeds, batch)
     return None if size.requires_grad else kernels.add(embeds, noise.what, size, batch)

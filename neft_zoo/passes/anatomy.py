@@ -1,4 +1,4 @@
-"""What a transformers model says about itself: its task, config, token embedding and LM head."""
+"""The parts of a transformers model: its task, config, token embedding and LM head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def base_model(model: nn.Module) -> Any:
-    """Return the transformers model inside a PEFT model or another module, or the model itself."""
+    """Return the transformers model inside a PEFT model or another wrapper, or the model itself."""
     unwrap: Any = getattr(model, "get_base_model", None)  # PEFT need not be installed
     if unwrap is not None:
         return unwrap()
@@ -23,7 +23,7 @@ def base_model(model: nn.Module) -> Any:
 
 
 def _only_model_in(module: nn.Module) -> nn.Module:
-    """Return the one transformers model that a module is made around, as in sentence-transformers, else the module."""
+    """Return the single transformers model that a module wraps, as in sentence-transformers, or else the module."""
     from transformers import PreTrainedModel
 
     found = next((each for each in module.modules() if isinstance(each, PreTrainedModel)), module)
@@ -33,15 +33,15 @@ def _only_model_in(module: nn.Module) -> nn.Module:
 
 
 def text_config(model: nn.Module) -> Any:
-    """Return the config of the language model in a model, None without one."""
+    """Return the config of the language model in a model, or None if it has none."""
     config: Any = getattr(base_model(model), "config", None)
-    # A model with a text encoder besides has two.
+    # A model that also has a text encoder has two text configs.
     return None if config is None else config.get_text_config(decoder=True)
 
 
 # What a model predicts: the next token, hidden tokens, a class of every token, a class of the sequence, or a span.
 Task: TypeAlias = Literal["next token", "masked", "tokens", "sequence", "span"]
-# By transformers' name of the model's loss, which it derives from the name of the class.
+# By transformers' name of the model's loss, which it derives from the class name.
 TASKS: dict[str, Task] = {
     "ForMaskedLM": "masked",
     "ForTokenClassification": "tokens",
@@ -51,15 +51,15 @@ TASKS: dict[str, Task] = {
 
 
 def task_of(model: nn.Module) -> Task:
-    """Return what a model predicts; only a prediction of the next token has labels that its loss shifts."""
+    """Return what a model predicts; only next-token losses shift their labels."""
     return TASKS.get(getattr(base_model(model), "loss_type", None) or "", "next token")
 
 
 def check_classes(model: nn.Module) -> None:
-    """Raise unless a classifier chooses one of several classes.
+    """Raise unless a classifier chooses one class of several.
 
     Raises:
-        NoiseError: for a regression or several labels at once, which have no distribution over classes to compare.
+        NoiseError: for regression and multi-label models, which have no distribution over classes to compare.
     """
     config = base_model(model).config
     if config.num_labels < 2 or config.problem_type in ("regression", "multi_label_classification"):
@@ -73,7 +73,7 @@ def find_table(model: nn.Module) -> Float[Tensor, "V D"]:
     """Return the weight of a model's token embedding (V, D).
 
     Raises:
-        NoiseError: as `find_embedding` does.
+        NoiseError: see `find_embedding`.
     """
     weight = find_embedding(model).weight
     assert isinstance(weight, Tensor)
@@ -81,10 +81,10 @@ def find_table(model: nn.Module) -> Float[Tensor, "V D"]:
 
 
 def find_embedding(model: nn.Module) -> nn.Module:
-    """Return the token embedding of a model, under PEFT the module that stands in its place.
+    """Return the token embedding of a model; under PEFT, the module that replaces it.
 
     Raises:
-        NoiseError: if the model names no token embedding, or has an encoder and a decoder.
+        NoiseError: if the model has no token embedding, or is an encoder-decoder.
     """
     base = base_model(model)
     try:
@@ -105,28 +105,28 @@ def find_embedding(model: nn.Module) -> nn.Module:
 
 
 def embed_scale(embedding: nn.Module) -> float | Tensor:
-    """Return what an embedding module multiplies its table by (Gemma: sqrt(D)), 1 for most."""
-    # Under PEFT the module itself may lie inside a wrapper.
+    """Return the factor that an embedding module multiplies its table by (Gemma: sqrt(D)), 1 for most models."""
+    # PEFT may wrap the module.
     found: Any = (module.embed_scale for module in embedding.modules() if hasattr(module, "embed_scale"))
     return next(found, 1.0)
 
 
 def find_head(model: nn.Module) -> nn.Module | None:
-    """Return the module that makes logits of hidden states, None if the model has none."""
+    """Return the module that maps hidden states to logits, or None if the model has none."""
     return getattr(base_model(model), "get_output_embeddings", lambda: None)()
 
 
 def checkpoints_reentrantly(model: nn.Module) -> bool:
-    """Return whether gradient checkpointing is on in the form that allows one backward pass only."""
+    """Return whether reentrant gradient checkpointing is on, which allows one backward pass only."""
     functions = checkpoint_functions(model)
     return any(isinstance(function, partial) and function.keywords.get("use_reentrant") for function in functions)
 
 
 def require_dropout(model: nn.Module) -> None:
-    """Raise unless something in the model drops out.
+    """Raise unless the model has active dropout.
 
     Raises:
-        NoiseError: if nothing does; the message says what to set.
+        NoiseError: if it has none; the message says what to set.
     """
     if not any(map(_drops, model.modules())):
         raise NoiseError(
@@ -136,10 +136,10 @@ def require_dropout(model: nn.Module) -> None:
 
 
 def _drops(module: nn.Module) -> bool:
-    """Return whether a module is random in training, by itself or by a function that it gives a number of its own."""
+    """Return whether a module is random in training, itself or through a rate that it passes to a function."""
     if isinstance(module, nn.Dropout):
         return module.p > 0
-    # The name differs (OPT: dropout, Llama: attention_dropout, BioGPT: layerdrop, PhiMoE: router_jitter_noise), and
-    # fields of a config may be of no use.
+    # The attribute's name differs (OPT: dropout, Llama: attention_dropout, BioGPT: layerdrop, PhiMoE:
+    # router_jitter_noise), and a config may have fields that are not used.
     own = (value for name, value in vars(module).items() if "drop" in name or "jitter" in name)
     return any(isinstance(value, float) and value > 0 for value in own)

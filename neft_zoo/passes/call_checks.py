@@ -1,4 +1,4 @@
-"""What a model must do with the batch of a call for its noise to be right."""
+"""Checks that a model uses the batch of a call in the way that noise requires."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from neft_zoo.passes.anatomy import base_model
 
 
 def check_second_call(first: Batch | None, second: Batch | None, strategy: str, *, compares: bool) -> None:
-    """Check the batch of a further call in one pass of several.
+    """Check the batch of a further model call within one pass of a strategy of several passes.
 
     Args:
-        first, second: of the call before and of this one.
+        first, second: the batches of the previous call and of this one.
         strategy: its name, for the message.
-        compares: whether its passes' predictions are compared, of which there must be one set a pass.
+        compares: whether the predictions of its passes are compared, which requires one call per pass.
 
     Raises:
-        NoiseError: if the strategy works with one batch a pass.
+        NoiseError: if the strategy requires one batch per pass.
     """
     assert first is not None and second is not None  # both calls were read
     if second is not first or compares:
@@ -31,15 +31,15 @@ def check_second_call(first: Batch | None, second: Batch | None, strategy: str, 
 
 
 def check_order(ids: object, batch: Batch, model: nn.Module) -> None:
-    """Check that rows and columns are not exchanged (XLNet) where that changes no shape; else the shape tells it.
+    """Check that the model does not transpose batch and sequence (XLNet) where the shape cannot show it.
 
     Args:
-        ids: what the embedding looks up.
-        batch: of the call.
+        ids: the ids that the embedding looks up.
+        batch: the batch of the call.
         model: for the message.
 
     Raises:
-        NoiseError: if they are.
+        NoiseError: if they are transposed.
     """
     if torch.compiler.is_compiling() or not isinstance(ids, Tensor) or ids.shape != batch.input_ids.shape:
         return
@@ -54,20 +54,20 @@ def check_order(ids: object, batch: Batch, model: nn.Module) -> None:
 
 
 def check_states(hidden: Tensor, batch: Batch | None, model: nn.Module) -> None:
-    """Check that a layer takes one state per token of the batch.
+    """Check that a layer's input has one state per token of the batch.
 
     Args:
-        hidden: its input.
-        batch: of the call, None if there is none.
+        hidden: the layer's input.
+        batch: the batch of the call, or None.
         model: for the message.
 
     Raises:
-        NoiseError: if it takes anything else.
+        NoiseError: if it has another shape.
     """
     name = type(base_model(model)).__name__
     if hidden.dim() != 3:
         raise NoiseError(f"layers must take one state per token, got {hidden.dim() - 1} dimensions in {name}.")
     states = tuple(hidden.shape[:2])
-    # Virtual tokens of prompt tuning, streams, rows and columns exchanged.
+    # For example virtual tokens of prompt tuning, parallel streams, or transposed batch and sequence.
     if batch is not None and states != (tokens := tuple(batch.input_ids.shape)):
         raise NoiseError(f"layers must take one state per token, got {states} states of {tokens} tokens in {name}.")

@@ -20,27 +20,27 @@ from neft_zoo.passes.open_pass import CurrentPass, OpenPass
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.torch_internals import in_backward, read
 
-# Makes a batch of a call's arguments.
+# Builds a batch from a call's arguments.
 Read: TypeAlias = Callable[[Mapping[str, Any]], Batch]
-# Is given the record of a call that was watched.
+# Receives the record of a watched call.
 Finished: TypeAlias = Callable[[Pass], None]
 
 
 class CallReader:
-    """Hooks the calls of a model, reads the batch of the open pass there, and opens a pass for a call that is watched.
+    """Hooks a model's calls to read the open pass's batch from them, and opens a pass for each call while watching.
 
     Args:
-        models: a transformers or PEFT model, then those that share its passes.
-        current: the pass that is open on the model.
-        read: makes a batch of a call's arguments.
-        repeats: the strategy of several passes, in each of which the model must be called on one batch; None for a
-            strategy of one pass.
-        compares: whether its passes are compared, so that the model must be called once in each.
+        models: a transformers or PEFT model, followed by those that share its passes.
+        current: holds the pass that is open on the model.
+        read: builds a batch from a call's arguments.
+        repeats: name of the strategy, if it has several passes, each of which must call the model on the same batch;
+            None for a strategy of one pass.
+        compares: whether its passes are compared, so that each must call the model once.
 
     Attributes:
         handles: of the hooks.
-        watched: the noise that is added to every call of the model, and what is given the record; None between.
-        clean_calls: calls of the model in train mode with gradients, but outside of a pass.
+        watched: while watching, the noise that is added to every call and the callback for its record; else None.
+        clean_calls: number of calls in train mode with gradients outside of a pass.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class CallReader:
             self.handles.append(each.register_forward_hook(self._after_call, always_call=True))
 
     def watch(self, noise: Noise, finished: Finished) -> None:
-        """Add a noise to every call of the model in train mode with gradients, until `unwatch`.
+        """Add noise to every model call in train mode with gradients, until `unwatch`.
 
         Args:
             noise: what is added.
-            finished: is given the record of a call.
+            finished: called with the record of each call.
 
         Raises:
-            NoiseError: if another one adds its noise to them already.
+            NoiseError: if another reader already adds its noise to them.
         """
         hooks = read(self._model, "_forward_pre_hooks", "torch").values()
         others = (getattr(hook, "__self__", None) for hook in hooks)
@@ -77,11 +77,11 @@ class CallReader:
         self.watched = noise, finished
 
     def unwatch(self) -> None:
-        """Let calls outside of a pass be clean again."""
+        """Stop adding noise to calls outside of a pass."""
         self.watched = None
 
     def _at_call(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
-        """Read the batch of a call, and open a pass for it where calls are watched."""
+        """Read the batch of a call, and open a pass for it while watching."""
         current = self._current
         if current.opened is None and module in self._own and module.training:
             if torch.is_grad_enabled() and not in_backward():
@@ -94,14 +94,14 @@ class CallReader:
             return
         call = arguments_of(module, args, kwargs)
         if "input_ids" not in call and module in self._own and module is not self._innermost:
-            return  # a part of the model may be called with them inside of this call, as TRL's redirected forward does
+            return  # within this call a part of the model may be called with them, as TRL's forward redirection does
         before, calls = opened.record.batch, opened.record.calls
         opened.start_call(module, call, self._read)
         if calls and self._repeats is not None and torch.is_grad_enabled():
             check_second_call(before, opened.record.batch, self._repeats, compares=self._compares)
 
     def _after_call(self, module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        """End the reading of a call, and the pass that it opened; after an exception as well, with no output."""
+        """Finish reading a call and close the pass it opened; also after an exception, with output None."""
         opened = self._current.opened
         if opened is None:
             return
@@ -114,7 +114,7 @@ class CallReader:
 
 
 def _modules_inside(model: nn.Module) -> list[nn.Module]:
-    """Return the modules whose calls show token ids where that of the model around them does not, outermost first."""
+    """Return the inner modules whose calls have token ids where the model's own call does not, outermost first."""
     found = [base_model(model)]
     with suppress(NoiseError):  # a model without a head has none
         found += find_backbones(model)

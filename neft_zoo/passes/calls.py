@@ -1,4 +1,4 @@
-"""The arguments of a model's call, by name, however they are passed."""
+"""Arguments of a model call by name, however they are passed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from neft_zoo.passes.anatomy import base_model
 
 
 def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name; what is no row of token ids per text under `input_ids` is left out.
+    """Return the arguments of a call by name, without an `input_ids` that is not a tensor (B, L).
 
-    A model for multiple choice is called with those of all choices (B, C, L), and calls the model inside of it with a
-    row for each: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/bert/modeling_bert.py
+    A model for multiple choice is called with the token ids of all choices (B, C, L), and calls its inner model with
+    one row per choice: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/bert/modeling_bert.py
 
-    TRL's forward redirection calls a model with arguments of another function in place of its own, of which some are
-    modules and dictionaries: https://github.com/huggingface/trl/blob/v1.16.0/trl/models/utils.py
+    TRL's forward redirection calls the model with another function's arguments, some of which are modules and
+    dictionaries: https://github.com/huggingface/trl/blob/v1.16.0/trl/models/utils.py
 
     Args:
-        module: what is called.
-        args, kwargs: what it is called with.
+        module: the module that is called.
+        args, kwargs: the arguments of the call.
     """
     named = {**dict(zip(_positional(module), args, strict=False)), **kwargs}
     if not hasattr(module, "get_input_embeddings"):
-        # A module made around a model may take what the model takes in one mapping, as sentence-transformers' do.
+        # A module that wraps a model may take its inputs as one mapping, as in sentence-transformers.
         named = next((dict(value) for value in args if isinstance(value, Mapping)), named)
     if "input_ids" not in named and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
-        named["input_ids"] = args[0]  # a model of one's own may have another name for them
+        named["input_ids"] = args[0]  # a custom model may name its first argument otherwise
     ids = named.get("input_ids")
     if not isinstance(ids, Tensor) or ids.dim() != 2:
         named.pop("input_ids", None)
@@ -43,8 +43,8 @@ def takes_token_ids(module: nn.Module) -> bool:
 
 
 def _positional(module: nn.Module) -> tuple[str, ...]:
-    """Return the names of a module's positional arguments, those of the model inside where PEFT passes them on."""
-    # An instance's `forward` may be replaced, by TRL, accelerate and torch.compile among others.
+    """Return the names of a module's positional arguments, or those of the model inside if PEFT forwards them."""
+    # Read from the class: TRL, accelerate and torch.compile replace an instance's `forward`.
     return _names(type(module)) or _names(type(base_model(module)))
 
 

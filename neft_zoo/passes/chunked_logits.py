@@ -1,4 +1,4 @@
-"""Losses and divergences of logits, summed over chunks of positions: all logits at once would not fit."""
+"""Losses and divergences of logits, summed over chunks of positions, since all logits at once may not fit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from neft_zoo.passes.lm_head import LanguageHead
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-# Enough for a matrix product at full speed, and little beside what a vocabulary of 128k words takes anyway.
+# Large enough for matrix products at full speed, and small compared to what a vocabulary of 128k words needs anyway.
 POSITIONS_AT_A_TIME = 128
 
-# A number per position, made of the logits of one or several passes and of further tensors of these positions.
+# Returns a number per position, given the logits of one or more passes and further tensors for these positions.
 LogitsFunction: TypeAlias = Callable[..., Tensor]
 
 
@@ -30,11 +30,11 @@ def sum_in_chunks(
     """Return the sum over positions of a function of logits.
 
     Args:
-        function: takes the logits of a chunk of the positions, one tensor per pass, and the chunk of `aligned`.
+        function: takes the logits of a chunk of positions, one tensor per pass, and the same chunk of `aligned`.
         head: projects hidden states (N, D) to logits.
         hidden: the hidden states of each pass (N, D).
-        aligned: further tensors with one row per position (N, ...), which get no gradient.
-        trains: the head gets gradients, where its weights want some.
+        aligned: further tensors with one row per position (N, ...), without gradient.
+        trains: whether the head's trainable weights get gradients.
     """
     if head.is_one_product():
         weight, bias = head.project.weight, head.project.bias
@@ -52,7 +52,7 @@ def sum_in_chunks(
 
 
 class _SumWithGradients(torch.autograd.Function):
-    """The sum, whose gradients are computed along with it: no logits are kept, and none are computed twice."""
+    """A sum whose gradients are computed in the forward pass, so that no logits are kept or computed twice."""
 
     @staticmethod
     def forward(
@@ -97,8 +97,8 @@ def _add_gradients(
     of_head: list[Tensor | None],
     of_states: Tensor | None,
 ) -> None:
-    """Add the gradients of weight, bias and hidden states that follow from that of a chunk's projection (N, V)."""
-    if of_projected is None:  # a pass whose logits are held constant
+    """Add the gradients of weight, bias and hidden states, given the gradient of a chunk's projection (N, V)."""
+    if of_projected is None:  # a pass whose logits are constant
         return
     of_weight, of_bias = of_head
     if of_states is not None:
@@ -112,26 +112,26 @@ def _add_gradients(
 
 
 def cross_entropy(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Return the negative log-likelihood of the targets, 0 where the target is -100."""
+    """Return the negative log-likelihood of the targets, 0 where a target is -100."""
     return nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 def of_divergence(
     name: Divergence, constant: bool, first: Float[Tensor, "N V"], second: Float[Tensor, "N V"]
 ) -> Float[Tensor, " N"]:
-    """Return the divergence of two passes' logits; no gradient flows into a constant first pass."""
+    """Return the divergence of two passes' logits; if `constant`, no gradient flows into the first."""
     return divergence(name, first.detach() if constant else first, second)
 
 
 @dataclass(frozen=True)
 class JointLoss:
-    """The cross-entropies of passes plus another function of the same logits.
+    """The cross-entropy losses of several passes plus another function of the same logits.
 
     Attributes:
         function: the other function.
-        passes: how many passes there are.
-        losses: by the number of the pass, the factor of its cross-entropy.
-        weight: the factor of the other function.
+        passes: number of passes.
+        losses: factor of each pass's cross-entropy, by the pass's number.
+        weight: factor of the other function.
     """
 
     function: LogitsFunction
@@ -143,8 +143,7 @@ class JointLoss:
         """Return the sum at every position of a chunk.
 
         Args:
-            chunk: the logits of every pass; the targets; at which positions the other function counts; and what else
-                it takes.
+            chunk: the logits of every pass, the targets, a mask for the other function, and its further arguments.
         """
         logits, (targets, counted, *aligned) = chunk[: self.passes], chunk[self.passes :]
         own = [share * cross_entropy(logits[number], targets) for number, share in self.losses.items()]

@@ -1,4 +1,4 @@
-"""Noise for a compiled model: drawn before the model runs, so that its graph holds one addition and no break."""
+"""Noise for a compiled model, drawn before the model runs: the graph has one addition and no graph break."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A noise on the embeddings, drawn before the pass.
+    """Noise on the embeddings, drawn before the pass.
 
     Attributes:
         embeds: the clean embeddings, looked up outside the graph.
         delta: what the noise adds.
-        rounded: the difference that delta makes once the sum is rounded to the dtype of the embeddings.
+        rounded: the change that delta makes after the sum is rounded to the dtype of the embeddings.
     """
 
     embeds: Float[Tensor, "B L D"]
@@ -44,11 +44,11 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class DrawnForLayer:
-    """A noise on the input of a layer, drawn before the pass, in which that input is computed.
+    """Noise on a layer's input, drawn before the pass that computes this input.
 
     Attributes:
         delta: what the noise adds.
-        keys: of the random rounding of an input of 16 bits.
+        keys: random keys for rounding a 16-bit input.
     """
 
     delta: Float[Tensor, "B L D"]
@@ -61,10 +61,10 @@ class DrawnForLayer:
 
 
 class Predrawn:
-    """The noise of the open pass of a compiled model, by site; a global.
+    """The noise of the open pass of a compiled model, by site, held in a global.
 
-    torch.compile assumes a fixed shape of a tensor that is an attribute of one of torch's own modules, as a hook's
-    attributes are, and would compile anew for every length.
+    A hook's attributes count as attributes of a torch module, and torch.compile assumes static shapes for tensors
+    there: it would recompile for every length.
     """
 
     drawn: Mapping[int, Drawn | DrawnForLayer] = {}
@@ -76,7 +76,7 @@ PREDRAWN = Predrawn()
 def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> dict[int, Drawn]:
     """Return the noise to be added to the output of `embedding`, by site; empty if its table is sharded.
 
-    A noise that passes gradients to the embeddings (dropout, mixing) passes them through this second lookup.
+    Noise that passes gradients to the embeddings (dropout, mixup) passes them through this second lookup.
     """
     if not is_unsharded(getattr(embedding, "weight", None)):
         return {}
@@ -89,7 +89,7 @@ def draw_ahead(embedding: nn.Module, noise: Noise, batch: Batch) -> dict[int, Dr
 
 
 def draw_for_layers(width: int, noise: Noise, batch: Batch, sites: Sequence[int]) -> dict[int, DrawnForLayer]:
-    """Return the noise to be added to the inputs of layers, by layer; empty if it is computed from those inputs."""
+    """Return the noise for the inputs of layers, by layer; empty if it is computed from those inputs."""
     unknown = torch.full((1, 1, 1), torch.nan, device=batch.keys.device).expand(*batch.keys.shape, width)
     if noise(unknown, batch.at(sites[0])).isnan().any():
         return {}

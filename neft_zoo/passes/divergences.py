@@ -1,4 +1,4 @@
-"""Divergences between two next-token distributions, per token, in nats."""
+"""Divergences between two distributions over the next token, per token, in nats."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DIVERGENCES: tuple[str, ...] = get_args(Divergence)
 
 
 def divergence(name: Divergence, first: Float[Tensor, "N V"], second: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
-    """Return the divergence of two rows of logits.
+    """Return the divergence between two tensors of logits, row by row.
 
-    `kl` is KL(first || second), `reverse_kl` the other way round, `symmetric_kl` their sum, `js` the Jensen-Shannon
+    `kl` is KL(first || second), `reverse_kl` is KL(second || first), `symmetric_kl` their sum, `js` the Jensen-Shannon
     divergence (at most ln 2), `hellinger` the squared Hellinger distance 1 - sum sqrt(p q) (at most 1).
     """
     log_p, log_q = first.float().log_softmax(-1), second.float().log_softmax(-1)
@@ -38,7 +38,7 @@ def _js(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _hellinger(log_p: Tensor, log_q: Tensor) -> Tensor:
-    # Equal to 1 - sum sqrt(p q), but exactly 0 at p = q and never negative.
+    # Equal to 1 - sum sqrt(p q), but exactly 0 at p = q and never negative after rounding.
     return ((log_p / 2).exp() - (log_q / 2).exp()).square().sum(-1) / 2
 
 

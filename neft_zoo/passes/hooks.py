@@ -1,4 +1,4 @@
-"""ModelHooks: the hooks between a noise and a model."""
+"""ModelHooks: the hooks that add noise to a model."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ ADDED = "noise_that_was_added"
 
 
 class ModelHooks:
-    """Adds noise to the model's own tensors while a pass is open and gradients are on; never otherwise.
+    """Adds noise to the model's own tensors only while a pass is open and gradients are on.
 
-    So evaluation, generation, reference passes and everything after an exception see the clean model, in train mode
-    too. The hooks are set after PEFT has wrapped the model: before, some adapters would bypass or copy them.
+    So evaluation, generation, reference passes and everything after an exception see the clean model, even in train
+    mode. Register the hooks after PEFT has wrapped the model, since some adapters would bypass or copy earlier ones.
 
     Args:
         model: a transformers or PEFT model.
-        layers: also hook and record the inputs of the decoder layers; `True` and "all" hook every layer, and so do
-            numbers, all of which must exist.
-        hidden: also record the last hidden state of every pass, and its logits where they are few.
-        read: makes a batch of a call's keyword arguments, for calls with other token ids than `open` was given.
-        repeats: the strategy that repeats what it draws, or compares predictions, over several passes: with it a pass
-            must call the model on one batch. None for a strategy of one pass.
-        reference: add the noise in passes without gradients as well, and to these models; None never does.
-        compiled: draw the noise before a pass, where it can be known then, and only add it inside.
+        layers: also hook and record the inputs of the decoder layers. `True`, "all" and numbers hook every layer;
+            layers with these numbers must exist.
+        hidden: also record the last hidden state of every pass, and its logits if they are few.
+        read: builds a batch from a call's keyword arguments, for calls with other token ids than `open` was given.
+        repeats: name of a strategy that repeats its draws, or compares predictions, over several passes, so that each
+            pass must call the model on one batch; None for a strategy of one pass.
+        reference: also add the noise in passes without gradients, and to these models; None for neither.
+        compiled: draw the noise before a pass if possible, and only add it inside.
 
     Raises:
-        NoiseError: if the model lacks a part, or one of the layers.
+        NoiseError: if the model lacks a required part or one of the layers.
     """
 
     def __init__(
@@ -86,19 +86,19 @@ class ModelHooks:
         self._watches_gradients = False
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Have a copy or pickle of what holds the hooks, such as a session, hold None; it sets hooks of its own."""
+        """Copy or pickle as None, so that a copied session registers its own hooks."""
         return type(None), ()
 
     def detach(self) -> None:
-        """Leave the model as it was found."""
+        """Remove all hooks from the model."""
         for handle in self._handles:
             handle.remove()
 
     def at_gradients(self, check: Callable[[Tensor], None]) -> None:
-        """Call a function with every gradient that comes to a weight of the model, up to `detach`.
+        """Call a function on every gradient that reaches a weight of the model, until `detach`.
 
         Args:
-            check: the function; a second one is not called.
+            check: the function; once one is set, later ones are ignored.
         """
         if not self._watches_gradients:
             weights = (weight for weight in self.model.parameters() if weight.requires_grad)
@@ -107,12 +107,12 @@ class ModelHooks:
 
     @contextmanager
     def open(self, noise: Noise | None, batch: Batch | None, edited: Tensor | None = None) -> Iterator[Pass]:
-        """Yield the record of a pass during which `noise` is added.
+        """Open a pass that adds `noise`, and yield its record.
 
         Args:
-            noise: what is added, None for nothing.
-            batch: what it is drawn on; None if the model's calls are read.
-            edited: the token ids that the model is called with, if they are not the batch's.
+            noise: what is added, or None.
+            batch: the batch to draw the noise on; None to read it from the model's calls.
+            edited: the token ids that the model is called with, if they differ from the batch's.
         """
         if self._embedding is not None and batch is not None and noise is not None:
             PREDRAWN.drawn = self._ahead(self._embedding, noise, batch)
@@ -124,7 +124,7 @@ class ModelHooks:
             PREDRAWN.drawn = {}
 
     def _ahead(self, embedding: nn.Module, noise: Noise, batch: Batch) -> Mapping[int, Drawn | DrawnForLayer]:
-        """Return what can be known of a noise before the pass, by site."""
+        """Return the noise that can be drawn before the pass, by site."""
         if not isinstance(noise, AtLayers):
             return draw_ahead(embedding, noise, batch)
         width = text_config(self.model).hidden_size
@@ -136,7 +136,7 @@ class ModelHooks:
 
     @property
     def clean_calls(self) -> int:
-        """Calls with gradients outside of a pass: of the embedding, or of a model that is given embeddings."""
+        """The number of calls with gradients outside of a pass: of the embedding, or of a model given embeddings."""
         return self._clean_lookups + (0 if self.calls is None else self.calls.clean_calls)
 
     @property
@@ -147,7 +147,7 @@ class ModelHooks:
 
     @property
     def records_layers(self) -> bool:
-        """True where the inputs of decoder layers are recorded."""
+        """True if the inputs of decoder layers are recorded."""
         return self._layers > 0
 
     def _at_embedding(self, module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
@@ -163,7 +163,7 @@ class ModelHooks:
         return opened.add(output, EMBEDDING, embed_scale(module))
 
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
-        """Record the input of a decoder layer and return its noisy version, None if it stays as it is."""
+        """Record the input of a decoder layer and return its noisy version, or None if it gets no noise."""
         opened, before = self._current.opened, getattr(hidden, ADDED, None)
         if opened is None and before is not None and torch.is_grad_enabled():
             return add_noise(hidden, *before)[0]

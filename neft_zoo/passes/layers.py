@@ -1,4 +1,4 @@
-"""The modules of a model that hidden states pass through: backbone and decoder layers, whatever they are called."""
+"""The modules that hidden states pass through, by structure and not by name: backbone and decoder layers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from neft_zoo.errors import NoiseError
 from neft_zoo.passes.anatomy import base_model, find_embedding, find_head, find_table, text_config
 
-Lists: TypeAlias = Mapping[str, nn.ModuleList]  # by the name in the model
+Lists: TypeAlias = Mapping[str, nn.ModuleList]  # keyed by their name in the model
 
 
 def find_backbones(model: nn.Module) -> list[nn.Module]:
-    """Return the modules that hold the decoder layers and not the LM head, the outermost first.
+    """Return the modules that contain the decoder layers but not the LM head, outermost first.
 
-    The head may read the output of any of them (OPT's is given that of an inner one). Of those that a forward pass
-    calls the outermost ends last.
+    The head may read the output of any of them (in OPT, of an inner one). Among those that a forward pass calls, the
+    outermost finishes last.
 
     Raises:
-        NoiseError: if the model has no backbone apart from its head.
+        NoiseError: if the model has no backbone separate from its head.
     """
     base, head = base_model(model), find_head(model)
     inner = [*_candidates(model).values()] or [find_embedding(model)]
@@ -46,7 +46,7 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
     """Return the decoder layers in order.
 
     Raises:
-        NoiseError: if the model has none that can be told.
+        NoiseError: if they cannot be identified.
     """
     lists = _find_lists(model)
     if len(lists) == 1:
@@ -59,12 +59,12 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def states_given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Return the hidden states among the arguments of a decoder layer, which are the first tensor."""
+    """Return the hidden states among the arguments of a decoder layer: the first tensor."""
     return args[0] if args else kwargs[_name_of_states(kwargs)]
 
 
 def with_states(states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the arguments of a decoder layer with other hidden states."""
+    """Return the arguments of a decoder layer with its hidden states replaced."""
     if args:
         return (states, *args[1:]), kwargs
     return args, {**kwargs, _name_of_states(kwargs): states}
@@ -76,15 +76,15 @@ def _name_of_states(kwargs: Mapping[str, Any]) -> str:
 
 
 def _first(output: Any) -> Any:
-    """Return what a module returns, the first of several."""
+    """Return a module's output, or the first of several outputs."""
     return output[0] if isinstance(output, tuple | list) else output
 
 
 def _find_lists(model: nn.Module) -> Lists:
-    """Return the lists of modules that are decoder layers: one if they can be told.
+    """Return the lists of modules that are decoder layers: exactly one if they can be identified.
 
-    Structure decides where it can, which costs nothing. Only modules that are not of transformers' own kind, and lists
-    side by side, have to be run.
+    Structure is checked first, since it costs nothing. A forward pass is run only for modules that are not
+    transformers' own layers, and to choose between several lists at the same depth.
     """
     lists = _candidates(model)
     told = len(lists) == 1 and all(map(_are_of_transformers, lists.values()))
@@ -92,9 +92,9 @@ def _find_lists(model: nn.Module) -> Lists:
 
 
 def _candidates(model: nn.Module) -> Lists:
-    """Return the lists that may be the decoder layers, those of transformers' own kind if there are any.
+    """Return the lists that may be the decoder layers, restricted to transformers' own layers if there are any.
 
-    Vision and speech towers inside a language model lie deeper than its own layers (Phi-4 multimodal).
+    Vision and speech towers inside a language model are nested deeper than its own layers (Phi-4 multimodal).
     """
     lists = _lists_of_layers(model)
     if not any(map(_are_of_transformers, lists.values())):
@@ -105,10 +105,10 @@ def _candidates(model: nn.Module) -> Lists:
 
 
 def _lists_of_layers(model: nn.Module) -> Lists:
-    """Return the lists as long as the config says, or of transformers' layers, that stand nearest to the embedding.
+    """Return the lists closest to the embedding that have the config's length or hold transformers' layers.
 
-    The number in the config is not always that of the modules (LongCat-Flash counts two in each). Without a number the
-    whole model is looked at.
+    The config's number of layers can differ from the number of modules (LongCat-Flash counts two per module). Without
+    such a number, the whole model is searched.
     """
     base = base_model(model)
     count = getattr(text_config(base), "num_hidden_layers", None)
@@ -125,7 +125,7 @@ def _lists_of_layers(model: nn.Module) -> Lists:
 
 
 def _are_of_transformers(layers: nn.ModuleList) -> bool:
-    """Return whether all modules are what transformers checkpoints; FSDP may have put each into a wrapper."""
+    """Return whether all modules are layers that transformers checkpoints; FSDP may have wrapped each of them."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return all(
@@ -135,14 +135,14 @@ def _are_of_transformers(layers: nn.ModuleList) -> bool:
 
 
 def _modules_around(base: nn.Module, inner: nn.Module) -> list[nn.Module]:
-    """Return the modules that a module lies in, the model first; none of them is a list."""
+    """Return the modules that contain a module, the model first, without module lists."""
     path = next((name for name, module in base.named_modules() if module is inner), "").split(".")[:-1]
     around = [base.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)]
     return [module for module in around if not isinstance(module, nn.ModuleList)]
 
 
 def _that_chain(model: nn.Module, lists: Lists) -> Lists:
-    """Return the lists whose modules are each given what the one before has returned, in a pass over two tokens."""
+    """Return the lists in which each module receives the output of the one before, in a forward pass of two tokens."""
     calls: dict[str, list[tuple[Any, Any]]] = {name: [] for name in lists}
 
     def note(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -156,7 +156,7 @@ def _that_chain(model: nn.Module, lists: Lists) -> Lists:
     try:
         with torch.no_grad(), _in_eval_mode(model):
             model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=find_table(model).device), use_cache=False)
-    except Exception:  # whatever a model raises that wants other inputs, or has no weights yet: nothing is known then
+    except Exception:  # any error: a model may need other inputs or have no weights yet
         return {}
     finally:
         for hook in hooks:
@@ -167,7 +167,7 @@ def _that_chain(model: nn.Module, lists: Lists) -> Lists:
 
 @contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Have nothing in a model be random: no random state is moved."""
+    """Put a model into eval mode, so that a forward pass does not advance the random state."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The weights of linear layers, and how they are changed for one step and put back."""
+"""The weights of linear layers: changing them for one step and restoring them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LinearWeight:
-    """The weight of a linear layer, the weight it works with (adapter included) and the dimension of its inputs."""
+    """The weight of a linear layer, its effective weight (adapter included), and the dimension of its inputs."""
 
     name: str
     weight: Any
@@ -27,14 +27,14 @@ class LinearWeight:
 
 
 def linear_weights(model: nn.Module) -> Iterator[LinearWeight]:
-    """Yield every weight of the adapted layers, without an adapter every one that trains, each once."""
+    """Yield every weight of the adapted layers, or every trainable one if there is no adapter, each once."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     adapted = list(adapted_layers(model))
     linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     layers: Any = adapted or [(name, m) for name, m in linear if m.weight.requires_grad]
-    seen = set()  # a tied weight is one weight
+    seen = set()  # a tied weight is yielded once
     for name, layer in layers:
         base = layer.get_base_layer() if adapted else layer
         weight: Any = layer.get_param() if hasattr(layer, "get_param") else getattr(base, "weight", None)
@@ -44,31 +44,31 @@ def linear_weights(model: nn.Module) -> Iterator[LinearWeight]:
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield every layer that carries LoRA, with its name."""
+    """Yield every layer that has a LoRA adapter, with its name."""
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
             yield name, module
 
 
 def _merged(layer: Any, weight: Tensor) -> Tensor:
-    """Return a weight with what the active adapters add to it."""
+    """Return a weight with the active adapters merged into it."""
     known = {*getattr(layer, "lora_A", ()), *getattr(layer, "lora_embedding_A", ())}
     active = [name for name in getattr(layer, "active_adapters", ()) if name in known]
     return sum((layer.get_delta_weight(name).detach() for name in active), start=weight.data)
 
 
 def check_linear_weights(model: nn.Module, strategy: str) -> None:
-    """Raise unless the model has linear weights that train or carry LoRA, each in a plain type that keeps a sum.
+    """Raise unless the model has linear weights that are trainable or have LoRA, in a type that can store a sum.
 
     Raises:
-        NoiseError: if it has not.
+        NoiseError: if it has none, or if one is quantized.
     """
     targets = list(linear_weights(model))
     if not targets:
         raise NoiseError("model must have linear layers that train or carry LoRA, got none.")
     for target in targets:
         kind = type(target.weight).__name__
-        # A quantized weight may be stored in a floating type, and a computed one would not keep what is added.
+        # A quantized weight may have a floating storage type, and a computed weight would not keep a change.
         if kind != "Parameter" or not target.weight.is_floating_point() or target.weight.element_size() < 2:
             raise NoiseError(
                 f"{strategy} needs plain weights of 16 bits or more, not a quantized base, got {kind} of type "
@@ -78,16 +78,16 @@ def check_linear_weights(model: nn.Module, strategy: str) -> None:
 
 @contextmanager
 def put_back(weight: Tensor, hidden: bool = False) -> Iterator[None]:
-    """Save a weight and put it back, bit for bit.
+    """Save a weight and restore it, bit for bit.
 
     Args:
-        weight: is changed meanwhile.
-        hidden: copies and pickles that are made meanwhile have the saved weight.
+        weight: may be changed inside the context.
+        hidden: whether copies and pickles made inside the context get the saved weight.
     """
     from torch import nn
 
     saved, ways = weight.data.clone(), set[str]()
-    if hidden:  # deepcopy and pickle ask an object before its class; what is hidden already stays as it is
+    if hidden:  # deepcopy and pickle look on the object before the class; a weight that is already hidden stays so
         twin = nn.Parameter(saved, weight.requires_grad)
         vars(twin).update(vars(weight))
         ways = {"__deepcopy__", "__reduce_ex__"} - set(vars(weight))
@@ -102,10 +102,10 @@ def put_back(weight: Tensor, hidden: bool = False) -> Iterator[None]:
 
 @contextmanager
 def shifted(model: nn.Module, change: Callable[[LinearWeight], Tensor]) -> Iterator[None]:
-    """Add a change to every linear weight, one after the other, and put the saved weights back."""
+    """Add a change to every linear weight in turn, and restore the saved weights at the end."""
     with ExitStack() as saved:
         for target in linear_weights(model):
-            # Adding and subtracting would drift in bf16, hence a copy.
+            # Saved as a copy, since adding and subtracting would drift in bf16.
             saved.enter_context(put_back(target.weight))
             target.weight.data += change(target).to(target.weight.dtype)
         yield
@@ -113,10 +113,10 @@ def shifted(model: nn.Module, change: Callable[[LinearWeight], Tensor]) -> Itera
 
 @contextmanager
 def exchanged(values: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Iterator[None]:
-    """Give weights other values, multiply the gradients that reach them, and put the saved weights back.
+    """Replace weights by other values, rescale their gradients, and restore the saved weights at the end.
 
     Args:
-        values: weights, their values for the length of the context, and the derivative of the value by the weight.
+        values: triples of a weight, its value inside the context, and the derivative of the value by the weight.
     """
     with ExitStack() as saved:
         for weight, value, factor in values:
@@ -130,7 +130,7 @@ def exchanged(values: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Iterator[None]
 def draw(
     weight: Float[Tensor, "rows columns"], key: int, name: str, kind: Callable[[Tensor, int], Tensor]
 ) -> Float[Tensor, "rows columns"]:
-    """Return numbers that depend on the key, the weight's name and the place in it."""
+    """Return random numbers that depend on the key, the weight's name and the position in the weight."""
     return kind(_keys(weight, weight.shape[0], key, name), weight[0].numel()).view_as(weight)
 
 

@@ -1,4 +1,4 @@
-"""LanguageHead: from a model's last hidden states to its logits."""
+"""LanguageHead: the map from a model's last hidden states to its logits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-# Config keys of the bound of the logits; they differ between models, as those of a factor do. `makes` notices a model
-# with a key that is not known.
+# Config keys for the bound of the logits, which differ between models, as do those for the factor. `makes` detects a
+# model with an unknown key.
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-# How far logits of a head may be from the model's own, over the largest: half precision rounds by as much.
+# Largest accepted difference from the model's logits, relative to the largest logit: the error of half precision.
 ROUNDING = 0.03
 
 
 class LanguageHead:
-    """The projection from hidden states to logits, with the factor and the soft cap of the model's config.
+    """The projection from hidden states to logits, including the config's factor and soft cap.
 
     Args:
         model: a transformers or PEFT model.
@@ -48,16 +48,16 @@ class LanguageHead:
         return self.finish(self.project(hidden))
 
     def finish(self, projected: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape V"]:
-        """Return the logits, given the projection."""
+        """Return the logits for a projection, by applying factor and soft cap."""
         logits = projected.float() * self.scale
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
 
     @torch.no_grad()
     def makes(self, logits: Float[Tensor, "B V"], hidden: Float[Tensor, "B D"]) -> bool:
-        """Return whether a model has made these logits of these hidden states as this head does.
+        """Return whether this head maps these hidden states to these logits of the model.
 
-        Some do more: BERT and ModernBERT transform the states first. A head that is split,
-        adapted or quantized is taken at its word: it can only be run as a whole, dropout included.
+        In some models it does not: BERT and ModernBERT transform the states first. A head that is sharded, adapted or
+        quantized is not checked and assumed to do so, since it can only be run as a whole, dropout included.
         """
         if not self.is_one_product():
             return True
@@ -68,14 +68,14 @@ class LanguageHead:
         return bool((found - logits).abs().max() <= ROUNDING * logits.abs().max())
 
     def is_one_product(self) -> bool:
-        """Return whether the projection is a product with a weight that this process holds, and no hook is set."""
+        """Return whether the projection is one product with an unsharded weight, without hooks."""
         head = self.project
         watched = has_hooks(head) or "forward" in vars(head)
         return type(head) is nn.Linear and not watched and not self.split and is_local(head.weight)
 
 
 def _logit_scale(config: Any) -> float:
-    """Return what a model's forward multiplies its logits by."""
+    """Return the factor that a model's forward multiplies its logits by."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))

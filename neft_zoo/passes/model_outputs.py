@@ -1,4 +1,4 @@
-"""ModelOutputs: the logits that a pass keeps, and how the model makes them and its loss reads them."""
+"""ModelOutputs: the logits that are kept of a pass, and how the model and its loss use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neft_zoo.passes.label_positions import loss_shifts
 from neft_zoo.passes.lm_head import LanguageHead
 from neft_zoo.passes.records import Pass
 
-# So many logits are kept to be compared: 16 MiB. Of more the hidden states are kept, and projected again in chunks.
+# At most this many logits are kept for comparison (16 MiB); beyond it, hidden states are kept and projected in chunks.
 KEPT_LOGITS = 2**22
 
 
@@ -28,14 +28,14 @@ def logits_of(output: Any) -> Tensor | None:
 
 
 class ModelOutputs:
-    """Keeps the logits of passes to be compared. How a model makes and grades them is seen in its first pass.
+    """Keeps the logits of passes that will be compared, and learns in the first pass how the model computes them.
 
     Args:
         model: a transformers or PEFT model.
 
     Attributes:
         task: what the model predicts.
-        shift: how many positions a label stands after its prediction.
+        shift: how many positions a label lies after its prediction.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,15 +44,15 @@ class ModelOutputs:
         self._are_of_head: bool | None = None
 
     def keep(self, output: Any, record: Pass, batch: Batch) -> None:
-        """Keep what a model has returned in the record of its pass.
+        """Store a model's output in the record of its pass.
 
         Args:
             output: the model's output.
-            record: of the pass, which holds the last hidden states.
+            record: the record of the pass, which has the last hidden states.
             batch: the batch of the call.
 
         Raises:
-            NoiseError: if logits and loss are none that can be compared.
+            NoiseError: if logits and loss cannot be compared.
         """
         logits = logits_of(output)
         if self.task == "span":
@@ -61,7 +61,7 @@ class ModelOutputs:
             record.logits = logits
         elif logits is not None:
             rows, length = batch.input_ids.shape
-            if logits.dim() != 3 or logits.shape[1] < length:  # some calls ask for the logits of few positions only
+            if logits.dim() != 3 or logits.shape[1] < length:  # some calls request the logits of few positions only
                 return
             logits = logits[:, -length:]
             if self.task == "next token":
@@ -71,11 +71,11 @@ class ModelOutputs:
                 record.logits = logits
 
     def _see_shift(self, loss: Tensor | None, logits: Tensor, hidden: Tensor | None, labels: Tensor | None) -> None:
-        """Learn where the model's own loss reads the prediction of a label, once it was given labels."""
+        """Find out from the first loss with labels how many positions a label lies after its prediction."""
         if self._shift_is_seen or loss is None or labels is None or not (labels != IGNORED).any():
             return
         shifts, self._shift_is_seen = loss_shifts(loss, logits, labels.to(logits.device)), True
-        if shifts is None and not self._head_makes(logits, hidden):  # ProphetNet predicts several tokens at a position
+        if shifts is None and not self._head_makes(logits, hidden):  # ProphetNet predicts several tokens per position
             raise NoiseError(
                 "an objective that compares predictions needs logits that the LM head makes, or a loss that is "
                 f"their cross-entropy, got neither from {type(base_model(self.model)).__name__}."
@@ -83,7 +83,7 @@ class ModelOutputs:
         self.shift = int(shifts is not False)
 
     def _head_makes(self, logits: Tensor, hidden: Tensor | None) -> bool:
-        """Return whether the LM head makes the logits of the last hidden states; one position per row is compared."""
+        """Return whether the LM head maps the last hidden states to the logits, checked at one position per row."""
         if self._are_of_head is None:
             self._are_of_head = (
                 hidden is not None

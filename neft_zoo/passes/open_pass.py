@@ -1,4 +1,4 @@
-"""OpenPass: a forward pass while it runs; CurrentPass: the one that is open on a model."""
+"""OpenPass: a forward pass in progress; CurrentPass: the pass that is open on a model."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from neft_zoo.passes.records import Deltas, Pass
 
 
 class OpenPass:
-    """Adds a noise to the tensors of one forward pass, and records what was added.
+    """Adds noise to the tensors of one forward pass, and records what was added.
 
     Args:
-        noise: what is added, None for nothing.
-        batch: what it is drawn on; None if the model's calls are read.
-        edited: the token ids that the model is called with, if they are not the batch's.
-        opener: the module whose call opened the pass, None if a step did.
+        noise: what is added, or None.
+        batch: the batch to draw the noise on; None to read it from the model's calls.
+        edited: the token ids that the model is called with, if they differ from the batch's.
+        opener: the module whose call opened the pass, or None if a step opened it.
 
     Attributes:
-        record: of the pass; its batch is that of the model's last call.
-        caller: the module whose call was read, until it ends.
+        record: the record of the pass, with the batch of the model's last call.
+        caller: the module whose call is being read, or None.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class OpenPass:
     def start_call(
         self, caller: nn.Module, call: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Batch]
     ) -> None:
-        """Find the batch of a call; one that is known already is known by its token ids.
+        """Find the batch of a call, by comparing its token ids with those already known.
 
         Args:
-            caller: what is called.
+            caller: the module that is called.
             call: its arguments by name.
-            read: makes a batch of them.
+            read: builds a batch from them.
         """
         self.caller, record, ids = caller, self.record, call.get("input_ids")
         before = record.batch
@@ -59,23 +59,23 @@ class OpenPass:
             record.batch = self._given
         elif record.calls == 0 or before is None or not _are_same(ids, before.input_ids):
             record.batch = read(call)
-        if record.batch is not before:  # what was added to another batch is not part of this call
+        if record.batch is not before:  # deltas that were added to another batch do not belong to this call
             record.deltas, record.norms, record.embeds = Deltas(), {}, {}
         record.calls, record.ids_given = record.calls + 1, record.ids_given or ids is not None
 
     def add(self, embeds: Tensor, site: int, factor: float | Tensor = 1.0) -> Tensor | None:
-        """Return a tensor with the noise of a site, None where there is none for it.
+        """Return a tensor with the noise of its site added, or None if there is none for it.
 
         Args:
             embeds: the tensor (B, L, D).
             site: `EMBEDDING`, or the number of a layer.
-            factor: what the embedding has multiplied its table by.
+            factor: the factor that the embedding module has multiplied its table by.
         """
         record = self.record
         if self.noise is None or record.batch is None:
             return None
         drawn = PREDRAWN.drawn.get(site)
-        # Vision-language models look single ids up to find their placeholders: those calls are not the batch.
+        # Vision-language models look up single ids to find their placeholders; those lookups are not of the batch.
         shape = record.batch.input_ids.shape if drawn is None else drawn.delta.shape[:2]
         if embeds.dim() != 3 or embeds.shape[:2] != shape:
             record.unmatched += [tuple(embeds.shape[:2])] if embeds.dim() == 3 else []
@@ -89,7 +89,7 @@ class OpenPass:
         record.embeds[site] = embeds
         variable = record.deltas.variable(site)
         if variable is not None and variable.shape == embeds.shape:
-            # An ascent moves one perturbation, however often it is added.
+            # An ascent moves one perturbation, even if it is added several times.
             return add_rounded(embeds, variable, batch)
         noisy, record.deltas[site], norms = add_noise(embeds, noise, batch)
         if norms is not None:
@@ -98,13 +98,13 @@ class OpenPass:
 
 
 class CurrentPass:
-    """Holds the pass that is open on a model, for all hooks of it.
+    """Holds the pass that is open on a model, shared by all its hooks.
 
     Args:
-        shared: whether the noise is added without gradients as well, as to a reference model.
+        shared: whether the noise is also added without gradients, as for a reference model.
 
     Attributes:
-        opened: the pass, None between passes.
+        opened: the open pass, or None.
     """
 
     def __init__(self, shared: bool) -> None:
@@ -113,12 +113,12 @@ class CurrentPass:
 
     @property
     def live(self) -> bool:
-        """True in an open pass, where it carries gradients or the reference shares the noise."""
+        """True in an open pass with gradients on, or with noise that is shared with a reference model."""
         return self.opened is not None and (self._shared or torch.is_grad_enabled())
 
 
 def add_noise(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, Tensor | None]:
-    """Return embeddings with noise, the noise or what draws it once more, and its norms if they are known."""
+    """Return noisy embeddings, the noise or a function that redraws it, and its norms or None."""
     done = add_drawn(embeds, noise, batch)
     if done is not None:
         return done[0], partial(noise, embeds, batch), done[1]
@@ -127,9 +127,9 @@ def add_noise(embeds: Tensor, noise: Noise, batch: Batch) -> tuple[Tensor, Any, 
 
 
 def _are_same(ids: object, known: Tensor | None) -> bool:
-    """Return whether token ids are known ones; the values are looked at last, as an accelerator is waited for then."""
+    """Return whether token ids equal known ones; values are compared last, since that waits for the accelerator."""
     if not isinstance(ids, Tensor) or known is None or ids.shape != known.shape:
         return False
-    if torch.compiler.is_compiling():  # a look at them would break the graph
+    if torch.compiler.is_compiling():  # comparing values would break the graph
         return True
     return ids is known or ids.data_ptr() == known.data_ptr() or torch.equal(ids, known.to(ids.device))

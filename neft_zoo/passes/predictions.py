@@ -1,4 +1,4 @@
-"""Predictions: losses of what the passes of a step predict, on the trainer's loss scale."""
+"""Predictions: losses of the predictions of a step's passes, on the trainer's loss scale."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of one batch: of every next token, of tokens themselves, of a class or of a span's ends.
+    """The predictions for one batch: of next tokens, masked or classified tokens, a class, or the ends of a span.
 
     Args:
         hooks: of the model.
-        batch: what the model was called with.
-        input_batch: the batch of the loss's inputs, None if there is none.
+        batch: the batch that the model was called with.
+        input_batch: the batch of the loss's inputs, or None.
         token_weight, nll: as in `Step`.
     """
 
@@ -45,11 +45,11 @@ class Predictions:
             )
         if self.hooks.outputs.shift:
             return self.batch.graded[:, 1:]
-        assert self.batch.labels is not None  # which `graded` is made of
+        assert self.batch.labels is not None  # `graded` is computed from it
         return (self.batch.labels != IGNORED) & self.batch.real
 
     def per_token(self, total: Tensor) -> Tensor:
-        """Divide a sum over graded tokens as the trainer divides its own loss."""
+        """Divide a sum over graded tokens in the way the trainer divides its own loss."""
         if self._of_classes:
             return total / len(self.batch.input_ids)
         if self.token_weight is None:
@@ -63,13 +63,13 @@ class Predictions:
         labels: Int[Tensor, "B L"] | None = None,
         trains: bool = True,
     ) -> Float[Tensor, ""]:
-        """Return a function of the passes' logits, summed over graded tokens on the trainer's loss scale.
+        """Return a function of the passes' logits, summed over graded tokens, on the trainer's loss scale.
 
         Args:
-            function: of the logits of every pass, and of the labels if there are any.
+            function: takes the logits of every pass, and the labels if there are any.
             passes: their records, in the order of the function's arguments.
-            labels: other labels than the batch's, as `graded` has places; they are the targets then.
-            trains: the LM head gets gradients; without, only what comes before it.
+            labels: used as targets instead of the batch's labels; aligned with `graded`.
+            trains: whether the LM head gets gradients, or only what comes before it.
         """
         if self._of_classes:
             return function(*(self._class_logits(record) for record in passes)).mean()
@@ -89,10 +89,10 @@ class Predictions:
         passes: list[Pass],
         labels: Int[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the passes' losses, by their number, plus `weight` times a function of their logits.
+        """Return the weighted losses of passes, keyed by pass number, plus `weight` times a function of their logits.
 
-        Where the trainer's loss is a cross-entropy, everything is computed from the same logits. The LM head is half
-        of a small model's work: with loss and divergence apart, its products are computed nearly twice as often.
+        If the trainer's loss is a cross-entropy, everything is computed from the same logits. The LM head is half of a
+        small model's compute, and separate loss and divergence would need nearly twice as many products with it.
         """
         own_labels = self.batch.labels
         if own_labels is None or not self._is_cross_entropy(passes):
@@ -112,34 +112,34 @@ class Predictions:
 
     @property
     def _where(self) -> str:
-        """Say that the loss called the model on other token ids than the batch's, if it did."""
+        """Return a note that the loss called the model on other token ids than the batch's, or an empty string."""
         if self.input_batch is None or self.batch is self.input_batch:
             return ""
         called, given = (tuple(batch.input_ids.shape) for batch in (self.batch, self.input_batch))
         return f" in the call with input_ids of shape {called} that the loss makes of the batch's {given}"
 
     def _targets(self, labels: Tensor | None) -> tuple[Bool[Tensor, "B L"], tuple[Tensor, ...]]:
-        """Return where predictions have a target, and the labels that are not the batch's own."""
+        """Return a mask of the predictions with a target, and the labels if they are not the batch's."""
         return (self.graded, ()) if labels is None else (labels != IGNORED, (labels,))
 
     def _is_cross_entropy(self, passes: list[Pass]) -> bool:
-        """Return whether the trainer's loss can be computed from the logits that a function of them is taken of."""
+        """Return whether the trainer's loss can be computed from the same logits as the function of them."""
         if not self.nll or self.token_weight is None or not self.hooks.outputs.shift:
             return False
         return all(record.logits is None for record in passes) and LanguageHead(self.hooks.model).is_one_product()
 
     def _class_logits(self, record: Pass) -> Tensor:
-        """Return a pass's logits of classes, or of the ends of a span."""
+        """Return a pass's logits for classes, or for the ends of a span."""
         if record.logits is None:
             raise NoiseError(f"model must return logits, got none from {type(self.hooks.model).__name__}.")
         return record.logits.float()
 
     def _predicted(self, values: Tensor) -> Tensor:
-        """Return the positions (B, L, ...) whose prediction has a label at the places of `graded`."""
+        """Return the values (B, L, ...) at positions whose prediction is graded, aligned with `graded`."""
         return values[:, : values.shape[1] - self.hooks.outputs.shift]
 
     def _hidden(self, passes: list[Pass], places: Tensor) -> list[Tensor]:
-        """Return the last hidden states that passes have at these places."""
+        """Return the last hidden states of the passes at these positions."""
         hidden = [self._predicted(record.hidden)[places] for record in passes if record.hidden is not None]
         if len(hidden) < len(passes):
             raise NoiseError(f"model must call its backbone for a loss, got {type(self.hooks.model).__name__}.")

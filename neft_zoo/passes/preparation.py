@@ -1,4 +1,4 @@
-"""Preparing a noise that looks at the model or the data once, before training."""
+"""Preparing a noise that reads the model or the data once, before training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def prepare(
     noise: Noise | TokenEdit | None, model: nn.Module, count_tokens: Callable[[], Tensor] | None
 ) -> Noise | TokenEdit | None:
-    """Return the noise ready for a model and its data; most are as they are.
+    """Return a noise that is ready for a model and its data; most are returned unchanged.
 
     Raises:
-        NoiseError: if the noise needs what is not there.
+        NoiseError: if the model or the data that the noise needs is missing.
     """
     if not isinstance(noise, Unprepared):
         return noise

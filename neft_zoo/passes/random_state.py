@@ -1,4 +1,4 @@
-"""RandomState: the global random state of the CPU and of a model's device, to be gone back to."""
+"""RandomState: a saved copy of the random state of the CPU and of a model's device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 
 class RandomState:
-    """The state that dropout masks are drawn from, as it is now, and what a loss of one's own may draw from.
+    """The random state at construction time, which dropout masks, and a custom loss, are drawn from.
 
     Args:
-        model: on the device that counts.
+        model: its device's state is saved.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -22,7 +22,7 @@ class RandomState:
         self._own = None if self._device.type in ("cpu", "meta") else self._module().get_rng_state(self._device)
 
     def restore(self) -> None:
-        """Go back to it."""
+        """Restore the saved state."""
         torch.set_rng_state(self._cpu)
         random.setstate(self._python)
         np.random.set_state(self._numpy)

@@ -1,4 +1,4 @@
-"""Records of forward passes, and noise with fixed deltas."""
+"""Records of forward passes, and noise with given deltas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Deltas(Mapping[int, "Tensor"]):
-    """The delta that was added at each site; one that was added block by block is drawn again when it is read."""
+    """The delta that was added at each site; a delta that was added block by block is drawn again when read."""
 
     def __init__(self) -> None:
         self._deltas: dict[int, Tensor | Callable[[], Tensor]] = {}
@@ -29,7 +29,7 @@ class Deltas(Mapping[int, "Tensor"]):
         return delta
 
     def variable(self, site: int) -> Tensor | None:
-        """Return the delta of a site where it is a variable that gradients are taken at, None elsewhere."""
+        """Return the delta of a site if it is a variable to be differentiated, else None."""
         delta = self._deltas.get(site)
         return None if delta is None or callable(delta) or not delta.requires_grad else delta
 
@@ -47,16 +47,18 @@ class Pass:
     Attributes:
         loss: the trainer's own loss.
         deltas: the noise that was added at each site (`EMBEDDING`, or a layer's number).
-        norms: L2 norm of the noise at every position (B, L), by site, where it was measured while it was added.
-        embeds: the tensor that it was added to, by site.
-        hidden: last hidden states, where the objective compares them.
-        logits: the model's logits, where they are few: (B, L, V); of a class (B, C); of a span's two ends (2 B, L).
-        inputs: the input of every decoder layer, by its number, and the output of the last, where layers are hooked.
+        norms: L2 norm of the noise at every position (B, L), by site, if it was measured while adding.
+        embeds: the tensor that the noise was added to, by site.
+        hidden: last hidden states, if the objective compares them.
+        logits: the model's logits, if they are few: (B, L, V), for classes (B, C), or for the two ends of a span (2 B,
+            L).
+        inputs: if layers are hooked, the input of every decoder layer, by its number, and the output of the last.
         batch: the batch of the model's call.
-        calls: how often the model was called with gradients, where calls are read.
-        unmatched: shapes of embeddings that were another batch's.
+        calls: number of model calls with gradients, if calls are read.
+        unmatched: shapes of embeddings that did not match the batch.
         ids_given: whether the model was called with token ids.
-        without_gradients: whether decoder layers ran without them, so that nothing can be added or compared there.
+        without_gradients: whether decoder layers ran without gradients, so that nothing can be added or compared
+            there.
     """
 
     loss: Any = None
@@ -75,7 +77,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class FixedNoise:
-    """A noise whose deltas are given, by site, with a sign that they are multiplied by."""
+    """A noise with given deltas, by site, multiplied by a sign."""
 
     deltas: Mapping[int, Tensor]
     sign: float = 1.0

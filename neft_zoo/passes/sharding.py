@@ -1,7 +1,7 @@
-"""Weights that FSDP2 or ZeRO-3 shards over processes: gathering them to read, to change and for the backward pass.
+"""Gathering weights sharded by FSDP2 or ZeRO-3, for reading, for changing and for the backward pass.
 
-ZeRO-3 marks a sharded weight by an attribute `ds_id`; FSDP2 makes it a DTensor, and a method of the module decides
-when it is freed.
+ZeRO-3 marks a sharded weight by an attribute `ds_id`; FSDP2 makes it a DTensor, and a method of the module sets when
+it is freed.
 https://github.com/deepspeedai/DeepSpeed/blob/v0.19.8/deepspeed/runtime/zero/partition_parameters.py
 https://docs.pytorch.org/docs/2.13/distributed.fsdp.fully_shard.html
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def is_unsharded(weight: Any) -> bool:
-    """Return whether this process holds a matrix as a whole: FSDP2 has not sharded it, ZeRO-3 has gathered it."""
+    """Return whether this process holds the full matrix: not sharded by FSDP2, or gathered by ZeRO-3."""
     return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"
 
 
@@ -30,27 +30,27 @@ def is_local(weight: object) -> bool:
 
 
 def gathers_late(model: nn.Module) -> bool:
-    """Return whether FSDP2 shards the model or its head, and gathers it for every pass."""
+    """Return whether FSDP2 shards the model or its head, and so gathers it in every pass."""
     return any(hasattr(unit, "set_reshard_after_backward") for unit in (find_head(model), model))
 
 
 def gathered(weights: Sequence[Any], changed: bool = False) -> AbstractContextManager[Any]:
-    """Return a context in which every process holds these weights as a whole, should ZeRO-3 have sharded them.
+    """Return a context in which every process holds the full weights, if ZeRO-3 has sharded them.
 
     Args:
-        weights: those that are read, or changed in place.
-        changed: whether the change that rank 0 makes is kept.
+        weights: the weights to read or to change in place.
+        changed: whether changes made by rank 0 are kept.
     """
     split = [weight for weight in weights if hasattr(weight, "ds_id")]
     if not split:
         return nullcontext()
-    import deepspeed  # it made these weights, so it is installed
+    import deepspeed  # must be installed, since it made these weights
 
     return deepspeed.zero.GatheredParameters(split, modifier_rank=0 if changed else None)
 
 
 def broadcast_from_rank_0(table: Tensor) -> Tensor:
-    """Return the weight that rank 0 has loaded: FSDP may leave the others' empty until it shards the model."""
+    """Return the weight that rank 0 has loaded; FSDP may leave it empty on other ranks until it shards the model."""
     import torch
     from accelerate import PartialState
     from transformers.integrations import is_fsdp_enabled  # pyright: ignore[reportPrivateImportUsage]
@@ -64,10 +64,10 @@ def broadcast_from_rank_0(table: Tensor) -> Tensor:
 
 
 def gather_in_backward(model: nn.Module, hidden: Tensor) -> None:
-    """Have FSDP2 gather head and last norm when a gradient arrives at the last hidden states.
+    """Make FSDP2 gather the head and the last norm when a gradient reaches the last hidden states.
 
-    FSDP2 gathers the weights that it has freed when gradients enter through the model's own outputs. With an objective
-    that reads hidden states they enter behind these, and the norm would be differentiated with freed memory.
+    FSDP2 gathers freed weights when a gradient enters through the model's outputs. For an objective that reads hidden
+    states, gradients enter behind the outputs, and the norm would be differentiated with freed memory.
     """
     units: Any = [unit for unit in (find_head(model), model) if hasattr(unit, "set_reshard_after_backward")]
     if units and hidden.requires_grad:

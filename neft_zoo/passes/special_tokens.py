@@ -1,4 +1,4 @@
-"""Which token ids are special to a tokenizer or to a model."""
+"""Token ids that are special to a tokenizer or a model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MEDIA = re.compile(r"(image|video|audio)_token_(id|index)")
 
 
 def special_token_ids(tokenizer: Any, config: Any = None) -> dict[str, Any]:
-    """Return the ids that `Batch.from_inputs` takes: special, mask and padding tokens, and placeholders of media.
+    """Return the ids that `Batch.from_inputs` takes: special tokens, mask, padding, and media placeholders.
 
     Args:
-        tokenizer: None knows of none.
-        config: of a transformers model; None, as a config of text alone, has no placeholders.
+        tokenizer: a tokenizer or processor; None for no special tokens.
+        config: the config of a transformers model, for its placeholders; None for no placeholders.
     """
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
     mask_id, pad_id = (getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id"))
-    # A chat template's markers may be special tokens that have no role of their own, such as Llama 3's headers.
+    # A chat template's markers may be special tokens without a named role, such as Llama 3's headers.
     added = getattr(tokenizer, "added_tokens_decoder", {})
     markers = (number for number, token in added.items() if token.special)
     return {
@@ -32,10 +32,10 @@ def special_token_ids(tokenizer: Any, config: Any = None) -> dict[str, Any]:
 
 
 def check_placeholders(model: Any, media_ids: Sequence[int]) -> None:
-    """Raise unless a transformers model puts features of images, video or sound in the place of placeholder tokens.
+    """Raise unless a transformers model replaces placeholder tokens by image, video or sound features.
 
     Raises:
-        NoiseError: if it does not; Mllama has such tokens, but reads images by cross-attention.
+        NoiseError: if it does not. Mllama has such tokens, but reads images by cross-attention.
     """
     if not media_ids or hasattr(model.config.get_text_config(), "cross_attention_layers"):
         raise NoiseError(
@@ -45,7 +45,7 @@ def check_placeholders(model: Any, media_ids: Sequence[int]) -> None:
 
 
 def _placeholders(config: Any) -> Iterator[int]:
-    """Yield what stands for images, video and sound in a config and in the configs inside it."""
+    """Yield the placeholder ids for images, video and sound in a config and its nested configs."""
     for name, value in vars(config).items() if hasattr(config, "model_type") else ():
         if MEDIA.fullmatch(name) and isinstance(value, int):
             yield value

@@ -1,4 +1,4 @@
-"""What the model predicted before it was fine-tuned: it is what is left of it while its adapter is off."""
+"""The model's predictions before fine-tuning, obtained by switching its adapter off."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 def starting_losses(
     model: Any, run: Callable[[], object], labels: Int[Tensor, "B L"], graded: Bool[Tensor, "B L-1"]
 ) -> Float[Tensor, "B L-1"]:
-    """Return the negative log-likelihood of graded next tokens under a model without its adapter, 0 elsewhere.
+    """Return the negative log-likelihood of graded next tokens with the model's adapter off, 0 elsewhere.
 
     Args:
-        model: of PEFT.
+        model: a PEFT model.
         run: calls the model on the batch.
-        labels: the batch's.
+        labels: the batch's labels.
         graded: True where the prediction of the next token has a label.
     """
     states: list[Tensor] = []
 
     def note(module: nn.Module, args: tuple[object, ...], output: Any) -> None:
-        states[:] = [last_hidden_state(output)]  # of several backbones the outermost ends last
+        states[:] = [last_hidden_state(output)]  # of several backbones, the outermost finishes last
 
     losses = torch.zeros(graded.shape, device=labels.device)
     with ExitStack() as stack:
@@ -42,7 +42,7 @@ def starting_losses(
         for backbone in find_backbones(model):
             stack.callback(backbone.register_forward_hook(note).remove)
         run()
-        # Prompt tuning puts virtual tokens in front, though not while it is off.
+        # Prompt tuning prepends virtual tokens, except while it is disabled.
         hidden, targets = states[0][:, -labels.shape[1] :][:, :-1][graded], labels[:, 1:][graded]
         head = LanguageHead(model)
         chunks = zip(hidden.split(POSITIONS_AT_A_TIME), targets.split(POSITIONS_AT_A_TIME), strict=True)
@@ -52,7 +52,7 @@ def starting_losses(
 
 @contextmanager
 def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Put the modules inside a model into eval mode; the model itself stays as it is, as its host asks that one."""
+    """Put a model's submodules into eval mode, but not the model itself, since trainers read its mode."""
     training = [module for module in model.modules() if module.training and module is not model]
     for module in training:
         module.training = False

@@ -1,4 +1,4 @@
-"""Step: one batch as an objective sees it, whoever trains."""
+"""Step: one batch as an objective sees it, independent of the trainer."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Step:
 
     Args:
         hooks: of the model.
-        input_batch: the batch of the loss's inputs; None if the hooks read it from the model's own call.
-        compute: the trainer's own loss of one pass, on these token ids where there is an input batch, and on these
-            labels where others than the batch's are given.
-        token_weight: what turns a sum over graded tokens into the trainer's loss scale; None means their mean.
-        nll: the trainer's loss is `token_weight` times the labels' negative log-likelihood and nothing else.
+        input_batch: the batch of the loss's inputs; None if the hooks read it from the model's calls.
+        compute: returns the trainer's own loss of one pass, given token ids (if there is an input batch) and labels
+            (if they replace the batch's).
+        token_weight: factor that brings a sum over graded tokens to the trainer's loss scale; None for their mean.
+        nll: whether the trainer's loss is exactly `token_weight` times the labels' negative log-likelihood.
         accumulation: how a part of the loss is differentiated before the other passes are run.
     """
 
@@ -58,9 +58,9 @@ class Step:
         """Run one forward pass and return its record.
 
         Args:
-            noise: what is added, or edits the token ids; None for nothing.
-            redraw_dropout: draw new dropout masks, where all passes of a step share theirs otherwise.
-            labels: the loss's targets, where they are not the batch's own.
+            noise: the noise or token edit for this pass, or None.
+            redraw_dropout: draw new dropout masks, instead of those that the passes of a step share.
+            labels: targets that replace the batch's labels.
         """
         if not redraw_dropout:
             self._same_dropout()
@@ -73,14 +73,14 @@ class Step:
         return record
 
     def add(self, record: Pass, noisy: bool = True) -> None:
-        """Add the record of a pass.
+        """Record a pass.
 
         Args:
-            record: of the pass.
-            noisy: whether it had a noise.
+            record: the record of the pass.
+            noisy: whether the pass had a noise.
 
         Raises:
-            NoiseError: if the noise found no way into the model.
+            NoiseError: if the noise was not added anywhere in the model.
         """
         unseen = self.hooks.records_layers and not record.inputs
         if record.batch is None or unseen or (noisy and not record.deltas):
@@ -88,7 +88,7 @@ class Step:
         self.passes.append(record)
 
     def _reason(self, record: Pass) -> str:
-        """Return why the noise of a pass found no way into the model."""
+        """Return why the noise of a pass was not added anywhere."""
         name = type(base_model(self.hooks.model)).__name__
         if record.without_gradients and not record.inputs:
             return (
@@ -99,7 +99,7 @@ class Step:
             return f"the token embedding of {name} must stay as it was when the noise was attached, got another one."
         if record.unmatched and record.batch is not None:
             got, wanted = record.unmatched[0], tuple(record.batch.input_ids.shape)
-            if record.ids_given:  # XLNet exchanges rows and columns, CPM-Ant puts tokens of its own in front
+            if record.ids_given:  # XLNet transposes the ids, CPM-Ant prepends its own tokens
                 return f"{name} must look up the token ids that it is called with, of shape {wanted}, got {got}."
             return (
                 f"the loss must call {name} with token ids of the batch's shape {wanted}, which noise enters by, "
@@ -109,18 +109,18 @@ class Step:
 
     @property
     def batch(self) -> Batch:
-        """The batch of the last pass, before any pass that of the loss's inputs."""
+        """The batch of the last pass; before the first pass, that of the loss's inputs."""
         batch = self.passes[-1].batch if self.passes else self.input_batch
-        assert batch is not None  # objectives that read calls look at the batch after a pass
+        assert batch is not None  # objectives that read calls use the batch only after a pass
         return batch
 
     def fixed(self, deltas: Mapping[int, Tensor], like: Noise | TokenEdit | None, sign: float = 1.0) -> Noise:
-        """Return the noise that adds these deltas, at the sites of `like`."""
+        """Return a noise that adds these deltas at the sites of `like`."""
         fixed = FixedNoise(deltas, sign)
         return replace(like, noise=fixed) if isinstance(like, AtLayers) else fixed
 
     def gradients(self, value: Tensor, deltas: Mapping[int, Tensor], share: float = 0.0) -> dict[int, Tensor]:
-        """Return the gradient of `value` at each delta, and count `share * value` to the loss of the step."""
+        """Return the gradient of `value` for each delta, and add `share * value` to the loss of the step."""
         leaves = list(deltas.values())
         if share:
             gradients = [gradient / share for gradient in self.count(share * value, leaves)]
@@ -129,13 +129,13 @@ class Step:
         return dict(zip(deltas, gradients, strict=True))
 
     def count(self, part: Tensor, leaves: Sequence[Tensor] = ()) -> Sequence[Tensor]:
-        """Count a part of the step's loss, and return its gradient at leaves."""
+        """Add a part to the step's loss, and return its gradient with respect to leaves."""
         kept, gradients = self.accumulation.part(part, leaves)
         self._kept.append(kept)
         return gradients
 
     def total(self, loss: Tensor) -> Tensor:
-        """Return the loss of the step: the last part plus those that were counted before."""
+        """Return the loss of the step: the last part plus those added before."""
         return self.accumulation.total(sum(self._kept, start=loss))
 
     def divergence(
@@ -143,15 +143,14 @@ class Step:
     ) -> Float[Tensor, ""]:
         """Return the divergence of two passes' predictions over the graded tokens, on the trainer's loss scale.
 
-        Few logits are kept by the passes and compared as they are. Otherwise the hidden states are projected through
-        the LM head once more, in chunks, so that no tensor of all positions by all words exists beside those of the
-        passes.
+        Logits are compared directly if they are few enough to be kept. Otherwise the hidden states are projected
+        through the LM head again, in chunks, so that no further tensor of all positions by the vocabulary is needed.
 
         Args:
-            name: which divergence.
-            first, second: its two sides, in this order.
-            constant: no gradient flows into the first side, nor into the LM head through it.
-            trains: the LM head gets gradients; without, only what comes before it.
+            name: of the divergence.
+            first, second: the passes, in the order of the divergence's arguments.
+            constant: whether to detach the first pass, for the LM head too.
+            trains: whether the LM head gets gradients, or only what comes before it.
         """
         function = partial(of_divergence, name, constant)
         return self._predictions.loss(function, [first, second], trains=trains)
@@ -165,18 +164,18 @@ class Step:
         second: Pass,
         constant: bool = False,
     ) -> Float[Tensor, ""]:
-        """Return the passes' own losses plus `weight` times their divergence.
+        """Return the weighted losses of two passes plus `weight` times their divergence.
 
         Args:
-            losses: the factor of the first pass's loss, at 0, and of the second's, at 1; the others do not count.
-            weight: of the divergence.
+            losses: factors of the losses, keyed 0 for the first pass and 1 for the second; a missing one is not added.
+            weight: factor of the divergence.
             name, first, second, constant: as in `divergence`.
         """
         function = partial(of_divergence, name, constant)
         return self._predictions.joint_loss(losses, weight, function, [first, second])
 
     def with_labels(self, share: float | Tensor, record: Pass, labels: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
-        """Return `share` times a pass's own loss plus the rest of 1 times its likelihood loss against other labels."""
+        """Return share * (the pass's own loss) + (1 - share) * (its likelihood loss against other labels)."""
         return self._predictions.joint_loss({0: share}, 1 - share, cross_entropy, [record], labels[:, 1:])
 
     @property
@@ -185,7 +184,7 @@ class Step:
         return self._predictions.graded
 
     def per_token(self, total: Tensor) -> Tensor:
-        """Divide a sum over graded tokens as the trainer divides its own loss."""
+        """Divide a sum over graded tokens in the way the trainer divides its own loss."""
         return self._predictions.per_token(total)
 
     @property
@@ -193,7 +192,7 @@ class Step:
         return Predictions(self.hooks, self.batch, self.input_batch, self.token_weight, self.nll)
 
     def _same_dropout(self) -> None:
-        """Let every pass start from the random state that the first one started from."""
+        """Start every pass from the random state that the first pass started from."""
         if self._random_state is None:
             self._random_state = RandomState(self.hooks.model)
         else:

@@ -1,7 +1,7 @@
-"""The private names of torch and transformers by which the modules of a model are read.
+"""Private names of torch and transformers that are needed to inspect a model's modules.
 
-Those of trainers stand in `training.hf_internals`. Each has its reason in a comment, and is read through `read`, which
-raises once a new version has dropped it.
+Those of trainers are in `training.hf_internals`. Each has its reason in a comment, and is read through `read`, which
+raises if a new version has dropped it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def read(owner: object, name: str, library: str) -> Any:
-    """Return an attribute that a library does not promise to keep.
+    """Return an attribute that a library does not guarantee to keep.
 
     Args:
         owner: the object or class that has it.
@@ -32,7 +32,7 @@ def read(owner: object, name: str, library: str) -> Any:
         library: the distribution that defines it, or `python`, for the message.
 
     Raises:
-        NoiseError: if it is gone, with the library's version.
+        NoiseError: if the attribute is gone; the message names the library's version.
     """
     try:
         return getattr(owner, name)
@@ -48,32 +48,31 @@ def _version(library: str) -> str:
     return platform.python_version() if library == "python" else version(library)
 
 
-# torch 2.13: nothing public says so. A loss that caches gradients calls its model again there, to differentiate a pass
-# that was run without gradients, and so without noise.
+# torch 2.13: there is no public way to ask. A loss that caches gradients calls its model again during the backward
+# pass, to differentiate a pass that was run without gradients and hence without noise.
 # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/autograd/graph.py
 def in_backward() -> bool:
     """Return whether the current thread is inside of a backward pass."""
     return read(torch._C, "_current_graph_task_id", "torch")() != -1
 
 
-# torch 2.13: torch has no public way to ask whether a module has hooks. A head that has some must be called as a
-# module; its product with the weight would pass them by.
+# torch 2.13: there is no public way to ask whether a module has hooks. A head that has hooks must be called as a
+# module, since a plain product with its weight would bypass them.
 # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/nn/modules/module.py
 def has_hooks(module: nn.Module) -> bool:
     """Return whether a forward hook or pre-hook is set on a module."""
     return bool(read(module, "_forward_hooks", "torch") or read(module, "_forward_pre_hooks", "torch"))
 
 
-# torch 2.13: a copy of a module takes its hooks with it, and nothing public keeps one out. deepcopy and pickle ask an
-# object before its class how it is reduced, so the dictionary of hooks can say so itself. It stays the object that it
-# was, of the same type: handles refer to it, those that a model keeps of its own hooks too, and torch.compile looks
-# at both.
+# torch 2.13: copying a module copies its hooks, and there is no public way to exclude one. deepcopy and pickle look up
+# `__reduce_ex__` on the object before its class, so the dictionary of hooks can override it. It must remain the same
+# object of the same type, since the handles of all its hooks refer to it and torch.compile inspects it.
 # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/hooks.py
 class UncopiedHook:
-    """The handle of a hook that no copy or pickle of its module has.
+    """Handle of a hook that is left out of copies and pickles of its module.
 
     Args:
-        handle: as torch's functions that register hooks return it.
+        handle: as returned by torch's functions that register hooks.
     """
 
     def __init__(self, handle: RemovableHandle) -> None:
@@ -94,7 +93,7 @@ class UncopiedHook:
 
 
 class _WithoutSome:
-    """Reduces a dictionary of hooks, for copies and pickles, to those hooks whose numbers are not left out."""
+    """Reduces a dictionary of hooks, for copies and pickles, to the hooks that are not excluded."""
 
     def __init__(self, hooks: OrderedDict[int, object]) -> None:
         self.hooks, self.left_out = hooks, set[int]()
@@ -103,18 +102,18 @@ class _WithoutSome:
         return OrderedDict, (), None, None, iter([each for each in self.hooks.items() if each[0] not in self.left_out])
 
 
-# transformers 5.6 to 5.23: enabling checkpointing leaves a partial of torch's `checkpoint` on the modules it reaches,
-# and nothing public says whether it is the reentrant one. A model of remote code may have a way of its own.
+# transformers 5.6 to 5.23: enabling checkpointing sets a partial of torch's `checkpoint` on each module it covers,
+# and nothing public says whether it is the reentrant one. A model with remote code may do it in its own way.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/modeling_utils.py
 def checkpoint_functions(model: nn.Module) -> list[Callable[..., object]]:
-    """Return the functions by which modules of transformers are checkpointed, none where that is off."""
+    """Return the functions that checkpoint the modules of a model, empty if checkpointing is off."""
     enabled = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     theirs = [m for m in enabled if any(cls.__module__.startswith("transformers.") for cls in type(m).__mro__)]
     return [read(module, "_gradient_checkpointing_func", "transformers") for module in theirs]
 
 
-# torch 2.13: `torch.compile` documents its wrapper's attribute nowhere, and accelerate's public way to unwrap a model
-# imports DeepSpeed wherever it is installed, which takes seconds.
+# torch 2.13: the attribute of the `torch.compile` wrapper is undocumented, and accelerate's public way to unwrap a
+# model imports DeepSpeed whenever it is installed, which takes seconds.
 # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_dynamo/eval_frame.py
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside the wrappers of torch.compile, DDP, FSDP and DeepSpeed."""
@@ -130,21 +129,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def averages_gradients(model: nn.Module) -> TypeGuard[DistributedDataParallel]:
-    """Return whether a module is a wrapper through which the gradients of several processes are averaged."""
+    """Return whether a module is a wrapper that averages gradients over several processes."""
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     engine = any(cls.__name__ == "DeepSpeedEngine" for cls in type(model).__mro__)  # it need not be installed
     return engine or isinstance(model, DistributedDataParallel | DataParallel | FullyShardedDataParallel)
 
 
-# torch 2.13: a graph that was compiled before a hook was set runs without it, as the hooks of modules are not guarded
-# (torch._dynamo.config.skip_nnmodule_hook_guards), and nothing public tells that a module or `forward` is compiled.
+# torch 2.13: a graph that was compiled before a hook was set ignores it, since hooks of modules are not guarded
+# (torch._dynamo.config.skip_nnmodule_hook_guards), and nothing public says whether a module or `forward` is compiled.
 # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_dynamo/config.py
 def forget_graphs(model: nn.Module) -> None:
-    """Have a model that was compiled by hand be compiled anew: its graphs know no hook that is set later.
+    """Make a model that the user has compiled compile again: its graphs ignore hooks that are set later.
 
     Args:
-        model: may be inside wrappers; nothing is done where no part of it is compiled.
+        model: may be wrapped; nothing is done if no part of it is compiled.
     """
     if any(map(_is_compiled, model.modules())):
         torch.compiler.reset()

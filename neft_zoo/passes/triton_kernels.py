@@ -1,7 +1,7 @@
-"""On CUDA: drawing noise and adding it in one read and one write of the embeddings.
+"""CUDA kernels that draw noise and add it in one read and one write of the embeddings.
 
-The hash, keys and rounding are those of `randomness` and `rounding`, so a document's numbers are the same on every
-device, up to the last bit of a sum, a logarithm or a cosine. Imported late: only CUDA builds of torch bring Triton.
+Hash, keys and rounding are those of `randomness` and `rounding`, so a document's numbers are the same on every device,
+up to the last bit of a sum, a logarithm or a cosine. Imported late, since only CUDA builds of torch include Triton.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from neft_zoo.noise.batch import Batch
     from neft_zoo.noise.distributions import Distribution
 
-KINDS = {Uniform: 0, Rademacher: 1, Gaussian: 2}  # a subclass may draw otherwise
-BLOCK = 1024  # columns of each half that are worked on at a time
+KINDS = {Uniform: 0, Rademacher: 1, Gaussian: 2}  # exact types only: a subclass may override the draw
+BLOCK = 1024  # columns of each half per program
 
 
 def add(
     embeds: Float[Tensor, "B L D"], what: Distribution, size: Float[Tensor, "B L 1"], batch: Batch
 ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L"]] | None:
-    """Return embeds + size * what and the norms of what was added; None for what the kernel does not know."""
+    """Return embeds + size * what and the norms of the noise; None for inputs that the kernel does not support."""
     width, kind = embeds.shape[-1], KINDS.get(type(what))
     if kind is None or width % 4 or embeds.dtype not in (torch.float32, *DROPPED_MANTISSA_BITS):
         return None
@@ -48,7 +48,7 @@ def add(
 
 @triton.jit
 def _words(key, first, N: tl.constexpr):
-    """Return N of a key's 32-bit integers from an even place on, as `randomness.bits` counts them."""
+    """Return N of a key's 32-bit integers from an even index on, in the order of `randomness.bits`."""
     pair = (first // 2 + tl.arange(0, N // 2) + 1).to(tl.uint64)
     mixed = key.to(tl.uint64, bitcast=True) + pair * 0x9E3779B97F4A7C15
     mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9
@@ -60,7 +60,7 @@ def _words(key, first, N: tl.constexpr):
 
 @triton.jit
 def _store(embeds, total, place, inside, delta, dither, features, DROPPED_MANTISSA_BITS: tl.constexpr):
-    """Add to the embeddings at a place; see `rounding` for how 16 bits are rounded."""
+    """Add to the embeddings at an index; see `rounding` for the rounding to 16 bits."""
     clean = tl.load(embeds + place, mask=inside, other=0.0).to(tl.float32)
     exact = clean + delta
     if DROPPED_MANTISSA_BITS > 0:

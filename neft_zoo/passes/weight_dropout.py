@@ -1,4 +1,4 @@
-"""Weights that are dropped for a step: replaced by where training began, or by nothing."""
+"""Weight dropout for a step: dropped weights are replaced by their starting values, or by 0."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALMOST_ONE = 0.999999
-# On a weight: its value when training began. Kept at the weight, so that it goes where the model goes and no further.
+# Attribute of a weight: its value before training. Kept on the weight, so that it moves and is freed with the model.
 START = "value_before_training"
 
 
 @dataclass(frozen=True)
 class Mixout:
-    """Each step: inputs of linear layers fall back to their pretrained weights with probability p.
+    """Each step: weights of linear layers revert to their pretrained values with probability p per input.
 
-    The weight is ((1 - m) W0 + m W - p W0) / (1 - p), m being 0 with probability p, once per input of a layer; so its
-    mean is W, and the gradient passes the others, divided by 1 - p.
+    The weight is ((1 - m) W0 + m W - p W0) / (1 - p), with m = 0 with probability p, drawn once per input of a layer.
+    So its mean is W, and only inputs with m = 1 pass a gradient, divided by 1 - p.
     """
 
     p: float
@@ -46,7 +46,7 @@ class Mixout:
             raise NoiseError("mixout must train the weights themselves, got a LoRA adapter: set lora_dropout instead.")
         check_linear_weights(model, "mixout")
         for target in _untied(model):
-            if not hasattr(target.weight, START):  # a run that is resumed began with what the model was made with
+            if not hasattr(target.weight, START):  # on resume, this is the model that the run started from
                 self._remember(target)
 
     def begin(self, model: nn.Module, key: int) -> None:
@@ -67,7 +67,7 @@ class Mixout:
 
 @dataclass(frozen=True)
 class LoraMatrixDropout:
-    """Each step: inputs of A and outputs of B are dropped with probability p, the others divided by 1 - p."""
+    """Each step: inputs of A and outputs of B are dropped with probability p, and the others divided by 1 - p."""
 
     p: float
 
@@ -81,7 +81,7 @@ class LoraMatrixDropout:
             raise NoiseError("model must carry LoRA on linear layers, got none.")
 
     def begin(self, model: nn.Module, key: int) -> None:
-        """There is nothing to do before training."""
+        """Do nothing before training."""
 
     def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
         return exchanged(self._dropped(*found, key) for found in _adapters(model))
@@ -92,7 +92,7 @@ class LoraMatrixDropout:
 
 
 def _untied(model: nn.Module) -> Iterator[LinearWeight]:
-    """Yield the linear weights that no embedding shares."""
+    """Yield the linear weights that are not tied to an embedding."""
     from torch import nn
 
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -100,7 +100,7 @@ def _untied(model: nn.Module) -> Iterator[LinearWeight]:
 
 
 def _adapters(model: nn.Module) -> Iterator[tuple[str, Any, int]]:
-    """Yield A and B of every active adapter: their name, their weight, and the dimension that is not the rank."""
+    """Yield A and B of every active adapter: name, weight, and the dimension that is not the rank."""
     for name, layer in adapted_layers(model):
         for adapter in layer.active_adapters:
             if adapter in layer.lora_A:

@@ -1,4 +1,4 @@
-"""Noise on the weights: once before training, or around every step."""
+"""Noise on the weights: once before training, or at every step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class WeightNoise(Protocol):
-    """A change of a model's weights, once before training or around every step.
+    """A change of a model's weights, once before training or at every step.
 
     Attributes:
         every_step: whether the weights are changed at every step.
@@ -29,7 +29,7 @@ class WeightNoise(Protocol):
     every_step: ClassVar[bool]
 
     def check(self, model: nn.Module) -> None:
-        """Raise if the model has no weights that can be changed in this way."""
+        """Raise if the model has no weights to which this change applies."""
 
     def begin(self, model: nn.Module, key: int) -> None:
         """Change the weights once, before the first step of a run; never on resume."""
@@ -78,10 +78,10 @@ class OnceRelative:
 
 @dataclass(frozen=True)
 class EveryStep:
-    """Each step: W += N(0, (f * rho * |row| / sqrt(n_in))^2), f rising from 0 to 1 as half a cosine, then W as before.
+    """Each step: W += N(0, (f * rho * |row| / sqrt(n_in))^2), with f rising from 0 to 1 as half a cosine.
 
-    Under LoRA, W are the base weights of the adapted layers and |row| is the norm of base plus adapter; without an
-    adapter, W are the trainable matrices of linear layers.
+    With LoRA, W is the base weight of an adapted layer and |row| the norm of the merged row; without an adapter, W is
+    a trainable matrix of a linear layer.
 
     Args:
         rho: norm of a row's noise over the row's norm at the end of training (dimensionless, >= 0).
@@ -98,7 +98,7 @@ class EveryStep:
         check_linear_weights(model, "flat_lora")
 
     def begin(self, model: nn.Module, key: int) -> None:
-        """Leave the weights as they are: the noise comes with every step."""
+        """Do nothing: the noise is added at every step."""
 
     def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
         rise = (1 - math.cos(math.pi * progress)) / 2
@@ -112,10 +112,10 @@ class EveryStep:
 
 @dataclass(frozen=True)
 class RoundingNoise:
-    """Each step: W += U(-1/2, 1/2) * step, step being that of `bits` bits between a group's least and greatest weight.
+    """Each step: W += U(-1/2, 1/2) * step, where step is that of a `bits`-bit grid over a group's range of weights.
 
-    Groups are stretches of a row's inputs, of the merged weight under LoRA; 0 means whole rows. So the noise has the
-    distribution of the errors of rounding to nearest.
+    A group is a run of inputs in a row of the weight (with LoRA, of the merged weight); 0 means whole rows. So the
+    noise is distributed like the error of rounding to nearest.
     """
 
     bits: int
@@ -131,7 +131,7 @@ class RoundingNoise:
         check_linear_weights(model, "quant_noise")
 
     def begin(self, model: nn.Module, key: int) -> None:
-        """There is nothing to do before training."""
+        """Do nothing before training."""
 
     def around(self, model: nn.Module, key: int, progress: float) -> AbstractContextManager[None]:
         def change(target: LinearWeight) -> Tensor:
@@ -144,12 +144,12 @@ class RoundingNoise:
         return shifted(model, change)
 
     def steps(self, weight: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows inputs"]:
-        """Return the width of a quantization step at every weight."""
+        """Return the size of the quantization step at every weight."""
         from torch.nn.functional import pad
 
         width = weight.shape[1]
         size = self.group or width
-        # A last group that is not full repeats its last weight.
+        # An incomplete last group is padded with its last weight.
         groups = pad(weight[None], (0, -width % size), mode="replicate")[0].unflatten(1, (-1, size))
         step = (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)) / (2**self.bits - 1)
         return step.expand_as(groups).flatten(1)[:, :width]

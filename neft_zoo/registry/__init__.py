@@ -1,4 +1,4 @@
-"""Strategies by name: what an entry is, how it is found, made, shown and cited."""
+"""Strategies by name: defining, finding, creating, showing and citing entries."""
 
 from neft_zoo.registry.entries import Entry as Entry
 from neft_zoo.registry.entries import builtin_names as builtin_names

@@ -1,4 +1,4 @@
-"""What an entry's docstring and signature say, in parts: the command line and the site show the same."""
+"""Parsing an entry's docstring and signature for the command line and the site."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from neft_zoo.registry.entries import Entry
 
 
 def prose(entry: Entry) -> str:
-    """Return formula and prose of an entry's docstring, without summary and sections."""
+    """Return the formulas and prose of an entry's docstring, without summary and sections."""
     paragraphs = inspect.cleandoc(entry.build.__doc__ or "").split("\n\n")[1:]
     body = [text for text in paragraphs if not text.startswith(("Args:", "Raises:", "Example:", "Returns:"))]
     return "\n\n".join(body)
 
 
 def readable(text: str) -> str:
-    """Return the text with its displayed formulas as a terminal can show them, each on a line of its own."""
+    """Return a text with its displayed formulas in plain characters, each on its own line."""
     return re.sub(r"\$\$(.+?)\$\$", lambda formula: f"    {_plain(formula[1])}", text, flags=re.DOTALL)
 
 
 def _plain(formula: str) -> str:
-    """Return a formula without TeX; braces stay around what would run together, as in d_{k+1}."""
+    """Return a formula without TeX; braces stay around what would otherwise run together, as in d_{k+1}."""
     from pylatexenc.latex2text import LatexNodes2Text
 
     formula = re.sub(r"([_^])\{([^{}]*(?:[-+=,]|\\le|\\ge)[^{}]*)\}", r"\1{\\{\2\\}}", formula)
     formula = re.sub(r"(\\lVert)\s+", r"\1{}", re.sub(r"\s+(\\rVert)", r"\1{}", formula))
-    formula = re.sub(r"(\\(?!bar|tilde|sqrt)[a-zA-Z]+)\s+(?=[^{\s])", r"\1{} ", formula)  # or the space is lost
+    formula = re.sub(r"(\\(?!bar|tilde|sqrt)[a-zA-Z]+)\s+(?=[^{\s])", r"\1{} ", formula)  # keeps the space
     return " ".join(LatexNodes2Text(math_mode="text").latex_to_text(formula).split())
 
 
 def argument_texts(entry: Entry) -> dict[str, str]:
-    """Read the `Args:` section of a Google docstring."""
+    """Return the text of every argument in the `Args:` section of a Google-style docstring."""
     sections = inspect.cleandoc(entry.build.__doc__ or "").split("\n\n")
     section = next((text for text in sections if text.startswith("Args:")), "")
     texts: dict[str, str] = {}
@@ -49,7 +49,7 @@ def argument_texts(entry: Entry) -> dict[str, str]:
 
 
 def spell(hint: object) -> str:
-    """Return a type as a user would say it."""
+    """Return a type hint in a user's words."""
     if hint == Scalar:
         return "number or schedule"
     if typing.get_origin(hint) is Literal:

@@ -1,7 +1,7 @@
-"""The registry: the folder `neft_zoo/strategies/` and the entry-point group `neft_zoo.strategies`, by name.
+"""The registry of entries: the folder `neft_zoo/strategies/` and the entry-point group `neft_zoo.strategies`.
 
-Nothing is listed by hand: an entry is a file that holds one registered function of the same name. The signature is the
-entry's schema, the docstring its page.
+Nothing is listed by hand: an entry is a file with one registered function of the same name. Its signature is the
+entry's schema, and its docstring the entry's page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from neft_zoo.noise.schedules import Scalar, parse_number, parse_scalar
 from neft_zoo.registry.strategy import Strategy
 
 GROUP = "neft_zoo.strategies"
-# Read as a folder: its modules import this one.
+# Located by path, since its modules import this one.
 FOLDER = Path(__file__).parents[1] / "strategies"
 
 
@@ -56,11 +56,11 @@ _entries: dict[str, Entry] = {}
 
 
 def register(*, paper: str | None, version: int) -> Callable[[Callable[..., Strategy]], Callable[..., Strategy]]:
-    """Make a function that returns a `Strategy` an entry of the zoo, under the function's own name.
+    """Register a function that returns a `Strategy` as an entry, under the function's name.
 
     Args:
-        paper: address of the paper that introduced the method, None if there is none.
-        version: raised whenever the entry's numbers change, so that old results stay readable.
+        paper: URL of the paper that introduced the method, or None.
+        version: increased whenever the entry's results change, so that old results remain identifiable.
     """
 
     def decorate(build: Callable[..., Strategy]) -> Callable[..., Strategy]:
@@ -79,13 +79,13 @@ def names() -> list[str]:
 
 
 def builtin_names() -> list[str]:
-    """Return the names of the entries that come with the package."""
+    """Return the names of the built-in entries."""
     return list(_files())
 
 
 @cache
 def _files() -> tuple[str, ...]:
-    """Return the names of the modules in the folder, which is listed once: `list` asks for every entry."""
+    """Return the names of the modules in the folder, cached because `list` asks for every entry."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules([str(FOLDER)])))
 
 
@@ -93,7 +93,7 @@ def entry(name: str) -> Entry:
     """Return an entry by name.
 
     Raises:
-        NoiseError: if there is none; the message lists near names.
+        NoiseError: if there is none; the message suggests a similar name.
     """
     if name not in _entries:
         if name in builtin_names():
@@ -107,10 +107,10 @@ def entry(name: str) -> Entry:
 
 
 def make(noise: str | Mapping[str, object] | Strategy, /, **arguments: object) -> Strategy:
-    """Return the strategy that `noise=` stands for.
+    """Return the strategy for a value of `noise=`.
 
     Args:
-        noise: a name, a mapping with `name` and arguments, or a strategy, which is returned as it is.
+        noise: a name, a mapping with `name` and arguments, or a strategy, which is returned unchanged.
         **arguments: arguments of the entry.
 
     Raises:
@@ -142,7 +142,7 @@ def make(noise: str | Mapping[str, object] | Strategy, /, **arguments: object) -
 
 
 def _read_arguments(registered: Entry, given: Mapping[str, object]) -> dict[str, object]:
-    """Return all arguments of an entry in their declared types, defaults included."""
+    """Return all arguments of an entry, converted to their declared types, with defaults filled in."""
     unknown = [key for key in given if key not in registered.parameters]
     if unknown:
         accepted = ", ".join(registered.parameters) or "no arguments"
@@ -157,13 +157,13 @@ def _read_arguments(registered: Entry, given: Mapping[str, object]) -> dict[str,
 
 
 def _read(name: str, value: object, hint: object) -> object:
-    """Return `value` as the annotation `hint` has it, or raise."""
+    """Return `value` converted to the type `hint`, or raise."""
     if hint == Scalar:
         return parse_scalar(name, value)
     if hint is float:
         return parse_number(name, value)
     if hint == Layers:
-        return tuple(value) if isinstance(value, list) else value  # the noise itself says what it accepts
+        return tuple(value) if isinstance(value, list) else value  # the noise checks the values itself
     if typing.get_origin(hint) is Literal:
         accepted = typing.get_args(hint)
         if not any(value == choice and type(value) is type(choice) for choice in accepted):
@@ -182,7 +182,7 @@ def _third_party() -> dict[str, EntryPoint]:
 
 
 def _load(point: EntryPoint) -> None:
-    """Import a third-party entry; its decorator registers it."""
+    """Import a third-party entry, which registers itself."""
     try:
         point.load()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Strategy: a noise and an objective, under the name and arguments they were made from."""
+"""Strategy: a noise and an objective, with the name and arguments that they were created from."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from neft_zoo.passes.weight_noise import WeightNoise
 
 @dataclass(frozen=True)
 class Strategy:
-    """How to train with noise: what to add and how to spend the passes. A value: printable, comparable, JSON.
+    """How to train with noise: what to add and how to use the passes. Printable, comparable and JSON-serializable.
 
     Attributes:
         noise: what is added to embeddings or layer inputs, or how token ids are edited; None adds nothing.
         objective: how a step spends its forward passes.
-        weights: what is done to the weights; None leaves them alone.
-        name: the entry it was made from, or "custom".
+        weights: how the weights are changed; None for no change.
+        name: the entry it was created from, or "custom".
         arguments: the entry's arguments, defaults included.
-        version: the entry's version, raised whenever its numbers change.
+        version: the entry's version, increased whenever its results change.
 
     Raises:
         NoiseError: if the objective cannot work with the noise.
@@ -40,17 +40,17 @@ class Strategy:
 
     @property
     def clean(self) -> bool:
-        """True if a step is the trainer's own and nothing else."""
+        """True if the trainer's step is unchanged."""
         return self.noise is None and self.objective == SinglePass()
 
     @property
     def layers(self) -> Layers | bool:
-        """Decoder layers whose inputs must be hooked: those that noise enters, or all that the objective compares."""
+        """The decoder layers whose inputs must be hooked, for the noise or for the objective."""
         return self.noise.layers if isinstance(self.noise, AtLayers) else self.objective.inputs
 
     @property
     def site(self) -> str:
-        """Where it enters the model; an objective without a noise ascends on the embeddings or redraws dropout."""
+        """The site where the model is perturbed; without a noise, that of the objective's ascent or of dropout."""
         if self.noise is None:
             own = self.objective.site if isinstance(self.objective, Defaults) else "-"
             return "weights" if self.weights else own
@@ -60,14 +60,14 @@ class Strategy:
 
     @property
     def family(self) -> str:
-        """How it works: single pass, consistency, adversarial or weights."""
+        """The kind of method: single pass, consistency, adversarial or weights."""
         return "weights" if self.weights else self.objective.family
 
     def to_dict(self) -> dict[str, object]:
-        """Return what `make` reads back: the name and the arguments, in JSON's types.
+        """Return the name and arguments as JSON types, which `make` reads back.
 
         Raises:
-            NoiseError: if an argument is a schedule function that no file can hold.
+            NoiseError: if an argument is a custom schedule, which cannot be saved.
         """
         return {"name": self.name, **{key: _jsonable(value) for key, value in self.arguments.items()}}
 

@@ -1,1 +1,1 @@
-"""The zoo: one entry per file, named as the function it registers."""
+"""The built-in strategies: one entry per file, named like the function it registers."""

@@ -7,20 +7,20 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2009.13818", version=1)
 def cutoff_feature(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.0) -> Strategy:
-    r"""Cutoff of features: predictions with and without random features must agree.
+    r"""Cutoff of features: consistent predictions with and without random features.
 
     $$\mathrm{CE}(e) + a\,\mathrm{CE}(e^{cut}) + b\,\mathrm{JS}(p, p^{cut}), \qquad e^{cut} = e \odot m,
     \quad m \sim \mathrm{Bernoulli}(1 - r) \text{ per document}$$
 
-    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost;
-    we know of no result for causal language models. The mildest of the three: no token is lost as a whole. The
-    original loss stays in, and the Jensen-Shannon divergence is between the two predictions at graded tokens; the
-    published code differs in both. Twice the cost of a step.
+    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost; we
+    know of no result for causal language models. This is the mildest of the three cutoffs, since no token is removed
+    as a whole. The original loss is kept, and the Jensen-Shannon divergence is between the two predictions at graded
+    tokens; the published code differs in both. Twice the cost of a step.
 
     Args:
         ratio: share of features removed (0 to 1, 1 excluded), a number or a schedule.
-        weight: b, of the divergence (>= 0), a number or a schedule.
-        cut_weight: a, of the loss on the cut input (>= 0).
+        weight: b, weight of the divergence (>= 0), a number or a schedule.
+        cut_weight: a, weight of the loss on the cut input (>= 0).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="cutoff_feature")`

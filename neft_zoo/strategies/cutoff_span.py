@@ -7,20 +7,20 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2009.13818", version=1)
 def cutoff_span(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.0) -> Strategy:
-    r"""Cutoff of spans: predictions with and without a random span must agree.
+    r"""Cutoff of spans: consistent predictions with and without a random span.
 
     $$\mathrm{CE}(e) + a\,\mathrm{CE}(e^{cut}) + b\,\mathrm{JS}(p, p^{cut}),
     \qquad e^{cut}_t = e_t\,[t \notin \text{span of } r n \text{ tokens}]$$
 
-    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost;
-    we know of no result for causal language models. Not where a lost clause changes the question. The original loss
-    stays in, and the Jensen-Shannon divergence is between the two predictions at graded tokens; the published code
-    differs in both. Twice the cost of a step.
+    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost; we
+    know of no result for causal language models. Not for data in which a missing clause changes the question. The
+    original loss is kept, and the Jensen-Shannon divergence is between the two predictions at graded tokens; the
+    published code differs in both. Twice the cost of a step.
 
     Args:
         ratio: share of the tokens in the span (0 to 1, 1 excluded), a number or a schedule.
-        weight: b, of the divergence (>= 0), a number or a schedule.
-        cut_weight: a, of the loss on the cut input (>= 0).
+        weight: b, weight of the divergence (>= 0), a number or a schedule.
+        cut_weight: a, weight of the loss on the cut input (>= 0).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="cutoff_span")`

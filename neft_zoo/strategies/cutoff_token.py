@@ -7,19 +7,19 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2009.13818", version=1)
 def cutoff_token(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.0) -> Strategy:
-    r"""Cutoff of tokens: predictions with and without random tokens must agree.
+    r"""Cutoff of tokens: consistent predictions with and without random tokens.
 
     $$\mathrm{CE}(e) + a\,\mathrm{CE}(e^{cut}) + b\,\mathrm{JS}(p, p^{cut}), \qquad e^{cut}_t = e_t\,[u_t \ge r]$$
 
-    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost;
-    we know of no result for causal language models. Not where every token of the question counts, as in sums or
-    code. The original loss stays in, and the Jensen-Shannon divergence is between the two predictions at graded
+    The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost; we
+    know of no result for causal language models. Not for data in which every token of the question counts, such as
+    sums or code. The original loss is kept, and the Jensen-Shannon divergence is between the two predictions at graded
     tokens; the published code differs in both. Twice the cost of a step.
 
     Args:
         ratio: share of tokens removed (0 to 1, 1 excluded), a number or a schedule.
-        weight: b, of the divergence (>= 0), a number or a schedule.
-        cut_weight: a, of the loss on the cut input (>= 0).
+        weight: b, weight of the divergence (>= 0), a number or a schedule.
+        cut_weight: a, weight of the loss on the cut input (>= 0).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="cutoff_token")`

@@ -10,9 +10,9 @@ def embedding_dropout(p: Scalar = 0.1) -> Strategy:
 
     $$\tilde e = e \odot m / (1 - p), \qquad m \sim \mathrm{Bernoulli}(1 - p)$$
 
-    Multiplicative noise: large coordinates move more, and the gradient passes the coordinates that are kept only.
-    Made for recurrent models. On a small model it did as well as NEFTune at equal effect on the training loss; we
-    know of no larger comparison. The cheapest alternative to try, unless the model has dropout of its own.
+    Multiplicative noise: large coordinates change more, and only the kept coordinates pass a gradient. Made for
+    recurrent models. On a small model it did as well as NEFTune at an equal effect on the training loss; we know of no
+    larger comparison. The cheapest alternative to try, unless the model already has dropout.
 
     Args:
         p: probability that a coordinate is set to 0 (0 to 1, 1 excluded), a number or a schedule.

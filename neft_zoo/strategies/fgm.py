@@ -7,13 +7,13 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/1605.07725", version=1)
 def fgm(eps: Scalar = 1.0) -> Strategy:
-    r"""FGM: train on the clean input and on one step uphill.
+    r"""FGM: train on the clean input and on one gradient ascent step from it.
 
     $$\mathrm{CE}(e) + \mathrm{CE}(e + d), \qquad d = \epsilon\, g / \lVert g \rVert$$
 
-    g is the gradient of the loss at the embeddings and its norm is taken per document over the real tokens. Made
-    for text classifiers, where it helped with few labels; we know of no result for language models. eps is a
-    length: compare it with the embedding's norm, sqrt(n D) times its rms. Two passes; both train.
+    g is the gradient of the loss with respect to the embeddings, with its norm per document over the real tokens. Made
+    for text classifiers, where it helped with few labels; we know of no result for language models. eps is a length:
+    compare it with the embedding's norm, sqrt(n D) times its rms. Two passes; both train.
 
     Args:
         eps: length of the step (in the embedding's own unit, >= 0), a number or a schedule.

@@ -5,14 +5,14 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2409.14396", version=1)
 def flat_lora(rho: float = 0.05) -> Strategy:
-    r"""Flat-LoRA: train the adapter while the merged weights tremble.
+    r"""Flat-LoRA: train the adapter under noise on the merged weights.
 
     $$W + BA + \xi, \qquad \xi_i \sim N\!\left(0,\; f^2 \rho^2 \lVert w_i \rVert^2 / n_{in}\right), \quad f: 0 \to 1$$
 
-    Looks for flat minima of the full weights at the cost of one pass: the noise rises during training in proportion
-    to the norm of each row, and the weights are restored bit for bit after every backward pass. The paper reports
-    gains over LoRA on GLUE, GSM8K and code; we know of no repetition by others. It needs a copy of the weights, and
-    weights in a floating type: not for 4-bit bases.
+    Searches for flat minima of the full weights at the cost of one pass: the noise grows during training, in
+    proportion to the norm of each row, and the weights are restored bit for bit after every backward pass. The paper
+    reports gains over LoRA on GLUE, GSM8K and code; we know of no replication. It needs a copy of the weights, and
+    floating-point weights: not for 4-bit bases.
 
     Args:
         rho: noise over the row's rms (dimensionless, >= 0).

@@ -10,14 +10,15 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/1909.11764", version=1)
 def freelb(steps: int = 2, size: Scalar = 0.1, alpha: Scalar = 0.1, radius: Scalar = 0.3) -> Strategy:
-    r"""FreeLB: ascend on the embeddings, and train on every pass of the way.
+    r"""FreeLB: gradient ascent on the embeddings in which every pass trains the model.
 
     $$\frac1K \sum_{k} \mathrm{CE}(e + d_k),
     \qquad d_{k+1} = \Pi_{\lVert d \rVert \le r}(d_k + \eta\, g_k / \lVert g_k \rVert)$$
 
-    Starts from NEFTune's noise of strength alpha; with one pass it is NEFTune exactly. All passes share their
+    It starts from NEFTune's noise of strength alpha; with one pass it is exactly NEFTune. All passes share their
     dropout masks. For: gains on GLUE with encoders. Against: the NEFTune paper compared the two on LLaMA-1-7B and
-    Evol-Instruct, 62.30 without, 63.48 with a tuned FreeLB and 67.45 with NEFTune, which costs one pass. K passes.
+    Evol-Instruct: 62.30 without noise, 63.48 with a tuned FreeLB and 67.45 with NEFTune, which costs one pass. K
+    passes.
 
     Args:
         steps: K, the number of passes (>= 1).

@@ -20,10 +20,10 @@ def hype(
     $$\tilde h_l = h_l + s\, z_l, \qquad z_l \sim N(0, 1) \text{ or } U[-1, 1]$$
 
     The paper reports better fine-tuning of small encoders with noise of 1e-5. In bf16 that is far below a rounding
-    step: a coordinate in many thousands moves. Use `relative` there, where the size is a fraction of each token's
-    hidden rms. No published result for large language models.
+    step: one coordinate in many thousands changes. Use `relative` there, which makes the size a fraction of each
+    token's hidden rms. No published result for large language models.
 
-    Differs from the paper in: dropout is left as it is, where the paper turns it off while it perturbs. Most language
+    Differs from the paper in: dropout is not changed, while the paper turns it off in perturbed passes. Most language
     models have none; set `lora_dropout` (0.05 in the shipped recipes) or `attention_dropout` to 0 for the paper's
     setting. The published code draws its uniform noise from U[0, 1), whose mean is not 0.
 

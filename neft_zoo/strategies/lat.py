@@ -10,19 +10,20 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2403.05030", version=1)
 def lat(eps: Scalar = 6.0, steps: int = 16, size: Scalar = 1.0, layers: Layers = (0.125,)) -> Strategy:
-    r"""Latent adversarial training: ascend on the hidden states of chosen layers.
+    r"""Latent adversarial training: gradient ascent on the hidden states of chosen layers.
 
     $$h_l \leftarrow h_l + d, \qquad \max_{\lVert d_t \rVert \le \epsilon} \mathrm{CE}$$
 
-    The perturbation enters at a layer's input and is clipped per token. Made to remove unwanted behaviour that
-    survives fine-tuning, where it worked better than attacks on the input; not meant to raise accuracy. Against: after
-    it, refusal in LLaMA-2-7B-chat lies in two directions (75 % of the variance), so that its own refusal vectors take
-    it away more easily than after plain training or attacks on the embeddings, though those of other models do less
-    ([2504.18872](https://arxiv.org/abs/2504.18872)). K + 1 passes: 17 by default, so start with fewer steps.
+    The perturbation is added at a layer's input and clipped per token. Made to remove unwanted behaviour that survives
+    fine-tuning, where it worked better than attacks on the input; not meant to improve accuracy. Against: it
+    concentrates the refusal of LLaMA-2-7B-chat in two directions (75 % of the variance), so that ablating the model's
+    own refusal vectors removes it more easily than after plain training or attacks on the embeddings, although the
+    vectors of other models do so less ([2504.18872](https://arxiv.org/abs/2504.18872)). K + 1 passes: 17 by default,
+    so start with fewer steps.
 
     Differs from the paper in: the layer is a fraction of the depth, so that it exists in every model (an eighth is
-    layer 4 of LLaMA-2-7B); the perturbation starts at 0 and every token's step has the same length; the trainer's data
-    are all there is, where the paper mixes in clean passes on other text.
+    layer 4 of LLaMA-2-7B); the perturbation starts at 0 and every token's step has the same length; only the trainer's
+    data are used, while the paper adds clean passes on other text.
 
     Args:
         eps: largest norm of a token's perturbation (in the hidden states' unit, >= 0), a number or a schedule.

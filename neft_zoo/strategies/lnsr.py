@@ -9,24 +9,25 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2107.04835", version=2)
 def lnsr(size: Scalar = 0.1, weight: Scalar = 1.0, first: int = 0) -> Strategy:
-    r"""LNSR: hidden states must not move much when those of a lower layer do.
+    r"""LNSR: hidden states should be stable under noise at a lower layer.
 
     $$\mathrm{CE} + \lambda \sum_{l \ge b} \lVert f_l(h_b) - f_l(h_b + z) \rVert^2 / D,
     \qquad z_t = s\,\mathrm{rms}(h_{b,t})\,g_t, \quad g \sim N(0, 1)$$
 
-    Noise enters at the input of layer b, and the output f of that layer and of every higher one must be stable, over
-    the real tokens. The paper reports steadier fine-tuning of BERT and RoBERTa on small data sets; we know of no
-    result for causal models. A large weight freezes what the lower layers do. Twice the cost of a step.
+    Noise is added at the input of layer b, and the output f of that layer and of every higher one should be stable,
+    over the real tokens. The paper reports more stable fine-tuning of BERT and RoBERTa on small data sets; we know of
+    no result for causal models. A large weight keeps the lower layers from changing. Twice the cost of a step.
 
     Differs from the paper in: one weight for all layers, and the squared distance divided by the width, so that it
     carries over between models; noise in proportion to each token's own state. The paper's noise that interpolates
-    towards another record is not offered. Its weights could not be checked for this page. Version 1 added the noise at
-    the embedding, whatever b, and took the last term after the final norm.
+    towards another record is not offered, and its weights could not be checked. Version 1 added the noise at the
+    embedding for any b, and compared the last layer after the final norm.
 
     Args:
         size: noise rms over the rms of the token's state (dimensionless, >= 0), a number or a schedule.
-        weight: of the distance (>= 0), a number or a schedule.
-        first: b, the decoder layer whose input is noisy (>= 0), counted from 0; its output and those above count.
+        weight: weight of the distance (>= 0), a number or a schedule.
+        first: b, the decoder layer whose input gets noise (>= 0), counted from 0; its output and all higher ones are
+            compared.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "lnsr", "weight": 0.1})`

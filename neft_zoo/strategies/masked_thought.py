@@ -8,25 +8,25 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2403.02178", version=1)
 def masked_thought(p: Scalar = WarmUp(0.4, 2 / 3), by: Literal["mask", "random"] = "mask") -> Strategy:
-    r"""Masked thought: hide part of the answer's tokens from the input, keep them as targets.
+    r"""Masked thought: hide some of the answer's tokens from the input, but keep them as targets.
 
     $$\tilde x_t = [\mathrm{mask}] \text{ with probability } p \text{ if } t \text{ is graded},
     \qquad \text{labels unchanged}$$
 
-    The model has to go on from a chain of thought with holes, and leans more on the question. For: the paper's GSM8K
+    The model has to continue a chain of thought with gaps, and so relies more on the question. For: the paper's GSM8K
     rises from 41.6 to 47.1 for LLaMA-2-7B, where NEFTune gave 40.6 to 41.3: the strongest cheap result on reasoning.
-    Against: apart from worked solutions nothing is shown. Not for answers that copy names or numbers which occur
+    Against: there is no evidence beyond worked solutions. Not for answers that copy names or numbers which occur
     nowhere else.
 
-    Differs from the paper in: the paper adds a mask token to the vocabulary, whose embedding is learned. Where the
-    tokenizer has none its padding token stands in, whose row gets no gradient in most models (`padding_idx`): it stays
-    what it was. Add a mask token, or use `by="random"`. Special tokens are never hidden.
+    Differs from the paper in: the paper adds a mask token to the vocabulary, whose embedding is learned. If the
+    tokenizer has none, its padding token is used, whose row gets no gradient in most models (`padding_idx`) and so
+    stays untrained. Add a mask token, or use `by="random"`. Special tokens are never hidden.
 
     Args:
         p: probability that a graded token is hidden (0 to 1), a number or a schedule; the paper warms up over two
             thirds of training.
-        by: `mask` for the tokenizer's mask token, or its padding token if it has none; `random` for another token of
-            the document.
+        by: `mask` inserts the tokenizer's mask token, or its padding token if it has none; `random` inserts another
+            token of the document.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="masked_thought")`

@@ -8,12 +8,12 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2312.01523", version=1)
 def neft_bernoulli(alpha: Scalar = 5.0, match_rms: bool = False) -> Strategy:
-    r"""Random signs at NEFTune's scale: one side of SymNoise, at the cost of one pass.
+    r"""Random signs at NEFTune's scale: one half of SymNoise, at the cost of one pass.
 
     $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \in \{-1, +1\}$$
 
-    Every coordinate moves by the same amount, the largest energy that NEFTune's bound allows: three times that of
-    uniform noise. Pick it to learn whether the pair in SymNoise is worth its second pass.
+    Every coordinate changes by the same amount, which gives the largest energy within NEFTune's bound: three times
+    that of uniform noise. Use it to test whether the pair in SymNoise is worth its second pass.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule.

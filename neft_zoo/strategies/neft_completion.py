@@ -13,8 +13,8 @@ def neft_completion(alpha: Scalar = 5.0) -> Strategy:
 
     $$\tilde e_t = e_t + [t \in \text{completion}]\,\frac{\alpha}{\sqrt{n D}}\, z_t, \qquad z \sim U[-1, 1]$$
 
-    The question stays exact and the model learns to go on from a slightly wrong answer so far, as it must when it
-    generates. The paper noises both; nothing published compares the two.
+    The prompt is unchanged, and the model learns to continue a slightly wrong answer, as it must when it generates.
+    The paper adds noise to both; nothing published compares the two.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule; n still counts the whole document.

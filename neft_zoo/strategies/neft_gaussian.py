@@ -12,10 +12,9 @@ def neft_gaussian(alpha: Scalar = 5.0, match_rms: bool = False) -> Strategy:
 
     $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim N(0, 1)$$
 
-    At equal alpha it carries three times the energy of uniform noise, so the paper's own comparison (AlpacaEval by
-    ChatGPT on Alpaca: 62.55 uniform, 60.93 Gaussian) does not separate shape from strength; at equal energy the two
-    trained alike on a small model. Pick it when an unbounded draw is wanted, for instance to compare with privacy
-    noise.
+    At equal alpha it has three times the energy of uniform noise, so the paper's own comparison (AlpacaEval by ChatGPT
+    on Alpaca: 62.55 uniform, 60.93 Gaussian) does not separate distribution from strength; at equal energy both
+    trained alike on a small model. Use it for unbounded noise, for instance to compare with differential privacy.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule.

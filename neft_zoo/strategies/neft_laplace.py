@@ -8,12 +8,12 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper=None, version=1)
 def neft_laplace(alpha: Scalar = 5.0, match_rms: bool = False) -> Strategy:
-    r"""Laplace noise at NEFTune's scale: mostly small, now and then large.
+    r"""Laplace noise at NEFTune's scale: mostly small, sometimes large.
 
     $$\tilde e = e + \frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim \mathrm{Laplace}(0, 1/\sqrt 2)$$
 
-    z has standard deviation 1, three times the energy of uniform noise at the same alpha. No paper recommends it,
-    and we know of no result for or against it: it is here to show whether heavy tails matter.
+    z has standard deviation 1, three times the energy of uniform noise at the same alpha. No paper recommends it, and
+    we know of no result for or against it: use it to test whether heavy tails matter.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule.

@@ -13,8 +13,8 @@ def neft_prompt(alpha: Scalar = 5.0) -> Strategy:
 
     $$\tilde e_t = e_t + [t \in \text{prompt}]\,\frac{\alpha}{\sqrt{n D}}\, z_t, \qquad z \sim U[-1, 1]$$
 
-    The model learns to answer paraphrase-like variations of the question while it reads its own answer clean. The
-    paper noises both; nothing published compares the two. With a loss on every token there is no prompt to noise.
+    The model learns to answer slightly varied questions, while its own answer is unchanged. The paper adds noise to
+    both; nothing published compares the two. If every token is graded, there is no prompt and hence no noise.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule; n still counts the whole document.

@@ -12,9 +12,9 @@ def neft_scheduled(alpha: Scalar = Linear(10.0, 0.0)) -> Strategy:
 
     $$\tilde e = e + \frac{\alpha(t)}{\sqrt{n D}}\, z, \qquad z \sim U[-1, 1]$$
 
-    t is the fraction of training done, so a recipe keeps its meaning when its length changes. No paper anneals alpha;
-    the idea is to explore early and to finish on clean embeddings, the ones the model is used with. Any number of any
-    other entry may be a schedule as well.
+    t is the fraction of training done, so a recipe keeps its meaning when training gets longer. No paper anneals
+    alpha; the idea is to explore early and to finish on clean embeddings, as used at inference. In any other entry
+    too, a number may be a schedule.
 
     Args:
         alpha: a schedule (linear, cosine, warmup, window) or a number (dimensionless, >= 0).

@@ -8,12 +8,12 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper=None, version=2)
 def neft_sphere(alpha: Scalar = 5.0) -> Strategy:
-    r"""A random direction per document, always of the norm that NEFTune's noise has on average.
+    r"""A random direction per document, with the fixed norm that NEFTune's noise has on average.
 
     $$\tilde e = e + \frac{\alpha}{\sqrt 3}\,\frac{g}{\lVert g \rVert}, \qquad g \sim N(0, I_{nD})$$
 
-    The norm is taken over the document's n real tokens and D features. It separates direction from norm: where it does
-    as well as `neft_uniform`, the spread of the norm did not matter. In high dimension the two hardly differ.
+    The norm is over the document's n real tokens and D features. It separates direction from norm: if it does as well
+    as `neft_uniform`, the variation of the norm did not matter. In high dimension the two hardly differ.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule; the radius is alpha / sqrt(3).

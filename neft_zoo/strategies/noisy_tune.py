@@ -5,13 +5,13 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2202.12024", version=1)
 def noisy_tune(strength: float = 0.15) -> Strategy:
-    r"""NoisyTune: shake every trainable matrix once, before training.
+    r"""NoisyTune: add noise to every trainable matrix once, before training.
 
     $$W \leftarrow W + U[-\lambda/2, \lambda/2]\;\mathrm{std}(W)$$
 
-    The paper reports small, steady gains on GLUE for encoders; we know of no result for causal models. It costs
-    nothing and is done once: a resumed run is not shaken again. Under LoRA the adapter's own matrices are shaken,
-    as the base must stay what it was when the adapter is used later. Too much strength forgets what was pretrained.
+    The paper reports small, consistent gains on GLUE for encoders; we know of no result for causal models. It costs
+    nothing and is applied once: not again in a resumed run. With LoRA, noise is added to the adapter's own matrices,
+    since the adapter will later be used with the unchanged base. Too much noise destroys what was pretrained.
 
     Args:
         strength: width of the noise over the matrix's standard deviation (dimensionless, >= 0).

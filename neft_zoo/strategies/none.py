@@ -8,8 +8,8 @@ def none() -> Strategy:
 
     $$\tilde e = e$$
 
-    Bit-identical to the trainer without this package. Use it as the reference that a regularizer must beat, at the
-    end of training and at its best checkpoint.
+    Bit-identical to the trainer without this package. Use it as the baseline that a regularizer must beat, at the end
+    of training and at the best checkpoint.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise="none")`

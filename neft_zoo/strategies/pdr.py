@@ -10,18 +10,17 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2010.12638", version=1)
 def pdr(eps: Scalar = 1e-3, weight: Scalar = 1.0, divergence: Divergence = "js") -> Strategy:
-    r"""PDR: the posterior must differ little under noise, in a divergence of choice.
+    r"""PDR: consistent predictions under noise, in a choice of divergences.
 
     $$\mathrm{CE}(e) + a\,D_f(p, q), \qquad q \text{ from } e + z, \quad z \sim N(0, \epsilon^2)$$
 
-    Posterior differential regularization with an f-divergence: KL, symmetric KL, Jensen-Shannon or squared
-    Hellinger. The paper reports robustness out of domain on reading comprehension and inference tasks, with
-    encoders only. The divergences differ by constant factors at small noise, so tune the weight with the
-    divergence.
+    Posterior differential regularization with an f-divergence: KL, symmetric KL, Jensen-Shannon or squared Hellinger.
+    The paper reports out-of-domain robustness on reading comprehension and inference tasks, with encoders only. At
+    small noise the divergences differ by constant factors, so tune the weight for the divergence.
 
     Args:
         eps: standard deviation of the noise (in the embedding's own unit, >= 0), a number or a schedule.
-        weight: of the divergence (>= 0), a number or a schedule.
+        weight: weight of the divergence (>= 0), a number or a schedule.
         divergence: `kl` (clean to noisy), `reverse_kl`, `symmetric_kl`, `js` or `hellinger`.
 
     Example:

@@ -10,17 +10,17 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/1706.06083", version=1)
 def pgd(steps: int = 2, size: Scalar = 0.1, radius: Scalar = 0.3, alpha: Scalar = 0.1) -> Strategy:
-    r"""PGD: a few steps uphill from a random start, then train there.
+    r"""PGD: a few gradient ascent steps from a random start, then one pass that trains.
 
     $$d \leftarrow \Pi_{\lVert d \rVert \le r}(d + \eta\, g / \lVert g \rVert) \;\; K \text{ times},
     \qquad \mathrm{CE}(e + d)$$
 
-    Projected gradient ascent on the embeddings from NEFTune's noise, per document; only the last pass trains. Made
-    for robustness to attacks: the model withstands perturbed embeddings better, and is often a little worse on
-    clean text. Not the first choice for better answers. K + 1 passes.
+    Projected gradient ascent on the embeddings from NEFTune's noise, per document; only the last pass trains. Made for
+    robustness to attacks: the model withstands perturbed embeddings better, and is often slightly worse on clean text.
+    Not the first choice for better answers. K + 1 passes.
 
     Args:
-        steps: K (>= 0); 0 leaves the random start.
+        steps: K (>= 0); 0 keeps the random start.
         size: length of a step (in the embedding's own unit, >= 0), a number or a schedule.
         radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a
             schedule.

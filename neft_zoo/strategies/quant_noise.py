@@ -5,26 +5,26 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2408.15300", version=1)
 def quant_noise(bits: int = 4, group: int = 128) -> Strategy:
-    r"""Train under the errors that rounding the weights will make.
+    r"""Train under the errors of quantizing the weights later.
 
     $$W + \Delta\, U[-\tfrac12, \tfrac12], \qquad
     \Delta = (\max_g W - \min_g W) / (2^b - 1) \text{ per group } g \text{ of a row}$$
 
-    The noise has the distribution of the errors of rounding to nearest, on the merged weights under LoRA, and is
-    removed bit for bit after every step: to be taken where the model will be quantized afterwards. For: its authors
-    train a few salient columns under such noise and report that quantized LLaMA models recover; a related paper
-    reports a LLaMA-2-7B that is as good rounded to nearest at 4 bits as with GPTQ
-    ([2412.06858](https://arxiv.org/abs/2412.06858)). Against: we know of no repetition by others. `neft-zoo evaluate
+    The noise is distributed like the error of rounding to nearest, on the merged weights with LoRA, and is removed bit
+    for bit after every step: use it if the model will be quantized afterwards. For: its authors train a few salient
+    columns under such noise and report that quantized LLaMA models recover; a related paper reports a LLaMA-2-7B that
+    is as good rounded to nearest at 4 bits as with GPTQ ([2412.06858](https://arxiv.org/abs/2412.06858)). Against: we
+    know of no replication. `neft-zoo evaluate
     --parts quantization` measures the loss after rounding. It needs a copy of the weights.
 
-    Differs from the paper in: all weights of the layers that train, or that carry LoRA, are noisy, where GIFT-SW
-    leaves the salient columns clean and trains only them, and the related paper noises only outliers; the step is that
-    of rounding between a group's least and greatest weight, where GIFT-SW's is symmetric, per row, with a searched
-    clipping.
+    Differs from the paper in: noise is added to all weights of the layers that are trainable or have LoRA, while
+    GIFT-SW keeps the salient columns clean and trains only them, and the related paper adds noise to outliers only;
+    the step spans a group's range from its least to its greatest weight, while GIFT-SW's is symmetric, per row, with a
+    searched clipping.
 
     Args:
-        bits: b, of the rounding to come (>= 2).
-        group: weights of a row that share a step (>= 0); 0 for whole rows.
+        bits: b, bits of the later quantization (>= 2).
+        group: number of weights in a row that share a step (>= 0); 0 for whole rows.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "quant_noise", "bits": 3})`

@@ -13,20 +13,20 @@ from neft_zoo.registry.strategy import Strategy
 def r3f(
     eps: Scalar = 1e-5, weight: Scalar = 1.0, what: Literal["uniform", "gaussian"] = "uniform", relative: bool = False
 ) -> Strategy:
-    r"""R3F: predictions must not change under tiny noise on the embeddings.
+    r"""R3F: consistent predictions under tiny noise on the embeddings.
 
     $$\mathrm{CE}(e) + \lambda\,[\mathrm{KL}(p \Vert q) + \mathrm{KL}(q \Vert p)], \qquad q \text{ from } e + z,
     \quad z \sim U[-\epsilon, \epsilon]$$
 
-    The paper reports steadier fine-tuning of encoders and of BART against representational collapse; we know of no
-    result for large causal models. The divergence is averaged over graded tokens, not summed over padding as in the
-    published code, so weights do not carry over from it. eps 1e-5 vanishes in bf16: use `relative`, a fraction of
-    each token's rms.
+    The paper reports more stable fine-tuning of encoders and of BART, against representational collapse; we know of no
+    result for large causal models. The divergence is averaged over graded tokens, not summed over padding too as in
+    the published code, so weights do not carry over from it. An eps of 1e-5 vanishes in bf16: use `relative`, a
+    fraction of each token's rms.
 
     Args:
         eps: size of the noise (in the embedding's own unit, or a fraction of its rms; >= 0), a number or a
             schedule.
-        weight: of the divergence (>= 0), a number or a schedule.
+        weight: weight of the divergence (>= 0), a number or a schedule.
         what: the distribution.
         relative: read `eps` as a fraction of the token's own rms.
 

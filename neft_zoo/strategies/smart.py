@@ -17,29 +17,28 @@ def smart(
     steps: int = 1,
     relative: bool = True,
 ) -> Strategy:
-    r"""SMART: predictions must not change under the worst small perturbation.
+    r"""SMART: consistent predictions under the worst small perturbation.
 
     $$\mathrm{CE}(e)
     + \lambda \max_{\lVert d \rVert_\infty \le \epsilon} [\mathrm{KL}(p \Vert p_d) + \mathrm{KL}(p_d \Vert p)], \qquad
     d \leftarrow \Pi_\epsilon(d + \eta\, g / \lVert g \rVert_\infty), \quad d_0 \sim N(0, \sigma^2)$$
 
-    The perturbation is found by ascent on the divergence from Gaussian noise, and no coordinate of it exceeds the
-    radius; the largest coordinate of a step is eta. The paper reports gains on GLUE and with few examples of a new
-    domain, for encoders; we know of no result for large causal models. Three passes.
+    The perturbation is found by gradient ascent on the divergence, starting from Gaussian noise. None of its
+    coordinates exceeds the radius, and the largest coordinate of a step is eta. The paper reports gains on GLUE and
+    with few examples of a new domain, for encoders; we know of no result for large causal models. Three passes.
 
     Differs from the paper in: epsilon, sigma and eta are fractions of the embedding's rms, with the paper's ratios but
-    a size that language models notice (`relative=False` with `radius=1e-5, start=1e-5, size=1e-3` are the paper's
-    numbers, which move nothing there and vanish in bf16); the proximal term to a moving average of the model, the
-    second half of the method, is missing; the divergence is averaged over graded tokens. In published code epsilon is
-    only a guard against division by zero. Version 1 took the L2 norm of a document, in which the start hid the
-    gradient.
+    at a size that affects language models (the paper's own `relative=False` with `radius=1e-5, start=1e-5, size=1e-3`
+    has no effect there and vanishes in bf16); the proximal term to a moving average of the model, the second half of
+    the method, is missing; the divergence is averaged over graded tokens. In the published code epsilon only guards
+    against division by zero. Version 1 used the L2 norm of a document, in which the start dominated the gradient.
 
     Args:
         radius: epsilon, largest coordinate of the perturbation (a fraction of the mean rms of the document's
             embeddings, or in their own unit; >= 0), a number or a schedule.
         start: sigma, standard deviation of the random start (in the same unit, >= 0), a number or a schedule.
         size: eta, largest coordinate of an ascent step (in the same unit, >= 0), a number or a schedule.
-        weight: lambda, of the divergence (>= 0), a number or a schedule.
+        weight: lambda, weight of the divergence (>= 0), a number or a schedule.
         steps: ascent steps (>= 1).
         relative: read radius, start and size as fractions of the embeddings' rms.
 

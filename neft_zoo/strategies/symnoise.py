@@ -9,16 +9,16 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper="https://arxiv.org/abs/2312.01523", version=1)
 def symnoise(alpha: Scalar = 5.0) -> Strategy:
-    r"""Random signs, added in one pass and subtracted in the other.
+    r"""SymNoise: random signs, added in one pass and subtracted in the other.
 
     $$\frac{1}{2}\,[\mathrm{CE}(e + \delta) + \mathrm{CE}(e - \delta)], \qquad
     \delta = \frac{\alpha}{\sqrt{n D}}\, z, \quad z \in \{-1, +1\}$$
 
-    The pair cancels the first-order effect of the noise, so what is left penalises the curvature of the loss around
-    the embedding. For: its authors report 69.04 on AlpacaEval for LLaMA-2-7B on Alpaca, where NEFTune has 64.69 and
-    plain training 29.79, and again in 2026 ([2605.23171](https://arxiv.org/abs/2605.23171)), where uniform and
-    Gaussian noise come out as comparable. Against: we know of no comparison by others, nor of one at equal answer
-    length. It costs twice the compute, so compare it with `neft_uniform` at twice the steps.
+    The pair cancels the first-order effect of the noise, so what remains penalizes the curvature of the loss around
+    the embedding. For: its authors report 69.04 on AlpacaEval for LLaMA-2-7B on Alpaca, against 64.69 for NEFTune and
+    29.79 for plain training, and again in 2026 ([2605.23171](https://arxiv.org/abs/2605.23171)), with similar results
+    for uniform and Gaussian noise. Against: we know of no comparison by others, nor of one at equal answer length. It
+    costs twice the compute, so compare it with `neft_uniform` at twice the steps.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule.

@@ -8,12 +8,12 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper=None, version=1)
 def token_relative(rho: Scalar = 0.1) -> Strategy:
-    r"""Gaussian noise in proportion to each token's own embedding: the same noise ratio on every model.
+    r"""Gaussian noise in proportion to each token's own embedding: the same signal-to-noise ratio on every model.
 
     $$\tilde e_t = e_t + \rho\,\mathrm{rms}(e_t)\, z_t, \qquad z \sim N(0, 1)$$
 
-    NEFTune's alpha means 0.80 of the embedding on one architecture and 0.05 on another, as their embeddings differ in
-    scale. rho is a ratio, 0.1 everywhere, so a value that works carries over to another model. Pick it for models
+    The same NEFTune alpha gives noise of 0.80 of the embedding on one architecture and 0.05 on another, since
+    embeddings differ in scale. rho is a ratio, so a value such as 0.1 carries over between models. Use it for models
     that scale their embeddings (Gemma, Granite), or to compare models with each other.
 
     Args:

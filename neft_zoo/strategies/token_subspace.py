@@ -11,13 +11,13 @@ from neft_zoo.registry.strategy import Strategy
 
 @register(paper=None, version=1)
 def token_subspace(alpha: Scalar = 5.0, k: int = 64, keep: Literal["off", "onto"] = "off") -> Strategy:
-    r"""NEFTune's noise, kept off (or on) the main directions of the embedding table.
+    r"""NEFTune's noise, projected off (or onto) the principal directions of the embedding table.
 
     $$\tilde e = e + (I - P_k)\,\frac{\alpha}{\sqrt{n D}}\, z, \qquad z \sim U[-1, 1]$$
 
-    P_k projects onto the k directions in which the rows of the embedding table vary most. Off them the noise
-    leaves what distinguishes common tokens alone; onto them it disturbs just that. The projection removes energy:
-    compare at equal `noise/rms`, not at equal alpha. An open idea without a published comparison.
+    P_k projects onto the k directions in which the rows of the embedding table vary most. Projected off them, the
+    noise preserves what distinguishes common tokens; projected onto them, it perturbs only that. The projection
+    removes energy: compare at equal `noise/rms`, not at equal alpha. An open idea without a published comparison.
 
     Args:
         alpha: strength (dimensionless, >= 0), a number or a schedule.

@@ -16,22 +16,22 @@ def vat(radius: Scalar = 1.0, start: Scalar = 0.1, weight: Scalar = 1.0, steps: 
     \qquad \hat d \leftarrow \nabla_d \mathrm{KL}(p \Vert p_d) / \lVert \cdot \rVert \;\text{ at }\; d = \xi \hat d
     \;\; K \text{ times}$$
 
-    Virtual adversarial training: no gradient flows into the clean side, so it cannot be met by making the clean
-    prediction vague. A random direction of length xi is turned towards that in which the prediction changes most, by
-    power iteration, and is then made epsilon long. Made for semi-supervised learning; for language models we know of
-    no comparison. Three passes.
+    Virtual adversarial training: the clean side is detached, so the divergence cannot be reduced by making the clean
+    prediction vague. Power iteration turns a random direction of length xi towards the one in which the prediction
+    changes most, which is then scaled to length epsilon. Made for semi-supervised learning; we know of no comparison
+    for language models. Three passes.
 
-    Differs from the paper in: xi is 0.1 and not 1e-6, as differences of predictions that small are rounding errors in
-    float32 already; norms are of the embeddings of a document, as in the paper's sequel on text
-    ([1605.07725](https://arxiv.org/abs/1605.07725)), which normalizes its embeddings first and takes a radius of 5;
-    there are no unlabelled data. Version 1 added the gradient to the random start, which is most of the direction in
+    Differs from the paper in: xi is 0.1 instead of 1e-6, since differences of predictions that small are rounding
+    errors even in float32; norms are of a document's embeddings, as in the paper's sequel on text
+    ([1605.07725](https://arxiv.org/abs/1605.07725)), which normalizes its embeddings first and uses a radius of 5;
+    there are no unlabelled data. Version 1 added the gradient to the random start, which dominates the direction in
     long documents.
 
     Args:
         radius: epsilon, norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a schedule.
-        start: xi, the length at which the direction is sought (as above, > 0), a number or a schedule.
-        weight: of the divergence (>= 0), a number or a schedule.
-        steps: K, power iterations (>= 1).
+        start: xi, length at which the direction is searched (in the same unit, > 0), a number or a schedule.
+        weight: weight of the divergence (>= 0), a number or a schedule.
+        steps: K, number of power iterations (>= 1).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "vat", "radius": 0.5})`

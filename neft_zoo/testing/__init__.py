@@ -1,4 +1,4 @@
-"""check_strategy(): the public conformance suite, for the zoo's entries and for anyone's."""
+"""check_strategy(): the public conformance suite, for built-in and third-party strategies."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def check_strategy(strategy: Strategy | str, *, max_examples: int = 30) -> None:
-    """Check what every strategy must hold, on random batches; needs `neft-zoo[testing]`.
+    """Check the properties that every strategy must have, on random batches; needs `neft-zoo[testing]`.
 
-    Shape, device and float32; nothing outside `where` and nothing on padding; the stated bound and rms; zero mean;
-    the same numbers for a document in every layout; the global random state untouched; numbers of strength 0 mean no
-    noise and double strength means double noise; the clean model, bit for bit, outside an open pass; repr, JSON and
-    YAML round trips. What does not apply to a strategy is left out by what it is made of.
+    They are: shape, device and float32; no noise outside `where` or on padding; the stated bound and rms; zero mean;
+    the same numbers for a document in every layout; an untouched global random state; no noise at strength 0 and
+    double noise at double strength; a clean model, bit for bit, outside an open pass; repr, JSON and YAML round trips.
+    Checks that do not apply to a strategy, judging by its parts, are skipped.
 
     Args:
         strategy: a strategy or an entry's name.
         max_examples: random batches per property.
 
     Raises:
-        AssertionError: naming the property that does not hold.
+        AssertionError: with the property that does not hold.
         NoiseError: if hypothesis is not installed, or the name is unknown.
 
     Example:

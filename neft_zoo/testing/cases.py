@@ -1,4 +1,4 @@
-"""The random batches that strategies are checked on, in every layout."""
+"""Random batches in every layout, for checking strategies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VOCABULARY = 64
 
 @dataclass(frozen=True)
 class Case:
-    """Documents, and the layout and the model's numbers they are tried in."""
+    """Documents, with a layout and the sizes of a model."""
 
     documents: tuple[tuple[int, ...], ...]
     layout: str
@@ -35,7 +35,7 @@ class Case:
     progress: float
 
     def inputs(self) -> dict[str, Tensor]:
-        """Return what a collator would hand to the model; the second half of every document is graded."""
+        """Return a collator's output for the model; the second half of every document is graded."""
         labels = [[*[IGNORED] * (len(d) // 2), *d[len(d) // 2 :]] for d in self.documents]
         inputs = _padded if self.layout in ("right", "left") else _flat
         collated = inputs(self.layout, [list(d) for d in self.documents], labels)
@@ -45,7 +45,7 @@ class Case:
         return Batch.from_inputs(self.inputs(), key=self.key, progress=self.progress, fill_id=0)
 
     def embeds(self, batch: Batch) -> Float[Tensor, "B L D"]:
-        """Return embeddings that depend on the token alone, as a model's do."""
+        """Return embeddings that depend only on the token, like a model's."""
         return self.table()[batch.input_ids].to(self.dtype)
 
     def table(self) -> Float[Tensor, "V D"]:
@@ -54,7 +54,7 @@ class Case:
 
 
 def needs_labels(strategy: Strategy) -> bool:
-    """Return whether the noise refuses a batch without labels."""
+    """Return whether the noise requires labels in a batch."""
     case = Case(((0, 1, 2, 3),), "right", False, widths(strategy).stop, torch.float32, 0, 0.0)
     try:
         delta_of(strategy, case)
@@ -64,8 +64,8 @@ def needs_labels(strategy: Strategy) -> bool:
 
 
 def widths(strategy: Strategy) -> range:
-    """Return the model widths to try: small ones, unless the noise asks for more."""
-    if isinstance(strategy.noise, TokenEdit):  # it looks at no embedding
+    """Return the model widths to test: small ones, unless the noise requires larger ones."""
+    if isinstance(strategy.noise, TokenEdit):  # it does not use embeddings
         return range(2, 32)
     try:
         ready(strategy, torch.randn(VOCABULARY, 2))
@@ -75,7 +75,7 @@ def widths(strategy: Strategy) -> range:
 
 
 def ready(strategy: Strategy, table: Float[Tensor, "V D"]) -> Noise:
-    """Return the noise prepared for an embedding table and for counts in which every token occurs."""
+    """Return the noise, prepared for an embedding table and for counts in which every token occurs."""
     noise = strategy.noise
     assert noise is not None and not isinstance(noise, TokenEdit)
     if isinstance(noise, Unprepared):
@@ -84,7 +84,7 @@ def ready(strategy: Strategy, table: Float[Tensor, "V D"]) -> Noise:
 
 
 def delta_of(strategy: Strategy, case: Case) -> tuple[Batch, Float[Tensor, "B L D"]]:
-    """Return the batch and what is added to its embeddings; of an edit of token ids, the change of the ids."""
+    """Return the batch and the delta for its embeddings; for an edit of token ids, the change of the ids."""
     batch = case.batch()
     if isinstance(strategy.noise, TokenEdit):
         change = strategy.noise.edit(batch) - batch.input_ids

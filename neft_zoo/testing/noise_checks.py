@@ -1,4 +1,4 @@
-"""Properties of what a strategy adds, checked batch by batch."""
+"""Properties of a strategy's noise, checked batch by batch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _delta_is_within_its_bound(strategy: Strategy, case: Case) -> None:
 
 
 def _lengths(case: Case) -> Tensor:
-    """Return every position's document length, counted from the documents and not by the package."""
+    """Return every position's document length, counted without the package's own code."""
     rows = [[len(document)] * len(document) for document in case.documents]
     if case.layout not in ("right", "left"):
         return torch.tensor([sum(rows, [])]).float()
@@ -66,7 +66,7 @@ def _same_key_same_delta_and_another_key_another(strategy: Strategy, case: Case)
     assert torch.equal(before, torch.get_rng_state()), "the global random state moved"
     torch.manual_seed(1)
     assert torch.equal(delta, delta_of(strategy, case)[1]), "the same key drew other numbers"
-    # Of a few keys one at least: a cut that falls on the same token twice is chance.
+    # Compare several keys, since a cut may hit the same token twice by chance.
     others = (delta_of(strategy, replace(case, key=case.key ^ 1 << bit))[1] for bit in range(8))
     few = delta.count_nonzero() < 8
     assert few or any(not torch.equal(delta, other) for other in others), "another key, same numbers"
@@ -74,7 +74,7 @@ def _same_key_same_delta_and_another_key_another(strategy: Strategy, case: Case)
 
 def _a_document_gets_the_same_noise_alone_and_among_others(strategy: Strategy, case: Case) -> None:
     if isinstance(strategy.noise, AdditiveNoise) and _counts_padding(strategy.noise.scale):
-        return  # the width of the batch is what this one asks for
+        return  # it uses the width of the batch by design
     if isinstance(strategy.noise, NoiseTraits) and strategy.noise.mixes_documents:
         return
     kept = case.documents[: len(case.documents) - _trailing_singles(case)]
@@ -82,7 +82,7 @@ def _a_document_gets_the_same_noise_alone_and_among_others(strategy: Strategy, c
     noise_of = [delta[batch.real & (batch.document == number)] for number in range(int(batch.document.max()) + 1)]
     for number, document in enumerate(kept):
         if document in kept[:number]:
-            continue  # a copy draws numbers of its own
+            continue  # equal documents draw different numbers
         alone = delta_of(strategy, replace(case, documents=(document,), layout="right"))[1][0]
         near = torch.allclose(noise_of[number], alone, rtol=1e-4, atol=min(1e-6, alone.abs().max().item() / 100))
         assert near, f"document {number} of {case.layout} differs from the document alone"
@@ -93,7 +93,7 @@ def _counts_padding(scale: Scale) -> bool:
 
 
 def _trailing_singles(case: Case) -> int:
-    """Return how many one-token documents end a flat batch: there they cannot be told from padding."""
+    """Return the number of one-token documents at the end of a flat batch, which look like padding."""
     count = 0
     for document in reversed(case.documents):
         if len(document) > 1:
@@ -111,7 +111,7 @@ def _strength_zero_is_no_noise_and_double_is_double(strategy: Strategy, case: Ca
 
 
 def _numbers(strategy: Strategy, factor: float) -> Strategy:
-    """Return the strategy with the numbers of its scale multiplied."""
+    """Return the strategy with the numbers of its scale multiplied by a factor."""
     assert isinstance(strategy.noise, AdditiveNoise)
     scale = strategy.noise.scale
     assert is_dataclass(scale) and not isinstance(scale, type)

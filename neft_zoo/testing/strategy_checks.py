@@ -1,4 +1,4 @@
-"""Properties of a strategy as a value, and of a model that it is used on."""
+"""Properties of a strategy as a value, and of a model with its noise."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.testing.cases import VOCABULARY, widths
 from neft_zoo.training.session import NoiseSession
 
-# What a strategy's repr may be made of.
+# Modules whose names may occur in a strategy's repr.
 PARTS = (adversarial, ball, cuts, distributions, geometry, mixing, noise, objectives)
 PARTS += (registry, scales, schedules, tokens, weights)
-# Room for a mean of many draws: six standard errors, once in a billion.
+# Tolerance for a mean of many draws: six standard errors, exceeded once in a billion.
 SIGMAS = 6.0
 
 
 def _mean_is_zero_and_rms_as_stated(strategy: Strategy) -> None:
-    """Many draws at once: 64 documents of 16 tokens, 64 features."""
+    """Uses many draws at once: 64 documents of 16 tokens, 64 features."""
     if not isinstance(strategy.noise, AdditiveNoise):
         return
     documents = torch.arange(1, 1025).view(64, 16)
@@ -69,7 +69,7 @@ def _repr_json_and_yaml_give_the_strategy_back(strategy: Strategy) -> None:
 
 
 class _Model(nn.Module):
-    """An embedding and a head, enough for hooks."""
+    """An embedding and a head, the minimum that hooks need."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class _Model(nn.Module):
 
 
 def _session(model: nn.Module, strategy: Strategy) -> NoiseSession:
-    """Return a session of the strategy's noise alone: a comparison of predictions would need a backbone."""
+    """Return a session of the strategy's noise alone, since comparing predictions would require a backbone."""
     alone = replace(strategy, objective=objectives.SinglePass())
     return NoiseSession(model, alone, token_counts=torch.arange(1, VOCABULARY + 1))
 
@@ -121,7 +121,7 @@ def _the_model_is_clean_outside_a_training_pass(strategy: Strategy) -> None:
 def _noise_keeps_its_energy_in_bf16(strategy: Strategy) -> None:
     if not isinstance(strategy.noise, AdditiveNoise):
         return
-    # Many coordinates: a noise of 1e-5 moves one bf16 number near 1 in a thousand.
+    # Uses many coordinates, since noise of 1e-5 changes only one in a thousand bf16 numbers near 1.
     model = _Model(256).to(torch.bfloat16)
     nn.init.normal_(model.embed.weight)
     ids = torch.randint(VOCABULARY, (64, 15), generator=torch.Generator().manual_seed(0))
@@ -133,7 +133,7 @@ def _noise_keeps_its_energy_in_bf16(strategy: Strategy) -> None:
     assert noisy.dtype == torch.bfloat16, f"the embedding became {noisy.dtype}"
     delta = record.deltas[EMBEDDING]
     added = noisy.float() - model.embed(ids).float()
-    # A coordinate moves by whole steps of bf16, up to 2^-6 for numbers below 4, so the sum of squares scatters.
+    # A coordinate changes by whole steps of bf16, up to 2^-6 for numbers below 4, so the sum of squares varies.
     kept, meant = added.square().sum(), delta.square().sum()
     assert abs(kept - meant) <= SIGMAS * 2**-6 * meant.sqrt(), f"its energy became {kept:.4g}, meant {meant:.4g}"
 

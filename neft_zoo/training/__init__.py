@@ -1,1 +1,1 @@
-"""Hosts: what runs a strategy's passes in a trainer or in a training loop of one's own."""
+"""Running a strategy's passes in a trainer or in a custom training loop."""

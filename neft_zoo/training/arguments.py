@@ -1,4 +1,4 @@
-"""What a trainer is given, looked at before it loads a model: numbers and data."""
+"""Checks of a trainer's arguments and data before it loads a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATA = ("train_dataset", "eval_dataset")
 
 
 class ChecksData(NoiseMixin):
-    """The mixin of TRL's trainers: it checks their arguments too, and makes their data into what TRL reads."""
+    """The mixin for TRL's trainers, which also checks their arguments and converts their data to TRL's formats."""
 
     formats: ClassVar[tuple[Format, ...]] = SFT
 
@@ -31,10 +31,10 @@ class ChecksData(NoiseMixin):
         check_trainer(given, self)
 
     def _checked(self, data: Any, name: str, config: Any) -> Any:
-        """Return data in a format of TRL's; several splits are checked one by one.
+        """Return data in one of TRL's formats; several splits are checked one by one.
 
         Raises:
-            NoiseError: if a record is in no format of this trainer's.
+            NoiseError: if a record is not in a format of this trainer.
         """
         if isinstance(data, Mapping):
             return {key: self._checked(split, f"{name}[{key!r}]", config) for key, split in data.items()}
@@ -48,7 +48,7 @@ class ChecksData(NoiseMixin):
 
 
 def _names(trainer: type) -> list[str]:
-    """Return the names of the arguments of the first class behind ours that names them."""
+    """Return the argument names of the first class after ours in the MRO that names its arguments."""
     classes = trainer.__mro__
     for each in classes[classes.index(ChecksData) + 1 :]:
         parameters = inspect.signature(each.__init__).parameters

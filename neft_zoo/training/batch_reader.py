@@ -1,4 +1,4 @@
-"""BatchReader: the batches that a noise draws on, of a loss's inputs or of the model's calls."""
+"""BatchReader: builds the batches that noise is drawn on, from a loss's inputs or from the model's calls."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from neft_zoo.passes.special_tokens import special_token_ids
 
 
 class BatchReader:
-    """Reads batches under the special tokens of a tokenizer and the image placeholders of a model's config.
+    """Builds batches with the tokenizer's special tokens and the placeholders in the model's config.
 
     Args:
-        model: a transformers or PEFT model, in no wrapper.
-        tokenizer: tokenizer or processor that knows the special tokens; None knows of none.
+        model: a transformers or PEFT model, unwrapped.
+        tokenizer: tokenizer or processor; None for no special tokens.
 
     Attributes:
-        tokens: which tokens are special, and whose prediction a label is, as `Batch.from_inputs` takes it.
+        tokens: the special tokens and the label shift, as arguments of `Batch.from_inputs`.
     """
 
     def __init__(self, model: nn.Module, tokenizer: object = None) -> None:
@@ -34,23 +34,23 @@ class BatchReader:
 
         Args:
             inputs: the arguments.
-            key: of the optimizer step; equal keys draw equal noise.
+            key: random key of the optimizer step; equal keys draw equal noise.
             progress: fraction of training done, in [0, 1].
         """
         return Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
 
     def enter_step(self, key: int, progress: float, labels: Tensor | None = None) -> None:
-        """Read the calls that follow as those of an optimizer step.
+        """Start an optimizer step, to which the following calls belong.
 
         Args:
-            key: of the step.
+            key: random key of the step.
             progress: fraction of training done, in [0, 1].
-            labels: that the loss is given, for calls on the same tokens without labels.
+            labels: the labels of the loss, for calls on the same tokens without labels.
         """
         self._key, self._progress, self._labels = key, progress, labels
 
     def of_call(self, call: Mapping[str, Any]) -> Batch:
-        """Return the batch of a call of the model in the step that was entered last, given its arguments by name."""
+        """Return the batch of a model call in the current step, given the call's arguments by name."""
         ids, labels = call.get("input_ids"), self._labels
         if call.get("labels") is None and labels is not None and ids is not None and labels.shape == ids.shape:
             call = {**call, "labels": labels}

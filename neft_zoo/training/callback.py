@@ -1,4 +1,4 @@
-"""NoiseCallback: noise where a trainer takes callbacks only."""
+"""NoiseCallback: noise for programs that only accept callbacks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 class NoiseCallback(TrainerCallback):
-    """Adds noise in any `transformers.Trainer`, where callbacks are all that a program takes.
+    """Adds noise in any `transformers.Trainer` through the callback interface alone.
 
-    It goes into every call of the model in train mode with gradients, from the beginning of a step to its end, and
-    reads the batch from that call. Prefer `enable` where the trainer is at hand: it runs every strategy, leaves no
-    hook after an exception, and logs to every tracker; trackers that stand before a callback do not see what it logs.
+    Noise is added in every model call in train mode with gradients, from the beginning of a step to its end, on the
+    batch of that call. Prefer `enable` if you can access the trainer: it runs every strategy, leaves no hook after an
+    exception, and logs to every tracker, while trackers that precede a callback do not see what it logs.
 
     Args:
-        noise: the name of a strategy of one pass, a mapping with `name` and arguments, or a `Strategy`.
+        noise: name of a strategy of one pass, a mapping with `name` and arguments, or a `Strategy`.
         token_counts: how often each token occurs in the training data (V,), for `token_frequency`.
 
     Raises:
@@ -64,10 +64,10 @@ class NoiseCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check arguments and model when the trainer is made.
+        """Check arguments and model when the trainer is created.
 
         Raises:
-            NoiseError: if the noise does not go with them.
+            NoiseError: if the noise is not compatible with them.
         """
         if kwargs.get("model") is None:  # `model_init` makes one later
             check_engine(args, AcceleratorState(), self.strategy)
@@ -77,10 +77,10 @@ class NoiseCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Attach the noise, to a run of the same noise only.
+        """Attach the noise, after checking that the run does not continue another strategy's.
 
         Raises:
-            NoiseError: if the run goes on, or writes over, a run of another strategy.
+            NoiseError: if the run would continue or overwrite a run of another strategy.
         """
         session, output_dir = self._set_session(args, kwargs), Path(str(args.output_dir))
         resumed = output_dir / f"checkpoint-{state.global_step}" if state.global_step else None
@@ -96,7 +96,7 @@ class NoiseCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Let calls of the model have noise."""
+        """Start adding noise to model calls."""
         session, processes = self._attached(), AcceleratorState()
         self._mark = session.progress_mark
         watch(session, **step_of(args, processes, state))
@@ -106,10 +106,10 @@ class NoiseCallback(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Raise before the optimizer takes a step in which the model had no noise.
+        """Raise before the optimizer step if the model had no noise in this step.
 
         Raises:
-            NoiseError: if it had none.
+            NoiseError: if no noise was added.
         """
         self._check_step(gradients_of(self._attached()))
 
@@ -123,7 +123,7 @@ class NoiseCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Let calls of the model be clean, for evaluation and generation."""
+        """Stop adding noise, for evaluation and generation."""
         unwatch(self._attached())
 
     def on_log(
@@ -134,7 +134,7 @@ class NoiseCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: object,
     ) -> None:
-        """Add `noise/rms`, `noise/snr_db` and the strategy's numbers to what is logged."""
+        """Add `noise/rms`, `noise/snr_db` and the strategy's numbers to the logs."""
         if self.session is None or logs is None or "loss" not in logs:
             return
         means = self.session.stats.take(warn=state.is_world_process_zero)
@@ -150,14 +150,14 @@ class NoiseCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Remove the hooks, and write `noise.json` where the model will be saved."""
+        """Remove the hooks, and write `noise.json` to where the model will be saved."""
         self._write(args, state, Path(str(args.output_dir)))
         if state.is_world_process_zero:
             tag_model_card(Path(str(args.output_dir)) / "README.md", self.strategy)
         self.detach()
 
     def detach(self) -> None:
-        """Remove the hooks, after an exception; the end of training does it too."""
+        """Remove the hooks after an exception; the end of training also removes them."""
         if self.session is not None:
             self.session.detach()
 
@@ -166,7 +166,7 @@ class NoiseCallback(TrainerCallback):
         return self.session
 
     def _set_session(self, args: TrainingArguments, given: Mapping[str, Any]) -> NoiseSession:
-        """Return a session of the model that the trainer has now, without hooks."""
+        """Return a session for the trainer's current model, without hooks."""
         processes, model = AcceleratorState(), given["model"]
         check_engine(args, processes, self.strategy)
         self.detach()

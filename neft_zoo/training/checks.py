@@ -1,4 +1,4 @@
-"""What cannot work between a trainer and a strategy, said before training."""
+"""Checks, before training, that a trainer and a strategy are compatible."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 def check_engine(
     args: TrainingArguments, processes: AcceleratorState, strategy: Strategy, replaces_stock: bool = False
 ) -> None:
-    """Raise, before training, for settings under which the noise would not be what it says.
+    """Raise for trainer settings under which the noise would be wrong.
 
     Args:
         args: the trainer's arguments.
-        processes: what accelerate runs the trainer in.
+        processes: the state of the accelerator that the trainer runs in.
         strategy: the trainer's strategy.
-        replaces_stock: whether it runs in place of transformers' own noise, which is switched off.
+        replaces_stock: whether the strategy replaces transformers' own noise, which is then switched off.
 
     Raises:
-        NoiseError: for a number that cannot be meant, two noises at once, reentrant checkpointing with several passes,
-            split weights that change at every step, or a split sequence.
+        NoiseError: for a number out of range, two noises at once, reentrant checkpointing with several passes, sharded
+            weights that would change at every step, or a split sequence.
     """
     check_ranges(vars(args))
     if not replaces_stock:
@@ -52,7 +52,7 @@ def check_engine(
     kind = processes.distributed_type
     split_weights = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if split_weights and strategy.weights is not None and strategy.weights.every_step:
-        # DeepSpeed's backward takes the optimizer step as well, which putting the weights back would undo.
+        # DeepSpeed's backward includes the optimizer step, which restoring the weights would undo.
         raise NoiseError(
             f"{strategy.name} needs whole weights, which it changes around a step, got {kind.value}: choose DDP."
         )
@@ -71,23 +71,24 @@ def check_engine(
 
 
 def check_calls(trainer: Trainer, strategy: Strategy, reference: str, runs_reference: bool) -> None:
-    """Raise for a strategy, or a reference, that does not go with how a trainer calls its model.
+    """Raise if a strategy or a reference is incompatible with how a trainer calls its model.
 
     Args:
         trainer: the trainer.
         strategy: its strategy.
         reference: what a reference model sees, `clean` or `same`.
-        runs_reference: the loss runs the reference model.
+        runs_reference: whether the loss runs the reference model.
 
     Raises:
-        NoiseError: if it does not.
+        NoiseError: if it is incompatible.
     """
     name = type(trainer).__name__
     if reference not in ("clean", "same"):
         raise NoiseError(f"reference must be 'clean' or 'same', got {reference!r}.")
     if isinstance(strategy.noise, TokenEdit) and compares_token_ids(trainer):
         raise NoiseError(f"noise must not edit token ids with {name}, got {strategy.name!r}.")
-    # GRPO and RLOO score references and old log-probabilities ahead, for several steps, and each step draws anew.
+    # GRPO and RLOO compute reference and old log-probabilities in advance for several steps, but noise is drawn per
+    # step.
     if reference == "same" and (not runs_reference or strategy.objective.passes > 1):
         raise NoiseError(
             "reference='same' needs a trainer that runs its reference inside the loss (DPO, KTO) and a strategy of "
@@ -98,12 +99,12 @@ def check_calls(trainer: Trainer, strategy: Strategy, reference: str, runs_refer
 
 
 def check_wrapped(model: nn.Module) -> None:
-    """Raise for a model in one of several processes whose gradients nothing averages.
+    """Raise if a model in one of several processes has no wrapper that averages its gradients.
 
-    A loss calls the model that it was given, and DDP averages gradients of calls of its wrapper only.
+    DDP averages gradients only if its wrapper is called, and a loss calls the model that it was given.
 
     Raises:
-        NoiseError: if the model is bare.
+        NoiseError: if the model is not wrapped.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return

@@ -1,4 +1,4 @@
-"""Records of every accepted format, made into those that TRL reads."""
+"""Conversion of records in any accepted format to TRL's formats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from neft_zoo.training.data_formats import ALPACA, IMAGES, SFT, TEXT, Record, Records, column_names, read
 
 MESSAGES = ("prompt", "completion", "messages")
-# Of ShareGPT's data; a chat template would write them down as they are.
+# ShareGPT's roles, which a chat template would insert unchanged.
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "bing": "assistant"}
 
 
 def as_messages(data: Records) -> Records:
-    """Return records with one format's columns, conversations as messages, and a text in every message.
+    """Return records with the columns of one format, conversations as messages, and a text in every message.
 
-    Parts of text are joined, and a call of tools alone says nothing.
+    Text parts are joined, and a message with only tool calls gets an empty text.
     """
     names = column_names(data)
     if "conversations" in names and not {"prompt", "messages"} & set(names):
@@ -29,7 +29,7 @@ def as_messages(data: Records) -> Records:
 
 
 def _without_others(data: Records, names: Iterable[str]) -> Records:
-    """Return records without the columns of formats that are not read: TRL would take a `prompt` for its own."""
+    """Return records without the columns of other formats: TRL would read a `prompt`, for example."""
     names = set(names)
     complete = [each for each in SFT if {*each} - {"input"} <= names]
     if not complete:
@@ -74,7 +74,7 @@ def _messages(record: Record, columns: Iterable[str]) -> list[Mapping[str, objec
 
 
 def as_prompts(data: Records) -> Records:
-    """Return instructions as prompts and completions, and all other data as it is."""
+    """Return instructions as prompts and completions, and all other data unchanged."""
     columns = column_names(data)
     return data.map(alpaca_record, remove_columns=columns) if is_instruction(columns) else data
 
@@ -90,6 +90,6 @@ def alpaca_record(record: Record) -> dict[str, str]:
 
 
 def is_instruction(columns: Iterable[str]) -> bool:
-    """Return whether records with these columns are instructions; TRL knows every other format by itself."""
+    """Return whether records with these columns are instructions, the only format that TRL cannot read itself."""
     columns = set(columns)
     return {*ALPACA} - {"input"} <= columns and not {"prompt", "messages", "conversations"} & columns

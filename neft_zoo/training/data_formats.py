@@ -1,10 +1,10 @@
-"""Formats of records, TRL's for each trainer and Alpaca's: which one data is in, and what does not fit it.
+"""The formats of records, those of each TRL trainer and Alpaca's: finding a data set's format and checking it.
 
-A trainer reads the columns of one format; what else a record holds is treated so:
+A trainer reads the columns of one format. The other columns of a record are treated as follows:
 
-* what the model would have to read, and no format has a place for (`history`, `system`): refused unless it is empty;
-* columns of another format beside the first one that fits (`text` beside `messages`): left out, with a note;
-* any other column that holds text (`id`, `source`, `category`): left alone, and named in the same note.
+* columns that the model would have to read, but that no format includes (`history`, `system`): refused unless empty;
+* columns of another format than the first one that fits (`text` beside `messages`): dropped, with a note;
+* other columns with text (`id`, `source`, `category`): kept, and named in the same note.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALPACA: Format = ("instruction", "input", "output")
 PAIRS: Format = ("chosen", "rejected")
 LABEL = "label"
 LABELLED: Format = ("prompt", "completion", LABEL)
-# Of several that fit, TRL takes the first.
+# If several fit, TRL uses the first.
 SFT: tuple[Format, ...] = (("prompt", "completion"), ("messages",), ("conversations",), ALPACA, TEXT)
 PREFERENCE: tuple[Format, ...] = (PAIRS,)
 UNPAIRED: tuple[Format, ...] = (LABELLED, PAIRS)
@@ -38,26 +38,26 @@ PROMPTS: tuple[Format, ...] = (("prompt",),)
 ACCEPTED = "text, or messages, or prompt and completion, or instruction and output, or conversations (from, value)"
 NOT_EMPTY = ("history", "system", "system_prompt")
 IMAGES = ("image", "images")
-# Columns that TRL reads next to those of a format.
+# Columns that TRL reads in addition to those of a format.
 BESIDE = (*IMAGES, "tools", "chat_template_kwargs", "completion_mask", "assistant_masks", "seq_lengths")
 TURNS = ("messages", "conversations")
-PEEKED = 100  # records of a stream that are looked at before training
+PEEKED = 100  # records of a stream that are checked before training
 
 
 def check_records(
     data: Records, source: str, text_field: str = "text", formats: tuple[Format, ...] = SFT, note: bool = False
 ) -> None:
-    """Raise unless every record is in the format that the columns say; of a stream the first hundred are read.
+    """Raise unless every record is in the format given by the columns; of a stream, only the first hundred are read.
 
     Args:
         data: the records.
         source: their name in messages.
-        text_field: column of plain text.
-        formats: those of the trainer.
-        note: warn, once, of columns with text that are not used.
+        text_field: name of the column with plain text.
+        formats: the formats of the trainer.
+        note: whether to warn, once, about unused columns with text.
 
     Raises:
-        NoiseError: with source, number of the record from 1, column, what is there and what is accepted.
+        NoiseError: with source, number of the record (from 1), column, its value and what is accepted.
     """
     columns = column_names(data)
     texts = text_columns(columns, text_field, source, formats)
@@ -92,13 +92,13 @@ def check_records(
 
 
 def column_names(data: Records) -> list[str]:
-    """Return the columns of a split; those of a stream or a list are its first record's."""
+    """Return the columns of a split; for a stream or a list, those of its first record."""
     names = getattr(data, "column_names", None)
     return list(names or next(read(data), {}))
 
 
 def read(data: Records) -> Iterator[Record]:
-    """Return the records, of a stream the first ones."""
+    """Return the records; of a stream, the first ones."""
     records: Iterable[Any] = data
     return islice(records, None if hasattr(data, "select") else PEEKED)
 
@@ -106,10 +106,10 @@ def read(data: Records) -> Iterator[Record]:
 def text_columns(
     columns: Collection[str], text_field: str, source: str, formats: tuple[Format, ...] = SFT
 ) -> tuple[str, ...]:
-    """Return the columns that TRL reads, none of records that are tokenized already.
+    """Return the columns that TRL reads; none if the records are already tokenized.
 
     Raises:
-        NoiseError: if the columns are those of no format.
+        NoiseError: if the columns match no format.
     """
     if set(TOKENIZED) & set(columns):
         return ()
@@ -139,8 +139,8 @@ def _is_text(value: object) -> bool:
 
 
 def _problem(name: str, value: object, images: bool) -> str:
-    """Return what is wrong with the value of a column, empty if nothing is."""
-    if name == LABEL:  # TRL reads whatever is not 0 as desirable, -1 as well
+    """Return what is wrong with the value of a column, or an empty string."""
+    if name == LABEL:  # TRL reads any value except 0 as desirable, even -1
         return "" if isinstance(value, int) and value in (0, 1) else f"must be true or false, got {shown(value)}"
     if isinstance(value, str) or (name == "input" and value is None):
         return "" if name not in TURNS else f"must be a list of messages, got {shown(value)}"
@@ -150,7 +150,7 @@ def _problem(name: str, value: object, images: bool) -> str:
     if not value and name != "completion":
         return "must hold a message, got none"
     for at, message in enumerate(value, 1):
-        # ShareGPT's keys, or everybody's: datasets fills up a column with the keys of all records.
+        # ShareGPT's keys, or both kinds, since datasets adds the keys of all records to each one.
         theirs = name == "conversations" and isinstance(message, dict) and message.get("from") is not None
         role, content = ("from", "value") if theirs else ("role", "content")
         if not isinstance(message, dict) or not isinstance(message.get(role), str):

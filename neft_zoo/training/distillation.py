@@ -1,4 +1,4 @@
-"""TRL's `DistillationTrainer`, with `noise=`; a module of its own, as TRL has had it for a short time only."""
+"""TRL's `DistillationTrainer` with `noise=`, in its own module because older TRL versions do not have it."""
 
 from __future__ import annotations
 

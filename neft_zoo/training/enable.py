@@ -1,4 +1,4 @@
-"""enable(): noise for a trainer that exists, whoever made it."""
+"""enable(): noise for an existing trainer of any class."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ def enable(
     token_counts: Int[Tensor, " V"] | None = None,
     reference: Literal["clean", "same"] = "clean",
 ) -> Host:
-    """Return a trainer that trains under a strategy, the very one that is given, of any class.
+    """Add noise to an existing trainer of any class, and return the same object.
 
-    Its class becomes a subclass of the same name with `NoiseMixin` in front, so it trains as if it had been made with
-    `noise=`. A trainer that has the same noise already is returned as it is.
+    Its class becomes a subclass of the same name with `NoiseMixin` first in the MRO, so it trains as if it had been
+    created with `noise=`. A trainer that already has the same noise is returned unchanged.
 
     Args:
-        trainer: a `transformers.Trainer`, TRL's or any other subclass, that is not training yet.
+        trainer: a `transformers.Trainer`, TRL's or any other subclass, that is not yet training.
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
-        token_counts: how often each token occurs in the training data (V,), for `token_frequency`; None counts them.
-        reference: what the reference of DPO and KTO sees: `clean`, the default, or the `same` draw as the policy.
+        token_counts: count of each token in the training data (V,), for `token_frequency`; None counts them.
+        reference: what the reference model of DPO and KTO sees: `clean`, the default, or the `same` draw as the
+            policy.
 
     Raises:
-        NoiseError: if the noise is not accepted, or does not go with the trainer, which stays as it was then.
+        NoiseError: if the noise is invalid or incompatible with the trainer, which is then unchanged.
 
     Example:
         >>> enable(trainer, "neft_uniform").train()  # doctest: +SKIP
@@ -69,7 +70,7 @@ def enable(
 
 @cache
 def with_noise(cls: type[Host]) -> type[Host]:
-    """Return the subclass of a trainer class that takes `noise=`; it has the same name.
+    """Return a subclass of a trainer class that takes `noise=`, with the same name.
 
     Args:
         cls: a subclass of `transformers.Trainer`.
@@ -81,7 +82,7 @@ def with_noise(cls: type[Host]) -> type[Host]:
 
 
 def _reduce(trainer: Any, protocol: int) -> tuple[Any, ...]:
-    """Pickle a trainer by its own class: by the name of its class another one would be found."""
+    """Pickle a trainer by its original class, since its new class cannot be imported by name."""
     own = type(trainer).__mro__[2]
     return _copy_of, (own,), *object.__reduce_ex__(trainer, protocol)[2:]
 

@@ -1,6 +1,6 @@
-"""The private and unstable names by which trainers, accelerate and DeepSpeed take a loss to its gradients.
+"""Private and unstable names in the path from loss to gradients: of trainers, accelerate and DeepSpeed.
 
-They are written down and read as those of `hf_internals`.
+Documented and read like those in `hf_internals`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 # accelerate 1.10 to 1.15: undocumented; None without a mesh. `process_index` counts the ranks of a tensor-parallel
-# group apart, although they see the same data.
+# group separately, although they get the same data.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/accelerator.py
 def data_parallel_rank(processes: AcceleratorState) -> int:
-    """Return which share of the data this process sees; the ranks of a tensor-parallel group see the same one."""
+    """Return which share of the data this process gets; the ranks of a tensor-parallel group get the same one."""
     mesh = read(processes, "device_mesh", "accelerate")
     names = getattr(mesh, "mesh_dim_names", None)
     if not names:
@@ -38,26 +38,26 @@ def data_parallel_rank(processes: AcceleratorState) -> int:
     return rank
 
 
-# accelerate 1.10 to 1.15: the options that it compiles a model with, documented for launching only.
+# accelerate 1.10 to 1.15: its options for compiling a model, documented only for launching.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/state.py
 def is_compiled(processes: AcceleratorState) -> bool:
-    """Return whether accelerate hands the model to torch.compile."""
+    """Return whether accelerate compiles the model."""
     return read(processes, "dynamo_plugin", "accelerate").backend != DynamoBackend.NO
 
 
-# accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well, and drops the gradients.
+# accelerate 1.10 to 1.15: its `backward` includes DeepSpeed's optimizer step, and drops the gradients.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/deepspeed.py
 def steps_in_backward(processes: AcceleratorState) -> bool:
-    """Return whether an optimizer step is over, and its gradients gone, when a trainer announces it."""
+    """Return whether the optimizer step is already over, and its gradients freed, when a trainer announces it."""
     return processes.distributed_type == DistributedType.DEEPSPEED
 
 
-# accelerate 1.10 to 1.15: its own `backward` takes DeepSpeed's optimizer step as well.
+# accelerate 1.10 to 1.15: its `backward` includes DeepSpeed's optimizer step.
 # https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/deepspeed.py
 def accumulation_of(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> Accumulation:
     """Return how a part of a step's loss is differentiated before the step's other passes are run.
 
-    FSDP and DeepSpeed reduce gradients as they are made, into memory of their own, and ZeRO-3 walks a graph once only.
+    FSDP and DeepSpeed reduce gradients immediately, into their own buffers, and ZeRO-3 can traverse a graph only once.
     """
     kind, gradient = trainer.accelerator.distributed_type, gradient_of(trainer)
     if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
@@ -70,11 +70,12 @@ def accumulation_of(trainer: Trainer, num_items_in_batch: Tensor | int | None) -
     return EngineBackward(lambda loss: engine.backward(loss / share, **how), gradient, kind.value)
 
 
-# DeepSpeed 0.19: it reduces the parameters' gradients after any backward pass, and takes the next one for more of the
-# same step. Its loss scale stays in the gradient: an ascent asks for directions only.
+# DeepSpeed 0.19: it reduces the parameters' gradients after every backward pass, and treats the next one as part of
+# the
+# same step. Its loss scale remains in the gradient, which is harmless: an ascent needs directions only.
 # https://github.com/deepspeedai/DeepSpeed/blob/v0.19.8/deepspeed/runtime/engine.py
 def gradient_of(trainer: Trainer) -> Gradient:
-    """Return `torch.autograd.grad`, or what an engine or the loss scale of fp16 needs in its place."""
+    """Return `torch.autograd.grad`, or its replacement for an engine or for fp16 loss scaling."""
     scaler = read(trainer.accelerator, "scaler", "accelerate")
     if not trainer.is_deepspeed_enabled:
         return torch.autograd.grad if scaler is None else partial(_scaled_gradient, scaler)
@@ -95,29 +96,29 @@ def gradient_of(trainer: Trainer) -> Gradient:
 def _scaled_gradient(
     scaler: GradScaler, value: Tensor, inputs: list[Tensor], retain_graph: bool = False, allow_unused: bool = False
 ) -> tuple[Tensor | None, ...]:
-    """Return gradients that were scaled on their way, so that fp16 does not lose small ones."""
+    """Return gradients computed with loss scaling, so that small ones do not underflow in fp16."""
     scale = scaler.get_scale()
     gradients = torch.autograd.grad(value * scale, inputs, retain_graph=retain_graph, allow_unused=allow_unused)
     return tuple(None if gradient is None else gradient / scale for gradient in gradients)
 
 
-# transformers 5.6 to 5.23: with it a tensor-parallel group counts as one; it holds the same batch.
+# transformers 5.6 to 5.23: a tensor-parallel group counts as one rank here, since it holds the same batch.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
 def token_weight(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> Tensor | float | None:
-    """Return the factor that turns a sum over tokens into the trainer's loss: accumulation and ranks are in it."""
+    """Return the factor from a sum over tokens to the trainer's loss, which covers accumulation and ranks."""
     if num_items_in_batch is None:
         return None
     replicas = trainer.accelerator.num_processes // read(trainer, "get_tp_size", "transformers")()
     ranks = replicas if trainer.args.average_tokens_across_devices else 1
-    # Where nothing is graded the sum is 0, and must not become 0 / 0.
+    # If nothing is graded, the sum is 0 and must not become 0 / 0.
     return ranks / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
 
 # transformers 5.22 on: a public switch, None unless a trainer sets it. Before, and without it, `training_step` decides
-# by these two attributes, which are documented nowhere.
+# by these two undocumented attributes.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
 def _is_scaled(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> bool:
-    """Return whether the loss has the number of micro-batches in it already."""
+    """Return whether the loss is already divided by the number of micro-batches."""
     if Version(transformers.__version__) >= Version("5.22"):
         scaled = read(trainer, "loss_is_scaled_for_ga", "transformers")
         if scaled is not None:
@@ -126,7 +127,7 @@ def _is_scaled(trainer: Trainer, num_items_in_batch: Tensor | int | None) -> boo
     return counted or bool(read(trainer, "compute_loss_func", "transformers"))
 
 
-# transformers 5.6 to 5.23: micro-batches of the current step, fewer at the end of an epoch; set by the training loop.
+# transformers 5.6 to 5.23: number of micro-batches in the current step (fewer at an epoch's end), set by the loop.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
 def _accumulation_steps(trainer: Trainer) -> int:
     return read(trainer, "current_gradient_accumulation_steps", "transformers")

@@ -1,8 +1,8 @@
-"""The private and unstable names of trainers and their libraries that the package relies on, one function a name.
+"""The private and unstable names of trainers and their libraries that the package uses, one function per name.
 
-Each stands under a comment with its reason, the versions in which it was seen and where it is defined, and is read
-through `read`, which raises once a new version has dropped it. Names of what carries gradients, accelerate and
-DeepSpeed, stand in `engine_internals`; those of torch's modules in `passes.torch_internals`.
+Each has a comment with its reason, the versions in which it was verified and where it is defined, and is read through
+`read`, which raises if a new version has dropped it. Names of accelerate and DeepSpeed that concern gradients are in
+`engine_internals`; those of torch's modules are in `passes.torch_internals`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
     from neft_zoo.training.session import ModelInputs
 
-# TRL's names for the labels' negative log-likelihood; it had two ways to compute it once.
+# TRL's names for the labels' negative log-likelihood; earlier versions had two implementations.
 NLL = ("nll", "chunked_nll")
 SFT = "trl.trainer.sft_trainer"
 
 
 def require_trl(least: str) -> None:
-    """Raise unless TRL is installed, in a version that its trainers were run with.
+    """Raise unless a supported version of TRL is installed.
 
     Raises:
-        NoiseError: if it is not.
+        NoiseError: if it is missing or too old.
     """
     found = version("trl") if find_spec("trl") is not None else None
     if found is None or Version(found) < Version(least):
@@ -49,13 +49,13 @@ def require_trl(least: str) -> None:
         )
 
 
-# TRL 1.8 to 1.16: the loss is made by a function that nothing names. What smooths the labels, adds a router's loss or
-# grades a position more (after PEFT's virtual tokens) is taken as it comes; each such switch is an undocumented
-# attribute.
+# TRL 1.8 to 1.16: there is no public way to ask which function computes the loss. A loss with label smoothing, with a
+# router loss or with further graded positions (after PEFT's virtual tokens) is treated as a custom one; each of these
+# switches is an undocumented attribute.
 # https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
 # https://github.com/huggingface/peft/blob/v0.21.2/src/peft/peft_model.py
 def is_nll(trainer: Trainer, compute_loss: Callable[..., object]) -> bool:
-    """Return whether a trainer's loss is TRL's own, of the labels' log-probabilities alone."""
+    """Return whether a trainer's loss is TRL's own negative log-likelihood of the labels and nothing else."""
     if compute_loss.__module__ != SFT or getattr(trainer.args, "loss_type", None) not in NLL:
         return False
     loss_func, smoother = (read(trainer, name, "transformers") for name in ("compute_loss_func", "label_smoother"))
@@ -65,8 +65,8 @@ def is_nll(trainer: Trainer, compute_loss: Callable[..., object]) -> bool:
     return not (loss_func or smoother or virtual or read(trainer, "aux_loss_enabled", "trl"))
 
 
-# TRL 0.24 to 1.16: whether a trainer runs a reference model inside its loss, and what its loss makes of token ids,
-# nothing public says.
+# TRL 0.24 to 1.16: there is no public way to ask whether a trainer runs a reference model inside its loss, and how its
+# loss uses token ids.
 # https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/dpo_trainer.py
 def runs_reference(trainer: Trainer) -> bool:
     """Return whether a trainer is one of TRL's whose loss runs the reference model."""
@@ -74,7 +74,7 @@ def runs_reference(trainer: Trainer) -> bool:
 
 
 def compares_token_ids(trainer: Trainer) -> bool:
-    """Return whether a loss reads token ids apart from the model's call: as targets, or for another model."""
+    """Return whether a loss uses token ids outside of the model's call: as targets, or for another model."""
     trl = _trl_classes(trainer)
     others = (getattr(trainer, name, None) for name in ("teacher_model", "ref_model"))
     return bool(trl) and "SFTTrainer" not in trl or any(other is not None for other in others)
@@ -84,15 +84,15 @@ def _trl_classes(trainer: Trainer) -> set[str]:
     return {cls.__name__ for cls in type(trainer).__mro__ if cls.__module__.startswith("trl.")}
 
 
-# TRL 1.8 to 1.16: the one place that knows which data set is prepared; a subclass that grades one otherwise, or sorts
-# it, overrides it. Its parameters are bound by name, so that a new one does not shift the others.
+# TRL 1.8 to 1.16: the only place where the name of the prepared data set is known; subclasses override it to grade or
+# sort a data set differently. Its parameters are bound by name, so that a new one does not shift the others.
 # https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
 def name_of_dataset(trainer: SFTTrainer, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
-    """Return the data set that a call of `SFTTrainer._prepare_dataset` prepares: "train", or an evaluation set's name.
+    """Return which data set a call of `SFTTrainer._prepare_dataset` prepares: "train", or an evaluation set's name.
 
     Args:
         trainer: the trainer.
-        args, kwargs: arguments of the call, without the trainer.
+        args, kwargs: arguments of the call, without `self`.
     """
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -103,18 +103,18 @@ def name_of_dataset(trainer: SFTTrainer, args: tuple[object, ...], kwargs: Mappi
 # transformers 5.6 to 5.23: what `training_step` does to a batch first; TRL's trainers override it.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
 def prepared_inputs(trainer: Trainer, inputs: ModelInputs) -> ModelInputs:
-    """Return a batch on the trainer's device, as its loss takes it."""
+    """Return a batch on the trainer's device, prepared for its loss."""
     return read(trainer, "_prepare_inputs", "transformers")(inputs)
 
 
-# transformers 5.6 to 5.23: the one function that reads a full model as well as an adapter into the model of a trainer.
+# transformers 5.6 to 5.23: the only function that loads both full models and adapters into a trainer's model.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
 def load_weights(trainer: Trainer, folder: Path) -> None:
     """Load the weights that `save_model` wrote."""
     read(trainer, "_load_from_checkpoint", "transformers")(str(folder))
 
 
-# transformers 5.6 to 5.23: TRL extends it class by class; without a field in it, a JSON text stays a text.
+# transformers 5.6 to 5.23: TRL extends it in each class; fields that are missing from it keep JSON as text.
 # https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/training_args.py
 def json_fields(config: type) -> list[str]:
     """Return the fields of a config class that the command line may give as JSON."""
@@ -124,12 +124,12 @@ def json_fields(config: type) -> list[str]:
 # transformers 5.6 to 5.23: the module moved in early 2026, from trainer_utils to integrations.
 # https://github.com/huggingface/transformers/pull/43714
 class StockNoise:
-    """transformers' own `neftune_noise_alpha`, set on a model and taken off again as its trainer does.
+    """transformers' own `neftune_noise_alpha`, activated on a model and deactivated again as its trainer does.
 
     Args:
         model: a model, which a trainer may have wrapped.
         alpha: the option's value.
-        accelerator: of the trainer, which unwraps the model.
+        accelerator: of the trainer, to unwrap the model.
     """
 
     def __init__(self, model: nn.Module, alpha: float, accelerator: Accelerator) -> None:
@@ -147,7 +147,7 @@ class StockNoise:
 
 
 def with_stock_noise(embeds: Tensor, alpha: float) -> Tensor:
-    """Return embeddings with the noise of `neftune_noise_alpha`, by the hook that adds it in training."""
+    """Return embeddings with the noise of `neftune_noise_alpha`, added by the same hook as in training."""
     from transformers.integrations import neftune
 
     module = argparse.Namespace(training=True, neftune_noise_alpha=alpha)

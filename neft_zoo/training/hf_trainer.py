@@ -1,4 +1,4 @@
-"""transformers' own trainer, with `noise=`; it needs no TRL."""
+"""transformers' own trainer with `noise=`; it does not need TRL."""
 
 from __future__ import annotations
 

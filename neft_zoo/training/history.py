@@ -1,4 +1,4 @@
-"""RunHistory: what a run has done with its strategy up to now."""
+"""RunHistory: what a run has done with its strategy so far."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass
 class RunHistory:
-    """What a run has done with its strategy up to now, whichever model it goes on with.
+    """What a run has done with its strategy so far, even if its model was replaced.
 
     Attributes:
-        happened: whether a model was trained as the strategy says.
-        starts: whether the run starts from this model, and not from a checkpoint.
-        steps: how many steps went through the strategy.
-        passed_by: whether the host's loss is known to pass by the strategy.
-        warned: whether it was said that a model in eval mode gets no noise.
+        happened: whether a model was trained with the strategy.
+        starts: whether the run starts from this model rather than from a checkpoint.
+        steps: number of steps with the strategy.
+        passed_by: whether the host's loss is known to bypass the strategy.
+        warned: whether the warning about a model in eval mode was given.
     """
 
     happened: bool
@@ -24,6 +24,6 @@ class RunHistory:
     warned: bool = False
 
     def count_step(self) -> None:
-        """Count a step that went through the strategy."""
+        """Count a step with the strategy."""
         self.steps += 1
         self.happened = True

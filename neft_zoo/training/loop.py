@@ -1,4 +1,4 @@
-"""attach(): noise in a training loop of one's own (a module called `attach` would hide the function)."""
+"""attach(): noise in a custom training loop (a module named `attach` would hide the function)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Loss = Callable[[nn.Module, ModelInputs], Tensor]
 
 
 def model_loss(model: nn.Module, inputs: ModelInputs) -> Tensor:
-    """Return the loss that a transformers model computes when it is given labels.
+    """Return the loss that a transformers model computes if it gets labels.
 
     Raises:
         NoiseError: if the batch is not the model's arguments, or the model returns no loss.
@@ -74,17 +74,17 @@ class Attached:
         self._is_over = False  # whether it was said that the schedule is at its end
 
     def loss(self, inputs: Inputs, step: int | None = None, compute: Loss = model_loss) -> Tensor:
-        """Return the loss of a batch under the strategy; call backward on it as usual.
+        """Return the loss of a batch under the strategy; call `backward` on it as usual.
 
         In eval mode, or without gradients, it is the clean loss.
 
         Args:
-            inputs: the model's keyword arguments, labels included.
-            step: optimizer step, counted from 0. None counts calls; with gradient accumulation or after a resume,
-                pass it. Calls with the same step draw the same noise for the same document.
+            inputs: the model's keyword arguments, including labels.
+            step: optimizer step, from 0; None counts the calls. Pass it with gradient accumulation and after a resume.
+                Calls with the same step draw the same noise for the same document.
             compute: the loss of one pass, if it is not the model's own.
         """
-        if not self.model.training or not torch.is_grad_enabled():  # a step is counted in training only
+        if not self.model.training or not torch.is_grad_enabled():  # only training advances the step
             warn_in_eval_mode(self.session)
             loss = compute(self.model, copy_of(inputs))
             warn_if_trained(self.session, loss)
@@ -98,15 +98,15 @@ class Attached:
         return loss
 
     def begin(self) -> None:
-        """Change the weights once, where the strategy does so; not after a resume."""
+        """Change the weights once, if the strategy does so; do not call it after a resume."""
         if self.strategy.weights is not None:
             self.strategy.weights.begin(self.session.bare_model, step_key(self.seed, 0, 0))
 
     def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
-        """Return a context for forward and backward in which the weights carry the strategy's noise.
+        """Return a context for forward and backward in which the weights have the strategy's noise.
 
         Args:
-            step: optimizer step, as in `loss`; with gradient accumulation or after a resume, pass it here as well.
+            step: optimizer step, as in `loss`; pass it here too with gradient accumulation and after a resume.
         """
         self._enter(step)
         if self.strategy.weights is None:
@@ -116,7 +116,7 @@ class Attached:
         )
 
     def detach(self) -> None:
-        """Take the noise off; the model is as it was before."""
+        """Remove the noise; the model is then unchanged."""
         self.session.detach()
 
     def _enter(self, step: int | None) -> None:
@@ -154,21 +154,21 @@ def attach(
     tokenizer: object = None,
     token_counts: Int[Tensor, " V"] | None = None,
 ) -> Attached:
-    """Attach a strategy to a model that a loop of one's own trains (accelerate, plain torch).
+    """Attach a strategy to a model in a custom training loop (accelerate, plain torch).
 
     Args:
-        model: a transformers or PEFT model; in several processes its wrapper (DDP, FSDP, DeepSpeed), which averages
-            the gradients.
+        model: a transformers or PEFT model; in several processes, the wrapper that averages its gradients (DDP, FSDP,
+            DeepSpeed).
         noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`.
-        total_steps: optimizer steps of the whole run, which schedules are fractions of.
+        total_steps: optimizer steps of the whole run, for schedules.
         seed: seed of the noise; the global random state is not used.
         rank: data-parallel rank, so that ranks draw different noise.
-        tokenizer: tells special tokens and the mask token to the strategies that spare or use them.
-        token_counts: how often each token occurs in the training data, for `token_frequency`.
+        tokenizer: for strategies that spare special tokens or insert the mask token.
+        token_counts: count of each token in the training data, for `token_frequency`.
 
     Raises:
-        NoiseError: if the noise or a number is not accepted, the model has no token embedding, or nothing averages
-            gradients.
+        NoiseError: if the noise or a number is invalid, the model has no token embedding, or its gradients would not
+            be averaged.
 
     Example:
         >>> handle = attach(model, "neft_uniform", total_steps=1000)  # doctest: +SKIP

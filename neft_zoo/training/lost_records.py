@@ -1,4 +1,4 @@
-"""Records that `max_length` leaves nothing to train on: TRL drops or keeps them without a word."""
+"""Warnings for records without graded tokens within `max_length`, which TRL drops or keeps silently."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def check_kept(given: Any, kept: Any, args: Any, name: str = "", packed: bool = False) -> None:
-    """Warn of records that lost every graded token to `max_length`.
+    """Warn about records that have lost every graded token to `max_length`.
 
     Args:
-        given: the records that a trainer was given, or several splits of them.
+        given: the records given to a trainer, or a mapping of splits.
         kept: what the trainer made of them.
-        args: its arguments.
-        name: of the split in messages, empty for the training records.
-        packed: whether several records are put into a row.
+        args: the trainer's arguments.
+        name: of the split, for messages; empty for the training records.
+        packed: whether several records are packed into a row.
 
     Raises:
-        NoiseError: if none is left.
+        NoiseError: if no record has a graded token left.
     """
     if isinstance(given, Mapping):
         for key in given:
@@ -54,11 +54,11 @@ def check_trainer(given: Mapping[str, Any], trainer: Trainer) -> None:
     """Check the training and evaluation records of a trainer that has prepared them.
 
     Args:
-        given: what it was given, by the name of the argument.
+        given: the data given to it, by argument name.
         trainer: the trainer.
 
     Raises:
-        NoiseError: if `max_length` leaves none of a split.
+        NoiseError: if `max_length` leaves no graded token in a split.
     """
     args: Any = trainer.args
     packing = bool(getattr(args, "packing", False))

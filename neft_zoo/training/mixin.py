@@ -1,4 +1,4 @@
-"""NoiseMixin: any `transformers.Trainer`, with `noise=`."""
+"""NoiseMixin: `noise=` for any `transformers.Trainer`."""
 
 from __future__ import annotations
 
@@ -39,22 +39,23 @@ else:
 
 
 class NoiseMixin(Host):
-    """Runs the trainer's own loss under a strategy: one pass or several, with noise on the token embeddings.
+    """Runs the trainer's own loss under a strategy: one or several passes, with noise on the token embeddings.
 
     Put it before a trainer class: `class MyTrainer(NoiseMixin, Trainer)`.
 
     Args:
-        noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`; None reads `args.noise` where
-            the arguments have such a field, and means no noise otherwise.
-        token_counts: how often each token occurs in the training data (V,), for `token_frequency`; None counts them.
-        reference: what the reference of DPO and KTO sees: `clean`, the default, or the `same` draw as the policy.
+        noise: a strategy's name, a mapping with `name` and arguments, or a `Strategy`; None reads `args.noise` if the
+            arguments have such a field, and means no noise otherwise.
+        token_counts: count of each token in the training data (V,), for `token_frequency`; None counts them.
+        reference: what the reference model of DPO and KTO sees: `clean`, the default, or the `same` draw as the
+            policy.
 
     Raises:
-        NoiseError: before training, if `noise` is not accepted or meets `neftune_noise_alpha`, which without it is run
-            as `neft_uniform`.
+        NoiseError: before training, if `noise` is invalid, or is given together with `neftune_noise_alpha` (which
+            alone is run as `neft_uniform`).
     """
 
-    # True where `compute_loss` also runs the reference model, which can share the policy's draw then. TRL's are known.
+    # True if `compute_loss` also runs the reference model, which can then share the policy's draw. TRL's are known.
     runs_reference: ClassVar[bool] = False
 
     def __init__(
@@ -65,7 +66,7 @@ class NoiseMixin(Host):
         reference: Literal["clean", "same"] = "clean",
         **kwargs: Any,
     ) -> None:
-        strategy = None if noise is None else make(noise)  # before a model is loaded: a typo costs nothing
+        strategy = None if noise is None else make(noise)  # before a model is loaded, so that a typo costs no time
         super().__init__(*args, **kwargs)
         self.set_noise(strategy, token_counts=token_counts, reference=reference)
 
@@ -76,10 +77,10 @@ class NoiseMixin(Host):
         token_counts: Int[Tensor, " V"] | None = None,
         reference: Literal["clean", "same"] = "clean",
     ) -> None:
-        """Give a trainer that is made its strategy; arguments as the class has them.
+        """Set the strategy of an existing trainer; arguments as for the class.
 
         Raises:
-            NoiseError: as the class does.
+            NoiseError: as for the class.
         """
         configured = getattr(self.args, "noise", None)
         if strategy is not None and configured is not None and make(configured) != strategy:
@@ -111,7 +112,7 @@ class NoiseMixin(Host):
         if self.model_init is None:
             self._change_weights_once(self._current_model())
         try:
-            # By path: transformers' own search takes the newest folder, which a killed run may have left torn.
+            # By path: transformers' own search takes the newest folder, which a killed run may have left incomplete.
             done = super().train(None if resumed is None else str(resumed), *args, **kwargs)
             self._run_checks.check_trained(getattr(done, "global_step", 0))
             return done
@@ -121,7 +122,7 @@ class NoiseMixin(Host):
 
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super().call_model_init(*args, **kwargs)
-        if hasattr(self, "session"):  # transformers makes a first model in its own __init__, before there is one
+        if hasattr(self, "session"):  # not set while transformers' __init__ creates a first model
             self._change_weights_once(model)
         return model
 
@@ -129,7 +130,7 @@ class NoiseMixin(Host):
         """Run the trainer's own step under the strategy.
 
         Raises:
-            NoiseError: if its loss was computed without the strategy.
+            NoiseError: if its loss bypassed the strategy.
         """
         session = self.current_session()
         session.attach()
@@ -145,7 +146,7 @@ class NoiseMixin(Host):
         if self.strategy.weights is None:
             yield
             return
-        # Every rank must train the same perturbed weights, hence no rank in the key.
+        # Every rank must train the same perturbed weights, so the key excludes the rank.
         key = step_key(self.args.seed, 0, self.state.global_step)
         with self.strategy.weights.around(self._current_model(), key, progress_of(self.state)):
             yield
@@ -154,7 +155,7 @@ class NoiseMixin(Host):
     def compute_loss(self, model: nn.Module, inputs: ModelInputs, *args: Any, **kwargs: Any) -> Any:
         """Return the loss under the strategy.
 
-        Arguments go on as they came, by position or by keyword: trainers differ in which they name.
+        Arguments are passed on unchanged, by position or keyword, since trainers differ in which they name.
         """
         return strategy_loss(self, self.current_session(), super().compute_loss, model, inputs, *args, **kwargs)
 
@@ -184,11 +185,11 @@ class NoiseMixin(Host):
         return self.session
 
     def _current_model(self) -> nn.Module:
-        assert self.model is not None  # it is only None in transformers' annotations
+        assert self.model is not None  # None only in transformers' annotations
         return self.model
 
     def _change_weights_once(self, model: nn.Module) -> None:
-        """Change the weights that a run starts from, where the strategy does so."""
+        """Change the weights that a run starts from, if the strategy does so."""
         if self.session.history.starts and self.strategy.weights is not None:
             self.strategy.weights.begin(model, step_key(self.args.seed, 0, 0))
             self.session.history.happened = True
@@ -197,7 +198,7 @@ class NoiseMixin(Host):
         return count_tokens(self.train_dataset, len(find_table(self._current_model())))
 
     def _resume_counts(self, checkpoint: Path | None) -> None:
-        """Go on with the token counts of the run that is resumed, should its data have changed."""
+        """Restore the token counts of the resumed run, in case its data has changed."""
         saved, counts = None if checkpoint is None else load_counts(checkpoint), self.session.counts.known
         if saved is not None and counts is not None and not torch.equal(saved, counts.cpu()):
             self.session.use_counts(saved)

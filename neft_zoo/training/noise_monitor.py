@@ -1,4 +1,4 @@
-"""NoiseMonitor: warns, once a run, of noise that does not reach the model or drowns what it is added to."""
+"""NoiseMonitor: warns, once per run, about noise that does not reach the model or drowns the embeddings."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from neft_zoo.noise.schedules import Scalar, Schedule, value_at
 from neft_zoo.passes.step import Step
 from neft_zoo.registry.strategy import Strategy
 
-PATIENCE = 8  # steps in a row: one batch without prompts means little
+PATIENCE = 8  # consecutive steps, since a single batch may have no prompt
 
 
 class NoiseMonitor:
-    """Warns once if noise reaches no token, or is too small for 16 bits, for some steps in a row.
+    """Warns once if noise reaches no token, or is too small for 16 bits, for several steps in a row.
 
-    Tensors are read only when a line is logged. A schedule is looked at where it is above half of its peak.
+    Tensors are read only when a line is logged. A schedule is checked only while it is above half of its peak.
     """
 
     def __init__(self, strategy: Strategy) -> None:
@@ -36,10 +36,10 @@ class NoiseMonitor:
         self.reached: list[torch.Tensor] = []
         self.steps = self.bad_steps = 0
         self.at_strength, self.warned = True, False
-        self.loud = False  # whether it has warned of that
+        self.loud = False  # whether it has warned about loud noise
 
     def observe(self, step: Step) -> None:
-        """Take note of a step without reading its tensors."""
+        """Record a step without reading its tensors."""
         if self.warned:
             return
         progress = step.batch.progress
@@ -47,22 +47,22 @@ class NoiseMonitor:
         self.dtype = next((embeds.dtype for done in step.passes for embeds in done.embeds.values()), None)
         self.steps += 1
         if self.additive is not None:
-            # A first token is never graded: it would pass for a prompt.
+            # A first token is never graded and would count as a prompt.
             self.reached.append((self.additive.where(step.batch) * (step.batch.position > 0)).any())
 
     def check_loudness(self, snr_db: float) -> None:
-        """Warn, once, of noise that is louder than the embeddings; called before the step's gradients are used."""
+        """Warn, once, about noise that is louder than the embeddings; called before the step's gradients are used."""
         if self.additive is not None and snr_db < 0 and not self.loud:
             self.loud = True
             warnings.warn(
                 f"noise/snr_db is {snr_db:.0f}: the noise of {self.name} is louder than the embeddings that it is "
-                "added to; neft-zoo alpha finds a strength that a model bears.",
+                "added to; neft-zoo alpha finds a strength that suits the model.",
                 NoiseWarning,
                 stacklevel=4,
             )
 
     def check(self, means: Mapping[str, float]) -> None:
-        """Warn, if it is time to, about the mean statistics of the steps since the last call."""
+        """Warn, if it is time to, given the mean statistics of the steps since the last call."""
         complaint = None if self.warned or not self.at_strength else self._complaint(means)
         self.bad_steps = self.bad_steps + self.steps if complaint else 0
         self.steps, self.at_strength = 0, True
@@ -76,7 +76,7 @@ class NoiseMonitor:
         if self.positive and rms is not None and (rms == 0 or not reached):
             return (
                 f"noise/rms is {rms:.2g} although {self.name} has a strength above 0: it reaches no token beyond the "
-                "first of each document; look at what the labels leave out, or take a noise for all tokens, such as "
+                "first of each document; check which labels are ignored, or take a noise for all tokens, such as "
                 "neft_uniform."
             )
         if means.get("snr_db", -math.inf) > rounding_limit_db(self.dtype):
@@ -89,10 +89,10 @@ class NoiseMonitor:
 
 
 def rounding_limit_db(dtype: torch.dtype | None) -> float:
-    """Return the snr_db above which half of the coordinates do not move: noise of a quarter of the dtype's epsilon.
+    """Return the snr_db above which rounding drops half of the coordinates: that of noise at a quarter of epsilon.
 
-    Without 16 bits it is infinite. The steps between numbers grow with the numbers, and half of the coordinates lie
-    below 0.7 of their rms, hence a quarter and not half.
+    It is infinite without a 16-bit dtype. Rounding steps are proportional to the numbers, and half of the coordinates
+    lie below 0.7 of their rms, so the limit is a quarter of epsilon and not half.
     """
     if dtype not in (torch.bfloat16, torch.float16):
         return math.inf
@@ -100,14 +100,14 @@ def rounding_limit_db(dtype: torch.dtype | None) -> float:
 
 
 def _additive(noise: object) -> AdditiveNoise | None:
-    """Return the additive noise that a noise is or is made of."""
+    """Return the additive noise that a noise is or wraps, or None."""
     while noise is not None and not isinstance(noise, AdditiveNoise):
         noise = getattr(noise, "noise", None)
     return noise
 
 
 def _strength(noise: AdditiveNoise | None) -> Scalar | None:
-    """Return the number that an additive noise is proportional to, the first one of its scale."""
+    """Return the number that an additive noise is proportional to: the first field of its scale."""
     scale: object = None if noise is None else noise.scale
     number = getattr(scale, fields(scale)[0].name) if is_dataclass(scale) else None
     return number if isinstance(number, int | float | Schedule) else None

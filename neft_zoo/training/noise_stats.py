@@ -1,4 +1,4 @@
-"""NoiseStats: the rms of the noise and how it compares with the embeddings it is added to, step by step."""
+"""NoiseStats: rms and signal-to-noise ratio of the noise, step by step."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class NoiseStats:
-    """The statistics of the steps since they were last taken, and the monitor that looks at them."""
+    """Accumulates the statistics of steps until they are taken, and feeds the monitor."""
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy, self.monitor = strategy, NoiseMonitor(strategy)
-        self.looked = False  # whether the first noise was, before the optimizer's first step
+        self.looked = False  # whether the first noise was checked, before the first optimizer step
         self._values: defaultdict[str, list[Float[Tensor, ""]]] = defaultdict(list)
 
     def record(self, step: Step) -> None:
-        """Measure a step; after the first its tensors are not read yet: the CPU would wait for an accelerator."""
+        """Measure a step; only the first step's tensors are read at once, since reading waits for the accelerator."""
         values = statistics(self.strategy, step)
         if not self.looked and "snr_db" in values:
             self.looked = True
@@ -42,7 +42,7 @@ class NoiseStats:
         """Return the means of the steps since the last call.
 
         Args:
-            warn: let the monitor warn about them.
+            warn: whether the monitor may warn about them.
         """
         means = {name: torch.stack(values).mean().item() for name, values in self._values.items()}
         self._values.clear()
@@ -55,8 +55,8 @@ class NoiseStats:
 def statistics(strategy: Strategy, step: Step) -> dict[str, Float[Tensor, ""]]:
     """Return rms, snr_db and the strategy's current numbers (alpha, rho ...), as 0-d tensors.
 
-    Measured on the last noisy pass, at its first site, over the real tokens, or the placeholders if it is added to
-    those; snr_db is 20 log10 of embedding rms over noise rms, in decibels, and missing while there is no noise.
+    They are measured in the last noisy pass, at its first site, over the real tokens (for noise on placeholders, over
+    those). snr_db is 20 log10(embedding rms / noise rms), in decibels, and missing without noise.
     """
     batch = step.batch
     numbers = {

@@ -1,4 +1,4 @@
-"""Noise for a loss that was put in front of ours, by a subclass or on an instance."""
+"""Noise for a `compute_loss` that overrides ours, in a subclass or on an instance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neft_zoo.training.watched_calls import unwatched
 if TYPE_CHECKING:
     from torch import nn
 
-# `compute_loss`, bound; and what computes such a loss under the strategy.
+# A bound `compute_loss`, and a function that computes such a loss under the strategy.
 Loss: TypeAlias = Callable[..., object]
 UnderStrategy: TypeAlias = Callable[..., object]
 
@@ -30,14 +30,14 @@ class Host(Protocol):
 
 @contextmanager
 def outermost_loss(trainer: Host, ours: Loss, under_strategy: UnderStrategy) -> Iterator[None]:
-    """Let a loss in front of ours be computed under the strategy, unless it comes to ours by itself.
+    """Compute an overriding loss under the strategy, unless it calls our `compute_loss` itself.
 
-    Most people who weight tokens or change the loss write a `compute_loss` that calls the model and nothing else.
+    Custom losses, for example with token weights, are mostly a `compute_loss` that only calls the model.
 
     Args:
-        trainer: whose loss it is.
+        trainer: the trainer whose loss is overridden.
         ours: the mixin's `compute_loss`, as a function.
-        under_strategy: computes a loss, its first argument, under the strategy.
+        under_strategy: computes its first argument, a loss, under the strategy.
     """
     replaced = vars(trainer).get("compute_loss")
     if replaced is None and type(trainer).compute_loss is ours:  # pyright: ignore[reportAttributeAccessIssue]
@@ -63,7 +63,7 @@ def _loss(
     *args: object,
     **kwargs: object,
 ) -> object:
-    """Return the loss, and compute it once more where the first try did not come to ours: every time after."""
+    """Return the loss, computed again under the strategy if it bypassed ours; later calls skip the first try."""
     session: NoiseSession = trainer.session
     if session.active and not session.history.passed_by:
         before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)

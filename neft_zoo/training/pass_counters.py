@@ -1,4 +1,4 @@
-"""PassCounters: what a trainer counts in its loss, counted once for a step of several passes."""
+"""PassCounters: lets a trainer count tokens and metrics once for a step of several passes."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import Trainer
 
-# Metrics are few; what has more entries holds something else, such as a value for every prompt.
+# A trainer has few metrics; a larger mapping holds something else, such as a value for every prompt.
 FEW = 1000
 
 
 class PassCounters:
-    """The numbers and metrics of a trainer as they were before a step's first pass.
+    """The counters and metrics of a trainer before a step's first pass.
 
-    Trainers count tokens and log metrics inside of their loss, under names of their own: numbers on the trainer or its
-    state, and in mappings there lists of numbers, or metrics that sum up. So all of those are looked at.
+    Trainers count tokens and log metrics inside of their loss under various names: as numbers on the trainer or its
+    state, and in mappings that hold lists of numbers or summing metrics. All of these are saved.
     TRL: https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/sft_trainer.py
     Axolotl: https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/src/axolotl/core/trainers/base.py
     ms-swift: https://github.com/modelscope/ms-swift/blob/v4.6.0/swift/trainers/mixin.py
 
     Args:
-        trainer: the trainer, about to compute a loss.
+        trainer: the trainer, before it computes a loss.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self._counts = [_Counts(vars(owner), inside=False) for owner in (trainer, trainer.state)]
 
     def rewind(self) -> None:
-        """Forget what the previous pass of this step counted."""
+        """Restore the counters to their values before the step's first pass."""
         for counts in self._counts:
             counts.restore()
 
 
 class _Counts:
-    """The numbers of a mapping, and the lengths of the lists in the mappings inside of it."""
+    """The numbers in a mapping, and the lengths of the lists in nested mappings."""
 
     def __init__(self, owner: MutableMapping[str, Any], inside: bool = True) -> None:
         self._owner, self._names = owner, set(owner)
@@ -76,5 +76,5 @@ def _is_count(value: object) -> bool:
 
 
 def _copy(value: Any) -> Any:
-    """Return a number that later additions in place leave as it is."""
+    """Return a copy of a number that later in-place additions do not change."""
     return value.clone() if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""Where in its training a `transformers.Trainer` is."""
+"""The optimizer step and progress of a `transformers.Trainer`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class StepOf(TypedDict):
-    """The key of an optimizer step, and the fraction of training that is done."""
+    """The random key of an optimizer step, and the fraction of training done."""
 
     key: int
     progress: float
 
 
 def step_of(args: TrainingArguments, processes: AcceleratorState, state: TrainerState) -> StepOf:
-    """Return what a noise draws on in the optimizer step that a trainer is in."""
+    """Return the key and progress of a trainer's current optimizer step, as arguments of a noise draw."""
     key = step_key(args.seed, data_parallel_rank(processes), state.global_step)
     return {"key": key, "progress": progress_of(state)}
 
 
 def progress_of(state: TrainerState) -> float:
-    """Return the fraction of training that is done, in [0, 1]."""
+    """Return the fraction of training done, in [0, 1]."""
     return min(1.0, state.global_step / max(1, state.max_steps))

@@ -1,4 +1,4 @@
-"""Provenance: `noise.json` beside every checkpoint says which noise made it, and a resume must agree."""
+"""Provenance: `noise.json` in every checkpoint records its noise, and a resumed run must use the same."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STATE = "trainer_state.json"
 
 
 def provenance(strategy: Strategy) -> dict[str, Any]:
-    """Return what `noise.json` holds: a strategy's name, arguments and version, and the package's version."""
+    """Return the content of `noise.json`: the strategy's name, arguments and version, and the package's version."""
     try:
         arguments = strategy.to_dict()
     except NoiseError:
-        arguments = {"name": strategy.name}  # a schedule function of the user's own: the repr is what can be kept
+        arguments = {"name": strategy.name}  # only the repr of a custom schedule can be saved
     name = arguments.pop("name")
     saved = {"name": name, "arguments": arguments, "version": strategy.version, "neft_zoo": version("neft-zoo")}
     return saved | ({"repr": repr(strategy)} if not strategy.version else {})
@@ -40,10 +40,10 @@ def write(folder: Path, strategy: Strategy) -> None:
 
 
 def check(folder: Path, strategy: Strategy) -> None:
-    """Raise if a folder holds the `noise.json` of another strategy.
+    """Raise if a folder has the `noise.json` of another strategy.
 
     Raises:
-        NoiseError: if it does, or if the file cannot be read.
+        NoiseError: if it has, or if the file cannot be read.
     """
     path = folder / FILE
     if not path.exists():
@@ -67,13 +67,13 @@ def check(folder: Path, strategy: Strategy) -> None:
 
 
 def _described(saved: dict[str, Any]) -> str:
-    """Return a saved strategy as it is called in a message."""
+    """Return the description of a saved strategy for messages."""
     arguments = ", ".join(f"{key}={shown(value)}" for key, value in saved["arguments"].items())
     return saved["repr"] or f"{saved['name'][:80]}({arguments}) version {shown(saved['version'])}"
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Return whether a checkpoint was written to its end: transformers writes the trainer's state last."""
+    """Return whether a checkpoint is complete: transformers writes the trainer's state last."""
     try:
         return isinstance(json.loads((checkpoint / STATE).read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
@@ -81,16 +81,17 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def last_complete(output_dir: Path) -> Path | None:
-    """Return the newest complete checkpoint, None if there is none."""
+    """Return the newest complete checkpoint, or None."""
     complete = [path for path in output_dir.glob("checkpoint-*") if path.name[11:].isdecimal() and is_complete(path)]
     return max(complete, key=lambda path: int(path.name[11:]), default=None)
 
 
 def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None, strategy: Strategy) -> Path | None:
-    """Return the checkpoint that is resumed, None for a new run; `True` stands for the last complete one.
+    """Return the checkpoint to resume from, or None for a new run; `True` means the last complete one.
 
     Raises:
-        NoiseError: if the run would go on, or write over, a run of another strategy, or the checkpoint is torn.
+        NoiseError: if the run would continue or overwrite a run of another strategy, or if the checkpoint is
+            incomplete.
     """
     last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
     resumed = last_complete(output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
@@ -109,7 +110,7 @@ def check_run(output_dir: Path, resume_from_checkpoint: str | Path | bool | None
 
 
 def tag_model_card(card: Path, strategy: Strategy) -> None:
-    """Name the noise in a model card, once."""
+    """Add the noise to a model card, once."""
     if not card.exists():
         return
     loaded = ModelCard.load(card)

@@ -1,4 +1,4 @@
-"""Numbers that cannot be meant: the range of each option of a recipe that has one."""
+"""The accepted ranges of numeric options in a recipe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from neft_zoo.errors import NoiseError, shown
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an option accepts.
+    """The accepted range of an option.
 
     Attributes:
-        low: the least, or what it must be above where `above` is set.
-        high: what it must be below.
-        above: whether `low` itself is not accepted.
+        low: the lower bound.
+        high: the upper bound, excluded.
+        above: whether the lower bound is excluded.
     """
 
     low: float
@@ -61,10 +61,10 @@ RANGES = {
 
 
 def check_ranges(values: Mapping[str, object]) -> None:
-    """Raise for the first number outside the range of its option; None is left to the option itself.
+    """Raise for the first number outside the range of its option; None is not checked.
 
     Raises:
-        NoiseError: naming option, value and range.
+        NoiseError: with option, value and range.
     """
     for name, accepted in RANGES.items():
         value = values.get(name)

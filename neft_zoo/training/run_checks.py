@@ -1,4 +1,4 @@
-"""RunChecks: what is checked while a trainer with noise trains."""
+"""RunChecks: checks during the training of a trainer with noise."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class NoisyTrainer(Protocol):
-    """A trainer with a strategy, and what of it is looked at."""
+    """The attributes of a trainer with a strategy that are checked."""
 
     strategy: Strategy
     accelerator: Any
     callback_handler: Any
 
     def current_session(self) -> NoiseSession:
-        """Return the session of the model that the trainer has now."""
+        """Return the session of the trainer's current model."""
         ...
 
 
 class RunChecks(TrainerCallback):
-    """Checks a run when it begins, and that no optimizer step is taken without the strategy.
+    """Checks a run when it begins, and checks that no optimizer step bypasses the strategy.
 
     Args:
-        trainer: whose run it is.
+        trainer: the trainer of the run.
     """
 
     def __init__(self, trainer: NoisyTrainer) -> None:
@@ -52,12 +52,12 @@ class RunChecks(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Raise where a trial of a hyperparameter search has changed `args.noise`, or a callback brings another noise.
+        """Raise if a hyperparameter search has changed `args.noise`, or if a callback adds another noise.
 
-        The strategy was made with the trainer, before the search.
+        The strategy was created with the trainer, before the search.
 
         Raises:
-            NoiseError: if it has.
+            NoiseError: if either is the case.
         """
         self.began = True
         other = next(
@@ -77,13 +77,13 @@ class RunChecks(TrainerCallback):
             )
 
     def check_trained(self, steps: int) -> None:
-        """Raise after a training loop that announces nothing, and so trained without the strategy.
+        """Raise after a training loop that called no callbacks, and so trained without the strategy.
 
         Args:
-            steps: that it says it has taken.
+            steps: number of steps that the loop reports.
 
         Raises:
-            NoiseError: if it took any.
+            NoiseError: if it is above 0.
         """
         strategy, name = self.trainer.strategy, type(self.trainer).__name__
         every_step = not strategy.clean or (strategy.weights is not None and strategy.weights.every_step)
@@ -96,7 +96,7 @@ class RunChecks(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Set the hooks, and let them see calls of the model that do not come to our `compute_loss`."""
+        """Set the hooks, and make them read model calls that bypass our `compute_loss`."""
         session, processes = self._session, self.trainer.accelerator.state
         self._mark = session.progress_mark
         watch(session, **step_of(args, processes, state))
@@ -106,7 +106,7 @@ class RunChecks(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Raise before the optimizer takes a step that did not go through the strategy.
+        """Raise before the optimizer step if the step bypassed the strategy.
 
         Raises:
             NoiseError: if the model was called with gradients, but not under the strategy.
@@ -123,12 +123,12 @@ class RunChecks(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Check the same in training loops of their own, which do not announce the optimizer's step."""
+        """Repeat the check for custom training loops that do not announce the optimizer step."""
         unwatch(self._session)
         check_went_through(self._session, self._mark, f"{type(self.trainer).__name__}.train")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Remove the hooks, where the trainer was given noise after its `train` had begun."""
+        """Remove the hooks, for a trainer that was given noise after its `train` had begun."""
         self._session.detach()

@@ -1,4 +1,4 @@
-"""NoiseSession: a strategy on a model, whoever trains or evaluates it."""
+"""NoiseSession: a strategy on a model, independent of what trains or evaluates it."""
 
 from __future__ import annotations
 
@@ -40,17 +40,16 @@ Compute: TypeAlias = Callable[[ModelInputs], Tensor]
 class NoiseSession:
     """The checks, hooks, prepared noise, special tokens and statistics of one strategy on one model.
 
-    Special tokens are the tokenizer's, image placeholders those of the model's config: a host cannot leave one out. A
-    strategy that adds nothing to a pass sets no hook. A model that is refused has no hook either, since these are set
-    after everything that may refuse it.
+    Special tokens are always the tokenizer's, and placeholders those of the model's config. A strategy that adds
+    nothing to a pass sets no hooks. Hooks are set after all checks, so a refused model has none.
 
     Args:
-        model: a transformers or PEFT model, or one inside a wrapper of DDP, FSDP, DeepSpeed or torch.compile.
-        strategy: what is added and how a step spends its passes.
-        tokenizer: tokenizer or processor that knows the special tokens; None knows of none.
-        token_counts: how often each token occurs in the training data, or a function that counts, called if needed.
-        reference: add the noise in passes without gradients as well, and to these models; None never does.
-        compiled: draw the noise before a pass, for a model that torch.compile runs.
+        model: a transformers or PEFT model, possibly wrapped by DDP, FSDP, DeepSpeed or torch.compile.
+        strategy: what is added and how a step uses its passes.
+        tokenizer: tokenizer or processor; None for no special tokens.
+        token_counts: count of each token in the training data, or a function that counts them if needed.
+        reference: also add the noise in passes without gradients, and to these models; None for neither.
+        compiled: draw the noise before a pass, for a compiled model.
 
     Raises:
         NoiseError: if the model or the counts lack what the strategy needs.
@@ -90,17 +89,17 @@ class NoiseSession:
 
     @property
     def active(self) -> bool:
-        """True where the strategy changes a loss: in train mode with gradients, and not inside of such a loss."""
+        """True if the strategy changes a loss now: in train mode with gradients, and not within another such loss."""
         training = not self.strategy.clean and self.model.training and torch.is_grad_enabled()
         return training and not self.running
 
     @property
     def progress_mark(self) -> tuple[int, int]:
-        """Steps through the strategy, and calls of the model with gradients but without it, up to now."""
+        """The number of steps with the strategy so far, and of model calls with gradients but without it."""
         return self.history.steps, 0 if self.hooks is None else self.hooks.clean_calls
 
     def on(self, model: nn.Module) -> NoiseSession:
-        """Return a session of the same strategy and settings on another model; this one lets go of its own."""
+        """Return a session with the same strategy and settings on another model, and detach this one."""
         self.detach()
         session = NoiseSession(
             model,
@@ -132,34 +131,34 @@ class NoiseSession:
         )
 
     def detach(self) -> None:
-        """Remove the hooks; the model is as it was before."""
+        """Remove the hooks; the model is then unchanged."""
         if self.hooks is not None:
             self.hooks.detach()
         self.hooks = self._last = None
 
     def use_counts(self, counts: Int[Tensor, " V"]) -> None:
-        """Prepare the noise for other token counts, such as those of the run that is resumed."""
+        """Prepare the noise again for other token counts, such as those of the resumed run."""
         self.counts = TokenCounts(counts)
         self._prepare()
 
     def loss(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Tensor:
-        """Return the loss of one batch under the strategy; the clean loss where the session is not active.
+        """Return the loss of one batch under the strategy, or the clean loss if the session is not active.
 
         Args:
-            inputs: what `compute` is given; a copy for every pass, as TRL writes into it. It may have no names.
+            inputs: arguments for `compute`, in any container, copied for every pass because TRL writes into them.
             compute: the host's own loss of one pass.
-            key: of the optimizer step.
+            key: random key of the optimizer step.
             progress: fraction of training done, in [0, 1].
-            scale: how the host scales and differentiates its loss, as the fields of `Step` say.
+            scale: how the host scales and differentiates its loss, as fields of `Step`.
         """
         if not self.active:
             return compute(copy_of(inputs))
         return self.run(self.step(inputs, compute, key=key, progress=progress, **scale))
 
     def reads(self, inputs: Inputs) -> bool:
-        """Return whether a loss makes what it calls the model with: it is given no token ids, or no labels, then.
+        """Return whether the batch must be read from the model's own calls.
 
-        The batch is read from the model's own calls in that case.
+        This is the case for inputs without token ids or labels, from which the loss builds the model's inputs itself.
 
         Raises:
             NoiseError: if there are no token ids that the noise could edit.
@@ -177,7 +176,7 @@ class NoiseSession:
         return False
 
     def step(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Step:
-        """Return the step of one batch, with no pass run yet; arguments as in `loss`."""
+        """Return the step of one batch, before any pass; arguments as in `loss`."""
         self.attach()
         assert self.hooks is not None  # set just now
         if self._last is not None:
@@ -216,15 +215,15 @@ class NoiseSession:
         return loss
 
     def record(self, step: Step) -> None:
-        """Count a step whose passes were run, and record its statistics."""
+        """Count a step after its passes, and record its statistics."""
         self.stats.record(step)
         self.history.count_step()
 
     @contextmanager
     def open(self, batch: Batch) -> Iterator[Pass]:
-        """Yield the record of a forward pass in which the noise is added to embeddings or layers.
+        """Open a forward pass with noise on embeddings or layers, and yield its record.
 
-        Without gradients it is added only where the session has a `reference`.
+        Without gradients, noise is added only if the session has a `reference`.
         """
         if self.hooks is None or isinstance(self.noise, TokenEdit):
             yield Pass(batch=batch)
@@ -234,7 +233,7 @@ class NoiseSession:
 
     @contextmanager
     def noisy_pass(self, inputs: Inputs, key: int, progress: float = 0.0) -> Iterator[ModelInputs]:
-        """Yield the inputs of a forward pass, with edited token ids under a noise that edits them, and open it."""
+        """Open a forward pass with noise, and yield its inputs, with edited token ids if the noise edits them."""
         batch = self.batch(inputs, key, progress)
         edited = {"input_ids": self.noise.edit(batch)} if isinstance(self.noise, TokenEdit) else {}
         with self.open(batch):
@@ -242,7 +241,7 @@ class NoiseSession:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Let losses be clean for a while."""
+        """Return clean losses inside this context."""
         was, self.running = self.running, True
         try:
             yield

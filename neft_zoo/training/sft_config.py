@@ -1,4 +1,4 @@
-"""`NoiseSFTConfig`: TRL's `SFTConfig` with the field `noise`."""
+"""`NoiseSFTConfig`: TRL's `SFTConfig` with a `noise` field."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from neft_zoo.training.stock_noise import check_alone
 
 @dataclass
 class NoiseSFTConfig(SFTConfig):
-    """TRL's `SFTConfig` with the field `noise`, so that a recipe can hold it and a checkpoint records it.
+    """TRL's `SFTConfig` with a `noise` field, which recipes can set and checkpoints record.
 
     Args:
-        noise: a strategy's name, or a mapping with `name` and arguments, as JSON on the command line.
+        noise: a strategy's name, or a mapping with `name` and arguments (as JSON on the command line).
 
     Raises:
-        NoiseError: if the noise is not accepted.
+        NoiseError: if the noise is invalid.
     """
 
     _VALID_DICT_FIELDS = [*json_fields(SFTConfig), "noise"]

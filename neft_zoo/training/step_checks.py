@@ -1,4 +1,4 @@
-"""What is checked of a step: that a model was trained under its strategy."""
+"""Checks that a step trained the model under its strategy."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Gradients: TypeAlias = Iterable[Tensor | None]
 
 
 def passed_by_since(session: NoiseSession, since: tuple[int, int], gradients: Gradients = ()) -> bool:
-    """Return whether the model was called with gradients since a progress mark, and never under the strategy.
+    """Return whether the model was called with gradients since a progress mark, but never under the strategy.
 
     Args:
-        session: of the model.
-        since: the mark.
-        gradients: of the step; they show the calls that no hook sees, as those of `forward`. Those of a loss that
-            skips a batch are zero, where there are any.
+        session: the session of the model.
+        since: the progress mark.
+        gradients: of the step. They reveal calls that no hook sees, such as calls of `forward`; those of a loss that
+            skips a batch are zero or missing.
     """
     steps, clean_calls = session.progress_mark
     strategy = session.strategy
@@ -39,21 +39,21 @@ def passed_by_since(session: NoiseSession, since: tuple[int, int], gradients: Gr
 
 
 def gradients_of(session: NoiseSession) -> Gradients:
-    """Yield the gradients of a session's model, where its weights have them."""
+    """Yield the gradients of a session's model, None for weights without one."""
     return (weight.grad for weight in session.bare_model.parameters())
 
 
 def check_went_through(session: NoiseSession, since: tuple[int, int], where: str, gradients: Gradients = ()) -> None:
-    """Raise if the model was called with gradients, and never under the strategy.
+    """Raise if the model was called with gradients, but never under the strategy.
 
     Args:
-        session: of the model.
+        session: the session of the model.
         since: the progress mark to compare with.
-        where: the function that was left since, for the message.
+        where: the function that has run since, for the message.
         gradients: of the step.
 
     Raises:
-        NoiseError: if it was.
+        NoiseError: if the strategy was bypassed.
     """
     if passed_by_since(session, since, gradients):
         raise NoiseError(
@@ -63,7 +63,7 @@ def check_went_through(session: NoiseSession, since: tuple[int, int], where: str
 
 
 def warn_in_eval_mode(session: NoiseSession) -> None:
-    """Warn, once, where the model would be trained in eval mode, in which nothing is added."""
+    """Warn, once, if the model would be trained in eval mode, in which no noise is added."""
     idle = not session.model.training and torch.is_grad_enabled() and not session.strategy.clean
     if idle and not session.history.steps and not session.history.warned:
         session.history.warned = True

@@ -1,4 +1,4 @@
-"""transformers' own noise, `neftune_noise_alpha`, run as a strategy of the zoo."""
+"""transformers' own noise, `neftune_noise_alpha`, run as one of our strategies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_alone(alpha: object, noise: str | None = None) -> None:
-    """Raise if transformers' own noise, or a framework's, is switched on beside a strategy.
+    """Raise if transformers' own noise, or a framework's, is set together with a strategy.
 
     Args:
         alpha: the option's value.
@@ -28,10 +28,10 @@ def check_alone(alpha: object, noise: str | None = None) -> None:
 
 
 def stock_noise(alpha: object) -> dict[str, object]:
-    """Return the noise that runs in place of transformers' own, and say so.
+    """Return the noise that replaces transformers' own, with a warning.
 
     Raises:
-        NoiseError: if alpha is not a number that noise can have.
+        NoiseError: if alpha is not an accepted number.
     """
     check_ranges({"neftune_noise_alpha": alpha})
     warnings.warn(
@@ -43,9 +43,9 @@ def stock_noise(alpha: object) -> dict[str, object]:
 
 
 def take_stock_noise(trainer: Trainer) -> dict[str, object] | None:
-    """Return the noise that runs in place of a trainer's own, which is switched off; None where it has none.
+    """Return the noise that replaces a trainer's own and switch that off; None if it has none.
 
-    The arguments stay as they are: they may be another trainer's as well.
+    The trainer's arguments are not changed, since another trainer may share them.
     """
     alpha = trainer.args.neftune_noise_alpha
     if alpha is None:

@@ -1,4 +1,4 @@
-"""strategy_loss(): the loss of a `transformers.Trainer` under a strategy, made from the trainer's own."""
+"""strategy_loss(): the loss of a `transformers.Trainer` under a strategy."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def strategy_loss(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """Return the loss under the strategy, with the outputs of the last pass where they are asked for.
+    """Return the loss under the strategy, with the outputs of the last pass if requested.
 
     Args:
-        trainer: whose step it is.
+        trainer: the trainer of the step.
         session: of the trainer's model.
-        own_loss: a `compute_loss`, bound, that knows of no strategy.
-        model, inputs, *args, **kwargs: what `compute_loss` is called with.
+        own_loss: a bound `compute_loss` that does not use the strategy.
+        model, inputs, *args, **kwargs: the arguments of `compute_loss`.
     """
     if not session.active:
         warn_in_eval_mode(session)
@@ -45,12 +45,12 @@ def strategy_loss(
 
     def one_pass(inputs: ModelInputs) -> Tensor:
         nonlocal outputs
-        counters.rewind()  # TRL counts every pass
+        counters.rewind()  # TRL counts tokens in every pass
         result = own_loss(model, inputs, *args, **kwargs)
         loss, outputs = result if isinstance(result, tuple) else (result, None)
         return loss
 
-    # Outputs of the last pass may be differentiated as well.
+    # The caller may differentiate outputs of the last pass too.
     keeps = wants_outputs or session.reads(inputs)
     accumulation = KeptGraphs(gradient_of(trainer)) if keeps else accumulation_of(trainer, num_items)
     loss = session.loss(

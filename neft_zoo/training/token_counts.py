@@ -1,4 +1,4 @@
-"""How often each token occurs in the training data, for noise that depends on it; saved with the run."""
+"""Token counts of the training data, for noise that depends on them; saved with the run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Counts: TypeAlias = "Int[Tensor, ' V'] | Callable[[], Int[Tensor, ' V']]"
 
 
 class TokenCounts:
-    """How often each token occurs in the training data, counted when it is first asked for.
+    """The count of each token in the training data, computed on first use.
 
     Args:
-        counts: the counts, or a function that counts; None where nobody can tell.
+        counts: the counts, or a function that counts; None if unavailable.
 
     Attributes:
-        known: the counts, None as long as they are not known.
+        known: the counts, or None until they are computed.
     """
 
     def __init__(self, counts: Counts | None) -> None:
@@ -37,14 +37,14 @@ class TokenCounts:
 
     @property
     def can_be_known(self) -> bool:
-        """True where the counts are known, or something counts them."""
+        """True if the counts are known or can be computed."""
         return self.known is not None or self._count is not None
 
     def __call__(self) -> Int[Tensor, " V"]:
         """Return the counts.
 
         Raises:
-            NoiseError: if nobody can tell.
+            NoiseError: if they are unavailable.
         """
         if self.known is None:
             if self._count is None:
@@ -54,7 +54,7 @@ class TokenCounts:
 
 
 def count_tokens(data: Any, vocabulary: int) -> Int[Tensor, " V"]:
-    """Return how often each token id below `vocabulary` occurs in a tokenized dataset.
+    """Return the count of each token id below `vocabulary` in a tokenized dataset.
 
     Raises:
         NoiseError: if the records hold no `input_ids`, the data is a stream, or a token is not in the vocabulary.
@@ -85,5 +85,5 @@ def save_counts(folder: Path, counts: Int[Tensor, " V"]) -> None:
 
 
 def load_counts(folder: Path) -> Int[Tensor, " V"] | None:
-    """Return the token counts in a folder, None if it holds none."""
+    """Return the token counts saved in a folder, or None."""
     return load_file(folder / FILE)["counts"] if (folder / FILE).exists() else None

@@ -1,4 +1,4 @@
-"""Records that are tokenized already: TRL takes them as they are, and the collator fails in the first step."""
+"""Checks of tokenized records, which TRL passes on unchecked so that the collator fails in the first step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ BATCH = 1000
 
 
 def check_tokens(data: Any, source: str) -> None:
-    """Raise unless all columns of tokens hold lists of whole numbers; of a stream the first records are read.
+    """Raise unless all token columns hold lists of whole numbers; of a stream, only the first records are read.
 
     Args:
-        data: a dataset with one of the columns of `TOKENIZED`.
+        data: a dataset with one of the columns in `TOKENIZED`.
         source: its name in messages.
 
     Raises:
-        NoiseError: with source, number of the record from 1, column and what is there.
+        NoiseError: with source, number of the record (from 1), column and value.
     """
     start = 1
     for table in _tables(data):
@@ -54,7 +54,7 @@ def _tables(data: Any) -> Iterator[pa.Table]:
 
 
 def _fits(column: Any) -> bool:
-    """Return whether all values are lists of whole numbers; a file of null lists has no type of its own."""
+    """Return whether all values are lists of whole numbers; a column of only null lists has no element type."""
     kind = column.type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not lists or column.null_count:

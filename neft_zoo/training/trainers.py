@@ -1,4 +1,4 @@
-"""TRL's trainers, with `noise=`; a TRL that is too old is said in one sentence."""
+"""TRL's trainers with `noise=`; importing it with an unsupported TRL raises a one-sentence error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SFTTrainer(ChecksData, TRLSFTTrainer):
 
 
 class DPOTrainer(ChecksData, TRLDPOTrainer):
-    """TRL's `DPOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise.
+    """TRL's `DPOTrainer` with `noise=`; with `reference="same"`, the reference model gets the policy's noise.
 
     Example:
         `DPOTrainer(model, args=args, train_dataset=pairs, noise="neft_uniform").train()`
@@ -36,7 +36,7 @@ class DPOTrainer(ChecksData, TRLDPOTrainer):
 
 
 class KTOTrainer(ChecksData, TRLKTOTrainer):
-    """TRL's `KTOTrainer` with `noise=`; `reference="same"` gives the reference model the policy's noise."""
+    """TRL's `KTOTrainer` with `noise=`; with `reference="same"`, the reference model gets the policy's noise."""
 
     formats = UNPAIRED
 
@@ -48,12 +48,12 @@ class RewardTrainer(ChecksData, TRLRewardTrainer):
 
 
 class GRPOTrainer(ChecksData, TRLGRPOTrainer):
-    """TRL's `GRPOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
+    """TRL's `GRPOTrainer` with `noise=` in the training pass; generation and old log-probabilities are clean."""
 
     formats = PROMPTS
 
 
 class RLOOTrainer(ChecksData, TRLRLOOTrainer):
-    """TRL's `RLOOTrainer` with `noise=` in the pass that trains; generation and old log-probabilities are clean."""
+    """TRL's `RLOOTrainer` with `noise=` in the training pass; generation and old log-probabilities are clean."""
 
     formats = PROMPTS

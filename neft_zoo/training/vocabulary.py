@@ -1,4 +1,4 @@
-"""Token ids that an embedding has no row for, as of a tokenizer that was given tokens where the model was not."""
+"""Token ids without an embedding row, for example after adding tokens to the tokenizer but not to the model."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ COLUMNS = (*TOKENIZED, *ANSWERS)
 
 
 class Vocabulary:
-    """The rows of a model's token embedding, and the tokens that a tokenizer makes.
+    """The rows of a model's token embedding, and the tokens of a tokenizer.
 
     Args:
         model: a transformers or PEFT model.
-        tokenizer: tokenizer or processor of the data, None if it is not known.
+        tokenizer: tokenizer or processor of the data, or None if unknown.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         base = base_model(model)
         self.name, self.tokenizer = type(base).__name__, getattr(tokenizer, "tokenizer", tokenizer)
         self.rows = _rows(model)
-        # Models with images may replace placeholders before they look ids up (PaliGemma), and name them in the config.
+        # Models with images may replace placeholders before the lookup (PaliGemma), and name them in the config.
         self.placeholders: list[int] = special_token_ids(None, getattr(base, "config", None))["media_ids"]
-        # Remote code may have placeholders that its config does not name (LLaVA's own repository: -200).
+        # Remote code may have placeholders that are not in its config (LLaVA's own repository: -200).
         self.known = type(base).__module__.startswith("transformers.")
 
     @property
     def last_of_tokenizer(self) -> int:
-        """The highest token id of the tokenizer, -1 if it is not known."""
+        """The highest token id of the tokenizer, or -1 if it is unknown."""
         return max(getattr(self.tokenizer, "get_vocab", dict)().values(), default=-1)
 
     def misses(self, ids: Tensor) -> int | None:
-        """Return the first token id without a row, None if there is none."""
+        """Return the first token id without a row, or None."""
         wrong = ids[(ids < 0) | (ids >= self.rows)].tolist()
         return next((each for each in wrong if each not in self.placeholders), None)
 
     def error(self, where: str, number: int) -> NoiseError:
-        """Return the error of a token id without a row.
+        """Return the error for a token id without a row.
 
         Args:
             where: record and column, for the message.
@@ -67,15 +67,15 @@ class Vocabulary:
 
 
 def check_vocabulary(model: nn.Module, tokenizer: Any, splits: Mapping[str, Any]) -> None:
-    """Raise for a token id in tokenized data that a model has no row for; of a stream the first records are read.
+    """Raise for a token id in tokenized data that has no embedding row; of a stream, only the first records are read.
 
     Args:
         model: a transformers or PEFT model.
-        tokenizer: tokenizer or processor of the data, None if it is not known.
-        splits: data by name; several splits may stand in one, and what is no dataset is left to the run.
+        tokenizer: tokenizer or processor of the data, or None if unknown.
+        splits: data by name, or mappings of splits; anything that is not a dataset is not checked.
 
     Raises:
-        NoiseError: with the record, the column, the token id and what to do.
+        NoiseError: with the record, the column, the token id and a remedy.
     """
     vocabulary = Vocabulary(model, tokenizer)
     if not vocabulary.known or not vocabulary.rows:
@@ -89,15 +89,15 @@ def check_vocabulary(model: nn.Module, tokenizer: Any, splits: Mapping[str, Any]
 
 @contextmanager
 def named_token_ids(model: nn.Module, inputs: Any, tokenizer: Any = None) -> Iterator[None]:
-    """Say in one sentence which token id a lookup fails at, in data that could not be read before training.
+    """Raise an error that names the token id if a lookup inside this context fails, for data not checked in advance.
 
     Args:
-        model: is called inside.
-        inputs: what it is called with, by name; a trainer that generates has records instead.
-        tokenizer: of the data, None if it is not known.
+        model: the model that is called inside.
+        inputs: its inputs by name, or the records of a trainer that generates.
+        tokenizer: of the data, or None if unknown.
 
     Raises:
-        NoiseError: if an index is out of range, and a token id or the tokenizer has no row for it.
+        NoiseError: if an index is out of range because a token id or the tokenizer has no row for it.
     """
     try:
         yield
@@ -115,7 +115,7 @@ def named_token_ids(model: nn.Module, inputs: Any, tokenizer: Any = None) -> Ite
 
 
 def _check(data: Any, source: str, vocabulary: Vocabulary) -> None:
-    """Check a split; all of its table at once first, of which it may be a selection."""
+    """Check a split, starting with the whole table that it may be a selection of."""
     if hasattr(data, "data") and not any(_beyond(data.data.column(name), vocabulary) for name in _columns(data)):
         return
     start, whole = 1, hasattr(data, "select")
@@ -136,7 +136,7 @@ def _columns(data: Any) -> list[str]:
 
 
 def _beyond(column: pa.ChunkedArray, vocabulary: Vocabulary) -> bool:
-    """Return whether a column of lists of whole numbers has one that is no row."""
+    """Return whether a column of lists of whole numbers has an id without a row."""
     kind = column.type
     if not hasattr(kind, "value_type") or not pa.types.is_integer(kind.value_type):
         return False
@@ -145,7 +145,7 @@ def _beyond(column: pa.ChunkedArray, vocabulary: Vocabulary) -> bool:
 
 
 def _rows(model: nn.Module) -> int:
-    """Return how many rows the token embedding has, 0 if the model has none that can be told."""
+    """Return the number of rows in the token embedding, or 0 if it cannot be found."""
     try:
         table = find_table(model)
     except (NoiseError, AttributeError, AssertionError):

@@ -1,4 +1,4 @@
-"""Noise in a model's calls outside of a session's own loss, where one call is one pass."""
+"""Noise in model calls outside of a session's own loss, where every call is one pass."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from neft_zoo.training.session import NoiseSession
 
 
 def several_passes(strategy: Strategy) -> bool:
-    """Return whether a strategy is more than noise in one pass of a host's own loss."""
+    """Return whether a strategy needs more than noise in a single pass of the host's loss."""
     return strategy.objective.passes > 1 or strategy.objective.hidden or isinstance(strategy.noise, TokenEdit)
 
 
 def watch(session: NoiseSession, key: int, progress: float) -> None:
-    """Add a session's noise in calls of its model outside of `session.loss` too, up to `unwatch`.
+    """Also add a session's noise in model calls outside of `session.loss`, until `unwatch`.
 
-    A strategy of several passes adds none there.
+    A strategy of several passes adds no noise there.
 
     Args:
-        session: of the model; its hooks are set.
-        key: of the optimizer step.
+        session: the session of the model; its hooks are set.
+        key: random key of the optimizer step.
         progress: fraction of training done, in [0, 1].
     """
     session.attach()
@@ -40,7 +40,7 @@ def watch(session: NoiseSession, key: int, progress: float) -> None:
 
 
 def unwatch(session: NoiseSession) -> None:
-    """Let calls outside of a session's loss be clean again."""
+    """Stop adding noise in calls outside of a session's loss."""
     calls = _calls(session)
     if calls is not None:
         calls.unwatch()
@@ -48,7 +48,7 @@ def unwatch(session: NoiseSession) -> None:
 
 @contextmanager
 def unwatched(session: NoiseSession) -> Iterator[None]:
-    """Let calls outside of a session's loss be clean for a while."""
+    """Keep calls outside of a session's loss clean inside this context."""
     calls = _calls(session)
     watched = None if calls is None else calls.watched
     unwatch(session)
@@ -61,12 +61,12 @@ def unwatched(session: NoiseSession) -> Iterator[None]:
 
 
 def _calls(session: NoiseSession) -> CallReader | None:
-    """Return what reads the calls of a session's model, None where no hooks are set or none of them reads."""
+    """Return the reader of a session's model calls, or None if there are no hooks or no reader."""
     return None if session.hooks is None else session.hooks.calls
 
 
 def _record(session: NoiseSession, done: Pass) -> None:
-    """Count a call that was watched as a step."""
+    """Count a watched call as a step."""
     assert session.hooks is not None
     step = Step(session.hooks, done.batch, _no_loss)
     step.add(done)
@@ -74,4 +74,4 @@ def _record(session: NoiseSession, done: Pass) -> None:
 
 
 def _no_loss(ids: Tensor | None) -> Tensor:
-    raise AssertionError("a call that was watched is over")
+    raise AssertionError("a watched call has no further passes")

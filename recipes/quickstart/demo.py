@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import datasets
 
 HERE = Path(__file__).parent
-SHORT = 160  # characters of prompt and answer, about 45 tokens: longer records take longer and show nothing else
+SHORT = 160  # characters of prompt and answer, about 45 tokens: longer records only take longer
 EVALUATED = 128  # records of each split whose loss is measured after every epoch
-STEPS = None  # queue of row and finished share of its steps; set in every process that trains
+STEPS = None  # queue of (row, finished share of its steps); set in every training process
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Row:
 ROWS = (
     Row("none", "none", 1.0, "#777777"),
     Row("neft_uniform", "neft_uniform", 1.0, "#c2410c"),
-    # What noise must beat: training shorter, with a schedule of its own, regularizes and costs less than nothing.
+    # Noise must beat shorter training with its own schedule, which also regularizes and saves compute.
     Row("none, half as long", "none", 0.5, "#1d4ed8"),
 )
 

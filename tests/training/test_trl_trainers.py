@@ -207,7 +207,7 @@ CASES = {
     "trl.experimental.tpo.tpo_trainer.TPOTrainer": (dict(), TRIPLES, None),
 }
 # What a noise cannot enter, with the sentence that says so.
-REFUSED = {"AsyncGRPOTrainer": "^documents must be told by .*, got tree_kv_index, which noise cannot read"}
+REFUSED = {"AsyncGRPOTrainer": "^document boundaries must be given by .*, got tree_kv_index, which noise cannot read"}
 QUICK = {"ORPOTrainer", "OnlineDPOTrainer", "trl.trainer.distillation_trainer.DistillationTrainer"}
 
 

@@ -1,7 +1,7 @@
-"""Trains for real through other frameworks, one environment each, and writes what came out into docs/support.md.
+"""Trains through other frameworks, one environment each, and writes the results into docs/support.md.
 
 python tools/integrations [FRAMEWORK ...]            # or: make test-integrations
-python tools/integrations --environments FOLDER      # where their environments lie, or shall be made
+python tools/integrations --environments FOLDER      # folder of their environments, existing or new
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VERSIONS = """
 from importlib.metadata import version
 print(*(f"{name} {version(name)}" for name in "torch transformers trl peft datasets accelerate".split()), sep=", ")
 """
-# Their wheels on the index are built for CUDA and cannot be imported beside a torch for CPUs.
+# Their wheels on the index are built for CUDA and cannot be imported with a CPU build of torch.
 CUDA_ONLY = ("torchvision", "torchaudio")
 BEGIN, END = "<!-- integrations: make test-integrations writes up to the end -->", "<!-- end of integrations -->"
 HEAD = """
@@ -53,7 +53,7 @@ COLUMNS = """
 
 
 def python_of(name: str, environments: Path) -> Path:
-    """Return the interpreter of a framework's environment, which is made if it is missing or of another version."""
+    """Return the interpreter of a framework's environment, created if it is missing or has another version."""
     folder = environments / name
     python = folder / "bin" / "python"
     if not python.exists():
@@ -71,18 +71,18 @@ def python_of(name: str, environments: Path) -> Path:
 
 
 def without_cuda(folder: Path, python: Path) -> None:
-    """Remove what of an environment cannot be imported on a CPU, so that others find it missing and do without."""
+    """Remove packages that cannot be imported on a CPU, so that other packages find them missing."""
     for package in CUDA_ONLY:
         command = [str(python), "-c", f"import {package}"]
         if subprocess.run(command, capture_output=True).returncode:
             for library in folder.glob(f"lib/*/site-packages/{package}/**/*.so"):
-                library.unlink()  # torchaudio goes on without it
+                library.unlink()  # torchaudio works without it
         if subprocess.run(command, capture_output=True).returncode:
             subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", package], check=True)
 
 
 def run(name: str, python: Path, limit: float) -> str:
-    """Do a framework's runs into its log, and return how they ended, empty if well."""
+    """Execute a framework's runs with output to its log, and return an error, or "" after success."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment["AXOLOTL_DO_NOT_TRACK"] = "1"
     log = log_of(name)
@@ -103,19 +103,19 @@ def log_of(name: str) -> Path:
 
 
 def results_in(text: str) -> list[dict]:
-    """Return the results that a log holds; progress bars may stand before them on their line."""
+    """Return the results in a log; a progress bar may precede them on a line."""
     read = json.JSONDecoder().raw_decode
     return [read(line.partition("RESULT ")[2])[0] for line in text.splitlines() if "RESULT {" in line]
 
 
 def counters(log: list[dict]) -> dict[str, float]:
-    """Return the numbers of tokens that a framework logged last; those by the second differ between runs."""
+    """Return the token counters that a framework logged last; rates per second differ between runs."""
     last = {key: value for line in log for key, value in line.items()}
     return {k: v for k, v in last.items() if "token" in k and "sec" not in k and "acc" not in k}
 
 
 def judge(runs: dict[str, dict]) -> dict[str, str]:
-    """Return the verdict of one layout and tuning: what is as it must be, or what is not."""
+    """Return the verdict on one layout and tuning: which properties hold, and which do not."""
     plain, none, one, two = (runs[name] for name in NOISES)
     low, high = one["ratios"]
     counted = counters(plain["log"])
@@ -141,7 +141,7 @@ def clean(most: float, looked_at: int) -> str:
 
 
 def rows(name: str, results: list[dict], ended: str) -> list[str]:
-    """Return the lines of the table about one framework."""
+    """Return the table rows of one framework."""
     by_case: dict[tuple[str, str], dict[str, dict]] = {}
     for each in results:
         by_case.setdefault((each["layout"], each["tuning"]), {})[each["noise"]] = each
@@ -154,7 +154,7 @@ def rows(name: str, results: list[dict], ended: str) -> list[str]:
 
 
 def write(name: str, lines: list[str], said: str) -> None:
-    """Put a framework's lines and what is said of it into the page in place of its last ones; those of others stay."""
+    """Replace a framework's rows and notes on the page; those of other frameworks are kept."""
     text = PAGE.read_text(encoding="utf-8")
     before, _, old = text.partition(BEGIN)
     others = [

@@ -1,7 +1,7 @@
-"""The chooser's answers, trained through the framework that they are for, on the shipped model and data.
+"""The chooser's answers, trained through their frameworks, on the shipped model and data.
 
-An answer is run as its reader would run it, by a shell or Python in a folder with the data; changed are its model, the
-precision, which a CPU has not, and the number of steps.
+An answer is run as its reader would run it, by a shell or Python in a folder with the data. Only its model, its
+precision (for a CPU) and the number of steps are changed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import measured
 sys.path.insert(0, str(measured.ROOT / "docs"))
 from builder import chooser, chooser_cases  # noqa: E402
 
-# Axolotl turns its Triton kernels on for LoRA by itself, and they need a GPU; its model needs a padding token.
+# Axolotl enables its Triton kernels for LoRA by default, and they need a GPU; its model needs a padding token.
 AXOLOTL = "bf16: false\nmax_steps: 2\nlora_mlp_kernel: false\nlora_qkv_kernel: false\nlora_o_kernel: false\n"
 AXOLOTL += "special_tokens: {pad_token: <|endoftext|>}"
-# ms-swift knows templates by name only, and lets nobody pack without flash attention, which a CPU has not.
+# ms-swift finds templates only by name, and refuses packing without flash attention, which needs a GPU.
 SWIFT = """from swift.arguments.sft_args import SftArguments
 from swift.template.register import TemplateMeta, register_template
 
@@ -50,7 +50,7 @@ def small(code: str, framework: str) -> str:
 
 
 def trains(case: chooser.Case, python: Path, log: Path) -> bool:
-    """Return whether a case's answer trains and notes its noise."""
+    """Return whether a case's answer trains and records its noise."""
     lines = (measured.DATA / "train.jsonl").read_text(encoding="utf-8").splitlines()[:64]
     records = [{key: each[key][0]["content"] for key in ("prompt", "completion")} for each in map(json.loads, lines)]
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": str(measured.ROOT)}
@@ -69,7 +69,7 @@ def trains(case: chooser.Case, python: Path, log: Path) -> bool:
 
 
 def told(framework: str, python: Path, log: Path) -> str:
-    """Return how many of a framework's answers train, of every tuning and packing."""
+    """Return how many of a framework's answers train, over all tunings and packings."""
     cases = [
         chooser.Case(framework=framework, method=method, packing=packing, epochs="1")
         for method, packing in product(chooser_cases.METHODS, chooser_cases.PACKINGS)

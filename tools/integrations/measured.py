@@ -1,7 +1,7 @@
-"""What a framework's training did: noise per document, padding, evaluation, logs and weights. Runs in its environment.
+"""Measurements of a framework's training: noise per document, padding, evaluation, logs and weights.
 
-A document's truth is not read from masks or positions, which is what is under test: every one of the shipped data
-begins with the user token of the shipped model, and padding is the padding token.
+Runs in the framework's environment. Document boundaries are not read from masks or positions, which are under test:
+every document of the shipped data begins with the shipped model's user token, and padding is its padding token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEPS, RECORDS = 4, 96
 
 
 class Run(NamedTuple):
-    """One of a framework's runs: what it does, and an empty folder of its own."""
+    """One of a framework's runs: its settings, and an empty folder."""
 
     layout: str
     tuning: str
@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
 
 def runs(layouts: Mapping[str, Mapping[str, Any]], tunings: Mapping[str, Mapping[str, Any]]) -> Iterator[Run]:
-    """Yield a run of every layout, tuning and noise, with the options of the first two."""
+    """Yield a run for every layout, tuning and noise, with the options of the first two."""
     for layout, of_layout in layouts.items():
         for tuning, of_tuning in tunings.items():
             for noise in NOISES:
@@ -50,7 +50,7 @@ def runs(layouts: Mapping[str, Mapping[str, Any]], tunings: Mapping[str, Mapping
 
 
 class Recorder:
-    """Compares, in every call of a model, what its first layer gets with what its embedding returned."""
+    """Compares, in every model call, the input of the first layer with the output of the embedding."""
 
     def __init__(self) -> None:
         vocabulary = json.loads((MODEL / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
@@ -58,7 +58,7 @@ class Recorder:
         self.calls, self._seen = [], None
 
     def __enter__(self) -> Recorder:
-        # Global hooks run before those of a module, so the embedding is seen without what a hook adds to it.
+        # Global hooks run before those of a module, so this sees the embedding before a hook adds noise.
         self._handles = [
             every_module.register_module_forward_hook(self._embedded),
             every_module.register_module_forward_pre_hook(self._reached),
@@ -81,7 +81,7 @@ class Recorder:
         self.calls.append((module.training and torch.is_grad_enabled(), ids, noise))
 
     def measures(self) -> dict[str, object]:
-        """Return rms over that of NEFTune's paper for every document, and the largest noise where none may be."""
+        """Return the rms over the paper's for every document, and the largest noise where there must be none."""
         trained = [(ids, noise) for training, ids, noise in self.calls if training]
         clean = [noise.abs().max().item() for training, _, noise in self.calls if not training]
         ratios = [ratio for ids, noise in trained for ratio in self._ratios(ids, noise)]
@@ -128,13 +128,13 @@ def digest(folder: Path) -> str:
 
 
 def logged(folder: Path) -> list[dict[str, float]]:
-    """Return the lines that a run logged."""
+    """Return the lines logged by a run."""
     newest = max(folder.rglob("trainer_state.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(newest.read_text(encoding="utf-8"))["log_history"]
 
 
 def result(run: Run, recorder: Recorder) -> None:
-    """Print what a run did as a line of JSON."""
+    """Print the measurements of a run as a line of JSON."""
     told = {"layout": run.layout, "tuning": run.tuning, "noise": run.noise, **recorder.measures()}
     written = any(run.output.rglob("noise.json"))
     told |= {"weights": digest(run.output), "log": logged(run.output), "noise.json": written}

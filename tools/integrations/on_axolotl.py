@@ -1,4 +1,4 @@
-"""Axolotl's runs, by its own entry point, without and with the plugin."""
+"""Axolotl's runs through its own entry point, without and with the plugin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from axolotl.integrations.base import PluginManager
 from transformers import set_seed
 
 LAYOUTS = {"padded": {}, "sample_packing": {"sample_packing": True, "pad_to_sequence_len": True}}
-# Axolotl turns its Triton kernels on for LoRA by itself, and they need a GPU.
+# Axolotl enables its Triton kernels for LoRA by default, and they need a GPU.
 WITHOUT_KERNELS = {f"lora_{name}_kernel": False for name in ("mlp", "qkv", "o")}
 LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True, **WITHOUT_KERNELS}
 TUNING = {"full": {}, "lora": LORA}
@@ -49,15 +49,15 @@ def options(folder: Path, output: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Do the runs; what starts processes imports this file again."""
+    """Execute the runs; child processes import this file again."""
     for run in measured.runs(LAYOUTS, TUNING):
         given = options(run.folder, run.output) | run.options
         if run.noise != "plain":
             given |= {"plugins": ["neft_zoo.integrations.axolotl.NoisePlugin"], "noise": run.noise}
         file = run.folder / "train.yaml"
         file.write_text(yaml.safe_dump(given), encoding="utf-8")
-        PluginManager.get_instance().plugins.clear()  # a process trains once, as it is meant
-        set_seed(1)  # Axolotl draws its adapter from where the process's generator happens to be
+        PluginManager.get_instance().plugins.clear()  # Axolotl expects one training per process
+        set_seed(1)  # Axolotl initializes its adapter from the current global random state
         with measured.Recorder() as recorder:
             do_cli(config=str(file))
         measured.result(run, recorder)

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's runs, by its own entry point and by `neft-zoo run llamafactory`."""
+"""LLaMA-Factory's runs through its own entry point and through `neft-zoo run llamafactory`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def options(folder: Path, output: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Do the runs; what starts processes imports this file again."""
+    """Execute the runs; child processes import this file again."""
     for run in measured.runs(LAYOUTS, TUNING):
         given = options(run.folder, run.output) | run.options
         file = run.folder / "train.yaml"

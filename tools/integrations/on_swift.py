@@ -1,7 +1,7 @@
-"""ms-swift's runs, by its own entry point, without and with a plugin file.
+"""ms-swift's runs through its own entry point, without and with a plugin file.
 
-It lets nobody pack without flash attention, which a CPU has not; the check is taken out here, as what it packs is the
-same, and sdpa keeps the documents apart by their positions too.
+It refuses packing without flash attention, which needs a GPU. The check is removed here, since the packed rows are the
+same, and sdpa also separates the documents by their positions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from swift.trainers import TrainerFactory
 
 LAYOUTS = {"padded": {}, "padding_free": {"padding_free": True}, "packing": {"packing": True}}
 TUNING = {tuner: {"tuner_type": tuner} for tuner in ("full", "lora")}
-# Of the shipped model; ms-swift knows templates by name only.
+# Template of the shipped model; ms-swift finds templates only by name.
 TEMPLATE = """
 from swift.template.register import TemplateMeta, register_template
 register_template(TemplateMeta("quickstart", prefix=[], prompt=["<|user|>{{QUERY}}<|assistant|>"], chat_sep=None,
@@ -61,7 +61,7 @@ def options(run: measured.Run, plugin: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Do the runs; what starts processes imports this file again."""
+    """Execute the runs; child processes import this file again."""
     SftArguments._check_padding_free = without_flash_attention
     own = vars(TrainerFactory)["get_trainer_cls"]
     for run in measured.runs(LAYOUTS, TUNING):

@@ -1,7 +1,7 @@
-"""Unsloth's runs, without and with `enable`: as it trains on a CPU, and with the trainer that it writes for a GPU.
+"""Unsloth's runs, without and with `enable`: as it trains on a CPU, and with the trainer that it generates for a GPU.
 
-For a CPU it patches TRL's trainer, and pads. The class that it writes, and puts in the place of `trl.SFTTrainer`, is
-made here by its own function and trains a model of transformers', as its own models call CUDA kernels.
+On a CPU it patches TRL's trainer, and pads. The class that it generates to replace `trl.SFTTrainer` is created here by
+Unsloth's own function, and trains a transformers model, since Unsloth's own models call CUDA kernels.
 """
 
 # ruff: noqa: E402
@@ -15,7 +15,7 @@ WRITTEN = "written" in sys.argv
 os.environ["UNSLOTH_COMPILE_DISABLE"] = "1"
 os.environ["UNSLOTH_ALLOW_CPU" if WRITTEN else "UNSLOTH_FORCE_CPU"] = "1"
 # isort: off
-from unsloth import FastLanguageModel  # before trl, transformers and peft, which it changes
+from unsloth import FastLanguageModel  # before trl, transformers and peft, which it patches
 
 if WRITTEN:
     from unsloth.models.rl import _patch_trl_rl_trainers
@@ -84,7 +84,7 @@ def trainer_of(run: measured.Run) -> SFTTrainer:
 
 
 def main() -> None:
-    """Do the runs; what starts processes imports this file again."""
+    """Execute the runs; child processes import this file again."""
     for run in measured.runs(LAYOUTS, {"full": {}, "lora": {}}):
         trainer = trainer_of(run)
         assert type(trainer).__name__ == ("UnslothSFTTrainer" if WRITTEN else "SFTTrainer")
