@@ -92,6 +92,9 @@ class Batch:
         input_ids = inputs.get("input_ids")
         if input_ids is None:
             raise NoiseError(f"a batch needs input_ids to be given noise, got {sorted(inputs)}.")
+        if input_ids.dim() != 2 or input_ids.is_meta:
+            what = "on the meta device" if input_ids.is_meta else tuple(input_ids.shape)
+            raise NoiseError(f"input_ids must be token ids of shape (B, L), got {what}.")
         real, first = read_documents(inputs, input_ids, pad_id)
         labels = inputs.get("labels")
         if labels is not None and labels.shape != input_ids.shape:

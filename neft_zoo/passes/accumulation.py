@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,10 @@ class KeptGraphs:
         self._gradient = gradient
 
     def gradient(self, value: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
-        return _filled(self._gradient(value, list(leaves)), leaves)
+        return _filled(_gradients(self._gradient, value, leaves), leaves)
 
     def part(self, part: Float[Tensor, ""], leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-        gradients = self._gradient(part, list(leaves), retain_graph=True) if leaves else ()
+        gradients = _gradients(self._gradient, part, leaves, retain_graph=True) if leaves else ()
         return part, _filled(gradients, leaves)
 
     def total(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -72,7 +72,7 @@ class StoredGradients(KeptGraphs):
         if not part.requires_grad:
             return part, _filled((None,) * len(leaves), leaves)
         parameters = parameters_of(part)
-        gradients = self._gradient(part, [*leaves, *parameters], allow_unused=True)
+        gradients = _gradients(self._gradient, part, [*leaves, *parameters], allow_unused=True)
         stored = _Stored.apply(part.detach(), gradients[len(leaves) :], *parameters)
         return stored, _filled(gradients[: len(leaves)], leaves)
 
@@ -95,7 +95,7 @@ class EngineBackward:
         self.pending = False
 
     def gradient(self, value: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
-        return _filled(self._gradient(value, list(leaves)), leaves)
+        return _filled(_gradients(self._gradient, value, leaves), leaves)
 
     def part(self, part: Float[Tensor, ""], leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         for leaf in leaves:
@@ -132,18 +132,40 @@ class EngineBackward:
 
 def parameters_of(value: Tensor) -> list[nn.Parameter]:
     """Return the parameters in the graph of a value, including parameters of the loss that no model holds."""
+    leaves = (getattr(node, "variable", None) for node in _nodes_of(value))  # of nodes that accumulate into a leaf
+    return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, nn.Parameter)}.values())
+
+
+def _nodes_of(value: Tensor) -> Iterator[Any]:
+    """Yield the nodes of a value's graph."""
     pending, visited = [value.grad_fn], set()
-    parameters: dict[int, nn.Parameter] = {}
     while pending:
         node = pending.pop()
         if node is None or node in visited:
             continue
         visited.add(node)
-        leaf = getattr(node, "variable", None)  # of the node that accumulates into a leaf
-        if isinstance(leaf, nn.Parameter):
-            parameters[id(leaf)] = leaf
+        yield node
         pending.extend(following for following, _ in node.next_functions)
-    return list(parameters.values())
+
+
+def _gradients(gradient: Gradient, value: Tensor, at: Sequence[Tensor], **how: bool) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a value at tensors.
+
+    A model may checkpoint in its own code, or be told to after the noise was attached, so that torch says it first:
+    https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/checkpoint.py
+
+    Raises:
+        NoiseError: if a part of the graph is checkpointed in the form that allows one backward pass only.
+    """
+    try:
+        return gradient(value, list(at), **how)
+    except RuntimeError:
+        if any(node.name() == "CheckpointFunctionBackward" for node in _nodes_of(value)):
+            raise NoiseError(
+                "use_reentrant must be false with a strategy that differentiates more than once a step, got a model "
+                "that is checkpointed with true."
+            ) from None
+        raise
 
 
 def _filled(gradients: Sequence[Tensor | None], leaves: Sequence[Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ from neft_zoo.passes.calls import arguments_of, takes_token_ids
 from neft_zoo.passes.layers import find_backbones
 from neft_zoo.passes.open_pass import CurrentPass, OpenPass
 from neft_zoo.passes.records import Pass
-from neft_zoo.passes.torch_internals import in_backward
+from neft_zoo.passes.torch_internals import in_backward, read
 
 # Builds a batch from a call's arguments.
 Read: TypeAlias = Callable[[Mapping[str, Any]], Batch]
@@ -52,7 +52,7 @@ class CallReader:
         self._model, self._current, self._read = models[0], current, read
         self._repeats, self._compares = repeats, compares
         inner = _modules_inside(self._model)
-        self._own = {self._model, *inner}
+        self._own, self._innermost = {self._model, *inner}, inner[-1] if inner else self._model
         for each in [*models, *inner]:
             self.handles.append(each.register_forward_pre_hook(self._at_call, with_kwargs=True))
             self.handles.append(each.register_forward_hook(self._after_call, always_call=True))
@@ -63,7 +63,17 @@ class CallReader:
         Args:
             noise: what is added.
             finished: called with the record of each call.
+
+        Raises:
+            NoiseError: if another reader already adds its noise to them.
         """
+        hooks = read(self._model, "_forward_pre_hooks", "torch").values()
+        others = (getattr(hook, "__self__", None) for hook in hooks)
+        if any(isinstance(other, CallReader) and other is not self and other.watched is not None for other in others):
+            raise NoiseError(
+                f"{type(base_model(self._model)).__name__} must have one noise in a step, got a second one, and two "
+                "would add up: call detach() on the NoiseCallback that is done."
+            )
         self.watched = noise, finished
 
     def unwatch(self) -> None:
@@ -83,8 +93,8 @@ class CallReader:
         if opened is None or not current.live or opened.caller is not None:
             return
         call = arguments_of(module, args, kwargs)
-        if "input_ids" not in call and module is self._model and len(self._own) > 1:
-            return  # within this call the loss may call a part of the model, as TRL's forward redirection does
+        if "input_ids" not in call and module in self._own and module is not self._innermost:
+            return  # within this call a part of the model may be called with them, as TRL's forward redirection does
         before, calls = opened.record.batch, opened.record.calls
         opened.start_call(module, call, self._read)
         if calls and self._repeats is not None and torch.is_grad_enabled():
@@ -103,9 +113,9 @@ class CallReader:
                 self.watched[1](opened.record)
 
 
-def _modules_inside(model: nn.Module) -> set[nn.Module]:
-    """Return the inner modules whose calls have token ids where the model's own call does not."""
-    found = {base_model(model)}
+def _modules_inside(model: nn.Module) -> list[nn.Module]:
+    """Return the inner modules whose calls have token ids where the model's own call does not, outermost first."""
+    found = [base_model(model)]
     with suppress(NoiseError):  # a model without a head has none
-        found.update(find_backbones(model))
-    return {module for module in found if takes_token_ids(module)} - {model}
+        found += find_backbones(model)
+    return [module for module in dict.fromkeys(found) if takes_token_ids(module) and module is not model]

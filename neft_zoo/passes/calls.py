@@ -13,7 +13,10 @@ from neft_zoo.passes.anatomy import base_model
 
 
 def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name, without an `input_ids` that is not a tensor.
+    """Return the arguments of a call by name, without an `input_ids` that is not a tensor (B, L).
+
+    A model for multiple choice is called with the token ids of all choices (B, C, L), and calls its inner model with
+    one row per choice: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/bert/modeling_bert.py
 
     TRL's forward redirection calls the model with another function's arguments, some of which are modules and
     dictionaries: https://github.com/huggingface/trl/blob/v1.16.0/trl/models/utils.py
@@ -28,7 +31,8 @@ def arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[st
         named = next((dict(value) for value in args if isinstance(value, Mapping)), named)
     if "input_ids" not in named and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
         named["input_ids"] = args[0]  # a custom model may name its first argument otherwise
-    if not isinstance(named.get("input_ids"), Tensor):
+    ids = named.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.dim() != 2:
         named.pop("input_ids", None)
     return named
 

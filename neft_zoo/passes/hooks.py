@@ -16,7 +16,7 @@ from neft_zoo.passes.call_checks import check_order, check_states
 from neft_zoo.passes.call_reader import CallReader
 from neft_zoo.passes.compiled import PREDRAWN, Drawn, DrawnForLayer, draw_ahead, draw_for_layers
 from neft_zoo.passes.layers import find_backbones, find_layers, last_hidden_state, states_given, with_states
-from neft_zoo.passes.model_outputs import ModelOutputs
+from neft_zoo.passes.model_outputs import ModelOutputs, logits_of
 from neft_zoo.passes.open_pass import CurrentPass, OpenPass, add_noise
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
@@ -140,6 +140,12 @@ class ModelHooks:
         return self._clean_lookups + (0 if self.calls is None else self.calls.clean_calls)
 
     @property
+    def are_inside_of_embedding(self) -> bool:
+        """True where the module that was the embedding lies in another one now, as after PEFT has put LoRA on it."""
+        hooked, now = self.embeddings[0], find_embedding(self.model)
+        return now is not hooked and hooked in now.modules()
+
+    @property
     def records_layers(self) -> bool:
         """True if the inputs of decoder layers are recorded."""
         return self._layers > 0
@@ -192,9 +198,9 @@ class ModelHooks:
 
     def _at_output(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         # TRL's fused head returns none of them; a call would be one more frame of torch.compile's.
-        logits = getattr(output, "logits", getattr(output, "start_logits", None))
+        some = logits_of(output) is not None or hasattr(output, "start_logits")
         record = None if self._current.opened is None else self._current.opened.record
-        if logits is not None and record is not None and record.batch is not None and torch.is_grad_enabled():
+        if some and record is not None and record.batch is not None and torch.is_grad_enabled():
             self.outputs.keep(output, record, record.batch)
 
 

@@ -18,6 +18,15 @@ from neft_zoo.passes.records import Pass
 KEPT_LOGITS = 2**22
 
 
+def logits_of(output: Any) -> Tensor | None:
+    """Return the logits in a model's output, None without any.
+
+    BERT's kind, with two heads for pretraining, calls those of tokens otherwise:
+    https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/bert/modeling_bert.py
+    """
+    return getattr(output, "logits", getattr(output, "prediction_logits", None))
+
+
 class ModelOutputs:
     """Keeps the logits of passes that will be compared, and learns in the first pass how the model computes them.
 
@@ -45,7 +54,7 @@ class ModelOutputs:
         Raises:
             NoiseError: if logits and loss cannot be compared.
         """
-        logits = getattr(output, "logits", None)
+        logits = logits_of(output)
         if self.task == "span":
             record.logits = torch.cat([output.start_logits, output.end_logits])
         elif self.task == "sequence":

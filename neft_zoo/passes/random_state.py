@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 from torch import nn
 
 
 class RandomState:
-    """The random state at construction time, which dropout masks are drawn from.
+    """The random state at construction time, which dropout masks, and a custom loss, are drawn from.
 
     Args:
         model: its device's state is saved.
@@ -15,12 +18,14 @@ class RandomState:
 
     def __init__(self, model: nn.Module) -> None:
         self._device = next(model.parameters()).device
-        self._cpu = torch.get_rng_state()
+        self._cpu, self._python, self._numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
         self._own = None if self._device.type in ("cpu", "meta") else self._module().get_rng_state(self._device)
 
     def restore(self) -> None:
         """Restore the saved state."""
         torch.set_rng_state(self._cpu)
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
         if self._own is not None:
             self._module().set_rng_state(self._own, self._device)
 

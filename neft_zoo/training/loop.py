@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import operator
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, NoiseWarning, shown
 from neft_zoo.noise.batch import step_key
-from neft_zoo.noise.schedules import check_number
+from neft_zoo.noise.schedules import Schedule, check_number
+from neft_zoo.passes.torch_internals import in_backward
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_wrapped
+from neft_zoo.training.own_loss import copy_of
 from neft_zoo.training.session import Inputs, ModelInputs, NoiseSession
-from neft_zoo.training.step_checks import warn_in_eval_mode
+from neft_zoo.training.step_checks import warn_if_trained, warn_in_eval_mode
 from neft_zoo.training.vocabulary import named_token_ids
 
 if TYPE_CHECKING:
@@ -29,12 +33,34 @@ def model_loss(model: nn.Module, inputs: ModelInputs) -> Tensor:
     """Return the loss that a transformers model computes if it gets labels.
 
     Raises:
-        NoiseError: if it returns none.
+        NoiseError: if the batch is not the model's arguments, or the model returns no loss.
     """
-    loss = getattr(model(**inputs), "loss", None)
+    if not isinstance(inputs, Mapping):
+        raise NoiseError(
+            f"a batch must be the model's arguments by name, or pass compute=, got {type(inputs).__name__}."
+        )
+    output: Any = model(**inputs)
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if isinstance(output, tuple) and inputs.get("labels") is not None:  # without return_dict the loss comes first
+        loss = output[0]
     if loss is None:
         raise NoiseError(f"model must return a loss: give the batch labels, or pass compute=, got {sorted(inputs)}.")
     return loss
+
+
+def whole(name: str, value: object, low: int | None = None) -> int:
+    """Return a whole number, of Python or of a library, as Python's.
+
+    Raises:
+        NoiseError: if it is none, or below the lowest accepted one.
+    """
+    try:
+        number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        number = None
+    if number is None or (low is not None and number < low):
+        raise NoiseError(f"{name} must be a whole number{'' if low is None else f' >= {low}'}, got {shown(value)}.")
+    return number
 
 
 class Attached:
@@ -45,6 +71,7 @@ class Attached:
         self.model, self.strategy = session.model, session.strategy
         self.step = 0
         self.measured: dict[str, float] = {}
+        self._is_over = False  # whether it was said that the schedule is at its end
 
     def loss(self, inputs: Inputs, step: int | None = None, compute: Loss = model_loss) -> Tensor:
         """Return the loss of a batch under the strategy; call `backward` on it as usual.
@@ -59,8 +86,10 @@ class Attached:
         """
         if not self.model.training or not torch.is_grad_enabled():  # only training advances the step
             warn_in_eval_mode(self.session)
-            return compute(self.model, dict(inputs))
-        self.step = self.step if step is None else step
+            loss = compute(self.model, copy_of(inputs))
+            warn_if_trained(self.session, loss)
+            return loss
+        self._enter(step)
         key, progress = step_key(self.seed, self.rank, self.step), self._progress()
         with named_token_ids(self.session.bare_model, inputs, self.session.tokenizer):
             loss = self.session.loss(inputs, lambda given: compute(self.model, given), key=key, progress=progress)
@@ -79,7 +108,7 @@ class Attached:
         Args:
             step: optimizer step, as in `loss`; pass it here too with gradient accumulation and after a resume.
         """
-        self.step = self.step if step is None else step
+        self._enter(step)
         if self.strategy.weights is None:
             return nullcontext()
         return self.strategy.weights.around(
@@ -89,6 +118,21 @@ class Attached:
     def detach(self) -> None:
         """Remove the noise; the model is then unchanged."""
         self.session.detach()
+
+    def _enter(self, step: int | None) -> None:
+        """Go to a step; None stays at the one that the calls have been counted to."""
+        if step is None and in_backward():
+            raise NoiseError("step must be given where a loss is computed again in the backward pass, got None.")
+        self.step = self.step if step is None else whole("step", step, 0)
+        scheduled = any(isinstance(value, Schedule) for value in self.strategy.arguments.values())
+        if self.step >= self.total_steps and scheduled and not self._is_over:
+            self._is_over = True
+            warnings.warn(
+                f"step {self.step} is after the last one of total_steps={self.total_steps}, so the schedule of "
+                f"{self.strategy.name} is at its end: give loss() its step= where several calls make one.",
+                NoiseWarning,
+                stacklevel=3,
+            )
 
     def _progress(self) -> float:
         return min(1.0, self.step / self.total_steps)
@@ -123,13 +167,15 @@ def attach(
         token_counts: count of each token in the training data, for `token_frequency`.
 
     Raises:
-        NoiseError: if the noise is invalid, the model has no token embedding, or its gradients would not be averaged.
+        NoiseError: if the noise or a number is invalid, the model has no token embedding, or its gradients would not
+            be averaged.
 
     Example:
         >>> handle = attach(model, "neft_uniform", total_steps=1000)  # doctest: +SKIP
         >>> handle.loss(batch).backward()  # doctest: +SKIP
     """
     check_number("total_steps", total_steps, 1)
+    seed, rank = whole("seed", seed), whole("rank", rank)
     strategy = make(noise)
     check_wrapped(model)
     session = NoiseSession(model, strategy, tokenizer=tokenizer, token_counts=token_counts)

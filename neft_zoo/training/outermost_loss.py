@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from neft_zoo.passes.random_state import RandomState
+from neft_zoo.training.own_loss import WeightGradients, copy_of
 from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.session import ModelInputs, NoiseSession
 from neft_zoo.training.step_checks import passed_by_since
@@ -66,11 +67,13 @@ def _loss(
     session: NoiseSession = trainer.session
     if session.active and not session.history.passed_by:
         before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)
+        gradients = WeightGradients(session.bare_model, kept=True)
         with unwatched(session):
-            loss = front(model, dict(inputs), *args, **kwargs)
+            loss = front(model, copy_of(inputs), *args, **kwargs)
         if not passed_by_since(session, before):
             return loss
         session.history.passed_by = True
         random_state.restore()
         counters.rewind()
+        gradients.restore()
     return under_strategy(front, model, inputs, *args, **kwargs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtPlaceholders, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
@@ -23,6 +24,7 @@ from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.batch_reader import BatchReader
 from neft_zoo.training.history import RunHistory
 from neft_zoo.training.noise_stats import NoiseStats
+from neft_zoo.training.own_loss import WeightGradients, changed, check_value, copy_of
 from neft_zoo.training.token_counts import Counts, TokenCounts
 
 if TYPE_CHECKING:
@@ -111,7 +113,10 @@ class NoiseSession:
         return session
 
     def attach(self) -> None:
-        """Set the hooks, unless they are set or the strategy needs none."""
+        """Set the hooks, unless they are set or the strategy needs none; anew around an embedding that was wrapped."""
+        if self.hooks is not None and self.hooks.are_inside_of_embedding:
+            self.detach()
+            self._prepare()
         if self.hooks is not None or self.strategy.clean:
             return
         forget_graphs(self.model)
@@ -140,23 +145,35 @@ class NoiseSession:
         """Return the loss of one batch under the strategy, or the clean loss if the session is not active.
 
         Args:
-            inputs: arguments for `compute`, copied for every pass because TRL writes into them.
+            inputs: arguments for `compute`, in any container, copied for every pass because TRL writes into them.
             compute: the host's own loss of one pass.
             key: random key of the optimizer step.
             progress: fraction of training done, in [0, 1].
             scale: how the host scales and differentiates its loss, as fields of `Step`.
         """
         if not self.active:
-            return compute(dict(inputs))
+            return compute(copy_of(inputs))
         return self.run(self.step(inputs, compute, key=key, progress=progress, **scale))
 
     def reads(self, inputs: Inputs) -> bool:
         """Return whether the batch must be read from the model's own calls.
 
         This is the case for inputs without token ids or labels, from which the loss builds the model's inputs itself.
+
+        Raises:
+            NoiseError: if there are no token ids that the noise could edit.
         """
-        given = [isinstance(inputs.get(name), Tensor) for name in ("input_ids", "labels")]
-        return not isinstance(self.noise, TokenEdit) and not all(given)
+        names = inputs if isinstance(inputs, Mapping) else {}
+        ids, labels = names.get("input_ids"), names.get("labels")
+        in_rows = isinstance(ids, Tensor) and ids.dim() <= 2  # of several choices the model makes rows
+        if not isinstance(self.noise, TokenEdit):
+            return not (in_rows and isinstance(labels, Tensor))
+        if not in_rows:
+            got = list(ids.shape) if isinstance(ids, Tensor) else sorted(names) or type(inputs).__name__
+            raise NoiseError(
+                f"{self.strategy.name} edits token ids, so a batch must have input_ids of shape (B, L), got {got}."
+            )
+        return False
 
     def step(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Step:
         """Return the step of one batch, before any pass; arguments as in `loss`."""
@@ -164,18 +181,24 @@ class NoiseSession:
         assert self.hooks is not None  # set just now
         if self._last is not None:
             self._last.check()
-        self.batch.enter_step(key, progress, inputs.get("labels"))
-        batch = None
-        if not self.reads(inputs):
+        batch, reads = None, self.reads(inputs)
+        self.batch.enter_step(key, progress, inputs.get("labels") if isinstance(inputs, Mapping) else None)
+        if not reads:
             batch = self.batch(inputs, key, progress)
         elif not self._reads:
             self._reads = True
             self.detach()
             self.attach()
 
+        several = self.strategy.objective.passes > 1
+
         def one_pass(ids: Tensor | None, labels: Tensor | None = None) -> Tensor:
-            changed = {"input_ids": ids, "labels": labels}
-            return compute({**inputs, **{name: value for name, value in changed.items() if value is not None}})
+            gradients = WeightGradients(self.bare_model) if several else None
+            loss = compute(changed(inputs, {"input_ids": ids, "labels": labels}))
+            if gradients is not None:
+                gradients.check(self.strategy.name)
+                check_value(loss, self.strategy.name)
+            return loss
 
         step = Step(self.hooks, batch, one_pass, **scale)
         self._last = step.accumulation

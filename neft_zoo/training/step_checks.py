@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -70,4 +71,24 @@ def warn_in_eval_mode(session: NoiseSession) -> None:
             f"{type(base_model(session.bare_model)).__name__} is in eval mode, as from_pretrained leaves it, so "
             f"{session.strategy.name} adds nothing: call .train() on it to train with noise.",
             stacklevel=4,
+        )
+
+
+def warn_if_trained(session: NoiseSession, loss: object) -> None:
+    """Warn, once, if a loss in eval mode is differentiated after steps in train mode.
+
+    An evaluation between steps leaves the model in eval mode, and most of them take no gradients.
+    """
+    idle = session.history.steps and not session.history.warned and not session.strategy.clean
+    if idle and not session.model.training and isinstance(loss, Tensor) and loss.requires_grad:
+        loss.register_hook(partial(_warn_of_gradient, session))
+
+
+def _warn_of_gradient(session: NoiseSession, gradient: Tensor) -> None:
+    if not session.history.warned:
+        session.history.warned = True
+        warnings.warn(
+            f"{type(base_model(session.bare_model)).__name__} is trained in eval mode, as an evaluation leaves it, "
+            f"where {session.strategy.name} adds nothing: call .train() on it before it is trained further.",
+            stacklevel=2,
         )

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from neft_zoo import make
+from neft_zoo import NoiseError, make
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.hooks import ModelHooks
 
@@ -46,6 +46,16 @@ def test_every_watched_call_is_a_pass_of_its_own_until_it_is_unwatched(llama, ba
     assert len(done) == 2, "a call that ends in an exception is no pass"
     hooks.calls.unwatch()
     assert torch.equal(model(IDS).logits, clean) and len(done) == 2
+
+
+def test_two_noises_are_not_added_to_one_call(llama, batch):
+    model = llama().train()
+    first, second = (ModelHooks(model, read=lambda call: batch).calls for _ in range(2))
+    first.watch(NEFT, lambda record: None)
+    with pytest.raises(NoiseError, match="LlamaForCausalLM must have one noise in a step, got a second one"):
+        second.watch(NEFT, lambda record: None)
+    first.unwatch()
+    second.watch(NEFT, lambda record: None)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -16,6 +16,11 @@ TASKS = {
     "tokens": (t.BertForTokenClassification, {"labels": (IDS % 3).where(HIDDEN != -100, -100)}),
     "span": (t.BertForQuestionAnswering, SPAN),
     "masked": (t.BertForMaskedLM, {"labels": HIDDEN}),
+    "pretraining": (t.BertForPreTraining, {"labels": HIDDEN, "next_sentence_label": CLASSES % 2}),
+    "choices": (
+        t.BertForMultipleChoice,
+        {"input_ids": IDS.view(2, 2, 10), "attention_mask": MASK.view(2, 2, 10), "labels": torch.tensor([0, 1])},
+    ),
     "regression": (t.BertForSequenceClassification, {"labels": CLASSES.float()}),
 }
 

@@ -151,6 +151,8 @@ def test_eval_mode_is_said_once_and_only_where_training_was_meant(llama):
     trained.loss(BATCH)
     trained.model.eval()
     assert not said(lambda: trained.loss(BATCH)), "an evaluation between steps"
+    (message,) = said(lambda: [trained.loss(BATCH).backward() for _ in range(2)])
+    assert "is trained in eval mode, as an evaluation leaves it, where neft_uniform adds nothing" in message
 
 
 def copies(model):

@@ -1,11 +1,14 @@
 """attach(): loops of one's own."""
 
+import warnings
+
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import apart, same, weights
 from peft import LoraConfig, get_peft_model
+from torch.utils.checkpoint import checkpoint
 
 from neft_zoo import NoiseError, attach
 
@@ -124,3 +127,40 @@ def test_models_and_batches_that_cannot_work(llama):
     handle = attach(llama().train(), "neft_prompt", total_steps=1)
     with pytest.raises(NoiseError, match="'prompt' tokens needs labels"):
         handle.loss({"input_ids": IDS})
+
+
+@pytest.mark.parametrize("step", [-1, 0.5, "0", float("nan")])
+def test_a_step_is_a_whole_number(llama, step):
+    handle = attach(llama().train(), "neft_uniform", total_steps=4)
+    for call in (lambda: handle.loss(BATCH, step=step), lambda: handle.perturbed(step)):
+        with pytest.raises(NoiseError, match="step must be a whole number >= 0, got"):
+            call()
+    for name in ("seed", "rank"):
+        with pytest.raises(NoiseError, match=f"{name} must be a whole number, got None"):
+            attach(llama(), "neft_uniform", total_steps=4, **{name: None})
+    assert torch.equal(handle.loss(BATCH, step=torch.tensor(3)), handle.loss(BATCH, step=3))
+
+
+def test_a_schedule_that_is_over_is_said_once(llama):
+    schedule = {"name": "neft_scheduled", "alpha": {"schedule": "linear", "start": 0.2, "end": 0.1}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for noise in (schedule, {"name": "neft_uniform", "alpha": 0.1}):
+            handle = attach(llama().train(), noise, total_steps=2)
+            [handle.loss(BATCH) for _ in range(4)]
+    assert ["step 2 is after the last one of total_steps=2" in str(each.message) for each in caught] == [True]
+
+
+@pytest.mark.parametrize("step", [None, 0])
+def test_a_loss_that_is_computed_again_in_backward_draws_the_same(llama, step):
+    model, plain = llama().train(), llama().train()
+    handle = attach(model, "neft_uniform", total_steps=2)
+    scale = torch.ones((), requires_grad=True)
+    loss = checkpoint(lambda by: by * handle.loss(BATCH, step=step), scale, use_reentrant=False)
+    if step is None:
+        with pytest.raises(NoiseError, match="step must be given where a loss is computed again"):
+            loss.backward()
+        return
+    loss.backward()
+    attach(plain, "neft_uniform", total_steps=2).loss(BATCH, step=0).backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(model.parameters(), plain.parameters(), strict=True))

@@ -14,6 +14,7 @@ from neft_zoo import NoiseCallback, NoiseError, enable
 
 LOUD = {"name": "neft_uniform", "alpha": 20}
 WIDTH = 32
+RECORDED = [task for task in TASKS if task not in ("pretraining", "choices")]  # a record has one text and one label
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def padded(records):
 
 
 @pytest.mark.cell("Trainers", "transformers.Trainer given to enable(): {task}")
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", RECORDED)
 def test_every_task_trains_through_enable_and_a_callback_alike(build, task):
     enabled, called, plain = enable(build(task), LOUD), build(task, callbacks=[NoiseCallback(LOUD)]), build(task)
     for trainer in (enabled, called, plain):
@@ -68,7 +69,7 @@ def test_every_task_trains_through_enable_and_a_callback_alike(build, task):
     )
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", RECORDED)
 def test_a_divergence_is_of_classes_or_refused_in_step_1(build, task):
     trainer = build(task)
     before = weights(trainer.model)

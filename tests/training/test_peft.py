@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import same, weights
+from conftest import apart, fitting, same, weights
 from peft import (
     AutoPeftModelForCausalLM,
     IA3Config,
@@ -16,7 +16,7 @@ from peft import (
 from safetensors import safe_open
 from transformers import BitsAndBytesConfig
 
-from neft_zoo import SFTTrainer
+from neft_zoo import SFTTrainer, attach
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.registry.entries import make
@@ -119,6 +119,24 @@ def test_adapters_switch_and_merge_while_noise_is_attached(llama):
     merged = model.merge_and_unload()
     assert torch.allclose(merged(ids).logits, clean(ids).logits, atol=1e-6)
     tap.detach()
+
+
+@pytest.mark.parametrize("noise", ["neft_uniform", "symnoise", "token_relative", "hype"])
+@pytest.mark.parametrize("targets", [["embed_tokens"], ["q_proj", "embed_tokens"], ["q_proj"]])
+def test_an_adapter_that_comes_after_attach_is_as_one_before(llama, targets, noise):
+    ids = torch.arange(5, 29).view(4, 6)
+    found = []
+    for early in (True, False):
+        model = llama(tie_word_embeddings=False).train()
+        early_handle = attach(model, fitting(noise), total_steps=1)
+        torch.manual_seed(2)
+        adapted = get_peft_model(model, LoraConfig(**LORA, init_lora_weights=False, target_modules=targets))
+        handle = early_handle if early else attach(adapted, fitting(noise), total_steps=1)
+        handle.loss({"input_ids": ids, "labels": ids.clone()}, step=0).backward()
+        found.append((handle.measured, {n: w.grad for n, w in model.named_parameters() if w.grad is not None}))
+    (first, one), (second, other) = found
+    assert first == pytest.approx(second) and first["rms"] > 0.001
+    assert one.keys() == other.keys() and apart(one, other) < 1e-6
 
 
 QUANTIZED = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 import trl
 from conftest import apart, fitting
-from selection import NEED_OTHER_MODELS
+from selection import NEED_OTHER_MODELS, quick
 
 import neft_zoo
 from neft_zoo import NoiseError, SFTTrainer, make
@@ -14,6 +14,8 @@ from neft_zoo.training.session import NoiseSession
 
 NAMES = [name for name in neft_zoo.names() if not make(name).clean and name not in NEED_OTHER_MODELS]
 SEVERAL = [name for name in NAMES if make(name).objective.passes > 1]
+# Losses of all passes at once.
+JOINT = {"r_drop", "r3f", "pdr", "noisefit", "lnsr", "hidden_cut", "cutoff_feature", "cutoff_span", "cutoff_token"}
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,29 @@ def test_a_second_derivative_of_what_was_stored_is_refused():
         else:
             torch.autograd.grad(loss, weight, create_graph=True)[0].sum().backward()
             assert weight.grad.tolist() == [6.0, 12.0]
+
+
+@pytest.mark.parametrize("name", quick(SEVERAL, "symnoise", "freelb", "r3f", "sam"))
+def test_reentrant_checkpoints_that_are_set_later_are_named(on, name, monkeypatch):
+    """By the model's own code, where no flag shows them; a loss of one backward pass is right with them."""
+    trainer, inputs = on(name)
+    torch.manual_seed(0)
+    whole = gradients(trainer, inputs, lambda loss: loss.backward())
+    layer = trainer.model.model.layers[1]
+    own = layer.forward
+
+    def checkpointed(states, **kwargs):
+        kwargs |= {"past_key_values": None, "use_cache": False}
+        return torch.utils.checkpoint.checkpoint(lambda x: own(x, **kwargs), states, use_reentrant=True)
+
+    monkeypatch.setitem(vars(layer), "forward", checkpointed)
+    torch.manual_seed(0)
+    try:
+        found = gradients(trainer, inputs, lambda loss: loss.backward())
+    except NoiseError as error:
+        assert "use_reentrant must be false" in str(error)
+    else:
+        assert apart(found, whole) < 1e-6 and name in JOINT
 
 
 @pytest.mark.parametrize("name", ["symnoise", "freelb", "fgm"])
