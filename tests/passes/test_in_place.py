@@ -3,13 +3,14 @@
 import pytest
 import torch
 from conftest import fitting
-from selection import NEED_OTHER_MODELS
+from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import attach, registry
 
 IDS = torch.randint(5, 60, (3, 12), generator=torch.Generator().manual_seed(0))
 IMAGE = 7
+NAMES = sorted({*registry.builtin_names()} - {"masked_thought"} - NEED_OTHER_MODELS)
 
 
 class WithImage(LlamaForCausalLM):
@@ -43,7 +44,7 @@ def gradients(noise, dtype, in_place):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", sorted({*registry.builtin_names()} - {"masked_thought"} - NEED_OTHER_MODELS))
+@pytest.mark.parametrize("name", quick(NAMES, *one_of_each_kind(NAMES)))
 def test_values_and_gradients_are_those_of_a_model_that_does_not(name, dtype):
     if dtype == torch.bfloat16 and name in ("noisy_tune", "flat_lora", "mixout", "quant_noise", "sam"):
         pytest.skip("noise on the weights")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import trl
 from conftest import apart, fitting
-from selection import NEED_OTHER_MODELS, quick
+from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
 
 import neft_zoo
 from neft_zoo import NoiseError, SFTTrainer, make
@@ -63,7 +63,7 @@ def gradients(trainer, inputs, use):
     return {n: w.grad.clone() for n, w in trainer.model.named_parameters() if w.grad is not None}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, *one_of_each_kind(NAMES)))
 def test_a_factor_another_loss_and_a_skipped_batch(on, name):
     trainer, inputs = on(name)
     whole = gradients(trainer, inputs, lambda loss: loss.backward())
