@@ -59,6 +59,8 @@ def check_records(
     Raises:
         NoiseError: with source, number of the record (from 1), column, its value and what is accepted.
     """
+    if not hasattr(data, "select") and not begins_anew(data, source):
+        return
     columns = column_names(data)
     texts = text_columns(columns, text_field, source, formats)
     if formats is UNPAIRED and LABEL in columns and "chosen" not in columns:
@@ -91,6 +93,31 @@ def check_records(
         warnings.warn(f"{source} is read from {read_from}; not used: {names}.", DataWarning, stacklevel=3)
 
 
+def begins_anew(stream: Records, source: str) -> bool:
+    """Return whether a stream has the same first record twice, so that a look loses nothing; warn if not.
+
+    Args:
+        stream: the records.
+        source: their name in the warning.
+    """
+    if _first(stream)[1]:
+        return True
+    warnings.warn(
+        f"{source} begins with another record each time it is read, so its records are not checked before training; a "
+        "source that can be read only once loses the few that are looked at.",
+        DataWarning,
+        stacklevel=3,
+    )
+    return False
+
+
+def _first(stream: Records) -> tuple[Record, bool]:
+    """Return the first record of a stream, and whether a second look sees the same one."""
+    records: Iterable[Any] = stream
+    first, again = (next(iter(records), {}) for _ in range(2))
+    return first, str(first) == str(again)  # tensors have no truth value to compare with
+
+
 def column_names(data: Records) -> list[str]:
     """Return the columns of a split; for a stream or a list, those of its first record."""
     names = getattr(data, "column_names", None)
@@ -98,9 +125,12 @@ def column_names(data: Records) -> list[str]:
 
 
 def read(data: Records) -> Iterator[Record]:
-    """Return the records; of a stream, the first ones."""
+    """Return the records; of a stream, the first ones, or one if a look loses what it sees."""
     records: Iterable[Any] = data
-    return islice(records, None if hasattr(data, "select") else PEEKED)
+    if hasattr(data, "select"):
+        return iter(records)
+    first, same = _first(data)
+    return islice(records, PEEKED) if same else iter([first])
 
 
 def text_columns(

@@ -15,7 +15,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.noise.batch import IGNORED
 from neft_zoo.passes.anatomy import base_model, find_table
 from neft_zoo.passes.special_tokens import special_token_ids
-from neft_zoo.training.data_formats import PEEKED
+from neft_zoo.training.data_formats import PEEKED, begins_anew
 from neft_zoo.training.tokenized_data import ANSWERS, BATCH, TOKENIZED
 
 COLUMNS = (*TOKENIZED, *ANSWERS)
@@ -119,6 +119,8 @@ def _check(data: Any, source: str, vocabulary: Vocabulary) -> None:
     if hasattr(data, "data") and not any(_beyond(data.data.column(name), vocabulary) for name in _columns(data)):
         return
     start, whole = 1, hasattr(data, "select")
+    if not whole and not begins_anew(data, source):
+        return
     for table in islice(data.with_format("arrow").iter(BATCH if whole else PEEKED), None if whole else 1):
         for name in (name for name in COLUMNS if name in table.column_names):
             if not _beyond(table.column(name), vocabulary):

@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
-from datasets import Dataset, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 
-from neft_zoo import NoiseError
+from neft_zoo import NoiseError, SFTTrainer
+from neft_zoo.errors import DataWarning
 from neft_zoo.training.data_conversion import as_messages, as_prompts
 from neft_zoo.training.data_formats import ACCEPTED, UNPAIRED, check_records
 
@@ -213,3 +214,11 @@ def test_of_two_formats_one_is_read(record, columns):
     with pytest.warns(UserWarning, match="not used"):
         check_records(data, "data", note=True)
     assert [name for name in as_prompts(as_messages(data)).column_names if name != "text"] == columns
+
+
+def test_a_stream_that_can_be_read_once_is_left_to_the_steps(llama, config, tokenizer):
+    rows = iter([{"text": f"Record {number} of a pipe."} for number in range(400)])
+    stream = IterableDataset.from_generator(lambda: rows)
+    with pytest.warns(DataWarning, match="^train_dataset begins with another record each time it is read"):
+        SFTTrainer(llama(), args=config(max_steps=1), train_dataset=stream, processing_class=tokenizer, noise="none")
+    assert len(list(rows)) > 380

@@ -11,6 +11,7 @@ from trl import DPOConfig
 
 import neft_zoo
 from neft_zoo import NoiseCallback, NoiseError, SFTTrainer, Trainer, attach
+from neft_zoo.errors import DataWarning
 from neft_zoo.training.vocabulary import check_vocabulary, named_token_ids
 
 ROWS = [{"input_ids": [5, 6, 7, 8], "labels": [5, 6, 7, 8]} for _ in range(8)]
@@ -97,6 +98,14 @@ def test_a_stream_is_looked_at_and_not_consumed(llama, tokenizer):
     with pytest.raises(NoiseError, match="record 6 as tokenized"):
         wrong = IterableDataset.from_generator(rows, gen_kwargs={"number": 10**6})
         check_vocabulary(llama(), tokenizer, {"train_dataset": wrong})
+
+
+def test_a_stream_that_can_be_read_once_keeps_nearly_all_and_says_so(llama, tokenizer):
+    rows = iter([{"input_ids": [number, 10**6]} for number in range(400)])
+    stream = IterableDataset.from_generator(lambda: rows)
+    with pytest.warns(DataWarning, match="^train_dataset begins with another record each time it is read"):
+        check_vocabulary(llama(), tokenizer, {"train_dataset": stream})
+    assert len(list(stream)) == 398
 
 
 @pytest.mark.parametrize("how", ["none", "neft_uniform", "freelb"])
