@@ -67,7 +67,9 @@ def _loss(
     session: NoiseSession = trainer.session
     if session.active and not session.history.passed_by:
         before, random_state, counters = session.progress_mark, RandomState(session.model), PassCounters(trainer)
-        gradients = WeightGradients(session.bare_model, kept=True)
+        # Copied in the first step only, when there are none yet: a loss that calls ours must cost nothing.
+        kept = not session.history.steps
+        gradients = WeightGradients(session.bare_model, kept=kept)
         with unwatched(session):
             loss = front(model, copy_of(inputs), *args, **kwargs)
         if not passed_by_since(session, before):
@@ -75,5 +77,8 @@ def _loss(
         session.history.passed_by = True
         random_state.restore()
         counters.rewind()
-        gradients.restore()
+        if kept:
+            gradients.restore()
+        else:
+            gradients.check(session.strategy.name)
     return under_strategy(front, model, inputs, *args, **kwargs)

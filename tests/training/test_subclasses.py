@@ -13,6 +13,7 @@ from test_trainers import KINDS, build  # noqa: F401 - a fixture
 from transformers.trainer_utils import TrainOutput
 
 from neft_zoo import NoiseError, NoiseMixin, SFTTrainer
+from neft_zoo.training import outermost_loss
 
 LOUD = {"name": "neft_uniform", "alpha": 20}
 
@@ -104,6 +105,24 @@ def test_a_subclass_that_scales_our_loss_scales_the_step(sft, noise):
     for trainer in (one, other):
         trainer.train()
     assert calls == [1] and apart(weights(one.model), weights(other.model)) < 1e-6
+
+
+def test_a_subclass_that_calls_our_loss_copies_no_gradients(sft, monkeypatch):
+    made = []
+
+    class Watched(outermost_loss.WeightGradients):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(any(value is not None for value in self._values))
+
+    monkeypatch.setattr(outermost_loss, "WeightGradients", Watched)
+
+    class Tenth(SFTTrainer):
+        def compute_loss(self, *args, **kwargs):
+            return 0.1 * super().compute_loss(*args, **kwargs)
+
+    sft(Tenth, gradient_accumulation_steps=2).train()
+    assert len(made) == 4 and not any(made)
 
 
 def test_some_batches_come_to_our_loss_and_some_do_not(sft):
