@@ -15,7 +15,7 @@ from neft_zoo.passes.anatomy import embed_scale, find_embedding, text_config
 from neft_zoo.passes.call_checks import check_order, check_states
 from neft_zoo.passes.call_reader import CallReader
 from neft_zoo.passes.compiled import PREDRAWN, Drawn, DrawnForLayer, draw_ahead, draw_for_layers
-from neft_zoo.passes.layers import find_backbones, find_layers, last_hidden_state, states_given, with_states
+from neft_zoo.passes.layers import LayerHook, find_backbones, find_layers, last_hidden_state
 from neft_zoo.passes.model_outputs import ModelOutputs, logits_of
 from neft_zoo.passes.open_pass import CurrentPass, OpenPass, add_noise
 from neft_zoo.passes.records import Pass
@@ -75,7 +75,7 @@ class ModelHooks:
             layer_numbers(layers, self._layers)
         handles = [embedding.register_forward_hook(self._at_embedding) for embedding in embeddings]
         for index, layer in (pair for each in tapped for pair in enumerate(each)):
-            hook = LayerHook(self, index)
+            hook = LayerHook(self.at_layer, index)
             handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         handles += [layer.register_forward_hook(self._at_last_layer) for layer in tapped[0][-1:]]
         handles += [backbone.register_forward_hook(self._at_backbone) for backbone in backbones]
@@ -202,14 +202,3 @@ class ModelHooks:
         record = None if self._current.opened is None else self._current.opened.record
         if some and record is not None and record.batch is not None and torch.is_grad_enabled():
             self.outputs.keep(output, record, record.batch)
-
-
-class LayerHook:
-    """The pre-hook of one decoder layer."""
-
-    def __init__(self, hooks: ModelHooks, index: int) -> None:
-        self.hooks, self.index = hooks, index
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        noisy = self.hooks.at_layer(states_given(args, kwargs), self.index)
-        return None if noisy is None else with_states(noisy, args, kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -68,6 +68,22 @@ def with_states(states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if args:
         return (states, *args[1:]), kwargs
     return args, {**kwargs, _name_of_states(kwargs): states}
+
+
+class LayerHook:
+    """The pre-hook of one decoder layer.
+
+    Args:
+        at_layer: returns other hidden states for those of the layer with this number, or None to leave them.
+        index: the layer's number.
+    """
+
+    def __init__(self, at_layer: Callable[[Tensor, int], Tensor | None], index: int) -> None:
+        self.at_layer, self.index = at_layer, index
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        noisy = self.at_layer(states_given(args, kwargs), self.index)
+        return None if noisy is None else with_states(noisy, args, kwargs)
 
 
 def _name_of_states(kwargs: Mapping[str, Any]) -> str:

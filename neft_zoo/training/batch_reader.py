@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from neft_zoo.errors import NoiseError
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.anatomy import base_model, task_of
 from neft_zoo.passes.special_tokens import special_token_ids
@@ -55,3 +56,24 @@ class BatchReader:
         if call.get("labels") is None and labels is not None and ids is not None and labels.shape == ids.shape:
             call = {**call, "labels": labels}
         return self(call, self._key, self._progress)
+
+
+def must_be_read(inputs: object, edited_by: str | None = None) -> bool:
+    """Return whether a loss's batch must be read from the model's own calls: it has no token ids or no labels.
+
+    Args:
+        inputs: arguments of the loss.
+        edited_by: name of a strategy that edits token ids, which must then be there; None for others.
+
+    Raises:
+        NoiseError: if there are no token ids to edit.
+    """
+    names = inputs if isinstance(inputs, Mapping) else {}
+    ids, labels = names.get("input_ids"), names.get("labels")
+    in_rows = isinstance(ids, Tensor) and ids.dim() <= 2  # of several choices the model makes rows
+    if edited_by is None:
+        return not (in_rows and isinstance(labels, Tensor))
+    if not in_rows:
+        got = list(ids.shape) if isinstance(ids, Tensor) else sorted(names) or type(inputs).__name__
+        raise NoiseError(f"{edited_by} edits token ids, so a batch must have input_ids of shape (B, L), got {got}.")
+    return False

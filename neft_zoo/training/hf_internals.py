@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from neft_zoo.training.session import ModelInputs
+    from neft_zoo.training.own_loss import ModelInputs
 
 # TRL's names for the labels' negative log-likelihood; earlier versions had two implementations.
 NLL = ("nll", "chunked_nll")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
+
+# A model's keyword arguments.
+Inputs: TypeAlias = Mapping[str, Any]
+ModelInputs: TypeAlias = dict[str, Any]  # the same, to be written into
+# A host's own loss of one pass.
+Compute: TypeAlias = Callable[[ModelInputs], Tensor]
 
 
 def copy_of(inputs: Any) -> Any:
@@ -83,3 +89,30 @@ class WeightGradients:
     def _now(self) -> list[tuple[int, int]]:
         grads = [weight.grad for weight in self._weights]
         return [(0, 0) if grad is None else (id(grad), grad._version) for grad in grads]
+
+
+class OwnLoss:
+    """A host's own loss of one batch, as the passes of a step call it.
+
+    Args:
+        compute: the loss.
+        inputs: its arguments, copied for every pass.
+        model: a model.
+        repeats: name of a strategy that runs it several times a step; None for one pass.
+    """
+
+    def __init__(self, compute: Compute, inputs: Inputs, model: nn.Module, repeats: str | None) -> None:
+        self.compute, self.inputs, self.model, self.repeats = compute, inputs, model, repeats
+
+    def __call__(self, ids: Tensor | None, labels: Tensor | None = None) -> Tensor:
+        """Return the loss, with other token ids or labels if they are given.
+
+        Raises:
+            NoiseError: if it cannot be one of several passes.
+        """
+        gradients = None if self.repeats is None else WeightGradients(self.model)
+        loss = self.compute(changed(self.inputs, {"input_ids": ids, "labels": labels}))
+        if gradients is not None and self.repeats is not None:
+            gradients.check(self.repeats)
+            check_value(loss, self.repeats)
+        return loss

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from neft_zoo.errors import NoiseError
 from neft_zoo.noise.additive import AtPlaceholders, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.accumulation import Accumulation
@@ -21,20 +20,14 @@ from neft_zoo.passes.special_tokens import check_placeholders
 from neft_zoo.passes.step import Step
 from neft_zoo.passes.torch_internals import forget_graphs, unwrapped
 from neft_zoo.registry.strategy import Strategy
-from neft_zoo.training.batch_reader import BatchReader
+from neft_zoo.training.batch_reader import BatchReader, must_be_read
 from neft_zoo.training.history import RunHistory
 from neft_zoo.training.noise_stats import NoiseStats
-from neft_zoo.training.own_loss import WeightGradients, changed, check_value, copy_of
+from neft_zoo.training.own_loss import Compute, Inputs, ModelInputs, OwnLoss, copy_of
 from neft_zoo.training.token_counts import Counts, TokenCounts
 
 if TYPE_CHECKING:
     from jaxtyping import Int
-
-# A model's keyword arguments.
-Inputs: TypeAlias = Mapping[str, Any]
-ModelInputs: TypeAlias = dict[str, Any]  # the same, to be written into
-# A host's own loss of one pass.
-Compute: TypeAlias = Callable[[ModelInputs], Tensor]
 
 
 class NoiseSession:
@@ -156,24 +149,13 @@ class NoiseSession:
         return self.run(self.step(inputs, compute, key=key, progress=progress, **scale))
 
     def reads(self, inputs: Inputs) -> bool:
-        """Return whether the batch must be read from the model's own calls.
-
-        This is the case for inputs without token ids or labels, from which the loss builds the model's inputs itself.
+        """Return whether the batch must be read from the model's own calls, as the loss builds its inputs itself.
 
         Raises:
             NoiseError: if there are no token ids that the noise could edit.
         """
-        names = inputs if isinstance(inputs, Mapping) else {}
-        ids, labels = names.get("input_ids"), names.get("labels")
-        in_rows = isinstance(ids, Tensor) and ids.dim() <= 2  # of several choices the model makes rows
-        if not isinstance(self.noise, TokenEdit):
-            return not (in_rows and isinstance(labels, Tensor))
-        if not in_rows:
-            got = list(ids.shape) if isinstance(ids, Tensor) else sorted(names) or type(inputs).__name__
-            raise NoiseError(
-                f"{self.strategy.name} edits token ids, so a batch must have input_ids of shape (B, L), got {got}."
-            )
-        return False
+        edits = isinstance(self.noise, TokenEdit)
+        return must_be_read(inputs, edited_by=self.strategy.name if edits else None)
 
     def step(self, inputs: Inputs, compute: Compute, *, key: int, progress: float = 0.0, **scale: Any) -> Step:
         """Return the step of one batch, before any pass; arguments as in `loss`."""
@@ -190,17 +172,8 @@ class NoiseSession:
             self.detach()
             self.attach()
 
-        several = self.strategy.objective.passes > 1
-
-        def one_pass(ids: Tensor | None, labels: Tensor | None = None) -> Tensor:
-            gradients = WeightGradients(self.bare_model) if several else None
-            loss = compute(changed(inputs, {"input_ids": ids, "labels": labels}))
-            if gradients is not None:
-                gradients.check(self.strategy.name)
-                check_value(loss, self.strategy.name)
-            return loss
-
-        step = Step(self.hooks, batch, one_pass, **scale)
+        repeats = self.strategy.name if self.strategy.objective.passes > 1 else None
+        step = Step(self.hooks, batch, OwnLoss(compute, inputs, self.bare_model, repeats), **scale)
         self._last = step.accumulation
         return step
 

@@ -20,7 +20,7 @@ from neft_zoo.passes import model_outputs
 from neft_zoo.passes.adding import add_rounded
 from neft_zoo.passes.compiled import PREDRAWN
 from neft_zoo.passes.hooks import ModelHooks
-from neft_zoo.passes.layers import find_backbones, find_layers
+from neft_zoo.passes.layers import LayerHook, find_backbones, find_layers
 
 NEFT = make("neft_uniform").noise
 IDS = torch.arange(5, 17).view(2, 6)
@@ -246,7 +246,7 @@ def test_a_reference_shares_the_noise_without_gradients(llama, batch):
 
 def test_a_layers_other_arguments_pass_unchanged(llama, batch):
     tap, hidden = ModelHooks(llama(), layers=True), torch.zeros(2, 6, 32)
-    hook = taps.LayerHook(tap, 0)
+    hook = LayerHook(tap.at_layer, 0)
     with tap.open(AtLayers(NEFT), batch):
         (noisy, *rest), told = hook(None, (hidden, "mask", "positions"), {"use_cache": False})
         args, named = hook(None, (), {"hidden_states": hidden, "use_cache": False})
