@@ -4,8 +4,8 @@ import re
 from dataclasses import fields
 
 import pytest
-from conftest import QUICKSTART
 from datasets import load_dataset
+from small_models import QUICKSTART
 
 from neft_zoo.compare.measured_trainer import MeasuredTrainer, measured_sets
 from neft_zoo.compare.measures import final, measure

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 import vision
-from conftest import same, weights
+from small_models import same, weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, enable, make

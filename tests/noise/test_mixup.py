@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import apart, weights
 from layouts import LAYOUTS, documents, embeddings, lay_out, outside, per_document
 from scipy import stats
 from selection import quick
+from small_models import apart, weights
 from torch.nn.functional import cross_entropy
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make

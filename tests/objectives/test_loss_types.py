@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import fitting
+from small_models import fitting
 from torch.nn.functional import cross_entropy
 
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, attach, make, registry

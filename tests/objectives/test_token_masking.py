@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import with_lora
 from naive import DOCUMENTS, IGNORED, INPUTS, packed, padded
+from small_models import with_lora
 
 from neft_zoo import NoiseError, SFTTrainer, attach
 from neft_zoo.training.session import NoiseSession

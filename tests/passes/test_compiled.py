@@ -7,9 +7,9 @@ import pytest
 import torch
 import trl
 from accelerate.state import AcceleratorState, PartialState
-from conftest import apart, fitting, weights
 from peft import LoraConfig
 from selection import quick
+from small_models import apart, fitting, weights
 from torch._dynamo.utils import counters
 
 from neft_zoo import SFTTrainer, make, registry

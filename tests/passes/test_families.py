@@ -5,9 +5,9 @@ import math
 import pytest
 import trl
 from architectures import TEXT, text
-from conftest import same, weights
 from datasets import Dataset
 from selection import quick
+from small_models import same, weights
 
 from neft_zoo import SFTTrainer
 from neft_zoo.passes.anatomy import find_embedding

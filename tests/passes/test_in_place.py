@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import fitting
 from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
+from small_models import fitting
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import attach, registry

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import trl
-from conftest import fitting
 from naive import furthest
 from peft import PromptTuningConfig
 from selection import quick
+from small_models import fitting
 from torch.utils.flop_counter import FlopCounterMode
 
 from neft_zoo import NoiseMixin, SFTTrainer, make

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import fitting, same, weights
 from naive import INPUTS, Spy, furthest, gradients
 from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
+from small_models import fitting, same, weights
 from transformers import TrainerCallback
 
 import neft_zoo

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import fitting
 from selection import NEED_OTHER_MODELS
+from small_models import fitting
 from tasks import HIDDEN, IDS, MASK, TASKS, model_of
 from torch.nn.functional import kl_div
 

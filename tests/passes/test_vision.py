@@ -7,8 +7,8 @@ import torch
 import transformers
 import trl
 import vision
-from conftest import apart, same, weights
 from peft import LoraConfig
+from small_models import apart, same, weights
 
 from neft_zoo import NoiseError, SFTTrainer, attach
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from conftest import moved, same, weights, with_lora
 from peft import LoraConfig
 from scipy import stats
+from small_models import moved, same, weights, with_lora
 from transformers import TrainerCallback
 
 from neft_zoo import SFTTrainer, attach

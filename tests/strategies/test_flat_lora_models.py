@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import moved, same, weights, with_lora
 from peft import LoraConfig
 from scipy import stats
+from small_models import moved, same, weights, with_lora
 from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import same, weights
 from layouts import LAYOUTS, documents, lay_out
 from scipy import stats
+from small_models import same, weights
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
 

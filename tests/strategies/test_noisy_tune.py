@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from conftest import moved, same, weights, with_lora
 from scipy import stats
+from small_models import moved, same, weights, with_lora
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make

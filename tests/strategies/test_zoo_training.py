@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from conftest import QUICKSTART, same, weights
 from datasets import load_dataset
 from peft import LoraConfig
 from selection import one_of_each_kind, quick
+from small_models import QUICKSTART, same, weights
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from neft_zoo import NoiseError, SFTTrainer, registry
@@ -20,7 +20,7 @@ NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_
 
 @pytest.fixture(scope="module")
 def instructions():
-    return load_dataset(str(QUICKSTART / "data"))["train"].select(range(8))
+    return load_dataset(str(QUICKSTART / "data"))["train"].select(range(4))
 
 
 def trainer_of(name, adapter, config, tokenizer, data, steps, **settings):
@@ -34,7 +34,7 @@ def trainer_of(name, adapter, config, tokenizer, data, steps, **settings):
     )
     lora = LoraConfig(r=8, target_modules="all-linear", lora_dropout=dropout, task_type="CAUSAL_LM")
     rate = 1e-3 if adapter == "full" else 1e-2
-    settings = dict(max_steps=steps, per_device_train_batch_size=8, learning_rate=rate, max_length=48) | settings
+    settings = dict(max_steps=steps, per_device_train_batch_size=4, learning_rate=rate, max_length=48) | settings
     return SFTTrainer(
         model,
         args=config(lr_scheduler_type="constant", **settings),

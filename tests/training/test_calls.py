@@ -10,9 +10,9 @@ import warnings
 import loop_worker
 import pytest
 import torch
-from conftest import apart, fitting
 from peft import LoraConfig, get_peft_model
 from selection import NEED_OTHER_MODELS, quick
+from small_models import apart, fitting
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore

@@ -6,9 +6,9 @@ import pickle
 
 import pytest
 import torch
-from conftest import fitting
 from peft import LoraConfig, get_peft_model
 from selection import one_of_each_kind, quick
+from small_models import fitting
 
 import neft_zoo
 from neft_zoo import attach

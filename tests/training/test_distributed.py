@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import distributed_worker as worker
 import pytest
 import torch
-from conftest import apart, same
+from small_models import apart, same
 
 WORKER = Path(worker.__file__)
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

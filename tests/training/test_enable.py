@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import trl
-from conftest import same, weights
+from small_models import same, weights
 from test_subclasses import mean_square, step_of_its_own
 from test_trainers import KINDS, LOUD, build  # noqa: F401 - a fixture
 

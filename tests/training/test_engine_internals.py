@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator, ParallelismConfig
 from accelerate.utils import DistributedType
-from conftest import remove_attribute
+from small_models import remove_attribute
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from neft_zoo import NoiseError, SFTTrainer

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICKSTART, same
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
+from small_models import QUICKSTART, same
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, make
@@ -71,7 +71,7 @@ def kill_while_writing(process, folder, draw, steps):
 def killed_run(folder, noise, kills, steps, seed=0):
     """Train, killed this many times; return how many kills left a torn checkpoint."""
     context = multiprocessing.get_context("forkserver")  # children share the imports
-    context.set_forkserver_preload(["neft_zoo.training.trainers", "peft", "conftest"])
+    context.set_forkserver_preload(["neft_zoo.training.trainers", "peft", "small_models"])
     draw, torn, done = random.Random(seed), 0, 0
     while done < kills:
         process = context.Process(target=train, args=(folder, noise, steps))

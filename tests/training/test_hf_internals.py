@@ -5,8 +5,8 @@ import torch
 import transformers
 import trl
 from accelerate import Accelerator
-from conftest import remove_attribute
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from small_models import remove_attribute
 from transformers.integrations import neftune
 
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import same, weights
+from small_models import same, weights
 from torch import nn
 
 from neft_zoo import NoiseError, SFTTrainer, Trainer, attach

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import fitting
 from naive import DOCUMENTS, INPUTS, furthest, gradients, packed, padded
 from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
+from small_models import fitting
 from transformers import TrainerCallback
 
 import neft_zoo

@@ -6,8 +6,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import apart, same, weights
 from peft import LoraConfig, get_peft_model
+from small_models import apart, same, weights
 from torch.utils.checkpoint import checkpoint
 
 from neft_zoo import NoiseError, attach

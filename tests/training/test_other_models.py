@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import transformers
-from conftest import same, weights
 from datasets import Dataset
 from short_run import short_run
+from small_models import same, weights
 from tasks import TASKS, model_of
 
 from neft_zoo import NoiseCallback, NoiseError, enable

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import apart, fitting, weights
 from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
 from short_run import short_run
+from small_models import apart, fitting, weights
 from transformers import Trainer as HFTrainer
 from transformers import TrainingArguments
 

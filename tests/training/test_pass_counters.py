@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import trl
-from conftest import same, weights
+from small_models import same, weights
 
 from neft_zoo import enable
 from neft_zoo.training.pass_counters import PassCounters

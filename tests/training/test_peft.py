@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import apart, fitting, same, weights
 from peft import (
     AutoPeftModelForCausalLM,
     IA3Config,
@@ -14,6 +13,7 @@ from peft import (
     get_peft_model,
 )
 from safetensors import safe_open
+from small_models import apart, fitting, same, weights
 from transformers import BitsAndBytesConfig
 
 from neft_zoo import SFTTrainer, attach

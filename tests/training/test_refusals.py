@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import fitting
 from naive import INPUTS, Quadratic
+from small_models import fitting
 from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import trl
-from conftest import apart, fitting
 from selection import NEED_OTHER_MODELS, one_of_each_kind, quick
+from small_models import apart, fitting
 
 import neft_zoo
 from neft_zoo import NoiseError, SFTTrainer, make

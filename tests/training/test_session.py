@@ -3,8 +3,8 @@
 import pytest
 import torch
 import vision
-from conftest import fitting
 from naive import Quadratic
+from small_models import fitting
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import trl
-from conftest import apart, same, weights
+from small_models import apart, same, weights
 from transformers import TrainerCallback
 
 from neft_zoo import NoiseError, SFTTrainer, make

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import trl
-from conftest import apart, same, weights
 from selection import quick
+from small_models import apart, same, weights
 from test_trainers import KINDS, build  # noqa: F401 - a fixture
 from transformers.trainer_utils import TrainOutput
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers
 import trl
-from conftest import apart, same, weights
 from datasets import Dataset
 from peft import LoraConfig
 from short_run import short_run
+from small_models import apart, same, weights
 from transformers import (
     DataCollatorForLanguageModeling,
     LlamaConfig,

@@ -13,9 +13,9 @@ import transformers
 import trl
 import trl.experimental
 import trl.trainer
-from conftest import same, weights
 from datasets import Dataset
 from short_run import short_run
+from small_models import same, weights
 from test_trainers import PAIRS, RATED, judge, longest
 
 from neft_zoo import NoiseCallback, NoiseError, enable

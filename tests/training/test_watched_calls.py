@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import fitting
+from small_models import fitting
 
 from neft_zoo import make, names
 from neft_zoo.training.session import NoiseSession
