@@ -6,7 +6,7 @@ neft_*          NEFTune, arXiv 2310.05914, algorithm 1, and its experiment code'
                 signs as in one half of SymNoise, arXiv 2312.01523. Laplace, sphere, prompt, completion and schedule
                 have no paper: their pages' formulas.
 token_*         no paper: their pages' formulas
-dx_laplace      Feyisetan et al., arXiv 1910.08902, section 2.6: density ~ exp(-eta |z|), so a uniform direction and a
+dx_laplace      Feyisetan et al., arXiv 1910.08902: density ~ exp(-eta |z|), so a uniform direction and a
                 norm ~ Gamma(d, 1/eta)
 
 A Kolmogorov-Smirnov test passes from a p-value of 1e-3 (3.3 sigma); moments may be 4.5 sigma off.

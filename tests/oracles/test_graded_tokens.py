@@ -2,7 +2,7 @@
 
 stm    Wu et al., arXiv 2501.14315, and the authors' generate_stm_training_data.py and collate_fn.py: a label is
        dropped if exp(-log p_0) > tau, p_0 the model before fine-tuning, in eval mode, of the document alone
-dft    Wu et al., arXiv 2508.05629, equation 9, and the line of its README: each token's loss times its own detached
+dft    Wu et al., arXiv 2508.05629, equations 7 to 9, and its README: each token's loss times its own detached
        probability; averaged over the graded tokens (recipes/controls/dft.yaml)
 """
 

@@ -1,10 +1,11 @@
 """Oracles of edits of whole tokens or coordinates, written from the papers; draws are observed from outside.
 
-embedding_dropout   dropout, e m / (1 - p); Gal and Ghahramani, arXiv 1512.05287, drop a word's row at all its places
-token_dropout       word dropout, Bowman et al., arXiv 1511.06349, section 3.1, with the page's 0 for the unknown word
+embedding_dropout   e m / (1 - p) by coordinate, as the page says; Gal and Ghahramani, arXiv 1512.05287, drop a word's
+                    whole row at all of its places
+token_dropout       word dropout, Bowman et al., arXiv 1511.06349, with the page's 0 for their unknown word
 masked_thought      Chen et al., arXiv 2403.02178, equation 1, and mask_target_tokens of the authors' README: each
                     target token of the input is replaced with probability p, the labels stay
-embed_mix           wordMixup of Guo et al., arXiv 1905.08941, equations 2 to 4: l e_i + (1 - l) e_j, l ~ Beta(a, a),
+embed_mix           wordMixup of Guo et al., arXiv 1905.08941: l e_i + (1 - l) e_j, l ~ Beta(a, a),
                     and the losses in the same shares; of l and 1 - l the larger is a document's own (MixText)
 """
 
@@ -64,7 +65,11 @@ def test_embedding_dropout_drops_coordinates_and_rescales_the_others(llama, p):
     apart(whole[1:], whole[:-1], 1 - p)
 
 
-@pytest.mark.xfail(strict=True, reason="the paper draws one mask of words per document, the entry one per coordinate")
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="the paper draws one mask of words per document, the entry one per coordinate",
+)
 def test_a_word_is_dropped_at_all_its_places_as_in_the_cited_paper(llama):
     factor, _ = kept(small(llama), {"name": "embedding_dropout", "p": 0.4}, backward=False)
     for word in LONG["input_ids"][0].unique():
@@ -105,7 +110,11 @@ def test_masked_thought_replaces_graded_inputs_and_keeps_the_labels(llama, token
         assert (seen.ids[-1][changed] == tokenizer.pad_token_id).all()
 
 
-@pytest.mark.xfail(strict=True, reason="the paper and its code draw from the vocabulary, the entry from the document")
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="the paper and its code draw from the vocabulary, the entry from the document",
+)
 def test_a_random_replacement_is_uniform_over_the_vocabulary(llama, tokenizer):
     noise = {"name": "masked_thought", "p": 0.9, "by": "random"}
     (seen,) = run(small(llama), noise, LONG, tokenizer=tokenizer, backward=False)
