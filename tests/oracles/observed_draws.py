@@ -10,7 +10,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+import transformers
+from datasets import Dataset
 from scipy import stats
+from short_run import short_run
 from torch.nn import functional as F
 
 import neft_zoo
@@ -30,7 +33,8 @@ def padded(documents, prompts):
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-TWO = padded([list(range(5, 16)), [20, 21, 22, 21, 24, 25]], prompts=[4, 2])
+# Special tokens begin and end the prompt and end the answer: 2, 3 and 0 of the fixture's tokenizer.
+TWO = padded([[2, 6, 7, 3, 9, 10, 11, 12, 13, 14, 0], [2, 21, 3, 21, 24, 25, 0]], prompts=[4, 3])
 
 
 def many(rows=8, length=64, vocabulary=64, seed=0):
@@ -111,6 +115,28 @@ def run(model, noise, inputs=TWO, steps=(0,), total_steps=10, **settings):
             seen.gradients, seen.loss = gradients(model), seen.loss.detach()
             outcomes.append(seen)
     return outcomes
+
+
+class _BeforeOptimizer(transformers.TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradients = gradients(model)
+
+
+def trained(model, noise, inputs, tokenizer, folder, **settings):
+    """Return what was seen in one step of the trainer on all documents of a batch, and the batch as it was passed."""
+    rows = zip(inputs["input_ids"], inputs["labels"], inputs["attention_mask"].sum(1), strict=True)
+    data = [
+        {"input_ids": ids[:n].tolist(), "completion_mask": (y != IGNORED)[:n].long().tolist()} for ids, y, n in rows
+    ]
+    settings |= dict(max_steps=1, per_device_train_batch_size=len(data), max_grad_norm=1e9, max_length=None)
+    arguments = neft_zoo.NoiseSFTConfig(**short_run(folder, noise=noise, completion_only_loss=True, **settings))
+    told = dict(model=model, args=arguments, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
+    trainer = neft_zoo.SFTTrainer(**told, callbacks=[before := _BeforeOptimizer()])
+    with watched(model.model) as seen:
+        trainer.train()
+    seen.gradients, seen.loss = before.gradients, torch.tensor(trainer.state.log_history[0]["loss"])
+    order = [inputs["input_ids"].tolist().index(row) for row in seen.ids[0].tolist()]
+    return seen, {key: value[order] for key, value in inputs.items()}
 
 
 def table_of(model):

@@ -10,14 +10,10 @@ import copy
 
 import pytest
 import torch
-import transformers
 import yaml
-from datasets import Dataset
-from observed_draws import IGNORED, TWO, added, agree, alone, gradients, many, mean_of_graded, run, small, watched
-from short_run import short_run
+from observed_draws import IGNORED, TWO, added, agree, alone, many, mean_of_graded, run, small, trained
 from small_models import with_lora
 
-import neft_zoo
 from neft_zoo.config import recipe
 
 MANY = many(8, 12)
@@ -78,39 +74,15 @@ def test_stm_without_a_likely_token_has_no_loss(llama):
     assert not any(slope.any() for slope in seen.gradients.values())
 
 
-class BeforeOptimizer(transformers.TrainerCallback):
-    """Keeps the gradients of the last step."""
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.gradients = gradients(model)
-
-
 @pytest.mark.parametrize(
     "noise", [pytest.param("none", marks=pytest.mark.slow), {"name": "neft_uniform", "alpha": 0.1}]
 )
 def test_dfts_loss_and_gradients_of_documents_with_the_observed_noise(llama, tokenizer, tmp_path, noise):
     control = yaml.safe_load((recipe.folder() / "controls" / "dft.yaml").read_text())
-    model, seen = small(llama), BeforeOptimizer()
+    model = small(llama)
     twin = copy.deepcopy(model)  # the trainer changes the model's forward pass
-    rows = zip(TWO["input_ids"], TWO["labels"], TWO["attention_mask"].sum(1), strict=True)
-    data = [
-        {"input_ids": ids[:n].tolist(), "completion_mask": (y != IGNORED)[:n].long().tolist()} for ids, y, n in rows
-    ]
-    settings = dict(max_steps=1, per_device_train_batch_size=2, max_grad_norm=1e9, completion_only_loss=True)
-    arguments = short_run(tmp_path, **settings, noise=noise, loss_type=control["loss_type"], max_length=None)
-    trainer = neft_zoo.SFTTrainer(
-        model=model,
-        args=neft_zoo.NoiseSFTConfig(**arguments),
-        train_dataset=Dataset.from_list(data),
-        processing_class=tokenizer,
-        callbacks=[seen],
-    )
-    with watched(model.model) as passes:
-        trainer.train()
-    order = [0, 1] if passes.ids[0][0, 0] == TWO["input_ids"][0, 0] else [1, 0]
-    inputs = {key: value[order] for key, value in TWO.items()}
-    seen.loss = torch.tensor(trainer.state.log_history[0]["loss"])
-    extra, real = added(passes, twin, inputs), inputs["attention_mask"].bool()
+    seen, inputs = trained(model, noise, TWO, tokenizer, tmp_path, loss_type=control["loss_type"])
+    extra, real = added(seen, twin, inputs), inputs["attention_mask"].bool()
     assert bool(extra.any()) == (noise != "none")
     expected = alone(
         twin, inputs, edit=lambda row, clean: clean + extra[row, real[row]], weight=lambda log: log.exp().detach()

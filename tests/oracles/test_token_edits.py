@@ -25,6 +25,7 @@ from observed_draws import (
     run,
     small,
     table_of,
+    trained,
 )
 from scipy import stats
 from torch.nn import functional as F
@@ -127,7 +128,9 @@ def test_a_random_replacement_is_uniform_over_the_vocabulary(llama, tokenizer):
     assert sum(foreign) > len(foreign) / 10
 
 
-@pytest.mark.parametrize("step", [0, 10, 20, 29])
+@pytest.mark.parametrize(
+    "step", [0, 10, pytest.param(20, marks=pytest.mark.slow), pytest.param(29, marks=pytest.mark.slow)]
+)
 def test_masking_warms_up_linearly_over_two_thirds_of_the_steps(llama, tokenizer, step):
     (seen,) = run(small(llama), "masked_thought", LONG, (step,), 30, backward=False, tokenizer=tokenizer)
     may = (LONG["labels"] != IGNORED) & (LONG["input_ids"] > 3)
@@ -147,31 +150,50 @@ def test_masked_thoughts_loss_and_gradients(llama, tokenizer, by):
 PAIR = padded([list(range(5, 16)), list(range(20, 31)), [40, 41, 42, 43, 44]], prompts=[4, 6, 2])
 
 
-def own_share(seen, model):
-    """Return the share of its own embeddings in what the first document read."""
-    one, other, _ = table_of(model).detach()[PAIR["input_ids"]]
-    apart = one - other
-    return ((seen.read[0][-1][0] - other) * apart).sum() / apart.square().sum()
+def own_share(seen, model, inputs=PAIR):
+    """Return the share of its own embeddings in what the first of the two equally long documents read."""
+    one, other = pair(inputs)
+    clean = table_of(model).detach()[inputs["input_ids"]]
+    apart = clean[one] - clean[other]
+    return ((seen.read[0][-1][one] - clean[other]) * apart).sum() / apart.square().sum()
 
 
-@pytest.mark.parametrize("compute", [{}, {"compute": None}], ids=["a loss", "the model's loss"])
+def pair(inputs):
+    """Return the rows of the two documents of 11 tokens."""
+    return (inputs["attention_mask"].sum(1) == 11).nonzero().flatten().tolist()
+
+
+def mixed(model, seen, inputs):
+    """Return the loss and gradients of the documents one by one, two of them mixed in the observed shares."""
+    twin, lam = copy.deepcopy(model), own_share(seen, model, inputs)
+    assert 0.5 < lam < 1
+    twin.zero_grad()
+    total, partner = torch.zeros(()), dict([pair(inputs), pair(inputs)[::-1]])
+    for row, n in enumerate(inputs["attention_mask"].sum(1)):
+        words, labels = (inputs[key][:, :n] for key in ("input_ids", "labels"))
+        parts = [(lam, row), (1 - lam, partner[row])] if row in partner else [(1.0, row)]
+        embedded = torch.stack([part * F.embedding(words[of], table_of(twin)) for part, of in parts]).sum(0)
+        torch.testing.assert_close(seen.read[0][-1][row, :n], embedded.detach(), rtol=1e-6, atol=1e-8)
+        logits = twin(inputs_embeds=embedded[None]).logits[0, :-1]
+        total = total + sum(part * F.cross_entropy(logits, labels[of, 1:], reduction="sum") for part, of in parts)
+    loss = total / (inputs["labels"][:, 1:] != IGNORED).sum()
+    loss.backward()
+    return loss.detach(), gradients(twin)
+
+
+@pytest.mark.parametrize("compute", [{}, pytest.param({"compute": None}, marks=pytest.mark.slow)])
 def test_mixed_embeddings_losses_and_gradients_of_documents_of_equal_length(llama, compute):
     model = small(llama)
     (seen,) = run(model, {"name": "embed_mix", "a": 5}, PAIR, **compute)
-    twin, lam = copy.deepcopy(model), own_share(seen, model)
-    assert 0.5 < lam < 1
-    twin.zero_grad()
-    total = 0
-    for row, n in enumerate((11, 11, 5)):
-        words, labels = (PAIR[key][:, :n] for key in ("input_ids", "labels"))
-        mixed = [(1.0, row)] if row == 2 else [(lam, row), (1 - lam, 1 - row)]
-        embedded = sum(part * F.embedding(words[of], table_of(twin)) for part, of in mixed)
-        torch.testing.assert_close(seen.read[0][-1][row, :n], embedded.detach(), rtol=1e-6, atol=1e-8)
-        logits = twin(inputs_embeds=embedded[None]).logits[0, :-1]
-        total = total + sum(part * F.cross_entropy(logits, labels[of, 1:], reduction="sum") for part, of in mixed)
-    loss = total / (PAIR["labels"][:, 1:] != IGNORED).sum()
-    loss.backward()
-    agree(seen, (loss.detach(), gradients(twin)), dict(rtol=1e-5, atol=1e-6))
+    agree(seen, mixed(model, seen, PAIR), dict(rtol=1e-5, atol=1e-6))
+
+
+def test_the_trainers_one_pass_has_the_mixed_loss_and_gradients(llama, tokenizer, tmp_path):
+    model = small(llama)
+    twin = copy.deepcopy(model)  # the trainer changes the model's forward pass
+    seen, inputs = trained(model, {"name": "embed_mix", "a": 5}, PAIR, tokenizer, tmp_path)
+    assert len(seen.read[0]) == 1
+    agree(seen, mixed(twin, seen, inputs), dict(rtol=1e-5, atol=1e-6))
 
 
 @pytest.mark.slow
