@@ -41,10 +41,7 @@ def test_smart(tiny, relative, steps, size):
     agree(observed, loss)
 
 
-RELATIVE = pytest.mark.xfail(strict=True, reason="relative: sigma of a token is a fraction of its own rms")
-
-
-@pytest.mark.parametrize("relative", [False, pytest.param(True, marks=RELATIVE)])
+@pytest.mark.parametrize("relative", [False, True])
 def test_start_of_smart_has_one_sigma_for_all_tokens(tiny, relative):
     noise = {"name": "smart", "radius": 0.3, "start": 0.2, "relative": relative}
     observed = Observed(tiny(), noise, made_batch())
