@@ -74,12 +74,22 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Relative:
-    """rho times the rms of the token's own embedding, for the same signal-to-noise ratio on every model."""
+    """rho times the rms of the embedding, for the same signal-to-noise ratio on every model.
+
+    Args:
+        rho: noise rms over embedding rms (dimensionless, >= 0).
+        per: whose rms: `"token"`, the token's own, or `"document"`, the mean over the tokens of the document.
+    """
 
     rho: Scalar
+    per: Literal["token", "document"] = "token"
 
     def __post_init__(self) -> None:
         check_scalar("rho", self.rho)
+        if self.per not in ("token", "document"):
+            raise NoiseError(f"per must be 'token' or 'document', got {self.per!r}.")
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L 1"]:
-        return token_norms(embeds)[..., None] * (value_at(self.rho, batch.progress) / math.sqrt(embeds.shape[-1]))
+        norms = token_norms(embeds)
+        norms = batch.document_sum(norms) / batch.lengths.clamp(min=1) if self.per == "document" else norms
+        return norms[..., None] * (value_at(self.rho, batch.progress) / math.sqrt(embeds.shape[-1]))

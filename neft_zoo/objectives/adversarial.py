@@ -24,8 +24,8 @@ class Ascent(Ascends):
     """Projected gradient ascent on the loss; only the last pass trains the model (PGD).
 
     Args:
-        ball: the set of allowed perturbations.
-        steps: gradient steps K (>= 0); with 0, only the starting noise is used.
+        ball: the set of allowed perturbations, the start included.
+        steps: gradient steps K (>= 0); with 0, the start alone is used.
         size: length of a step (>= 0).
     """
 
@@ -42,9 +42,7 @@ class Ascent(Ascends):
         return self.steps + 1
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        if self.steps == 0:
-            return step.run(noise).loss
-        current = leaf(noise)
+        current = leaf(noise, self.ball)
         for _ in range(self.steps):
             done = step.run(current)
             gradients = step.gradients(done.loss, done.deltas)
@@ -59,7 +57,7 @@ class FreeAscent(Ascends):
 
     Args:
         ball: the set of allowed perturbations, in every pass.
-        steps: passes K (>= 1); with 1, only the starting noise is used, without projection.
+        steps: passes K (>= 1); with 1, the start alone is used.
         size: length of a step (>= 0).
     """
 
@@ -76,7 +74,7 @@ class FreeAscent(Ascends):
         return self.steps
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        current = leaf(noise, self.ball) if self.steps > 1 else noise
+        current = leaf(noise, self.ball)
         for _ in range(self.steps - 1):
             done = step.run(current)
             gradients = step.gradients(done.loss, done.deltas, share=1 / self.steps)

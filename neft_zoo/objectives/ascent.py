@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Leaf:
     """A starting noise as a leaf tensor that requires a gradient; None starts at 0.
 
-    With a ball, the start is projected into the ball.
+    With a ball, the start is projected onto the ball.
     """
 
     start: Noise | None
@@ -31,7 +31,7 @@ class Leaf:
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         start = embeds.new_zeros(embeds.shape).float() if self.start is None else self.start(embeds, batch)
-        start = start if self.ball is None else self.ball.project(start, embeds, batch)
+        start = start if self.ball is None or self.start is None else self.ball.project(start, embeds, batch)
         return start.detach().requires_grad_()
 
 

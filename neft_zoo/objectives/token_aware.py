@@ -65,7 +65,7 @@ class TokenAwareAscent(Ascends):
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         assert isinstance(noise, Noise)  # checked by `takes`
-        current, tokens = leaf(Sum(noise, self.start), self.ball if self.steps > 1 else None), None
+        current, tokens = leaf(Sum(noise, self.start), self.ball), None
         for _ in range(self.steps - 1):
             done = step.run(current)
             ((site, gradient),) = step.gradients(done.loss, done.deltas, share=1 / self.steps).items()

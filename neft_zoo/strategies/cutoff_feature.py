@@ -15,7 +15,8 @@ def cutoff_feature(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float 
     The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost; we
     know of no result for causal language models. This is the mildest of the three cutoffs, since no token is removed
     as a whole. The original loss is kept, and the Jensen-Shannon divergence is between the two predictions at graded
-    tokens; the published code differs in both. Twice the cost of a step.
+    tokens; the published code differs in both. There just floor(r D) features are cut, while here each is cut by
+    chance. Twice the cost of a step.
 
     Args:
         ratio: share of features removed (0 to 1, 1 excluded), a number or a schedule.

@@ -15,7 +15,7 @@ def cutoff_span(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1
     The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost; we
     know of no result for causal language models. Not for data in which a missing clause changes the question. The
     original loss is kept, and the Jensen-Shannon divergence is between the two predictions at graded tokens; the
-    published code differs in both. Twice the cost of a step.
+    published code differs in both. There the span also gets no attention. Twice the cost of a step.
 
     Args:
         ratio: share of the tokens in the span (0 to 1, 1 excluded), a number or a schedule.

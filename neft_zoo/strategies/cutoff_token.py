@@ -14,7 +14,8 @@ def cutoff_token(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 
     The paper reports gains on GLUE and on translation over back-translation and adversarial training, at less cost; we
     know of no result for causal language models. Not for data in which every token of the question counts, such as
     sums or code. The original loss is kept, and the Jensen-Shannon divergence is between the two predictions at graded
-    tokens; the published code differs in both. Twice the cost of a step.
+    tokens; the published code differs in both. There a cut token also gets no attention, and just floor(r n) tokens
+    are cut, while here each is cut by chance. Twice the cost of a step.
 
     Args:
         ratio: share of tokens removed (0 to 1, 1 excluded), a number or a schedule.

@@ -11,9 +11,10 @@ def fgm(eps: Scalar = 1.0) -> Strategy:
 
     $$\mathrm{CE}(e) + \mathrm{CE}(e + d), \qquad d = \epsilon\, g / \lVert g \rVert$$
 
-    g is the gradient of the loss with respect to the embeddings, with its norm per document over the real tokens. Made
-    for text classifiers, where it helped with few labels; we know of no result for language models. eps is a length:
-    compare it with the embedding's norm, sqrt(n D) times its rms. Two passes; both train.
+    g is the gradient of the loss with respect to the embeddings, with its norm per document over the real tokens. The
+    paper first normalizes the embedding table, so that no model can make the perturbation small beside it; here the
+    table stays as it is. Made for text classifiers, where it helped with few labels; we know of no result for language
+    models. eps is a length: compare it with the embedding's norm, sqrt(n D) times its rms. Two passes; both train.
 
     Args:
         eps: length of the step (in the embedding's own unit, >= 0), a number or a schedule.

@@ -15,10 +15,10 @@ def freelb(steps: int = 2, size: Scalar = 0.1, alpha: Scalar = 0.1, radius: Scal
     $$\frac1K \sum_{k} \mathrm{CE}(e + d_k),
     \qquad d_{k+1} = \Pi_{\lVert d \rVert \le r}(d_k + \eta\, g_k / \lVert g_k \rVert)$$
 
-    It starts from NEFTune's noise of strength alpha; with one pass it is exactly NEFTune. All passes share their
-    dropout masks. For: gains on GLUE with encoders. Against: the NEFTune paper compared the two on LLaMA-1-7B and
-    Evol-Instruct: 62.30 without noise, 63.48 with a tuned FreeLB and 67.45 with NEFTune, which costs one pass. K
-    passes.
+    It starts from NEFTune's noise of strength alpha; with one pass, and a start inside the ball, it is exactly
+    NEFTune. A start outside is projected, which the published code does not do. All passes share their dropout masks.
+    For: gains on GLUE with encoders. Against: the NEFTune paper compared the two on LLaMA-1-7B and Evol-Instruct:
+    62.30 without noise, 63.48 with a tuned FreeLB and 67.45 with NEFTune, which costs one pass. K passes.
 
     Args:
         steps: K, the number of passes (>= 1).

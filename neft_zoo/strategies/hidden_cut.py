@@ -15,7 +15,8 @@ def hidden_cut(ratio: Scalar = 0.1, weight: Scalar = 1.0, cut_weight: float = 1.
 
     Cutoff inside the network: one contiguous span per document is set to 0 at the input of the chosen layers. The
     paper selects spans by attention and reports gains on GLUE, mostly out of distribution; here the span is random, as
-    in the paper's own baseline. No published result for causal models.
+    in the paper's own baseline. The published code cuts in every layer, before the residual is added, and takes the
+    span out of attention. No published result for causal models.
 
     Args:
         ratio: share of the document's tokens in the span (0 to 1, 1 excluded), a number or a schedule.

@@ -15,8 +15,9 @@ def lnsr(size: Scalar = 0.1, weight: Scalar = 1.0, first: int = 0) -> Strategy:
     \qquad z_t = s\,\mathrm{rms}(h_{b,t})\,g_t, \quad g \sim N(0, 1)$$
 
     Noise is added at the input of layer b, and the output f of that layer and of every higher one should be stable,
-    over the real tokens. The paper reports more stable fine-tuning of BERT and RoBERTa on small data sets; we know of
-    no result for causal models. A large weight keeps the lower layers from changing. Twice the cost of a step.
+    summed over the real tokens and divided by the number of graded ones, as the loss is: beside long prompts it weighs
+    more. The paper reports more stable fine-tuning of BERT and RoBERTa on small data sets; we know of no result for
+    causal models. A large weight keeps the lower layers from changing. Twice the cost of a step.
 
     Differs from the paper in: one weight for all layers, and the squared distance divided by the width, so that it
     carries over between models; noise in proportion to each token's own state. The paper's noise that interpolates

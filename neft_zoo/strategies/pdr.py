@@ -16,7 +16,9 @@ def pdr(eps: Scalar = 1e-3, weight: Scalar = 1.0, divergence: Divergence = "js")
 
     Posterior differential regularization with an f-divergence: KL, symmetric KL, Jensen-Shannon or squared Hellinger.
     The paper reports out-of-domain robustness on reading comprehension and inference tasks, with encoders only. At
-    small noise the divergences differ by constant factors, so tune the weight for the divergence.
+    small noise the divergences differ by constant factors, so tune the weight for the divergence. In the published
+    code epsilon is the norm of a token's noise, sqrt(D) times less per coordinate, and the symmetric KL is half of the
+    one here.
 
     Args:
         eps: standard deviation of the noise (in the embedding's own unit, >= 0), a number or a schedule.

@@ -20,11 +20,11 @@ def pgd(steps: int = 2, size: Scalar = 0.1, radius: Scalar = 0.3, alpha: Scalar 
     Not the first choice for better answers. K + 1 passes.
 
     Args:
-        steps: K (>= 0); 0 keeps the random start.
+        steps: K (>= 0); with 0, the random start is the perturbation.
         size: length of a step (in the embedding's own unit, >= 0), a number or a schedule.
         radius: largest norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a
             schedule.
-        alpha: strength of the random start, as in `neft_uniform`.
+        alpha: strength of the random start, as in `neft_uniform`; a start outside the ball is projected.
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "pgd", "steps": 3})`

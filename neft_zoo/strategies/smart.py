@@ -31,7 +31,8 @@ def smart(
     at a size that affects language models (the paper's own `relative=False` with `radius=1e-5, start=1e-5, size=1e-3`
     has no effect there and vanishes in bf16); the proximal term to a moving average of the model, the second half of
     the method, is missing; the divergence is averaged over graded tokens. In the published code epsilon only guards
-    against division by zero. Version 1 used the L2 norm of a document, in which the start dominated the gradient.
+    against division by zero, and no gradient flows into the first argument of either KL, which halves them: its weight
+    of 1 is one of 0.5 here. Version 1 used the L2 norm of a document, in which the start dominated the gradient.
 
     Args:
         radius: epsilon, largest coordinate of the perturbation (a fraction of the mean rms of the document's
@@ -47,6 +48,6 @@ def smart(
     """
     check_scalar("start", start)
     return Strategy(
-        AdditiveNoise(Gaussian(), Relative(start) if relative else Fixed(start)),
+        AdditiveNoise(Gaussian(), Relative(start, "document") if relative else Fixed(start)),
         VirtualAdversarial(Ball(radius, "coordinate", relative=relative), "symmetric_kl", weight, steps, size),
     )

@@ -21,15 +21,16 @@ compare() {
 
 compare dolly --strategies "$main" --seeds 10
 compare dolly --strategies "$most" --seeds 5
-compare gsm8k --strategies "$twelve" --seeds 5
+compare gsm8k --strategies "$twelve" --seeds 5 --lengths 1/4,1/2
 compare dolly --strategies neft_uniform,neft_gaussian --seeds 5 --set 'neft_*.alpha=1,5,10,15,30' \
     --set 'neft_gaussian.match_rms=false,true'
-compare dolly --strategies none --seeds 5 --controls label_smoothing,weight_decay,instruction_modelling,dft
-compare dolly_lora --strategies "$main,r_drop,flat_lora,lora_matrix_dropout,stm" --seeds 5 --controls lora_dropout \
-    --set lora_dropout.lora_dropout=0.2,0.3  # the recipe has 0.1
-compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5
+compare dolly --strategies none --seeds 5 --lengths 1/4,1/2 \
+    --controls label_smoothing,weight_decay,instruction_modelling,dft
+compare dolly_lora --strategies "$main,r_drop,flat_lora,lora_matrix_dropout,stm" --seeds 5 --lengths 1/4,1/2 \
+    --controls lora_dropout --set lora_dropout.lora_dropout=0.2,0.3  # the recipe has 0.1
+compare dolly_packed --strategies none,neft_uniform,symnoise --seeds 5 --lengths 1/4,1/2
 compare dolly --strategies cat --seeds 5
 compare dolly --strategies lat --seeds 5 --set 'lat.layers=[2],[0.125]'
 # At equal compute, in a separate folder; and with an evaluation every 6 steps instead of once per epoch.
 compare dolly --strategies symnoise,r3f,freelb,pgd --seeds 5 --compute-matched --output "$output/compute"
-compare dolly_often --strategies "$main" --seeds 5
+compare dolly_often --strategies "$main" --seeds 5 --lengths 1/4,1/2

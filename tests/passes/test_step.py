@@ -153,7 +153,7 @@ def test_gradients_of_an_earlier_micro_batch_are_kept(llama, name):
 
 
 NEFT = {"name": "neft_uniform", "alpha": 5}
-ONE = {"name": "freelb", "steps": 1, "alpha": 5}
+ONE = {"name": "freelb", "steps": 1, "alpha": 5, "radius": 10}  # its start is in the ball
 
 
 def test_one_pass_of_freelb_is_neftune_bit_for_bit(llama):
