@@ -34,7 +34,7 @@ def test_hype_adds_centred_noise_to_what_every_layer_reads(llama, what, relative
     uncorrelated(noises[0][REAL], noises[1][REAL])
 
 
-@pytest.mark.parametrize("settings", [{"size": 0.01}, {"size": 0.1, "relative": True}, {"size": 0.01, "layers": [1]}])
+@pytest.mark.parametrize("settings", [{"size": 0.1, "relative": True}, {"size": 0.01, "layers": [1]}])
 def test_hypes_loss_and_gradients(llama, settings):
     model = small(llama)
     (seen,) = run(model, {"name": "hype", **settings})

@@ -53,7 +53,7 @@ def apart(one, other, p):
     assert abs(((one.double() - p) * (other.double() - p)).mean()) / (p * (1 - p)) < 4.5 / one.numel() ** 0.5
 
 
-@pytest.mark.parametrize("p", [0.1, 0.4])
+@pytest.mark.parametrize("p", [pytest.param(0.1, marks=pytest.mark.slow), 0.4])
 def test_embedding_dropout_drops_coordinates_and_rescales_the_others(llama, p):
     real = LONG["attention_mask"].bool()
     factor, _ = kept(small(llama), {"name": "embedding_dropout", "p": p}, backward=False)

@@ -104,6 +104,7 @@ def test_flat_lora_noise_is_in_proportion_to_the_merged_rows_and_grows(llama, st
     assert same(weights(model), before)
 
 
+@pytest.mark.slow
 def test_flat_lora_begins_without_noise(llama):
     model = lora(llama)
     before = weights(model)
