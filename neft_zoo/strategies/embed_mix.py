@@ -13,8 +13,8 @@ def embed_mix(a: float = 0.2) -> Strategy:
 
     Mixup for text, made for classifiers; there is no published evidence on next-token prediction. Only documents of
     the same length in one batch are mixed, the others are trained on as usual: sort by length to mix more. There is
-    one share per optimizer step, max(l, 1 - l), so that a document remains the main part of its own input. A trainer's
-    loss other than the likelihood (`dft`, label smoothing) requires a second pass.
+    one share per optimizer step, max(l, 1 - l), so that a document remains the main part of its own input. A loss
+    other than a trainer's likelihood (`dft`, label smoothing, any loss through `attach`) requires a second pass.
 
     Differs from the paper in: the paper pads and mixes sentences of unequal length, and draws one share per pair, not
     per step. Giving the larger share to the document itself comes from [MixText](https://arxiv.org/abs/2004.12239),

@@ -14,6 +14,9 @@ def embedding_dropout(p: Scalar = 0.1) -> Strategy:
     recurrent models. On a small model it did as well as NEFTune at an equal effect on the training loss; we know of no
     larger comparison. The cheapest alternative to try, unless the model already has dropout.
 
+    Differs from the paper in: the paper drops whole words, each at all its places in a document; here each coordinate
+    of each token is dropped by itself, as by a dropout layer after the embedding.
+
     Args:
         p: probability that a coordinate is set to 0 (0 to 1, 1 excluded), a number or a schedule.
 

@@ -20,7 +20,8 @@ def masked_thought(p: Scalar = WarmUp(0.4, 2 / 3), by: Literal["mask", "random"]
 
     Differs from the paper in: the paper adds a mask token to the vocabulary, whose embedding is learned. If the
     tokenizer has none, its padding token is used, whose row gets no gradient in most models (`padding_idx`) and so
-    stays untrained. Add a mask token, or use `by="random"`. Special tokens are never hidden.
+    stays untrained. Add a mask token, or use `by="random"`. Special tokens are never hidden. `random` inserts a token
+    of the same document, the paper one of the vocabulary.
 
     Args:
         p: probability that a graded token is hidden (0 to 1), a number or a schedule; the paper warms up over two

@@ -13,6 +13,9 @@ def noisy_tune(strength: float = 0.15) -> Strategy:
     nothing and is applied once: not again in a resumed run. With LoRA, noise is added to the adapter's own matrices,
     since the adapter will later be used with the unchanged base. Too much noise destroys what was pretrained.
 
+    Differs from the paper in: biases and the weights of norms are left as they are; the paper's code adds noise to
+    every parameter.
+
     Args:
         strength: width of the noise over the matrix's standard deviation (dimensionless, >= 0).
 

@@ -14,6 +14,8 @@ def token_dropout(p: Scalar = 0.1) -> Strategy:
     document's first token and special tokens are never dropped. Made to keep a decoder from relying on the last few
     words alone; we know of no result for instruction tuning. A large p harms tasks in which every token counts.
 
+    Differs from the paper in: the paper puts an unknown word in the place of a dropped one, and spares none.
+
     Args:
         p: probability that a token is dropped (0 to 1, 1 excluded), a number or a schedule.
 
