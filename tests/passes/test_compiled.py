@@ -145,6 +145,7 @@ def test_every_added_noise_is_one_addition_in_the_graph(llama, tokenizer, name, 
     assert apart(slopes, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_on_layers_of_16_bits_it_is_one_rounded_addition(llama, tokenizer):
     test_every_added_noise_is_one_addition_in_the_graph(llama, tokenizer, "hype", torch.bfloat16)
 

@@ -196,16 +196,19 @@ def within(installed, code):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
-def test_an_installed_third_party_entry_is_one_of_the_zoo(installed):
-    done = within(
-        installed,
-        "import neft_zoo; from neft_zoo.testing import check_strategy; from neft_zoo.cli.main import main\n"
-        "assert 'dummy' in neft_zoo.names()\n"
-        "s = neft_zoo.make({'name': 'dummy', 'size': 0.5}); assert s.version == 3 and s.noise.scale.size == 0.5\n"
-        "check_strategy('dummy', max_examples=3); sys.exit(main(['show', 'dummy']))",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "A third party's own noise." in done.stdout and "size: number, default 0.25" in done.stdout
+def test_an_installed_third_party_entry_is_one_of_the_zoo(installed, monkeypatch, capsys, imported_anew):
+    monkeypatch.syspath_prepend(installed)
+    import neft_zoo
+    from neft_zoo.cli.main import main
+    from neft_zoo.testing import check_strategy
+
+    assert "dummy" in neft_zoo.names()
+    made = neft_zoo.make({"name": "dummy", "size": 0.5})
+    assert made.version == 3 and made.noise.scale.size == 0.5
+    check_strategy("dummy", max_examples=3)
+    assert main(["show", "dummy"]) == 0
+    said = capsys.readouterr().out
+    assert "A third party's own noise." in said and "size: number, default 0.25" in said
 
 
 @pytest.mark.parametrize(

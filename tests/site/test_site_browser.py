@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from selection import quick
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
 
@@ -55,7 +56,9 @@ def is_cut(page):
     return found
 
 
-@pytest.mark.parametrize("path", ["choosing.html", "compare.html", "strategies/neft_uniform.html"])
+@pytest.mark.parametrize(
+    "path", quick(["choosing.html", "compare.html", "strategies/neft_uniform.html"], "compare.html")
+)
 def test_pages_are_accessible_and_quiet(visit, path):
     assert faults(visit(path)) == []
 
@@ -73,7 +76,7 @@ def test_every_page_is_accessible_quiet_and_whole(visit_whole, whole_site, schem
         assert (path, faults(page)) == (path, [])
 
 
-@pytest.mark.parametrize("path", CORE)
+@pytest.mark.parametrize("path", quick(CORE, "index.html", "compare.html"))
 def test_nothing_is_cut_on_a_phone_and_on_a_tablet(visit, path):
     page = visit(path, viewport=PHONE)
     assert is_cut(page) == []

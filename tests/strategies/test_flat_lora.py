@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from scipy import stats
+from selection import quick
 from small_models import moved, same, weights, with_lora
 from transformers import TrainerCallback
 
@@ -47,7 +48,7 @@ def test_flat_lora_perturbs_the_base_by_the_merged_rows(llama, step, rise):
     assert same(weights(model), before)
 
 
-@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("adapter", quick([False, True], True))
 def test_flat_lora_restores_every_bit_after_200_cycles_in_bf16(llama, adapter):
     model = llama().to(torch.bfloat16)
     model = with_lora(model) if adapter else model

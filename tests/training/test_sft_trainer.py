@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 import trl
+from selection import quick
 from small_models import apart, same, weights
 from transformers import TrainerCallback
 
@@ -38,7 +39,7 @@ def run(llama, config, records, tokenizer):
 
 @pytest.mark.cell("Trainers", "SFT")
 @pytest.mark.cell("Trainers", "SFT, activation checkpointing: {checkpointing}")
-@pytest.mark.parametrize("checkpointing", ["none", "non-reentrant", "reentrant"])
+@pytest.mark.parametrize("checkpointing", quick(["none", "non-reentrant", "reentrant"], "none", "non-reentrant"))
 def test_no_strength_is_plain_trl_bit_for_bit(run, checkpointing):
     settings = dict(gradient_accumulation_steps=2, gradient_checkpointing=checkpointing != "none")
     settings["gradient_checkpointing_kwargs"] = {"use_reentrant": checkpointing == "reentrant"}
