@@ -18,7 +18,7 @@ from neft_zoo.testing import check_strategy
 
 @pytest.mark.parametrize("name", neft_zoo.names())
 def test_entry_conforms(name):
-    check_strategy(name, max_examples=12)
+    check_strategy(name, max_examples=8)
 
 
 @pytest.mark.slow
