@@ -73,13 +73,11 @@ def remember_command_line(argv: Iterable[str]) -> None:
     """Hide the secrets in flags, given as `--hub_token VALUE` or `--hub_token=VALUE`."""
     flag = ""
     for argument in argv:
+        remember(argument, flag)  # a secret may begin with -- as well, and is then refused as an unknown flag
         name, equals, value = argument.partition("=")
-        if argument.startswith("--"):
-            remember(value if equals else "", name)
-            flag = "" if equals else name
-        else:
-            remember(argument, flag)
-            flag = ""
+        is_flag = argument.startswith("--")
+        remember(value if is_flag and equals else "", name)
+        flag = name if is_flag and not equals else ""
 
 
 def redact(value: T, known: Collection[str] | None = None) -> T:

@@ -92,6 +92,11 @@ def test_a_text_is_hidden_by_its_shape(text, expected):
     assert redact(text) == expected
 
 
+def test_a_secret_may_look_like_a_flag():
+    remember_command_line(["sft", "--hub_token", "--000000", "--bf16", "true"])
+    assert redact("unknown flag --000000, --bf16") == f"unknown flag {MASK}, --bf16"
+
+
 def test_numbers_stay_unless_they_are_a_password():
     values = {"loss_per_token": 0.5, "hub_token": None, "password": 12345678, "token": True, "tokens": 3}
     assert redact(values) == {**values, "password": MASK}
