@@ -22,8 +22,9 @@ def as_messages(data: Records) -> Records:
         data = data.map(_chatml, remove_columns=["conversations"])
         names = column_names(data)
     data = _without_others(data, names)
+    names = column_names(data)
     columns = [] if set(IMAGES) & set(names) else [name for name in MESSAGES if name in names]
-    if any(_needs_text(record, columns) for record in read(data)):
+    if columns and any(_needs_text(record, columns) for record in read(data.select_columns(columns))):
         return data.map(with_text, fn_kwargs={"columns": columns})
     return data
 

@@ -126,11 +126,20 @@ def column_names(data: Records) -> list[str]:
 
 def read(data: Records) -> Iterator[Record]:
     """Return the records; of a stream, the first ones, or one if a look loses what it sees."""
-    records: Iterable[Any] = data
+    records: Any = data
     if hasattr(data, "select"):
-        return iter(records)
+        return _rows(records)
     first, same = _first(data)
     return islice(records, PEEKED) if same else iter([first])
+
+
+def _rows(data: Dataset) -> Iterator[Record]:
+    """Return the records, read a thousand at a time: datasets takes ten times as long to read them one by one."""
+    plain = data if data.format["type"] == "custom" else data.with_format(None)
+    batch: Any
+    for batch in plain.iter(1000):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
 
 
 def text_columns(

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, Image, IterableDataset, List, load_dataset
 
 from neft_zoo import NoiseError, SFTTrainer
 from neft_zoo.errors import DataWarning
@@ -166,6 +166,26 @@ def test_images_keep_their_parts():
     data = Dataset.from_list([record])
     check_records(data, "data")
     assert as_messages(data) is data
+
+
+def test_images_are_not_decoded_to_look_at_texts():
+    records = Dataset.from_dict({"messages": [[USER, ANSWER]], "images": [[{"bytes": b"no image", "path": None}]]})
+    assert as_messages(records.cast_column("images", List(Image()))).num_rows == 1
+
+
+@pytest.mark.parametrize("form", [None, "torch", "numpy", "pandas", "arrow"])
+def test_records_are_read_whatever_they_are_turned_into(form):
+    found = Dataset.from_list([{"messages": [USER, ANSWER]}] * 3).with_format(form)
+    check_records(found, "data.jsonl")
+    assert as_messages(found).num_rows == 3
+    with pytest.raises(NoiseError, match="record 2: text must be text, got None"):
+        check_records(Dataset.from_dict({"text": ["Hi", None]}).with_format(form), "data.jsonl")
+
+
+def test_records_that_a_function_makes_are_read_as_it_makes_them():
+    made = Dataset.from_dict({"text": ["", ""]}).with_transform(lambda batch: {"text": [None] * len(batch["text"])})
+    with pytest.raises(NoiseError, match="record 1: text must be text, got None"):
+        check_records(made, "data.jsonl")
 
 
 def test_instructions_become_prompts_and_completions():
