@@ -1,13 +1,13 @@
 """Disks that are full or read-only, and files that are there: one sentence, nothing half-written, nothing lost."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import on_disk
 import pytest
 from selection import quick
+from warm import started
 
 from neft_zoo.cli.main import main
 
@@ -26,7 +26,6 @@ COMMANDS = {
     "doctor": "doctor {recipe} --json {disk}/doctor.json",
     "recipes": "recipes cp quickstart {disk}/copy.yaml",
 }
-ON_DISK = ROOT / "tests" / "support" / "on_disk.py"
 
 
 def answers(folder):
@@ -39,7 +38,7 @@ def answers(folder):
     return folder / "answers.json"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="unshare")
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts of its own")
 def test_an_output_that_cannot_be_written_is_one_sentence(tiny_recipe, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -47,17 +46,12 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tiny_recipe, tmp_path)
     places = dict(recipe=tiny_recipe, model=tiny_recipe.parent / "model", answers=answers(tmp_path), results=results)
     places["others"] = tmp_path / "others.json"
     commands = [command.format(disk=disk, **places) for command in COMMANDS.values()]
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, str(ON_DISK), str(disk), *commands],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "COLUMNS": "200"},
-    )
-    if done.returncode == 77 or "unshare" in done.stderr:
+    process = started(on_disk.main, disk, commands, tmp_path / "did.json", COLUMNS="200")
+    process.join()
+    if process.exitcode == on_disk.CANNOT_MOUNT:
         pytest.skip("no file system can be mounted here")
-    assert done.returncode == 0, done.stderr
-    for state, results in json.loads(done.stdout.splitlines()[-1]).items():
+    assert process.exitcode == 0
+    for state, results in json.loads((tmp_path / "did.json").read_text()).items():
         for name, result in zip(COMMANDS, results, strict=True):
             check(name, state, result)
 

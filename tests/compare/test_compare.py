@@ -1,7 +1,6 @@
 """Comparisons as a user runs them: what is trained, what is kept, what is done again."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import torch
 import trl
 import yaml
 from selection import quick
+from warm import started_command
 
 from neft_zoo import registry
 from neft_zoo.cli.main import main
@@ -201,18 +201,17 @@ def test_only_what_is_missing_runs(grid, tiny, capsys):
 
 
 def test_killed_in_the_middle_it_loses_the_run_in_flight_only(tiny, tmp_path):
-    argv = [sys.executable, "-m", "neft_zoo", "compare", str(tiny), "--strategies", "neft_uniform"]
-    argv += ["--seeds", "1", "--output", str(tmp_path)]
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 900
-    while len(list((tmp_path / "tiny").glob("*.json"))) < 1 and process.poll() is None:
-        assert time.monotonic() < deadline
+    argv = ["--strategies", "neft_uniform", "--seeds", "1"]
+    process, said = started_command(["compare", str(tiny), *argv, "--output", str(tmp_path)])
+    while len(list((tmp_path / "tiny").glob("*.json"))) < 1 and process.is_alive():
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    said.close()
+    assert process.exitcode == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").glob("*.json")}
-    assert all(run["status"] == "ok" for run in read(tmp_path).values())
-    assert compare(tiny, tmp_path, "--strategies", "neft_uniform", "--seeds", "1") == 0
+    assert before and all(run["status"] == "ok" for run in read(tmp_path).values())
+    assert compare(tiny, tmp_path, *argv) == 0
     assert len(read(tmp_path)) == 2
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 

@@ -1,12 +1,11 @@
 """How far a run is can be seen before it ends, with a terminal and without, and an interrupt says what is kept."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 
 import pytest
-from selection import quick
+from warm import started_command
 
 from neft_zoo.cli.main import main
 from neft_zoo.compare import progress
@@ -67,38 +66,23 @@ def test_an_error_of_every_run_is_said_once_and_ends_the_command(tiny_recipe, tm
     assert "neft-zoo: error: at least one run must succeed, got 4 that failed, the first one by: " in said
 
 
-# Where pytest itself runs in the background, SIGINT is ignored by it and all it starts.
-MAIN = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from neft_zoo.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-COMPARE = "compare {recipe} --seeds 3 --output {out}", "what is done is kept, and the same command goes on from there"
-SFT = "sft {recipe} --output_dir {out}", "with --resume_from_checkpoint true the same command goes on"
-
-
 @pytest.mark.parametrize(
     "command, kept",
-    quick(
-        [
-            COMPARE,
-            SFT,
-            ("alpha {recipe} --no_plots --output {out}", "nothing is kept, and the same command starts again"),
-        ],
-        SFT,  # a killed comparison goes on in test_compare.py
-    ),
+    [
+        ("compare {recipe} --seeds 3 --output {out}", "what is done is kept, and the same command goes on from there"),
+        ("sft {recipe} --output_dir {out}", "with --resume_from_checkpoint true the same command goes on"),
+        ("alpha {recipe} --no_plots --output {out}", "nothing is kept, and the same command starts again"),
+    ],
 )
 def test_an_interrupted_command_says_what_is_kept(command, kept, tiny_recipe, tmp_path):
     argv = command.format(recipe=tiny_recipe, out=tmp_path / "out").split()
-    process = subprocess.Popen([sys.executable, "-c", MAIN, *argv], stderr=subprocess.PIPE, text=True)
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith(("neft-zoo: reading data", "neft-zoo: loading")):
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
+    (process, said), lines = started_command(argv), []
+    with said:
+        for line in said:
+            lines.append(line)
+            if line.startswith(("neft-zoo: reading data", "neft-zoo: loading")):
+                os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode == 130
     assert lines[-1].startswith(f"neft-zoo: interrupted; {kept}"), lines
     assert "Traceback" not in "".join(lines) and not list(tmp_path.rglob("*.lock"))

@@ -1,8 +1,11 @@
 """Small real models and data: everything is built here or shipped, nothing is fetched."""
 
+import copy
 import gc
 import json
+from functools import cache
 
+import accelerate.utils.imports
 import datasets
 import pytest
 import torch
@@ -17,6 +20,13 @@ from neft_zoo.config import recipe
 
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
+# accelerate reads the metadata of a package each time that it asks whether it is installed, several times a training.
+# https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/imports.py
+accelerate.utils.imports._is_package_available = cache(accelerate.utils.imports._is_package_available)
+for device in (torch.cuda, torch.xpu, torch.mtia):
+    # At every seed of a device that is not there torch formats the whole stack, to name it if the device fails later.
+    if not device.is_available():
+        device.manual_seed_all = lambda seed: None
 QUICKSTART = recipe.folder() / "quickstart"
 
 
@@ -42,12 +52,23 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(QUICKSTART / "model")
 
 
+_made = {}
+
+
 @pytest.fixture
 def llama(tokenizer):
-    """Return a maker of equal tiny Llamas."""
+    """Return a maker of equal tiny Llamas; those that are asked for again are copies, which take half the time."""
 
     def make(seed=0, **config):
-        torch.manual_seed(seed)
+        asked = seed, repr(config)
+        if asked not in _made:
+            torch.manual_seed(seed)
+            _made[asked] = build(config), torch.get_rng_state()
+        model, state = _made[asked]
+        torch.set_rng_state(state)
+        return copy.deepcopy(model)
+
+    def build(config):
         numbers = dict(
             vocab_size=len(tokenizer),
             hidden_size=32,

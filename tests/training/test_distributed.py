@@ -1,7 +1,8 @@
-"""Two processes on CPU, by the launchers of real runs; each checks that accelerate did not fall back to one."""
+"""Two processes on CPU, slow tests by the launchers of real runs; each checks that accelerate did not fall back."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import distributed_worker as worker
 import pytest
 import torch
 from small_models import apart, same
+from warm import started
 
 WORKER = Path(worker.__file__)
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -119,6 +121,20 @@ def launch(launcher, cases, out, **environment):
     return [torch.load(out / f"{rank}.pt") for rank in (0, 1)], out
 
 
+def launch_here(cases, out):
+    """Do the same without a launcher, in processes that have imported everything and are told what torchrun tells."""
+    (out / "cases.json").write_text(json.dumps(cases))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    told |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    ranks = [started(worker.main, out / "cases.json", out, RANK=rank, LOCAL_RANK=rank, **told) for rank in "01"]
+    for process in ranks:
+        process.join(600)
+        assert process.exitcode == 0
+    return [torch.load(out / f"{rank}.pt") for rank in (0, 1)], out
+
+
 def launch_deepspeed(cases, out):
     pytest.importorskip("deepspeed", reason="deepspeed is not installed")
     return launch(TORCHRUN, cases, out, DS_ACCELERATOR="cpu", ACCELERATE_USE_CPU="false")
@@ -140,7 +156,7 @@ def check_equal(ranks, expected, kind):
 
 @pytest.fixture(scope="module")
 def ddp(tmp_path_factory):
-    return launch(TORCHRUN, DDP, tmp_path_factory.mktemp("ddp"))
+    return launch_here(DDP, tmp_path_factory.mktemp("ddp"))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +183,7 @@ def alone(tmp_path):
     return train
 
 
-@pytest.mark.cell(ENGINES, "DDP, torchrun")
+@pytest.mark.cell(ENGINES, "DDP")
 @pytest.mark.cell(ENGINES, "data-parallel ranks draw different noise, under every engine")
 def test_two_ranks_draw_different_noise_of_the_nominal_size(ddp):
     ranks, _ = ddp
@@ -188,7 +204,7 @@ def test_ranks_end_with_the_same_weights_and_no_strength_is_plain_trl(ddp):
     assert first["zero"]["losses"] == first["plain"]["losses"]
 
 
-@pytest.mark.cell(ENGINES, "DDP, torchrun")
+@pytest.mark.cell(ENGINES, "DDP")
 def test_a_step_equals_the_same_global_batch_in_one_process(ddp, alone):
     (first, _), _ = ddp
     plain = alone(DDP["plain"], per_device_train_batch_size=4)
@@ -219,6 +235,15 @@ def test_a_checkpoint_holds_the_noise_once(ddp):
     found = sorted(path.relative_to(out).as_posix() for path in out.rglob("noise.json*"))
     assert found == ["noise/checkpoint-2/noise.json"]
     assert json.loads((out / found[0]).read_text())["name"] == "neft_uniform"
+
+
+@pytest.mark.slow
+@pytest.mark.cell(ENGINES, "DDP, torchrun")
+def test_torchrun_trains_as_processes_that_are_told_the_same(ddp, tmp_path):
+    ranks, _ = launch(TORCHRUN, {"noise": DDP["noise"]}, tmp_path)
+    for rank, done in enumerate(ranks):
+        assert done["noise"]["type"] == "DistributedType.MULTI_CPU" and done["noise"]["processes"] == 2
+        assert same(done["noise"]["weights"], ddp[0][rank]["noise"]["weights"])
 
 
 @pytest.mark.slow
