@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from neft_zoo.training.data_conversion import as_messages, as_prompts
-from neft_zoo.training.data_formats import SFT, Format, check_records
+from neft_zoo.training.data_formats import SFT, Format, check_records, plain
 from neft_zoo.training.lost_records import check_trainer
 from neft_zoo.training.mixin import NoiseMixin
 from neft_zoo.training.ranges import check_ranges
@@ -42,6 +42,7 @@ class ChecksData(NoiseMixin):
         prepared = isinstance(options, dict) and options.get("skip_prepare_dataset")
         if prepared or not hasattr(data, "select_columns"):
             return data
+        data = plain(data)
         text = getattr(config, "dataset_text_field", "text")
         check_records(data, name, text, self.formats, note=name == DATA[0])
         return as_prompts(as_messages(data)) if self.formats is SFT else data

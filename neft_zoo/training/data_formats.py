@@ -133,11 +133,14 @@ def read(data: Records) -> Iterator[Record]:
     return islice(records, PEEKED) if same else iter([first])
 
 
+def plain(data: Any) -> Any:
+    """Return data whose records are dicts of Python's own types, which TRL needs, not arrays or data frames."""
+    return data if not hasattr(data, "select") or data.format["type"] in (None, "custom") else data.with_format(None)
+
+
 def _rows(data: Dataset) -> Iterator[Record]:
     """Return the records, read a thousand at a time: datasets takes ten times as long to read them one by one."""
-    plain = data if data.format["type"] == "custom" else data.with_format(None)
-    batch: Any
-    for batch in plain.iter(1000):
+    for batch in plain(data).iter(1000):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
 

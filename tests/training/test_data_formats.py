@@ -182,6 +182,15 @@ def test_records_are_read_whatever_they_are_turned_into(form):
         check_records(Dataset.from_dict({"text": ["Hi", None]}).with_format(form), "data.jsonl")
 
 
+@pytest.mark.parametrize("form", ["torch", "numpy", "pandas", "arrow"])
+def test_records_train_alike_whatever_they_are_turned_into(form, llama, config, records, tokenizer):
+    def losses(data):
+        trainer = SFTTrainer(llama(), config(), train_dataset=data, processing_class=tokenizer, noise="neft_uniform")
+        return trainer.train().training_loss
+
+    assert losses(records.with_format(form)) == losses(records)
+
+
 def test_records_that_a_function_makes_are_read_as_it_makes_them():
     made = Dataset.from_dict({"text": ["", ""]}).with_transform(lambda batch: {"text": [None] * len(batch["text"])})
     with pytest.raises(NoiseError, match="record 1: text must be text, got None"):
