@@ -1,4 +1,4 @@
-"""Row labels: the name of a strategy or control, with the arguments that distinguish rows of that name."""
+"""Row labels: the name of a strategy or control, with the arguments that are not its defaults or that differ."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from fractions import Fraction
 
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.console import printable
+from neft_zoo.errors import NoiseError
+from neft_zoo.registry.entries import entry, make
 
 
 def label(records: Iterable[RunRecord]) -> dict[str, str]:
@@ -35,16 +37,28 @@ def _within(name: str, group: dict[str, RunRecord]) -> dict[str, str]:
     """Return the labels of rows that share a name."""
     chosen = {key: {**record.noise, **(record.overrides if record.control else {})} for key, record in group.items()}
     names = dict.fromkeys(name for arguments in chosen.values() for name in arguments)
-    varying = [name for name in names if len({str(arguments.get(name)) for arguments in chosen.values()}) > 1]
+    shown = {each for record in group.values() for each in _changed(record)}
+    shown |= {each for each in names if len({str(arguments.get(each)) for arguments in chosen.values()}) > 1}
     several = len({record.version for record in group.values()}) > 1
     return {
         key: printable(
             name
-            + "".join(_spell(argument, chosen[key].get(argument)) for argument in varying)
+            + "".join(_spell(argument, chosen[key].get(argument)) for argument in names if argument in shown)
             + (f" version {group[key].version}" if several else "")
         )
         for key in group
     }
+
+
+def _changed(record: RunRecord) -> set[str]:
+    """Return the arguments that are not the entry's defaults; none if its version is another or it is not here."""
+    name = str(record.noise["name"])
+    try:
+        known = entry(name).version == record.version
+        defaults = make(name).to_dict() if known else {}
+    except NoiseError:
+        return set()
+    return {each for each, value in record.noise.items() if each in defaults and defaults[each] != value}
 
 
 def _spell(argument: str, value: object) -> str:

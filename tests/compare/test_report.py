@@ -269,6 +269,16 @@ def test_rows_are_named_by_what_differs():
     ]
 
 
+def test_an_argument_that_is_not_the_default_is_named():
+    def named(noise, **more):
+        return list(label([RunRecord.from_dict(record("x", 0, 1, 1, 1, noise=noise, **more))]).values())
+
+    assert named({"name": "neft_uniform", "alpha": 15.0}) == ["neft_uniform alpha=15"]
+    assert named({"name": "neft_uniform", "alpha": 5.0}) == ["neft_uniform"]
+    assert named({"name": "vat", "start": 9.0}, version=1) == ["vat"], "another version had other defaults"
+    assert named({"name": "of a package that is not here", "alpha": 3.0}) == ["of a package that is not here"]
+
+
 def test_markdown_is_aligned(runs):
     text = markdown(summarize(runs))
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}

@@ -40,7 +40,7 @@ def test_experiments_are_told_apart_by_data_set_and_budget(folder):
     assert [row.label for row in found[0].rows] == [
         "none",
         "lat",
-        "neft_gaussian",
+        "neft_gaussian match_rms",
         "neft_uniform alpha=5",
         "neft_uniform alpha=10",
         "symnoise",
