@@ -29,9 +29,9 @@ YES, NO, UNKNOWN, MISSING = "reproduced", "contradicted", "undecided", "not run"
 RULE = f"""
 ## The rule
 
-The difference is `neft_uniform` at alpha {ALPHA:g} minus `none`, paired by seed, at equal steps; for the last finding,
-minus `neft_gaussian` at the same energy, with both at alpha {PAPERS:g} if only that was run. Alpha {ALPHA:g} is this
-package's default; the paper uses 5, 10 and 15, and {PAPERS:g} most often. Other values are listed, but do not count.
+The difference is `neft_uniform` minus `none`, paired by seed, at equal steps; for the last finding, minus
+`neft_gaussian` at the same energy. Alpha is {ALPHA:g}, this package's default, or {PAPERS:g} if only that was run: the
+paper uses 5, 10 and 15, and {PAPERS:g} most often. Other values are listed, but do not count.
 Every difference gets the verdict of [Comparison](comparison.md), from its interval and the metric's margin, at the end
 of training *and* at each run's best checkpoint, both corrected together. A finding is
 
@@ -127,7 +127,7 @@ def differences(claim: Claim, row: Row, experiment: Experiment) -> dict[When, Di
 
 def judged(claim: Claim, experiment: Experiment) -> Row | None:
     """Return the row to judge, or None if it or its baseline was not run."""
-    rows = [experiment.find("neft_uniform", alpha=alpha) for alpha in ([ALPHA, PAPERS] if claim.gaussian else [ALPHA])]
+    rows = [experiment.find("neft_uniform", alpha=alpha) for alpha in (ALPHA, PAPERS)]
     found = (row for row in rows if row is not None and compared(claim, row, experiment) is not None)
     return next(found, None)
 
@@ -136,7 +136,8 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
     """Return the outcome of a claim in an experiment, by the rule of the page."""
     row = judged(claim, experiment)
     if row is None:
-        missing = "of Gaussian noise of equal energy" if claim.gaussian else f"of neft_uniform at alpha {ALPHA:g}"
+        uniform = f"of neft_uniform at alpha {ALPHA:g} or {PAPERS:g}"
+        missing = "of Gaussian noise of equal energy" if claim.gaussian else uniform
         return Judgement(MISSING, f"no run {missing}")
     paired = differences(claim, row, experiment)
     if not paired:
