@@ -24,11 +24,14 @@ FILLED = {"full": 300, "nearly full": 248}  # of 256 KiB
 def mount_alone():
     """Let this process mount what no other sees, as `unshare -rm` does."""
     user, group = os.getuid(), os.getgid()
-    if ctypes.CDLL(None, use_errno=True).unshare(NEW_MOUNTS | NEW_USER):
+    if ctypes.CDLL(None).unshare(NEW_MOUNTS | NEW_USER):
         sys.exit(CANNOT_MOUNT)
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    except PermissionError:  # some systems let nobody but root have what such a process may do
+        sys.exit(CANNOT_MOUNT)
     if subprocess.run(["mount", "--make-rprivate", "/"]).returncode:
         sys.exit(CANNOT_MOUNT)
 
