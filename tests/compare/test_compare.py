@@ -194,7 +194,7 @@ def test_only_what_is_missing_runs(grid, tiny, capsys):
     assert changed == [removed]
     assert main(["report", str(grid / "tiny")]) == 0
     out = capsys.readouterr().out
-    assert "| neft_uniform alpha=5 | 2 |" in out and "lat, seed 0, failed: " in out
+    assert "| neft_uniform alpha=5 | 2 |" in out and "lat layers=[99], seed 0, failed: " in out
     assert (
         "| neft_uniform alpha=0 | 2 |" in out and "+0.0000 | +0.0000 to +0.0000 | 1.000 | identical: not a test" in out
     )
