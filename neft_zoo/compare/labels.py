@@ -43,7 +43,7 @@ def _within(name: str, group: dict[str, RunRecord]) -> dict[str, str]:
     return {
         key: printable(
             name
-            + "".join(_spell(argument, chosen[key].get(argument)) for argument in names if argument in shown)
+            + "".join(_spell(argument, chosen[key].get(argument), name) for argument in names if argument in shown)
             + (f" version {group[key].version}" if several else "")
         )
         for key in group
@@ -61,11 +61,12 @@ def _changed(record: RunRecord) -> set[str]:
     return {each for each, value in record.noise.items() if each in defaults and defaults[each] != value}
 
 
-def _spell(argument: str, value: object) -> str:
-    """Return an argument with its value; a switch as its name if on, and as nothing if off."""
+def _spell(argument: str, value: object, name: str) -> str:
+    """Return an argument with its value; a switch as its name if on, and a control's own option as its value."""
     if isinstance(value, bool):
         return f" {argument}" if value else ""
-    return f" {argument}={value:g}" if isinstance(value, float) else f" {argument}={value}"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"={text}" if argument == name else f" {argument}={text}"
 
 
 def natural(text: str) -> list[tuple[float, str]]:

@@ -269,6 +269,14 @@ def test_rows_are_named_by_what_differs():
     ]
 
 
+def test_a_control_of_one_option_is_named_by_its_value():
+    rows = [
+        record("none", 0, 1, 1, 1, control="weight_decay", row=str(value), overrides={"weight_decay": value})
+        for value in (0.01, 0.1)
+    ]
+    assert list(label(map(RunRecord.from_dict, rows)).values()) == ["weight_decay=0.01", "weight_decay=0.1"]
+
+
 def test_an_argument_that_is_not_the_default_is_named():
     def named(noise, **more):
         return list(label([RunRecord.from_dict(record("x", 0, 1, 1, 1, noise=noise, **more))]).values())
