@@ -54,8 +54,7 @@ def _changed(record: RunRecord) -> set[str]:
     """Return the arguments that are not the entry's defaults; none if its version is another or it is not here."""
     name = str(record.noise["name"])
     try:
-        known = entry(name).version == record.version
-        defaults = make(name).to_dict() if known else {}
+        defaults = make(name).to_dict() if entry(name).version == record.version else {}
     except NoiseError:
         return set()
     return {each for each, value in record.noise.items() if each in defaults and defaults[each] != value}

@@ -25,6 +25,7 @@ datasets.disable_progress_bars()
 accelerate.utils.imports._is_package_available = cache(accelerate.utils.imports._is_package_available)
 for device in (torch.cuda, torch.xpu, torch.mtia):
     # At every seed of a device that is not there torch formats the whole stack, to name it if the device fails later.
+    # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/cuda/__init__.py
     if not device.is_available():
         device.manual_seed_all = lambda seed: None
 QUICKSTART = recipe.folder() / "quickstart"
