@@ -20,7 +20,7 @@ class Reference:
         mean: its test loss at the end of training, over its seeds, in nats per token.
         rows: every other strategy and control, with its difference from the reference and the verdict.
         halves: whether selection and measurement use different test records. Results from before 0.2 have one loss for
-            both, which is then optimistic.
+            both, which is then optimistic; while any run is one of these, all rows use that loss.
     """
 
     row: Row
@@ -35,7 +35,8 @@ def find_reference(experiment: Experiment) -> Reference | None:
     plain = [row for row in plain if row.values(CHOSEN_BY, "end")]
     if len(plain) < 2:
         return None
-    halves = all(row.values(half, "end") for row in plain for half in HALVES)
+    whole = [(row, row.values(CHOSEN_BY, "end").keys()) for row in experiment.rows]
+    halves = all(row.values(half, "end").keys() == seeds for row, seeds in whole for half in HALVES)
     choosing, reporting = HALVES if halves else (CHOSEN_BY, CHOSEN_BY)
     # Lengths are compared at common seeds: the loss varies more between seeds than between lengths.
     seeds = set.intersection(*(set(row.values(choosing, "end")) for row in plain))

@@ -163,6 +163,23 @@ def test_plain_training_of_other_epochs_is_a_length_and_a_reference(runs):
     assert "identical: not a test" in text
 
 
+def test_the_reference_uses_the_halves_of_the_test_records_once_every_run_has_them(runs):
+    for seed in SEEDS:
+        runs.append(record("none", seed, 4.50, 4.50, 2.9, share=0.5, steps=5, row="half"))
+    # On the choosing half plain training for half as long is worse, elsewhere it is better.
+    worse = {run["row"]: 0.2 * (run["row"] == "half") for run in runs}
+    for run in runs:
+        whole = run["end"]["test_loss"]
+        run["end"] |= {"test_choosing_loss": whole + worse[run["row"]], "test_reporting_loss": whole - 0.1}
+    reference = find_reference(summarize(runs))
+    assert reference.halves and reference.row.label == "none" and reference.mean == pytest.approx(4.55)
+    old = next(run for run in runs if run["noise"]["name"] == "symnoise")
+    del old["end"]["test_choosing_loss"], old["end"]["test_reporting_loss"]
+    reference = find_reference(summarize(runs))
+    assert not reference.halves and reference.row.label == "none, 1/2 of the steps"
+    assert all(len(each.values) == len(SEEDS) for _, each, _ in reference.rows), "no run is left out"
+
+
 def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs):
     for run in runs:
         run["share"] = 1.0 / run["passes"]
