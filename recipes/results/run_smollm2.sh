@@ -31,3 +31,5 @@ compare smollm2 --strategies embedding_dropout,neft_gaussian --set neft_gaussian
 compare smollm2 --strategies symnoise --compute-matched --output "$output/compute"
 compare smollm2 --strategies masked_thought --controls weight_decay,learning_rate
 compare smollm2_lora --strategies neft_uniform --set neft_uniform.alpha=15 --controls epochs_1,lora_dropout
+# Entries of 2024 and later.
+compare smollm2_lora --strategies lora_matrix_dropout
