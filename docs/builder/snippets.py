@@ -65,7 +65,7 @@ def measured(asked: Asked) -> str:
 def _is_asked(row: Row, experiment: Experiment, names: list[str]) -> bool:
     if row.entry is None and _repeats_baseline(row):
         return False
-    name = "lengths" if row.is_shorter else row.entry or re.split("[ =]", row.label)[0]
+    name = "lengths" if row.is_other_length else row.entry or re.split("[ =]", row.label)[0]
     is_plain = row.entry is None or row is experiment.find(row.entry)
     return f"{name}*" in names or (name in names and is_plain)
 

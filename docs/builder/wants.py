@@ -77,7 +77,7 @@ def grouped() -> dict[Want, list[str]]:
 
 def short(experiment: Experiment) -> list[Row]:
     """Return the rows that represent an idea each: plain training of all lengths, then strategies."""
-    plain = [row for row in experiment.rows if row is experiment.none or row.is_shorter]
+    plain = [row for row in experiment.rows if row is experiment.none or row.is_other_length]
     ideas = [row for name in IDEAS if (row := experiment.find(name)) is not None]
     controls = [row for row in experiment.rows if row.question == "controls"]
     others = [row for row in experiment.rows if not any(row is each for each in (*plain, *ideas, *controls))]

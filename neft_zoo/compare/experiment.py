@@ -78,8 +78,8 @@ class Row:
         return self.runs[0][1].passes
 
     @property
-    def is_shorter(self) -> bool:
-        return self.runs[0][1].is_shorter
+    def is_other_length(self) -> bool:
+        return self.runs[0][1].is_other_length
 
     @property
     def steps(self) -> int | None:
@@ -90,7 +90,7 @@ class Row:
     def family(self) -> str:
         if self.entry:
             return registry.make(self.entry).family  # an older version may have had other arguments
-        return "length" if self.is_shorter else "control"
+        return "length" if self.is_other_length else "control"
 
     @property
     def question(self) -> str:
@@ -100,7 +100,7 @@ class Row:
         plain training, and which control.
         """
         if self.entry is None:
-            return "lengths" if self.is_shorter else "controls"
+            return "lengths" if self.is_other_length else "controls"
         try:
             default = registry.make(self.entry).to_dict() == registry.make(self.arguments).to_dict()
         except NoiseError:  # an entry of another package or version

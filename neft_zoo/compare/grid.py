@@ -96,7 +96,7 @@ def make_grid(
         train_records: number of training records drawn per seed; None for all.
         evaluation: options of the evaluation at the end of every run, as in `evaluation.Options`; None for no
             evaluation.
-        lengths: fractions of the recipe's steps, such as `1/2`, for further rows of plain training.
+        lengths: multiples of the recipe's steps, such as `1/2` or `2`, for further rows of plain training.
 
     Raises:
         NoiseError: for an invalid recipe, strategy, argument, control or option.
@@ -114,10 +114,10 @@ def make_grid(
     names += [Path(control).stem for control in controls]
     read = [read_setting(text, names) for text in settings]
     rows = [row_of("none"), *rows_of(chosen, read)]
-    fractions = {read_length(text) for text in lengths}
+    multiples = {read_length(text) for text in lengths}
     if compute_matched:
-        fractions |= {Fraction(1, row.passes) for row in rows}  # baselines for strategies of k passes
-    rows += length_rows(sorted(fractions, reverse=True))
+        multiples |= {Fraction(1, row.passes) for row in rows}  # baselines for strategies of k passes
+    rows += length_rows(sorted(multiples, reverse=True))
     rows += [row for item in controls for row in control_rows(item, loaded, read)]
     unique = {row.key: row for row in rows}
     config = {key: value for key, value in values.items() if key not in NOT_OURS}

@@ -24,10 +24,11 @@ def label(records: Iterable[RunRecord]) -> dict[str, str]:
 
 def _name(record: RunRecord) -> str:
     """Return the name of a strategy or control; for plain training of another length, the length."""
-    if not record.is_shorter:
+    if not record.is_other_length:
         return record.name
     if not record.overrides:
-        return f"none, {Fraction(record.share).limit_denominator(1000)} of the steps"
+        share = Fraction(record.share).limit_denominator(1000)
+        return f"none, {share} {'of' if share < 1 else 'times'} the steps"
     option, value = next(iter(record.overrides.items()))
     unit = "epoch" if option == "num_train_epochs" else "step"
     return f"none, {value} {unit}{'' if value == 1 else 's'}"

@@ -37,7 +37,7 @@ class RunRecord:
         row: hash of noise, version, control and overrides; rows are paired by seed.
         seed: of data order, dropout and noise.
         passes: forward passes per batch.
-        share: fraction of the recipe's steps to train, in (0, 1].
+        share: multiple of the recipe's steps to train, above 0.
         status: failed until the run has succeeded.
         config: options shared by all runs of the comparison.
         history: all evaluations, in order.
@@ -111,7 +111,7 @@ class RunRecord:
         return self.control or str(self.noise["name"])
 
     @property
-    def is_shorter(self) -> bool:
+    def is_other_length(self) -> bool:
         """Whether it is plain training of another length than the recipe's, with its own schedule."""
         if self.noise["name"] != "none":
             return False

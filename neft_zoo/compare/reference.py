@@ -31,7 +31,7 @@ class Reference:
 
 def find_reference(experiment: Experiment) -> Reference | None:
     """Return the best plain run of any length, or None if plain training was run at one length only."""
-    plain = [row for row in experiment.rows if row is experiment.none or row.is_shorter]
+    plain = [row for row in experiment.rows if row is experiment.none or row.is_other_length]
     plain = [row for row in plain if row.values(CHOSEN_BY, "end")]
     if len(plain) < 2:
         return None

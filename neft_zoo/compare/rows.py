@@ -16,6 +16,8 @@ from neft_zoo.compare.fingerprint import digest
 from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
 
+LONGEST = 10  # times the recipe's steps that plain training may take
+
 # Options for output and logging do not change a run's results, and are set by the runner.
 NOT_OURS = frozenset(
     "disable_tqdm extends hub_model_id hub_strategy load_best_model_at_end logging_dir noise output_dir "
@@ -33,7 +35,7 @@ class Row:
         passes: forward passes per batch.
         control: name of the control recipe, "" for a strategy.
         overrides: trainer options that the control changes.
-        length: fraction of the recipe's steps to train, in (0, 1], with its own schedule.
+        length: multiple of the recipe's steps to train, with its own schedule.
     """
 
     noise: dict[str, object]
@@ -151,20 +153,20 @@ def _check_changes(name: str, overrides: Mapping[str, object], loaded: recipe.Re
 
 
 def length_rows(lengths: Iterable[Fraction]) -> list[Row]:
-    """Return rows of plain training for fractions of the recipe's steps."""
+    """Return rows of plain training for multiples of the recipe's steps."""
     return [replace(row_of("none"), length=length) for length in lengths if length != 1]
 
 
 def read_length(text: str) -> Fraction:
-    """Read a fraction of the recipe's steps, such as `1/2` or `0.5`.
+    """Read a multiple of the recipe's steps, such as `1/2`, `0.5` or `2`.
 
     Raises:
-        NoiseError: if it is not a fraction in (0, 1].
+        NoiseError: if it is not a number in (0, 10].
     """
     try:
         length = Fraction(text)
     except (ValueError, ZeroDivisionError):
         length = Fraction(0)
-    if not 0 < length <= 1:
-        raise NoiseError(f"lengths must be fractions of the recipe's steps above 0 and up to 1, got {text!r}.")
+    if not 0 < length <= LONGEST:
+        raise NoiseError(f"lengths must be multiples of the recipe's steps above 0 and up to {LONGEST}, got {text!r}.")
     return length

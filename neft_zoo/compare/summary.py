@@ -69,7 +69,7 @@ def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
     rows = []
     for key, group in grouped.items():
         first = group[0][1]
-        named = first.control or first.is_shorter
+        named = first.control or first.is_other_length
         rows.append(Row(labels[key], None if named else str(first.noise["name"]), group))
     order = {"none": 0, "lengths": 2, "controls": 3}
     return sorted(rows, key=lambda row: (order.get(row.entry or row.question, 1), natural(row.label)))
@@ -78,10 +78,10 @@ def _rows(runs: Mapping[Path, RunRecord]) -> list[Row]:
 def _pair(rows: list[Row]) -> list[str]:
     """Assign a baseline to every row, `none` or plain training for as many steps, and return notes."""
     none, *others = rows
-    plain = [none, *(row for row in others if row.is_shorter)]
+    plain = [none, *(row for row in others if row.is_other_length)]
     for row in others:
         row.baseline = none
-        if row.steps is None or row.is_shorter or row.runs[0][1].share == 1.0:
+        if row.steps is None or row.is_other_length or row.runs[0][1].share == 1.0:
             continue
         # Steps are rounded twice: for the share of a strategy, and for a length or its epochs.
         gaps = {place: abs(each.steps - row.steps) for place, each in enumerate(plain) if each.steps is not None}
@@ -186,7 +186,7 @@ def _notes(rows: list[Row]) -> list[str]:
         if not record.ok
     ]
     ended = [record for row in rows for record in row.records]
-    if any(record.share != 1.0 and not record.is_shorter for record in ended):
+    if any(record.share != 1.0 and not record.is_other_length for record in ended):
         notes.append("Compute-matched: a strategy of k passes trained for 1/k of the steps.")
     for what in ("versions", "device", "margins"):
         differing = {str(getattr(record, what)) for record in ended}

@@ -40,7 +40,7 @@ class Task:
         record: what is known before the run; the rest is filled in during it.
         config: every option of the run.
         path: file for the record.
-        share: fraction of the recipe's steps to train, in (0, 1].
+        share: multiple of the recipe's steps to train, above 0.
         graded: `completion_only_loss` of the recipe, by which every row is measured.
         threads: number of CPU threads; 0 for torch's default.
         train_records: number of training records to draw by the seed; None for all.

@@ -21,7 +21,7 @@ compare() {
 
 compare dolly --strategies "$main" --seeds 10
 compare dolly --strategies "$most" --seeds 5
-compare gsm8k --strategies "$twelve" --seeds 5 --lengths 1/4,1/2
+compare gsm8k --strategies "$twelve" --seeds 5 --lengths 1/4,1/2,2
 compare dolly --strategies neft_uniform,neft_gaussian --seeds 5 --set 'neft_*.alpha=1,5,10,15,30' \
     --set 'neft_gaussian.match_rms=false,true'
 compare dolly --strategies none --seeds 5 --lengths 1/4,1/2 \

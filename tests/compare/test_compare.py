@@ -247,15 +247,15 @@ def test_the_losses_of_test_records_are_kept(grid):
 
 def test_compute_matched_controls_and_jobs(tiny, tmp_path, capsys):
     argv = ["--strategies", "r_drop", "--controls", "label_smoothing,instruction_modelling", "--seeds", "2"]
-    argv += ["--compute-matched", "--lengths", "1/3,1"]
+    argv += ["--compute-matched", "--lengths", "1/3,1,2"]
     assert compare(tiny, tmp_path, *argv, "--jobs", "2") == 0
     records = list(read(tmp_path).values())
-    assert {run["status"] for run in records} == {"ok"} and len(records) == 12
+    assert {run["status"] for run in records} == {"ok"} and len(records) == 14
     runs = {(run["control"] or run["noise"]["name"], round(run["share"], 2)): run for run in records}
     # r_drop's baseline, plain training for as many steps, is a row without being asked for.
     assert runs["r_drop", 0.5]["steps"] == runs["none", 0.5]["steps"] == 2 and runs["none", 0.5]["passes"] == 1
-    assert runs["none", 1.0]["steps"] == 3 and runs["none", 0.33]["steps"] == 1
-    assert len({run["row"] for run in records}) == 6
+    assert [runs["none", share]["steps"] for share in (0.33, 1.0, 2.0)] == [1, 3, 6]
+    assert len({run["row"] for run in records}) == 7
     # Everything is measured by the same plain loss, whatever a control trains on.
     none = runs["none", 1.0]
     for name in ("label_smoothing", "instruction_modelling"):
@@ -274,7 +274,8 @@ def test_compute_matched_controls_and_jobs(tiny, tmp_path, capsys):
 def check_lengths(experiment):
     """Check what is said of plain training at other lengths."""
     rows = {row.label: row for row in experiment.rows}
-    assert list(rows)[:4] == ["none", "r_drop", "none, 1/2 of the steps", "none, 1/3 of the steps"]
+    lengths = [f"none, {length} the steps" for length in ("1/2 of", "1/3 of", "2 times")]
+    assert list(rows)[:5] == ["none", "r_drop", *lengths]
     assert rows["r_drop"].baseline is rows["none, 1/2 of the steps"]
     assert rows["label_smoothing"].baseline is rows["none"]
     cell = rows["r_drop"].cells["test_loss", "end"]
@@ -377,8 +378,8 @@ def test_the_key_follows_contents_not_paths(tmp_path):
             ["--controls", "weight_decay", "--set", "weight_decay.weight_decay=0.0"],
             "controls must change an option of the recipe, got 'weight_decay': the recipe has weight_decay 0.0",
         ),
-        (["--lengths", "1/2,2"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got '2'"),
-        (["--lengths", "half"], "lengths must be fractions of the recipe's steps above 0 and up to 1, got 'half'"),
+        (["--lengths", "1/2,0"], "lengths must be multiples of the recipe's steps above 0 and up to 10, got '0'"),
+        (["--lengths", "half"], "lengths must be multiples of the recipe's steps above 0 and up to 10, got 'half'"),
         (["--controls", "nothing_such"], "config must be a YAML file or a name that neft-zoo recipes ls shows"),
         (["--seeds", "0"], "seeds must be a whole number >= 1, got 0"),
         (["--jobs", "0"], "jobs must be a whole number >= 1, got 0"),
