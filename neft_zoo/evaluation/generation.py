@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.progress import progress_bar
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -83,7 +83,8 @@ def generate(
     )
     answers: dict[int, Answer] = {}
     model.eval()
-    for indices in tqdm(by_length(prompts, batch_size), desc="answers", disable=None if progress else True):
+    batches = by_length(prompts, batch_size)
+    for indices in progress_bar(batches, "batches of answers", total=len(batches), shown=progress):
         ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[i] for i in indices]))
         tokens = _decode(model, ids, mask, config, row_cache(model))
         answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.progress import progress_bar
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.noise.additive import Noise, TokenEdit
@@ -62,8 +62,7 @@ def score(
     session = noise_session(subject, noise)
     try:
         total = math.ceil(len(rows) / subject.batch_size)
-        shown = tqdm(subject.batches(rows), desc=what, total=total, disable=None if subject.progress else True)
-        for chosen, inputs in shown:
+        for chosen, inputs in progress_bar(subject.batches(rows), what, total=total, shown=subject.progress):
             with subject.autocast(), session.noisy_pass(inputs, step_key(seed, 0, 0)) as noisy:
                 hidden = last_hidden(subject.model, noisy)
             found |= dict(zip(chosen, _scores(subject, hidden, inputs["labels"]), strict=True))

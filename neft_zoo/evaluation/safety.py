@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from neft_zoo.evaluation.effect_results import Refusals, Safety
 from neft_zoo.evaluation.generation import generate, row_cache
 from neft_zoo.evaluation.intervals import mean_interval, wilson
 from neft_zoo.evaluation.losses import score
+from neft_zoo.evaluation.progress import progress_bar
 from neft_zoo.evaluation.records import Record, prompt_tokens, shaped_like
 from neft_zoo.evaluation.shipped import shipped_records
 from neft_zoo.evaluation.subject import Row, Subject
@@ -85,7 +85,7 @@ def opening_probabilities(
     if row_cache(subject.model) is None:
         log_probs = _log_probs_in_full(subject, records, prompts, openings)
     else:
-        shown = tqdm(prompts, desc="openings", disable=None if subject.progress else True)
+        shown = progress_bar(prompts, "openings", total=len(prompts), shown=subject.progress)
         log_probs = np.stack([_log_probs_after(subject, prompt, openings) for prompt in shown])
     ends = np.cumsum([len(group) for group in groups])[:-1].tolist()
     return tuple(part.sum(axis=1) for part in np.split(np.exp(log_probs), ends, axis=1))

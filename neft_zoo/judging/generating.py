@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from neft_zoo.console import say
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.generation import by_length, generate
 from neft_zoo.evaluation.loading import load_model, load_splits, read_recipe
+from neft_zoo.evaluation.progress import progress_bar
 from neft_zoo.evaluation.records import prompt_tokens
 from neft_zoo.evaluation.subject import Subject, prepare
 from neft_zoo.files import append_line, check_folder, make_folder, write_json, write_text
@@ -104,8 +103,8 @@ def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, out
     tokens = [prompt_tokens(subject.tokenizer, prompt.record, subject.template) for prompt in prompts]
     make_folder(output.parent)
     texts = _resume(partial(output), mark)
-    disable = None if subject.progress else True
-    with tqdm(total=len(prompts), initial=len(texts), desc="answers", disable=disable) as bar, subject.autocast():
+    counted = progress_bar(None, "answers", total=len(prompts), initial=len(texts), shown=subject.progress)
+    with counted as bar, subject.autocast():
         for indices in by_length(tokens, settings.batch_size):
             if indices[0] in texts:
                 continue

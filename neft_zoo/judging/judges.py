@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from tqdm.auto import tqdm
-
 from neft_zoo.errors import NoiseError, one_line, shown
+from neft_zoo.evaluation.progress import progress_bar
 from neft_zoo.judging.cache import Cache
 from neft_zoo.judging.pairs import Judgement, Pair, Question
 
@@ -122,8 +121,8 @@ def judge_pairs(
     verdicts = {question: cache.get(question.key(judge.name)) for question in questions}
     pending = [question for question in questions if verdicts[question] is None]
     reasons: Counter[str] = Counter()
-    cached, disable = len(questions) - len(pending), None if progress else True
-    with tqdm(total=len(questions), initial=cached, desc="verdicts", disable=disable) as bar:
+    cached = len(questions) - len(pending)
+    with progress_bar(None, "verdicts", total=len(questions), initial=cached, shown=progress) as bar:
         for i, verdict, reason in judge.ask(pending):
             bar.update()
             if verdict is None:
