@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.key_cache import row_cache
 from neft_zoo.evaluation.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def _decode(
         stretch = longest - done if cache is None else min(STRETCH, longest - done)
         config = copy.copy(config)
         config.max_new_tokens, config.min_new_tokens = stretch, min(max(shortest - done, 0), stretch) or None
+        # A model saved after training with gradient checkpointing may say that it uses none.
+        config.use_cache = None if cache is None else True
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
         ids = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
         ended = torch.isin(ids[:, width:], ends).any(1) | (cache is None) | (ids.shape[1] - width == longest)
@@ -125,18 +127,6 @@ def _decode(
         if cache is not None:
             cache.batch_select_indices((~ended).nonzero()[:, 0])
     return [found[row] for row in range(len(found))]
-
-
-def row_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """Return an empty cache from which rows can be dropped, or None for models with another kind of cache.
-
-    Recurrent models have states instead of keys, and prompt tuning prepends its tokens only to an empty cache.
-    """
-    adapter = getattr(model, "active_peft_config", None)
-    if model.generation_config.cache_implementation or getattr(adapter, "is_prompt_learning", False):  # type: ignore
-        return None
-    cache = DynamicCache(config=model.config)
-    return cache if all(isinstance(layer, DynamicLayer) for layer in cache.layers) else None
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from neft_zoo.evaluation.effect_results import Refusals, Safety
-from neft_zoo.evaluation.generation import generate, row_cache
+from neft_zoo.evaluation.generation import generate
 from neft_zoo.evaluation.intervals import mean_interval, wilson
+from neft_zoo.evaluation.key_cache import row_cache
 from neft_zoo.evaluation.losses import score
 from neft_zoo.evaluation.progress import progress_bar
 from neft_zoo.evaluation.records import Record, prompt_tokens, shaped_like
