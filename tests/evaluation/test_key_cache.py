@@ -66,16 +66,14 @@ def test_a_model_whose_config_forbids_the_cache_answers_alike(llama, tokenizer):
 def test_models_with_other_caches_answer_too(name, tokenizer):
     model = causal_models.build(name).eval()
     assert row_cache(model) is None
-    together = generate(model, tokenizer, [[5, 6, 7, 8], [5, 9, 3, 2]], max_new_tokens=40, batch_size=2)
-    assert together == [
-        generate(model, tokenizer, [each], max_new_tokens=40)[0] for each in ([5, 6, 7, 8], [5, 9, 3, 2])
-    ]
+    prompts = [[5, 6, 7, 8], [5, 9, 3, 2]]
+    alone = [generate(model, tokenizer, [prompt], max_new_tokens=40)[0] for prompt in prompts]
+    assert generate(model, tokenizer, prompts, max_new_tokens=40, batch_size=2) == alone
 
 
 def test_an_adapter_keeps_the_cache_of_its_base(llama):
-    assert (
-        row_cache(get_peft_model(llama(), LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))) is not None
-    )
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")
+    assert row_cache(get_peft_model(llama(), lora)) is not None
 
 
 def test_answers_are_those_of_the_cache_of_transformers(llama, tokenizer, monkeypatch):
