@@ -38,10 +38,10 @@ def drawn_rows(experiment: Experiment) -> tuple[list[Row], set[int]]:
     of the earlier rows is omitted, so that it does not reduce their seeds.
     """
     rows, shared = [experiment.none], set(experiment.none.values(CHOSEN_BY, "end"))
-    shorter = [row for row in experiment.rows if row.is_other_length]
+    lengths = [row for row in experiment.rows if row.is_other_length]
     noise = [row for name in BESIDE if (row := experiment.find(name)) is not None]
     enough = min(ENOUGH_SEEDS, len(shared))
-    for row in [*noise[:1], *shorter, *noise[1:]]:
+    for row in [*noise[:1], *lengths, *noise[1:]]:
         if len(common := shared & set(row.values(CHOSEN_BY, "end"))) >= enough:
             rows, shared = [*rows, row], common
     return sorted(rows, key=lambda row: row in noise), shared
@@ -61,7 +61,7 @@ def _measured(experiment: Experiment) -> Markup:
     rows, seeds = drawn_rows(experiment)
     lines = f"Thick lines are means over the {len(seeds)} seeds that all rows have, thin ones seeds"
     lines = lines if len(seeds) > 1 else "One seed so far, from which nothing follows"
-    missing = "" if any(row.is_other_length for row in rows) else " Plain training of fewer epochs was not run there."
+    missing = "" if any(row.is_other_length for row in rows) else " Plain training of other lengths was not run there."
     text = Markup(
         '<div class="lead">{}<div>{}<p>{}: {}. {}; the noise is off, and a step costs the same '
         'in all rows.{} <a href="compare.html#experiment={}">All its rows</a>.</p></div></div>'
