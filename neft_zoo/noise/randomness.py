@@ -65,7 +65,8 @@ def bits(keys: Int[Tensor, "*shape"], width: int) -> Int[Tensor, "*shape width"]
     import torch
 
     counters = torch.arange(1, (width + 1) // 2 + 1, device=keys.device).mul_(GOLDEN)
-    return mix(keys[..., None] + counters).view(torch.int32)[..., :width]
+    # In this order, since torch multiplies the second summand by a factor, and there are fewer keys than hashes.
+    return mix(counters + keys[..., None]).view(torch.int32)[..., :width]
 
 
 def features(width: int, device: torch.device) -> Int[Tensor, " width"]:
