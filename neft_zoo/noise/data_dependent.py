@@ -95,10 +95,14 @@ class ByFrequency(NoiseTraits):
         return replace(self, weights=weights.to(setup.table.device))
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
+        return self.in_parts(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
+
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
         if self.weights is None:
             raise NoiseError("token_frequency must be prepared with the counts of the training tokens first.")
         size = value_at(self.rho, batch.progress) * self.weights.to(embeds.device)[batch.input_ids] * batch.real
-        return randomness.normal(batch.stream("what"), embeds.shape[-1]).mul_(size[..., None])
+        size, keys, width = size.view(-1, 1), batch.stream("what").flatten(), embeds.shape[-1]
+        return lambda rows, part: randomness.normal(keys[part], width).mul_(size[part])
 
 
 @dataclass(frozen=True)

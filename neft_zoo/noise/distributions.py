@@ -11,7 +11,7 @@ from neft_zoo.noise import randomness
 from neft_zoo.noise.schedules import check_number
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from neft_zoo.noise.batch import Batch
@@ -58,12 +58,31 @@ class DistributionTraits:
         return (lambda part: self(batch.part(part), width)[0]) if self.pointwise else None
 
 
+class _ByPosition(DistributionTraits):
+    """A distribution that draws the numbers at a position from a key of the position."""
+
+    pointwise: ClassVar[bool] = True
+
+    def keys(self, batch: Batch) -> Int[Tensor, "B L"]:
+        return batch.stream("what")
+
+    def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
+        raise NotImplementedError
+
+    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+        return self.draw(self.keys(batch), width)
+
+    def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]] | None:
+        if type(self).__call__ is not _ByPosition.__call__:
+            return super().in_parts(batch, width)  # a subclass overrides the draw
+        keys = self.keys(batch).flatten()
+        return lambda part: self.draw(keys[part], width)
+
+
 @dataclass(frozen=True)
-class Uniform(DistributionTraits):
+class Uniform(_ByPosition):
     """U(-1, 1): rms 1/sqrt(3), bounded by 1."""
 
-    pointwise: ClassVar[bool] = True
-
     @property
     def rms(self) -> float:
         return UNIFORM_RMS
@@ -72,51 +91,37 @@ class Uniform(DistributionTraits):
     def bound(self) -> float:
         return 1.0
 
-    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        return randomness.uniform(batch.stream("what"), width)
+    def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
+        return randomness.uniform(keys, width)
 
 
 @dataclass(frozen=True)
-class SharedByToken(DistributionTraits):
+class SharedByToken(Uniform):
     """U(-1, 1), with the same numbers for equal tokens within an optimizer step."""
 
-    pointwise: ClassVar[bool] = True
-
-    @property
-    def rms(self) -> float:
-        return UNIFORM_RMS
-
-    @property
-    def bound(self) -> float:
-        return 1.0
-
-    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
+    def keys(self, batch: Batch) -> Int[Tensor, "B L"]:
         keys = randomness.mix(batch.input_ids.long() * randomness.GOLDEN ^ batch.key)
-        return randomness.uniform(randomness.stream(keys, "what"), width)
+        return randomness.stream(keys, "what")
 
 
 @dataclass(frozen=True)
-class Gaussian(DistributionTraits):
+class Gaussian(_ByPosition):
     """N(0, rms^2)."""
 
     rms: float = 1.0
 
-    pointwise: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         check_number("rms", self.rms)
 
-    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        return randomness.normal(batch.stream("what"), width).mul_(self.rms)
+    def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
+        return randomness.normal(keys, width).mul_(self.rms)
 
 
 @dataclass(frozen=True)
-class Rademacher(DistributionTraits):
+class Rademacher(_ByPosition):
     """-rms or +rms with equal probability: the largest energy for a given bound."""
 
     rms: float = 1.0
-
-    pointwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("rms", self.rms)
@@ -125,23 +130,21 @@ class Rademacher(DistributionTraits):
     def bound(self) -> float:
         return self.rms
 
-    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        return randomness.signs(batch.stream("what"), width).mul_(self.rms)
+    def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
+        return randomness.signs(keys, width).mul_(self.rms)
 
 
 @dataclass(frozen=True)
-class Laplace(DistributionTraits):
+class Laplace(_ByPosition):
     """Two-sided exponential with the stated rms: the density's scale is rms/sqrt(2)."""
 
     rms: float = 1.0
 
-    pointwise: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         check_number("rms", self.rms)
 
-    def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        return randomness.laplace(batch.stream("what"), width).mul_(self.rms)
+    def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
+        return randomness.laplace(keys, width).mul_(self.rms)
 
 
 @dataclass(frozen=True)

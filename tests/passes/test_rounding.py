@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neft_zoo import make
+from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.blocks import BLOCK
-from neft_zoo.noise.distributions import Uniform
+from neft_zoo.noise.distributions import Gaussian, Uniform
+from neft_zoo.noise.scales import Fixed
 from neft_zoo.passes.adding import add_drawn, add_rounded
 
 IDS = torch.arange(5, 17).view(2, 6)
@@ -110,3 +113,41 @@ def test_noise_made_of_the_embeddings_passes_gradients_block_by_block(name, dtyp
 def test_noise_that_looks_around_is_drawn_as_a_whole():
     batch = Batch.from_inputs({"input_ids": IDS}, key=5)
     assert add_drawn(torch.randn(*IDS.shape, 8), make("cutoff_span").noise, batch) is None
+
+
+class _Twice(Gaussian):
+    """A distribution of the user's own, which draws in its own way."""
+
+    def __call__(self, batch, width):
+        return super().__call__(batch, width) * 2
+
+
+def test_a_distribution_that_overrides_the_draw_is_drawn_by_it_in_every_block(monkeypatch):
+    noise, batch = AdditiveNoise(_Twice(), Fixed(0.1)), Batch.from_inputs({"input_ids": IDS}, key=5)
+    embeds = torch.zeros(*IDS.shape, 33)
+    monkeypatch.setitem(BLOCK, "cpu", 70)
+    assert torch.equal(add_drawn(embeds, noise, batch)[0], noise(embeds, batch))
+
+
+class _Operators(TorchDispatchMode):
+    """Counts the operators that are called."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", ["neft_uniform", "neft_gaussian", "token_relative", "neft_sphere", "dx_laplace"])
+def test_blocks_do_not_repeat_what_can_be_done_once(name, monkeypatch):
+    """An operator takes microseconds however small its tensors are, and blocks are many."""
+    noise, batch = make(name).noise, Batch.from_inputs({"input_ids": IDS}, key=5)
+    embeds, counts = torch.zeros(*IDS.shape, 64), []
+    for rows in (6, 3):
+        monkeypatch.setitem(BLOCK, "cpu", rows * 64 // torch.get_num_threads())
+        with _Operators() as operators:
+            add_drawn(embeds, noise, batch)
+        counts.append(operators.count)
+    two, four = counts
+    assert 0 < (four - two) / 2 < 75
