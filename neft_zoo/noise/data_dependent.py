@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import randomness
-from neft_zoo.noise.additive import BlockDraw, Noise, NoiseTraits
+from neft_zoo.noise.additive import AdditiveNoise, BlockDraw, Noise, NoiseTraits
 from neft_zoo.noise.blocks import token_norms
 from neft_zoo.noise.schedules import Scalar, check_number, check_scalar, value_at
 
@@ -112,7 +112,7 @@ class Projected(NoiseTraits):
     noise: Noise
     k: int
     keep: Literal["off", "onto"]
-    basis: Float[Tensor, "k D"] | None = field(default=None, repr=False, compare=False)
+    basis: Float[Tensor, "D k"] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_number("k", self.k, 1)
@@ -128,7 +128,7 @@ class Projected(NoiseTraits):
         table = setup.table.detach().double()
         centred = table - table.mean(0)
         directions = linalg.eigh(centred.T @ centred).eigenvectors  # in ascending order
-        return replace(self, basis=directions[:, -self.k :].T.float().contiguous())
+        return replace(self, basis=directions[:, -self.k :].float().contiguous())
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         delta = self.noise(embeds, batch)
@@ -138,15 +138,23 @@ class Projected(NoiseTraits):
         draw = self.noise.in_parts(embeds, batch) if isinstance(self.noise, NoiseTraits) else None
         if type(self) is not Projected or draw is None:
             return None  # a subclass may override the draw
-        return lambda rows, part: self.project(draw(rows, part))
+        own = type(self.noise) is AdditiveNoise  # its numbers are drawn for this call
 
-    def project(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """Return the projection of a noise, token by token."""
+        def projected(rows: Float[Tensor, "N D"], part: slice) -> Float[Tensor, "N D"]:
+            delta = draw(rows, part)
+            return self.project(delta, out=delta if own else None)
+
+        return projected
+
+    def project(self, rows: Float[Tensor, "N D"], out: Float[Tensor, "N D"] | None = None) -> Float[Tensor, "N D"]:
+        """Return the projection of a noise, token by token, in `out` (which may be `rows`) if given."""
         if self.basis is None:
             raise NoiseError("token_subspace must be prepared with the model's embedding table first.")
-        from torch import autocast
+        import torch
 
         basis = self.basis.to(rows.device)
-        with autocast(rows.device.type, enabled=False):  # in bf16 the projection would not be orthogonal
-            onto = rows @ basis.T
-            return onto @ basis if self.keep == "onto" else rows.addmm(onto, basis, alpha=-1)
+        with torch.autocast(rows.device.type, enabled=False):  # in bf16 the projection would not be orthogonal
+            onto = rows @ basis
+            if self.keep == "onto":
+                return torch.mm(onto, basis.T, out=out)
+            return torch.addmm(rows, onto, basis.T, alpha=-1, out=out)
