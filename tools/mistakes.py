@@ -29,9 +29,9 @@ OVERWRITE = """        handles = []
 """
 EDITED = "        table = find_embedding(self.model).weight.data\n        extra = torch.rand_like(table)\n"
 LENGTHS = 'lengths = batch.lengths if self.length == "document" else batch.lengths.new_tensor(embeds.shape[1])'
-DRAW = 'return randomness.uniform(batch.stream("what"), width)'
-ONE_SIDED = 'return (randomness.uniform(batch.stream("what"), width) + 1) / 2'
-GAUSSIAN = 'normal(batch.stream("what"), width).mul_(self.rms)'
+DRAW = "return randomness.uniform(keys, width)"
+ONE_SIDED = "return (randomness.uniform(keys, width) + 1) / 2"
+GAUSSIAN = "normal(keys, width).mul_(self.rms)"
 SAVED = "            saved.enter_context(put_back(target.weight))\n            target.weight.data += "
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
 KEYS = "        keys = token_keys(input_ids, real, document, position, key)\n"
