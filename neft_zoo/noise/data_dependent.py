@@ -48,9 +48,13 @@ class MetricLaplace(NoiseTraits):
         check_scalar("eta", self.eta, 1e-6)
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        return self.in_parts(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
+        return self._draw(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
 
-    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
+        own = type(self).__call__ is MetricLaplace.__call__  # a subclass may override the draw
+        return self._draw(embeds, batch) if own else super().in_parts(embeds, batch)
+
+    def _draw(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
         keys, width = batch.stream("what").flatten(), embeds.shape[-1]
         length = randomness.gamma(batch.stream("length"), batch.stream("accept"), width)
         length = (length / value_at(self.eta, batch.progress) * batch.real).view(-1, 1)
@@ -95,9 +99,13 @@ class ByFrequency(NoiseTraits):
         return replace(self, weights=weights.to(setup.table.device))
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        return self.in_parts(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
+        return self._draw(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
 
-    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
+        own = type(self).__call__ is ByFrequency.__call__  # a subclass may override the draw
+        return self._draw(embeds, batch) if own else super().in_parts(embeds, batch)
+
+    def _draw(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
         if self.weights is None:
             raise NoiseError("token_frequency must be prepared with the counts of the training tokens first.")
         size = value_at(self.rho, batch.progress) * self.weights.to(embeds.device)[batch.input_ids] * batch.real

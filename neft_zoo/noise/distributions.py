@@ -67,7 +67,7 @@ class _ByPosition(DistributionTraits):
         return batch.stream("what")
 
     def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
-        raise NotImplementedError
+        raise NotImplementedError  # overridden by every such distribution
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
         return self.draw(self.keys(batch), width)

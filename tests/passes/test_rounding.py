@@ -10,11 +10,13 @@ from neft_zoo import make
 from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.blocks import BLOCK
+from neft_zoo.noise.data_dependent import ByFrequency, MetricLaplace, Setup
 from neft_zoo.noise.distributions import Gaussian, Uniform
 from neft_zoo.noise.scales import Fixed
 from neft_zoo.passes.adding import add_drawn, add_rounded
 
 IDS = torch.arange(5, 17).view(2, 6)
+COUNTS = torch.arange(20)
 
 
 @pytest.fixture
@@ -115,18 +117,28 @@ def test_noise_that_looks_around_is_drawn_as_a_whole():
     assert add_drawn(torch.randn(*IDS.shape, 8), make("cutoff_span").noise, batch) is None
 
 
-class _Twice(Gaussian):
-    """A distribution of the user's own, which draws in its own way."""
+class _Twice:
+    """What a user's own noise or distribution does that draws as another one and then in its own way."""
 
-    def __call__(self, batch, width):
-        return super().__call__(batch, width) * 2
+    def __call__(self, *args):
+        return super().__call__(*args) * 2
 
 
-def test_a_distribution_that_overrides_the_draw_is_drawn_by_it_in_every_block(monkeypatch):
-    noise, batch = AdditiveNoise(_Twice(), Fixed(0.1)), Batch.from_inputs({"input_ids": IDS}, key=5)
+NOISES = {
+    "distribution": AdditiveNoise(type("Own", (_Twice, Gaussian), {})(), Fixed(0.1)),
+    "additive": type("Own", (_Twice, AdditiveNoise), {"pointwise": True})(Gaussian(), Fixed(0.1)),
+    "laplace": type("Own", (_Twice, MetricLaplace), {})(100.0),
+    "frequency": type("Own", (_Twice, ByFrequency), {})(0.1, 0.5).prepare(Setup(torch.ones(20, 33), lambda: COUNTS)),
+}
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_what_overrides_a_draw_is_drawn_by_it_in_every_block(kind, monkeypatch):
+    noise, batch = NOISES[kind], Batch.from_inputs({"input_ids": IDS}, key=5)
     embeds = torch.zeros(*IDS.shape, 33)
     monkeypatch.setitem(BLOCK, "cpu", 70)
-    assert torch.equal(add_drawn(embeds, noise, batch)[0], noise(embeds, batch))
+    drawn = add_drawn(embeds, noise, batch)
+    assert noise(embeds, batch).any() and (drawn is None or torch.equal(drawn[0], noise(embeds, batch)))
 
 
 class _Operators(TorchDispatchMode):
