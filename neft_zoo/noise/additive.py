@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neft_zoo.errors import NoiseError, shown
-from neft_zoo.noise.distributions import Distribution, DistributionTraits
+from neft_zoo.noise.distributions import Distribution, DistributionTraits, overrides_draw
 from neft_zoo.noise.tokens import Tokens, Where
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class NoiseTraits:
     passes_gradients: ClassVar[bool] = False
     mixes_documents: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if overrides_draw(cls):
+            cls.in_parts = NoiseTraits.in_parts
+
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
         raise NotImplementedError  # overridden by every noise; declared for the type checker
 
@@ -87,8 +92,8 @@ class AdditiveNoise(NoiseTraits):
         return self.where(batch)[..., None] * self.scale(embeds, batch)
 
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
-        if type(self) is not AdditiveNoise or not isinstance(self.what, DistributionTraits):
-            return None  # a subclass may override the draw
+        if not isinstance(self.what, DistributionTraits):
+            return None
         size, draw = self.size(embeds, batch).reshape(-1, 1), self.what.in_parts(batch, embeds.shape[-1])
         return None if draw is None or size.requires_grad else lambda rows, part: draw(part).mul_(size[part])
 

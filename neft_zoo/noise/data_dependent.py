@@ -48,13 +48,10 @@ class MetricLaplace(NoiseTraits):
         check_scalar("eta", self.eta, 1e-6)
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        return self._draw(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
+        draw = MetricLaplace.in_parts(self, embeds, batch)  # not a subclass's, which may draw by this method
+        return draw(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
 
-    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
-        own = type(self).__call__ is MetricLaplace.__call__  # a subclass may override the draw
-        return self._draw(embeds, batch) if own else super().in_parts(embeds, batch)
-
-    def _draw(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
         keys, width = batch.stream("what").flatten(), embeds.shape[-1]
         length = randomness.gamma(batch.stream("length"), batch.stream("accept"), width)
         length = (length / value_at(self.eta, batch.progress) * batch.real).view(-1, 1)
@@ -99,13 +96,10 @@ class ByFrequency(NoiseTraits):
         return replace(self, weights=weights.to(setup.table.device))
 
     def __call__(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> Float[Tensor, "B L D"]:
-        return self._draw(embeds, batch)(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
+        draw = ByFrequency.in_parts(self, embeds, batch)  # not a subclass's, which may draw by this method
+        return draw(embeds.reshape(-1, embeds.shape[-1]), slice(None)).view(embeds.shape)
 
-    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
-        own = type(self).__call__ is ByFrequency.__call__  # a subclass may override the draw
-        return self._draw(embeds, batch) if own else super().in_parts(embeds, batch)
-
-    def _draw(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
+    def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw:
         if self.weights is None:
             raise NoiseError("token_frequency must be prepared with the counts of the training tokens first.")
         size = value_at(self.rho, batch.progress) * self.weights.to(embeds.device)[batch.input_ids] * batch.real
@@ -144,8 +138,8 @@ class Projected(NoiseTraits):
 
     def in_parts(self, embeds: Float[Tensor, "B L D"], batch: Batch) -> BlockDraw | None:
         draw = self.noise.in_parts(embeds, batch) if isinstance(self.noise, NoiseTraits) else None
-        if type(self) is not Projected or draw is None:
-            return None  # a subclass may override the draw
+        if draw is None:
+            return None
         own = type(self.noise) is AdditiveNoise  # its numbers are drawn for this call
 
         def projected(rows: Float[Tensor, "N D"], part: slice) -> Float[Tensor, "N D"]:

@@ -36,6 +36,12 @@ class Distribution(Protocol):
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]: ...
 
 
+def overrides_draw(kind: type) -> bool:
+    """Return whether a class overrides `__call__` of the class that it inherits `in_parts` from."""
+    first = next(base for base in kind.__mro__ if {"__call__", "in_parts"} & vars(base).keys())
+    return "in_parts" not in vars(first)
+
+
 class DistributionTraits:
     """The optional members of a distribution and their defaults.
 
@@ -45,6 +51,11 @@ class DistributionTraits:
     """
 
     pointwise: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if overrides_draw(cls):
+            cls.in_parts = DistributionTraits.in_parts
 
     @property
     def bound(self) -> float:
@@ -73,8 +84,6 @@ class _ByPosition(DistributionTraits):
         return self.draw(self.keys(batch), width)
 
     def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]] | None:
-        if type(self).__call__ is not _ByPosition.__call__:
-            return super().in_parts(batch, width)  # a subclass overrides the draw
         keys = self.keys(batch).flatten()
         return lambda part: self.draw(keys[part], width)
 
@@ -157,7 +166,7 @@ class Sphere(DistributionTraits):
         check_number("rms", self.rms)
 
     def __call__(self, batch: Batch, width: int) -> Float[Tensor, "B L D"]:
-        draw = self.in_parts(batch, width)
+        draw = Sphere.in_parts(self, batch, width)  # not a subclass's, which may draw by this method
         return draw(slice(None)).view(*batch.input_ids.shape, width)
 
     def in_parts(self, batch: Batch, width: int) -> Callable[[slice], Float[Tensor, "N D"]]:

@@ -10,8 +10,8 @@ from neft_zoo import make
 from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.batch import Batch
 from neft_zoo.noise.blocks import BLOCK
-from neft_zoo.noise.data_dependent import ByFrequency, MetricLaplace, Setup
-from neft_zoo.noise.distributions import Gaussian, Uniform
+from neft_zoo.noise.data_dependent import ByFrequency, MetricLaplace, Projected, Setup
+from neft_zoo.noise.distributions import Gaussian, Sphere, Uniform
 from neft_zoo.noise.scales import Fixed
 from neft_zoo.passes.adding import add_drawn, add_rounded
 
@@ -128,6 +128,10 @@ NOISES = {
     "distribution": AdditiveNoise(type("Own", (_Twice, Gaussian), {})(), Fixed(0.1)),
     "additive": type("Own", (_Twice, AdditiveNoise), {"pointwise": True})(Gaussian(), Fixed(0.1)),
     "laplace": type("Own", (_Twice, MetricLaplace), {})(100.0),
+    "sphere": AdditiveNoise(type("Own", (_Twice, Sphere), {})(), Fixed(0.1)),
+    "projected": type("Own", (_Twice, Projected), {})(AdditiveNoise(Gaussian(), Fixed(0.1)), 4, "off").prepare(
+        Setup(torch.eye(33), None)
+    ),
     "frequency": type("Own", (_Twice, ByFrequency), {})(0.1, 0.5).prepare(Setup(torch.ones(20, 33), lambda: COUNTS)),
 }
 
