@@ -18,6 +18,7 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = ".neft-zoo.lock"
+_HELD: set[int] = set()  # descriptors of lock files
 
 
 @contextmanager
@@ -141,9 +142,9 @@ def check_output(option: str, path: Path) -> None:
 def locked(option: str, folder: Path, name: str = LOCK) -> Iterator[None]:
     """Create a folder and lock it against our other processes inside this context.
 
-    The operating system releases the lock when the process ends for any reason. Of several processes of one run, the
-    first holds the lock for all. A folder that is still empty at the end is removed, along with the parents created
-    for it.
+    The operating system releases the lock when the process ends for any reason, also if forked children such as a data
+    loader's workers live on. Of several processes of one run, the first holds the lock for all. A folder that is still
+    empty at the end is removed, along with the parents created for it.
 
     Args:
         option: the argument with the path, for messages.
@@ -158,9 +159,11 @@ def locked(option: str, folder: Path, name: str = LOCK) -> Iterator[None]:
         return
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     file = _hold(option, folder, folder / name)
+    _HELD.add(file)
     try:
         yield
     finally:
+        _HELD.remove(file)
         _remove(folder / name)
         os.close(file)
         for path in made:
@@ -194,6 +197,16 @@ def _hold(option: str, folder: Path, path: Path) -> int:
         except OSError:  # a full disk, or a file system without locks: assume no other process
             return file
         os.close(file)
+
+
+def _let_go() -> None:
+    """Close the lock files in a forked child; the lock remains as long as the parent has them open."""
+    for file in _HELD:
+        os.close(file)
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _remove(path: Path) -> None:

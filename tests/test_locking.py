@@ -14,12 +14,14 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.files import LOCK, locked
 
 HOLD = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from neft_zoo.files import LOCK, locked
 signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run in the background
 with locked("output", Path(sys.argv[1])):
     print("held", flush=True)
+    if len(sys.argv) > 2 and os.fork() == 0:
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
@@ -59,6 +61,22 @@ def test_a_process_that_died_holds_nothing(holder, kill, tmp_path):
     holder.wait()
     with locked("output", tmp_path / "out"):
         pass
+
+
+def test_a_process_that_died_holds_nothing_through_its_children(tmp_path):
+    argv = [sys.executable, "-c", HOLD, str(tmp_path / "out"), "with a child"]
+    parent = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "held\n"
+    child = int(parent.stdout.readline())
+    with pytest.raises(NoiseError, match=f"process {parent.pid} on"), locked("output", tmp_path / "out"):
+        pass
+    parent.kill()
+    parent.wait()
+    try:
+        with locked("output", tmp_path / "out"):
+            os.kill(child, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_the_first_process_of_a_run_holds_it_for_all(holder, tmp_path, monkeypatch):
