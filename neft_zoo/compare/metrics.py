@@ -162,7 +162,11 @@ def read_margins(margins: object) -> dict[str, float]:
 
 
 def _is_margin(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    try:
+        # YAML reads `1e-2` as a string.
+        return isinstance(value, int | float | str) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    except ValueError:
+        return False
 
 
 def _is_metric(name: object) -> bool:

@@ -132,7 +132,13 @@ def control_rows(name: str, loaded: recipe.Recipe, settings: Sequence[Setting] =
     if "use_peft" in base and base["use_peft"] != bool(loaded.values.get("use_peft")):
         raise NoiseError(f"control {name!r} needs use_peft: {str(base['use_peft']).lower()} in the recipe.")
     none, stem = row_of("none"), Path(name).stem
-    grid = [{**base, **values} for values in combinations(stem, settings)]
+    # Late: without controls, the process from which runs are forked starts before any large import.
+    from neft_zoo.config.options import convert
+
+    values = combinations(stem, settings)
+    for option in NOT_OURS & values[0].keys():
+        raise NoiseError(f"set must name an option that a comparison leaves alone, got {stem}.{option}.")
+    grid = [convert({**base, **each}) for each in values]
     for overrides in grid:
         _check_changes(name, overrides, loaded)
     return [replace(none, control=stem, overrides=dict(sorted(overrides.items()))) for overrides in grid]
@@ -140,13 +146,11 @@ def control_rows(name: str, loaded: recipe.Recipe, settings: Sequence[Setting] =
 
 def _check_changes(name: str, overrides: Mapping[str, object], loaded: recipe.Recipe) -> None:
     """Raise if every option has the recipe's own value, so that all runs would be identical to those of `none`."""
-    from trl.trainer.model_config import ModelConfig
+    from neft_zoo.config.options import CONFIGS, convert
 
-    # Late: without controls, the process from which runs are forked starts before any large import.
-    from neft_zoo.training.sft_config import NoiseSFTConfig
-
-    defaults = {each.name: each.default for kind in (ModelConfig, NoiseSFTConfig) for each in fields(kind)}
-    if any(loaded.values.get(key, defaults.get(key)) != value for key, value in overrides.items()):
+    defaults = {each.name: each.default for kind in CONFIGS for each in fields(kind)}
+    own = convert({key: loaded.values.get(key, defaults.get(key)) for key in overrides})
+    if own != overrides:
         return
     options = ", ".join(f"{key} {value}" for key, value in overrides.items())
     raise NoiseError(f"controls must change an option of the recipe, got {name!r}: the recipe has {options} already.")

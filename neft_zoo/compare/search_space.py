@@ -13,6 +13,7 @@ from trl.trainer.model_config import ModelConfig
 
 from neft_zoo import registry
 from neft_zoo.compare.rows import NOT_OURS, Row
+from neft_zoo.config.options import convert
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.evaluation.strength_sweep import strength_of
 from neft_zoo.registry.strategy import Strategy
@@ -143,6 +144,6 @@ def _default(strategy: Strategy) -> Dimension:
 def row_of(strategy: Strategy, values: Mapping[str, object]) -> Row:
     """Return the row for these values of a strategy's arguments and trainer options."""
     arguments = {name: value for name, value in values.items() if name in strategy.arguments}
-    overrides = {name: value for name, value in values.items() if name not in strategy.arguments}
+    overrides = convert({name: value for name, value in values.items() if name not in strategy.arguments})
     made = registry.make({**strategy.to_dict(), **arguments})
     return Row(made.to_dict(), made.version, made.objective.passes, overrides=overrides)

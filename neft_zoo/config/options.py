@@ -132,16 +132,34 @@ def parse_flags(argv: Sequence[str]) -> dict[str, object]:
     Raises:
         NoiseError: if an option or its value is invalid.
     """
+    return _parse(argv, {})
+
+
+def convert(options: Mapping[str, object]) -> dict[str, object]:
+    """Return options with strings converted as on a command line: equal values are equal in any spelling.
+
+    Raises:
+        NoiseError: if an option or its value is invalid.
+    """
+    check_keys(options, {*NAMES, "env"}, NO_ORIGIN)
+    _check_numbers(options, NO_ORIGIN)
+    return _parse([], options)
+
+
+def _parse(argv: Sequence[str], defaults: Mapping[str, object]) -> dict[str, object]:
     reader = Parser()
-    reader.set_defaults(**dict.fromkeys(NAMES, ABSENT))
+    reader.set_defaults(**{**dict.fromkeys(NAMES, ABSENT), **defaults})
     return {name: value for name, value in vars(reader.parse_args(list(argv))).items() if value is not ABSENT}
 
 
 def _check_numbers(options: Mapping[str, object], origin: Mapping[str, str]) -> None:
-    """Raise for a list or a mapping in place of a number, which argparse would pass on unchecked."""
+    """Raise for anything in place of a number that argparse would pass on unchecked."""
     for name, kinds in _kinds().items():
-        value = options.get(name)
-        if kinds & {int, float} and not kinds & {str, list} and not isinstance(value, int | float | str | None):
+        value = options.get(name, ABSENT)
+        if value is ABSENT or not kinds & {int, float} or kinds & {str, list}:
+            continue
+        given = isinstance(value, int | float | str) and not isinstance(value, bool)
+        if not given and not (value is None and type(None) in kinds):
             raise NoiseError(f"{origin.get(name, 'the recipe')}: {name} must be a number, got {shown(value)}.")
 
 

@@ -346,6 +346,9 @@ def test_the_grid(tiny):
     assert control.overrides == {"weight_decay": 0.1} and control.name == "weight_decay"
     decays = make_grid("quickstart", ["none"], settings=["weight_*.weight_decay=0.01,0.1"], controls=["weight_decay"])
     assert [row.overrides for row in decays.rows[1:]] == [{"weight_decay": 0.01}, {"weight_decay": 0.1}]
+    spelled = ["learning_rate.learning_rate=1e-4,0.0001,'1.0E-4',1e-2"]
+    rates = make_grid("quickstart", ["none"], settings=spelled, controls=["learning_rate"])
+    assert [row.overrides for row in rates.rows[1:]] == [{"learning_rate": 1e-4}, {"learning_rate": 1e-2}]
     lengths = make_grid("quickstart", ["symnoise"], lengths=["0.25", "1"], compute_matched=True)
     assert [(row.name, str(row.length)) for row in lengths.rows] == [
         ("none", "1"),
@@ -378,6 +381,17 @@ def test_the_key_follows_contents_not_paths(tmp_path):
             ["--controls", "weight_decay", "--set", "weight_decay.weight_decay=0.0"],
             "controls must change an option of the recipe, got 'weight_decay': the recipe has weight_decay 0.0",
         ),
+        *(
+            (
+                ["--controls", "learning_rate", "--set", f"learning_rate.learning_rate={value}"],
+                "got 'learning_rate': the recipe has learning_rate 0.001 already.",
+            )
+            for value in ("0.001", "1.0e-3", "1e-3", "10E-4", "'0.001'", "2e-3,1e-3")
+        ),
+        (["--controls", "weight_decay", "--set", "weight_decay.weight_dekay=1"], "did you mean weight_decay"),
+        (["--controls", "weight_decay", "--set", "weight_decay.weight_decay=null"], "must be a number, got None"),
+        (["--controls", "weight_decay", "--set", "weight_decay.weight_decay=lots"], "invalid float value: 'lots'"),
+        (["--controls", "weight_decay", "--set", "weight_*.seed=1,2"], "set must name an option that a comparison"),
         (["--lengths", "1/2,0"], "lengths must be multiples of the recipe's steps above 0 and up to 10, got '0'"),
         (["--lengths", "half"], "lengths must be multiples of the recipe's steps above 0 and up to 10, got 'half'"),
         (["--controls", "nothing_such"], "config must be a YAML file or a name that neft-zoo recipes ls shows"),

@@ -210,11 +210,12 @@ def test_a_recipe_states_margins(runs, tmp_path):
     }
     assert words == {"practically the same"}
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("extends: quickstart\nmargins: {test_loss: 0.02}\n")
-    assert make_grid(str(recipe)).margins == {"test_loss": 0.02}
+    for written in ("0.02", "2e-2"):
+        recipe.write_text(f"extends: quickstart\nmargins: {{test_loss: {written}}}\n")
+        assert make_grid(str(recipe)).margins == {"test_loss": 0.02}
     plain = make_grid("quickstart")
     assert fingerprint(make_grid(str(recipe)).settings) == fingerprint(plain.settings), "results stay valid"
-    for wrong in ("{test_loss: -1}", "{tset_loss_: 1}", "0.02", "{test_loss: yes}"):
+    for wrong in ("{test_loss: -1}", "{tset_loss_: 1}", "0.02", "{test_loss: yes}", "{test_loss: low}"):
         recipe.write_text(f"extends: quickstart\nmargins: {wrong}\n")
         with pytest.raises(NoiseError, match="margins must map metrics"):
             make_grid(str(recipe))

@@ -46,6 +46,8 @@ def test_the_mapping_is_left_as_it_was_and_reads_no_arguments_of_the_process(mon
         ("lerning_rate", 3, "r.yaml line 9: unknown option 'lerning_rate'; did you mean learning_rate"),
         ("learning_rate", [1], r"r.yaml line 9: learning_rate must be a number, got \[1\]"),
         ("max_length", {"a": 1}, "r.yaml line 9: max_length must be a number"),
+        ("learning_rate", True, "r.yaml line 9: learning_rate must be a number, got True"),
+        ("weight_decay", None, "r.yaml line 9: weight_decay must be a number, got None"),
         ("learning_rate", "fast", "fast"),
         ("noise", 0, "got 0"),
     ],
