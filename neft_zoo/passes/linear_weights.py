@@ -83,10 +83,13 @@ def put_back(weight: Tensor, hidden: bool = False) -> Iterator[None]:
     Args:
         weight: may be changed inside the context.
         hidden: whether copies and pickles made inside the context get the saved weight.
+
+    Raises:
+        NoiseError: if an optimizer has changed the weight, which would be lost.
     """
     from torch import nn
 
-    saved, ways = weight.data.clone(), set[str]()
+    saved, ways, version = weight.data.clone(), set[str](), weight._version
     if hidden:  # deepcopy and pickle look on the object before the class; a weight that is already hidden stays so
         twin = nn.Parameter(saved, weight.requires_grad)
         vars(twin).update(vars(weight))
@@ -98,6 +101,11 @@ def put_back(weight: Tensor, hidden: bool = False) -> Iterator[None]:
         weight.data.copy_(saved)
         for name in ways:
             del vars(weight)[name]
+    if weight._version != version:  # changes of `.data`, such as ours, do not count
+        raise NoiseError(
+            "the optimizer must step when the weights have no noise, got a step in which its changes would be lost: "
+            "call optimizer.step() after `with perturbed():`, and use no optimizer that steps in the backward pass."
+        )
 
 
 @contextmanager

@@ -77,8 +77,10 @@ class LoraMatrixDropout:
         check_number("p", self.p, 0, ALMOST_ONE)
 
     def check(self, model: nn.Module) -> None:
-        if not any(True for _ in _adapters(model)):
-            raise NoiseError("model must carry LoRA on linear layers, got none.")
+        found = [weight for _, weight, _ in _adapters(model)]
+        if not found or None in found:  # AdaLoRA's matrices are no layers, and it prunes their ranks itself
+            kinds = sorted({type(layer).__name__ for _, layer in adapted_layers(model)})
+            raise NoiseError(f"model must carry LoRA on linear layers, got {', '.join(kinds) or 'none'}.")
 
     def begin(self, model: nn.Module, key: int) -> None:
         """Do nothing before training."""
@@ -104,5 +106,5 @@ def _adapters(model: nn.Module) -> Iterator[tuple[str, Any, int]]:
     for name, layer in adapted_layers(model):
         for adapter in layer.active_adapters:
             if adapter in layer.lora_A:
-                yield f"{name}.A.{adapter}", layer.lora_A[adapter].weight, 1
-                yield f"{name}.B.{adapter}", layer.lora_B[adapter].weight, 0
+                yield f"{name}.A.{adapter}", getattr(layer.lora_A[adapter], "weight", None), 1
+                yield f"{name}.B.{adapter}", getattr(layer.lora_B[adapter], "weight", None), 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +72,8 @@ class Attached:
         self.step = 0
         self.measured: dict[str, float] = {}
         self._is_over = False  # whether it was said that the schedule is at its end
+        self._have_begun = self._are_changed = False  # the weights, by the strategy
+        self._is_warned = False
 
     def loss(self, inputs: Inputs, step: int | None = None, compute: Loss = model_loss) -> Tensor:
         """Return the loss of a batch under the strategy; call `backward` on it as usual.
@@ -90,6 +92,7 @@ class Attached:
             warn_if_trained(self.session, loss)
             return loss
         self._enter(step)
+        self._warn_of_weights()
         key, progress = step_key(self.seed, self.rank, self.step), self._progress()
         with named_token_ids(self.session.bare_model, inputs, self.session.tokenizer):
             loss = self.session.loss(inputs, lambda given: compute(self.model, given), key=key, progress=progress)
@@ -99,25 +102,49 @@ class Attached:
 
     def begin(self) -> None:
         """Change the weights once, if the strategy does so; do not call it after a resume."""
+        self._have_begun = True
         if self.strategy.weights is not None:
             self.strategy.weights.begin(self.session.bare_model, step_key(self.seed, 0, 0))
 
-    def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
+    @contextmanager
+    def perturbed(self, step: int | None = None) -> Iterator[None]:
         """Return a context for forward and backward in which the weights have the strategy's noise.
 
         Args:
             step: optimizer step, as in `loss`; pass it here too with gradient accumulation and after a resume.
+
+        Raises:
+            NoiseError: if an optimizer changes the weights inside, where they are restored at the end.
         """
         self._enter(step)
         if self.strategy.weights is None:
-            return nullcontext()
-        return self.strategy.weights.around(
-            self.session.bare_model, step_key(self.seed, 0, self.step), self._progress()
-        )
+            yield
+            return
+        key, before = step_key(self.seed, 0, self.step), self._are_changed
+        with self.strategy.weights.around(self.session.bare_model, key, self._progress()):
+            self._are_changed = True
+            try:
+                yield
+            finally:
+                self._are_changed = before
 
     def detach(self) -> None:
         """Remove the noise; the model is then unchanged."""
         self.session.detach()
+
+    def _warn_of_weights(self) -> None:
+        """Warn once if the weights are without the strategy's noise."""
+        weights, name = self.strategy.weights, self.strategy.name
+        if weights is None or self._is_warned:
+            return
+        if weights.every_step and not self._are_changed:
+            message = f"{name} adds no noise: call loss() and backward() inside of `with handle.perturbed():`."
+        elif not weights.every_step and not self._have_begun and self.step == 0:
+            message = f"{name} adds no noise: call begin() before step 0, or give loss() its step= after a resume."
+        else:
+            return
+        self._is_warned = True
+        warnings.warn(message, NoiseWarning, stacklevel=3)
 
     def _enter(self, step: int | None) -> None:
         """Go to a step; None stays at the one that the calls have been counted to."""

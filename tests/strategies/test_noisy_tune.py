@@ -3,11 +3,13 @@
 import math
 
 import pytest
+import torch
 from scipy import stats
 from small_models import moved, same, weights, with_lora
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from neft_zoo import NoiseError, SFTTrainer, attach, make
+from neft_zoo.errors import NoiseWarning
 from neft_zoo.passes.weight_noise import OnceRelative
 from neft_zoo.training.mixin import NoiseMixin
 
@@ -39,6 +41,20 @@ def test_noisy_tune_adds_uniform_noise_in_proportion_to_each_matrix(llama, stren
     for z in draws:
         assert stats.kstest(z.ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-6 and abs(z).max() < 1.001
     assert abs(stats.pearsonr(draws[1].ravel()[:8192], draws[2].ravel()[:8192]).statistic) < 6 / math.sqrt(8192)
+
+
+def test_a_loop_that_forgets_to_begin_is_warned_once(llama, recwarn):
+    ids = torch.arange(5, 11)[None]
+    batch = {"input_ids": ids, "labels": ids}
+    for begins, first, count in ((True, None, 0), (False, 3, 0), (False, None, 1)):
+        handle = attach(llama().train(), "noisy_tune", total_steps=9)
+        if begins:
+            handle.begin()
+        recwarn.clear()
+        handle.loss(batch, step=first)
+        handle.loss(batch)
+        said = [str(each.message) for each in recwarn if each.category is NoiseWarning]
+        assert len(said) == count and all("call begin() before step 0" in each for each in said)
 
 
 class First(TrainerCallback):

@@ -2,16 +2,18 @@
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
+from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from scipy import stats
 from small_models import moved, same, weights, with_lora
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neft_zoo import NoiseError, SFTTrainer, attach, make
+from neft_zoo import NoiseError, SFTTrainer, attach, make, names
+from neft_zoo.errors import NoiseWarning
 from neft_zoo.evaluation.quantization import GROUP, round_to_nearest
 from neft_zoo.passes.accumulation import EngineBackward
 from neft_zoo.passes.weight_noise import RoundingNoise
@@ -97,6 +99,46 @@ def test_mixout_is_for_full_fine_tuning(llama):
         NoiseError, match="mixout must train the weights themselves, got a LoRA adapter: set lora_drop"
     ):
         attach(with_lora(llama()), "mixout", total_steps=1)
+
+
+def test_lora_matrix_dropout_refuses_matrices_that_are_no_layers(llama):
+    model = get_peft_model(llama(), AdaLoraConfig(target_modules=["q_proj"], total_step=9, init_r=4, target_r=2))
+    with pytest.raises(NoiseError, match="model must carry LoRA on linear layers, got SVDLinear"):
+        attach(model, "lora_matrix_dropout", total_steps=1)
+
+
+EVERY_STEP = [name for name in names() if getattr(make(name).weights, "every_step", False)]
+
+
+@pytest.mark.parametrize("name", EVERY_STEP)
+def test_a_loop_that_trains_without_the_noise_is_warned_and_one_that_loses_its_steps_refused(llama, name):
+    model = (llama() if name == "mixout" else with_lora(llama())).train()
+    handle = attach(model, name, total_steps=4)
+    part = {"mixout": "proj.weight", "lora_matrix_dropout": "lora_"}.get(name, "proj.base_layer")
+    trained = [weight for where, weight in model.named_parameters() if part in where]  # what is restored
+    optimizer = torch.optim.SGD(trained, 0.1)
+    with pytest.warns(NoiseWarning, match=f"{name} adds no noise: call loss.. and backward.. inside of `with"):
+        handle.loss(BATCH)
+    before = weights(model)
+    with pytest.raises(NoiseError, match="call optimizer.step.. after"), handle.perturbed():
+        handle.loss(BATCH).backward()
+        for weight in trained:
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    assert same(before, weights(model))
+    with pytest.raises(ZeroDivisionError), handle.perturbed():
+        optimizer.step()
+        raise ZeroDivisionError("is not hidden")
+    again = attach(model, name, total_steps=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoiseWarning)
+        with again.perturbed():
+            again.loss(BATCH).backward()
+        handle.loss(BATCH)  # has warned
+        model.eval()
+        attach(model, name, total_steps=4).loss(BATCH)  # clean
+    optimizer.step()
+    assert not same(before, weights(model))
 
 
 @pytest.mark.parametrize("group", [0, 8, 24])
