@@ -36,8 +36,8 @@ def check_engine(
         replaces_stock: whether the strategy replaces transformers' own noise, which is then switched off.
 
     Raises:
-        NoiseError: for a number out of range, two noises at once, reentrant checkpointing with several passes, sharded
-            weights that would change at every step, or a split sequence.
+        NoiseError: for a number out of range, two noises at once, a split sequence, sharded weights that would change
+            at every step, or several passes with reentrant checkpointing or an optimizer that steps in the backward.
     """
     check_ranges(vars(args))
     if not replaces_stock:
@@ -49,9 +49,16 @@ def check_engine(
             f"use_reentrant must be false with {strategy.name}, which runs several forward passes a step, "
             "got true (TRL sets it for PEFT with ZeRO-3: choose ZeRO-2 or FSDP2 there)."
         )
+    around_backward = strategy.weights is not None and strategy.weights.every_step
+    optimizer = str(getattr(args.optim, "value", args.optim))
+    if optimizer.endswith(("layerwise", "lomo")) and (around_backward or strategy.objective.passes > 1):
+        raise NoiseError(
+            f"optim must step after the backward pass with {strategy.name}, which changes the weights around it or "
+            f"runs several, got {optimizer!r}."
+        )
     kind = processes.distributed_type
     split_weights = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if split_weights and strategy.weights is not None and strategy.weights.every_step:
+    if split_weights and around_backward:
         # DeepSpeed's backward includes the optimizer step, which restoring the weights would undo.
         raise NoiseError(
             f"{strategy.name} needs whole weights, which it changes around a step, got {kind.value}: choose DDP."

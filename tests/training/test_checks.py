@@ -30,3 +30,18 @@ def test_weights_that_are_split_are_not_perturbed_around_a_step(llama, config, r
     with pytest.raises(NoiseError, match=f"^flat_lora needs whole weights, .* got {kind.value}: choose DDP.$"):
         check_engine(trainer.args, trainer.accelerator.state, make("flat_lora"))
     check_engine(trainer.args, trainer.accelerator.state, make("noisy_tune"))
+
+
+@pytest.mark.parametrize("optim", ["galore_adamw_layerwise", "apollo_adamw_layerwise", "lomo", "adalomo"])
+def test_an_optimizer_that_steps_in_the_backward_pass_has_one_pass_with_clean_weights(
+    llama, config, records, tokenizer, optim
+):
+    def trainer(noise):
+        args = config(optim=optim, optim_target_modules=["q_proj"])
+        return SFTTrainer(llama(), args=args, train_dataset=records, processing_class=tokenizer, noise=noise)
+
+    for noise in ("pgd", "symnoise", "quant_noise", "sam"):
+        with pytest.raises(NoiseError, match=f"^optim must step after the backward pass with {noise}, .*'{optim}'"):
+            trainer(noise)
+    for noise in ("neft_uniform", "masked_thought", "noisy_tune"):
+        trainer(noise)
