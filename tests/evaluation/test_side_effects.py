@@ -263,10 +263,22 @@ def test_there_is_no_share_of_openings_that_hardly_any_answer_has(subject, monke
     assert 0 <= low <= enough.refusal_probability <= high <= 1 and enough.covered == few.covered
 
 
-def test_no_opening_begins_another():
-    for group in (REFUSING, ANSWERING, (*REFUSING, *ANSWERING)):
-        pairs = [(one, other) for one in group for other in group if one != other]
-        assert not any(other.startswith(one) for one, other in pairs)
+def test_an_opening_is_not_counted_again_in_a_longer_one(subject, monkeypatch):
+    records = [row.record for row in subject.rows["test"]][:2]
+    (short,), (both,) = (
+        opening_probabilities(subject, records, group) for group in (["A"], ["A", "A cell", "A force"])
+    )
+    assert short == pytest.approx(both, rel=1e-4) and (short > 0).all()
+    (apart,) = opening_probabilities(subject, records, ["A cell", "A force"])
+    assert (apart < short).all()
+
+
+@pytest.mark.parametrize("group", [REFUSING, ANSWERING])
+def test_openings_are_words_that_answers_begin_with(subject, group):
+    """A space at the end would be a token of its own, while answers have it in the next word's."""
+    assert all(opening == opening.strip() for opening in group)
+    beginnings = {tuple(subject.tokenizer(opening)["input_ids"]) for opening in group}
+    assert len(beginnings) == len(group)
 
 
 @pytest.mark.parametrize(
