@@ -11,6 +11,7 @@ from neft_zoo.training.data_formats import SFT, Format, check_records, plain
 from neft_zoo.training.lost_records import check_trainer
 from neft_zoo.training.mixin import NoiseMixin
 from neft_zoo.training.ranges import check_ranges
+from neft_zoo.training.token_losses import token_loss
 
 DATA = ("train_dataset", "eval_dataset")
 
@@ -27,7 +28,8 @@ class ChecksData(NoiseMixin):
         for name in DATA:
             if given.get(name) is not None and not given.get("formatting_func"):
                 given[name] = self._checked(given[name], name, config)
-        super().__init__(**given)
+        with token_loss(given):
+            super().__init__(**given)
         check_trainer(given, self)
 
     def _checked(self, data: Any, name: str, config: Any) -> Any:

@@ -28,6 +28,7 @@ from neft_zoo.training.step_checks import check_went_through
 from neft_zoo.training.stock_noise import take_stock_noise
 from neft_zoo.training.strategy_loss import strategy_loss
 from neft_zoo.training.token_counts import count_tokens, load_counts, save_counts
+from neft_zoo.training.token_losses import check_used
 from neft_zoo.training.vocabulary import check_vocabulary, named_token_ids
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class NoiseMixin(Host):
         self.strategy = strategy or make(configured if configured is not None else "none")
         check_engine(self.args, self.accelerator.state, self.strategy, replaces_stock=stock is not None)
         check_calls(self, self.strategy, reference, self.runs_reference or runs_reference(self))
+        check_used(self)
         data = {name: getattr(self, name, None) for name in ("train_dataset", "eval_dataset")}
         check_vocabulary(self._current_model(), self.processing_class, data)
         self.session = NoiseSession(

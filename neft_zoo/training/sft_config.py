@@ -1,4 +1,4 @@
-"""`NoiseSFTConfig`: TRL's `SFTConfig` with a `noise` field."""
+"""`NoiseSFTConfig`: TRL's `SFTConfig` with the fields `noise` and `token_loss`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from neft_zoo.errors import NoiseError, shown
 from neft_zoo.registry.entries import make
 from neft_zoo.training.hf_internals import json_fields
 from neft_zoo.training.stock_noise import check_alone
+from neft_zoo.training.token_losses import check_token_loss
 
 
 @dataclass
 class NoiseSFTConfig(SFTConfig):
-    """TRL's `SFTConfig` with a `noise` field, which recipes can set and checkpoints record.
+    """TRL's `SFTConfig` with further fields, which recipes can set and checkpoints record.
 
     Args:
         noise: a strategy's name, or a mapping with `name` and arguments (as JSON on the command line).
+        token_loss: `eaft` or `gem` in place of the likelihood, see `token_losses`; None for TRL's `loss_type`.
 
     Raises:
-        NoiseError: if the noise is invalid.
+        NoiseError: if the noise or the loss is invalid.
     """
 
     _VALID_DICT_FIELDS = [*json_fields(SFTConfig), "noise"]
@@ -31,6 +33,11 @@ class NoiseSFTConfig(SFTConfig):
     noise: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": "Embedding noise: a strategy's name, or JSON with name and arguments."},
+    )
+
+    token_loss: str | None = field(
+        default=None,
+        metadata={"help": "Loss of a token: eaft (2601.02151) or gem (2408.16673); by default loss_type."},
     )
 
     def __post_init__(self) -> None:
@@ -42,6 +49,7 @@ class NoiseSFTConfig(SFTConfig):
             except (ValueError, RecursionError):
                 raise NoiseError(f"noise must be a name or JSON, got {shown(self.noise)}.") from None
         super().__post_init__()
+        check_token_loss(self.token_loss, self.loss_type, self.label_smoothing_factor)
         if self.noise is None:
             return
         if not isinstance(self.noise, str | Mapping):
