@@ -25,7 +25,7 @@ compare gsm8k --strategies "$twelve" --seeds 5 --lengths 1/4,1/2,2
 compare dolly --strategies neft_uniform,neft_gaussian --seeds 5 --set 'neft_*.alpha=1,5,10,15,30' \
     --set 'neft_gaussian.match_rms=false,true'
 compare dolly --strategies none --seeds 5 --lengths 1/4,1/2 \
-    --controls label_smoothing,weight_decay,learning_rate,instruction_modelling,dft \
+    --controls label_smoothing,weight_decay,learning_rate,instruction_modelling,dft,eaft,gem \
     --set label_smoothing.label_smoothing_factor=0.05,0.1,0.2 --set weight_decay.weight_decay=0.01,0.1,1.0 \
     --set learning_rate.learning_rate=2.5e-4,5.0e-4,2.0e-3  # the recipe has 1.0e-3
 compare dolly_lora --strategies "$main,r_drop,flat_lora,lora_matrix_dropout,stm" --seeds 5 --lengths 1/4,1/2 \
