@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -145,15 +146,26 @@ def control_rows(name: str, loaded: recipe.Recipe, settings: Sequence[Setting] =
 
 
 def _check_changes(name: str, overrides: Mapping[str, object], loaded: recipe.Recipe) -> None:
-    """Raise if every option has the recipe's own value, so that all runs would be identical to those of `none`."""
+    """Raise if no option has an effect, so that all runs would be identical to those of `none`."""
     from neft_zoo.config.options import CONFIGS, convert
 
     defaults = {each.name: each.default for kind in CONFIGS for each in fields(kind)}
-    own = convert({key: loaded.values.get(key, defaults.get(key)) for key in overrides})
-    if own != overrides:
+    own = convert({key: loaded.values.get(key, defaults.get(key)) for key in [*overrides, "max_steps", "use_peft"]})
+    ignored = _ignored(overrides, {**own, **overrides})
+    if any(own[key] != value for key, value in overrides.items() if key not in ignored):
         return
     options = ", ".join(f"{key} {value}" for key, value in overrides.items())
-    raise NoiseError(f"controls must change an option of the recipe, got {name!r}: the recipe has {options} already.")
+    reason = " and ".join(ignored.values()) or f"{options} already"
+    raise NoiseError(f"controls must change an option of the recipe, got {name!r}: the recipe has {reason}.")
+
+
+def _ignored(names: Iterable[str], values: Mapping[str, object]) -> dict[str, str]:
+    """Return the options that have no effect beside the values of others, and these values."""
+    steps: Any = values["max_steps"]
+    found = {"num_train_epochs": f"max_steps {steps}"} if steps > 0 else {}
+    if not values["use_peft"]:
+        found |= {name: "no adapter" for name in names if name.startswith("lora_")}
+    return {name: reason for name, reason in found.items() if name in names}
 
 
 def length_rows(lengths: Iterable[Fraction]) -> list[Row]:

@@ -360,6 +360,18 @@ def test_the_grid(tiny):
     assert make_grid("quickstart", ["neft_uniform"], settings=schedule).rows[1].noise["alpha"]["start"] == 10
 
 
+def test_a_control_that_other_options_overrule_is_refused(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("extends: quickstart\nmax_steps: '10'\n")
+    assert len(make_grid(str(recipe), controls=["weight_decay"]).rows) == 3
+    with pytest.raises(NoiseError, match="got 'epochs_2': the recipe has max_steps 10.$"):
+        make_grid(str(recipe), controls=["epochs_2"])
+    control = tmp_path / "rank.yaml"
+    control.write_text("extends: base\nlora_r: 4\n")
+    with pytest.raises(NoiseError, match="rank.yaml': the recipe has no adapter.$"):
+        make_grid("quickstart", controls=[str(control)])
+
+
 def test_the_key_follows_contents_not_paths(tmp_path):
     (tmp_path / "a.jsonl").write_text("1")
     one = fingerprint({"dataset_name": str(tmp_path / "a.jsonl")})
@@ -387,6 +399,10 @@ def test_the_key_follows_contents_not_paths(tmp_path):
                 "got 'learning_rate': the recipe has learning_rate 0.001 already.",
             )
             for value in ("0.001", "1.0e-3", "1e-3", "10E-4", "'0.001'", "2e-3,1e-3")
+        ),
+        (
+            ["--controls", "epochs_1", "--set", "epochs_1.max_steps=-1", "--set", "epochs_1.num_train_epochs=2,1.0"],
+            "got 'epochs_1': the recipe has num_train_epochs 1.0, max_steps -1 already",
         ),
         (["--controls", "weight_decay", "--set", "weight_decay.weight_dekay=1"], "did you mean weight_decay"),
         (["--controls", "weight_decay", "--set", "weight_decay.weight_decay=null"], "must be a number, got None"),
