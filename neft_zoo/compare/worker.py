@@ -121,6 +121,10 @@ def _train(task: Task, pipe: connection.Connection | None) -> None:
 def _measured_training(trainer: MeasuredTrainer, record: RunRecord, share: float) -> None:
     """Train, and record costs and measurements."""
     record.steps = trainer.args.max_steps = steps_of(trainer, share)
+    warmup = trainer.args.warmup_steps  # below 1, a fraction of the steps
+    if warmup >= record.steps:
+        message = f"training ends at step {record.steps} and warmup_steps at {warmup:g}: the learning rate only rises."
+        warnings.warn(message, NoiseWarning, stacklevel=2)
     record.device = _device(trainer.args.device)
     transformers.set_seed(trainer.args.seed)
     started, worked = time.perf_counter(), time.process_time()

@@ -57,6 +57,16 @@ def test_what_runs_warn_of_is_said_once_a_row(tiny_recipe, tmp_path, capfd):
     assert "not used" not in said, "in the processes of the runs"
 
 
+def test_a_run_that_ends_while_the_rate_rises_is_warned_of(tiny_recipe, tmp_path, capfd):
+    options = json.loads(tiny_recipe.read_text()) | {"max_steps": 2, "warmup_steps": 1}
+    (tmp_path / "rising.yaml").write_text(json.dumps(options))
+    argv = ["compare", str(tmp_path / "rising.yaml"), "--strategies", "none", "--lengths", "1/2", "--seeds", "1"]
+    assert main([*argv, "--output", str(tmp_path / "out")]) == 0
+    warned = [line for line in capfd.readouterr().err.splitlines() if "warmup_steps" in line]
+    row = "none, 1/2 of the steps"
+    assert warned == [f"warning: {row}: training ends at step 1 and warmup_steps at 1: the learning rate only rises."]
+
+
 def test_an_error_of_every_run_is_said_once_and_ends_the_command(tiny_recipe, tmp_path, capfd):
     options = json.loads(tiny_recipe.read_text()) | {"max_length": 1}
     (tmp_path / "short.yaml").write_text(json.dumps(options))
