@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,8 @@ from neft_zoo.training.vocabulary import named_token_ids
 
 if TYPE_CHECKING:
     from jaxtyping import Int
+
+    from neft_zoo.passes.weight_noise import WeightNoise
 
 Loss = Callable[[nn.Module, ModelInputs], Tensor]
 
@@ -106,8 +108,7 @@ class Attached:
         if self.strategy.weights is not None:
             self.strategy.weights.begin(self.session.bare_model, step_key(self.seed, 0, 0))
 
-    @contextmanager
-    def perturbed(self, step: int | None = None) -> Iterator[None]:
+    def perturbed(self, step: int | None = None) -> AbstractContextManager[None]:
         """Return a context for forward and backward in which the weights have the strategy's noise.
 
         Args:
@@ -117,11 +118,12 @@ class Attached:
             NoiseError: if an optimizer changes the weights inside, where they are restored at the end.
         """
         self._enter(step)
-        if self.strategy.weights is None:
-            yield
-            return
+        return nullcontext() if self.strategy.weights is None else self._around(self.strategy.weights)
+
+    @contextmanager
+    def _around(self, weights: WeightNoise) -> Iterator[None]:
         key, before = step_key(self.seed, 0, self.step), self._are_changed
-        with self.strategy.weights.around(self.session.bare_model, key, self._progress()):
+        with weights.around(self.session.bare_model, key, self._progress()):
             self._are_changed = True
             try:
                 yield
