@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.noise.batch import IGNORED
+from neft_zoo.training.hf_internals import NLL
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -74,7 +75,7 @@ def check_token_loss(name: object, loss_type: str, label_smoothing: float) -> No
     if name not in TOKEN_LOSSES:
         hint = did_you_mean(str(name), TOKEN_LOSSES)
         raise NoiseError(f"token_loss must be {' or '.join(TOKEN_LOSSES)}, got {shown(name)}{hint}")
-    if loss_type not in ("nll", "chunked_nll") or label_smoothing:
+    if loss_type not in NLL or label_smoothing:
         other = f"label_smoothing_factor {label_smoothing}" if label_smoothing else f"loss_type {loss_type!r}"
         raise NoiseError(f"token_loss must be the only loss, got {name!r} and {other}.")
 

@@ -19,7 +19,7 @@ DOCUMENTS = [list(range(5, 16)), list(range(40, 60)), list(range(20, 27))]
 
 
 def eaft_of(logits, label):
-    """Return the loss of a token: equation 3 of 2601.02151 with the 20 most likely tokens of its section 4."""
+    """Return the loss of a token: the formula that 2601.02151 publishes, over the 20 likeliest tokens."""
     p = logits.softmax(-1)
     top = p.sort(descending=True).values[:20]
     top = (top / top.sum()).detach()
@@ -27,7 +27,7 @@ def eaft_of(logits, label):
 
 
 def gem_of(logits, label):
-    """Return the loss of a token: the sum over the vocabulary in algorithm 1 of 2408.16673 with h(u) = u."""
+    """Return the loss of a token: the sum over the vocabulary in the published code of 2408.16673, h linear."""
     p, q = logits.softmax(-1), (logits.detach() / 0.7).softmax(-1)
     return sum(q[i] * (p[i].log() - p[label].log()) for i in range(len(p)))
 
@@ -51,13 +51,11 @@ def by_hand(model, of):
     return loss.item(), {name: weight.grad for name, weight in twin.named_parameters()}
 
 
-def trainer_of(model, config, tokenizer, token_loss, cls=SFTTrainer, **settings):
+def trainer_of(model, config, tokenizer, token_loss, noise=None, **settings):
     rows = [{"input_ids": ids, "completion_mask": [int(i >= PROMPT) for i in range(len(ids))]} for ids in DOCUMENTS]
-    call = {"noise": settings.pop("noise", None)} if cls is SFTTrainer else {}
-    call["compute_loss_func"] = settings.pop("compute_loss_func", None)
     args = config(token_loss=token_loss, completion_only_loss=True, max_length=None, **settings)
     data = Dataset.from_list(rows)
-    return cls(model, args=args, train_dataset=data, processing_class=tokenizer, **call)
+    return SFTTrainer(model, args=args, train_dataset=data, processing_class=tokenizer, noise=noise)
 
 
 @pytest.mark.parametrize("rows", [3, 1], ids=["one batch", "accumulated"])
