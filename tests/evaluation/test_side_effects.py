@@ -173,6 +173,29 @@ def test_weights_are_rounded_inside_the_block_and_restored_bit_for_bit(kind):
     assert all(torch.equal(value, before[name]) for name, value in states(model).items()), "after an error too"
 
 
+@pytest.mark.parametrize(
+    "adapts", [{"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, {"modules_to_save": ["lm_head"]}]
+)
+def test_an_adapted_head_is_not_rounded_and_all_is_restored_bit_for_bit(adapts):
+    torch.manual_seed(0)
+    settings = {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": False, **adapts}
+    model = get_peft_model(text("llama"), LoraConfig(**settings)).eval()
+    before = states(model)
+    with rounded_weights(model, lambda weight: round_to_nearest(weight, 3)):
+        inside = states(model)
+    assert all(torch.equal(value, before[name]) for name, value in states(model).items())
+    heads = [name for name in inside if "lm_head" in name and inside[name].dim() == 2]
+    assert heads and not any(torch.allclose(inside[name], round_to_nearest(inside[name], 3)) for name in heads)
+    query = next(name for name in inside if "q_proj.base_layer.weight" in name)
+    torch.testing.assert_close(inside[query], round_to_nearest(inside[query], 3))
+
+
+def test_experts_in_one_weight_are_refused():
+    """Their rounding would be left out, which is most of the model's."""
+    with pytest.raises(NoiseError, match="whose weights are in linear layers, got MixtralExperts, which stacks them"):
+        linear_layers(text("mixtral"))
+
+
 def test_fewer_bits_cost_more_and_an_adapter_is_rounded_merged(subject):
     found = quantization(subject, subject.rows["test"])
     assert found.rtn3.change > found.rtn4.change and found.layers == len(linear_layers(subject.model)) > 0
