@@ -20,7 +20,7 @@ from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summar
 from neft_zoo.evaluation.memorization import extraction
 from neft_zoo.evaluation.records import prompt_tokens
 from neft_zoo.evaluation.results import NoisePoint
-from neft_zoo.evaluation.robustness import ReplaceTokens, flips, noise_curve, replacement_curve
+from neft_zoo.evaluation.robustness import ReplaceTokens, _other_is_nearer, flips, noise_curve, replacement_curve
 from neft_zoo.noise.batch import Batch, step_key
 
 WORDS = "the cell divides when its energy is enough to copy what it holds and then it rests for long".split()
@@ -289,6 +289,13 @@ def test_flips_against_distances_in_float64(fresh):
     assert found.flipped_tokens == pytest.approx(len({t for t, flip in moved if flip}) / len(tokens))
 
 
+def test_rounding_flips_nothing():
+    """Rows that are far from 0 and near each other, as those of tokens that pretraining never saw."""
+    table = 100 + 1e-3 * torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    assert not _other_is_nearer(table, table, torch.arange(50)).any()
+    assert _other_is_nearer(table, table[[3]], torch.tensor([4])).all()
+
+
 def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, tokenizer):
     ids = torch.tensor([fresh.rows["train"][0].input_ids])
     special = [tokenizer.eos_token_id, int(ids[0, 0])]
@@ -304,8 +311,9 @@ def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, to
 
 def test_the_best_checkpoint_has_the_lowest_logged_loss_of_those_kept(tmp_path):
     assert best_checkpoint(tmp_path) is None
-    log = [{"step": step, "eval_loss": loss} for step, loss in ((2, 1.0), (4, 3.0), (9, 2.0), (10, 2.5))]
-    for step in (4, 9, 10):
+    losses = ((2, 1.0), (3, math.nan), (4, 3.0), (9, 2.0), (10, 2.0))
+    log = [{"step": step, "eval_loss": loss} for step, loss in losses]
+    for step in (3, 4, 9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         state = {"log_history": [{"step": 1, "loss": 0.1}, *(line for line in log if line["step"] <= step)]}
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
