@@ -35,7 +35,7 @@ from neft_zoo.evaluation.prompt_changes import (
 from neft_zoo.evaluation.quantization import linear_layers, quantization, round_to_nearest, rounded_weights
 from neft_zoo.evaluation.records import prompt_tokens, shaped_like
 from neft_zoo.evaluation.results import EvaluationReport
-from neft_zoo.evaluation.safety import ANSWERING, REFUSAL, REFUSING, opening_probabilities, refusals
+from neft_zoo.evaluation.safety import ANSWERING, REFUSAL, REFUSING, opening_probabilities, prompts_by_label, refusals
 from neft_zoo.evaluation.shipped import shipped_records, spread
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
@@ -232,6 +232,9 @@ def test_changes_of_a_text():
     mixed = shuffled_words("a b c d e f", random.Random(0))
     assert sorted(mixed.split()) == list("abcdef") and mixed != "a b c d e f"
     assert {"the", "of"} <= STOP_WORDS
+    lines = shuffled_words("a b\n\n c\td ", random.Random(0))
+    assert re.sub(r"\w", "x", lines) == "x x\n\n x\tx " and sorted(lines.split()) == list("abcd")
+    assert shuffled_words("one\n", random.Random(0)) == "one\n", "nothing to shuffle, so nothing is changed"
 
 
 def test_only_the_prompt_is_changed_and_only_the_reference_graded(tmp_path):
@@ -284,6 +287,12 @@ def test_there_is_no_share_of_openings_that_hardly_any_answer_has(subject, monke
     enough = refusals(subject, texts)
     low, high = enough.refusal_probability_interval
     assert 0 <= low <= enough.refusal_probability <= high <= 1 and enough.covered == few.covered
+
+
+def test_prompts_of_one_label_are_refused():
+    with pytest.raises(NoiseError, match="safety_prompts must be enough for safe and unsafe prompts, got 1"):
+        prompts_by_label(1)
+    assert sum(map(len, prompts_by_label(None).values())) == len(shipped_records("xstest"))
 
 
 def test_an_opening_is_not_counted_again_in_a_longer_one(subject):
