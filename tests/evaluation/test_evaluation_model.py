@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 import torch
 from architectures import TEXT, text
-from peft import PromptTuningConfig, get_peft_model
-from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
 from neft_zoo.evaluation import generation, prepare
@@ -207,6 +215,19 @@ def test_answers_that_have_ended_leave_their_batch(fitted, monkeypatch, settings
     assert generate(model, tokenizer, prompts, max_new_tokens=60, batch_size=8, **settings) == alone
     hook.remove()
     assert rows[0] == 8 and rows[-1] < 8 and rows == sorted(rows, reverse=True)
+
+
+def test_a_models_own_defaults_do_not_change_its_answers(fitted, monkeypatch):
+    model, tokenizer, prompts = fitted.model, fitted.tokenizer, prompts_of(fitted)[:3]
+    adapted = get_peft_model(twin(fitted), LoraConfig(r=2, target_modules=["q_proj"]))  # begins as no change
+    plain = generate(model, tokenizer, prompts, max_new_tokens=64)
+    assert all(answer.ended for answer in plain)
+    own = GenerationConfig(no_repeat_ngram_size=1, min_length=99, do_sample=True, eos_token_id=tokenizer.eos_token_id)
+    for each in (model, adapted.get_base_model()):
+        monkeypatch.setattr(each, "generation_config", own)
+    for each in (model, adapted):
+        assert generate(each, tokenizer, prompts, max_new_tokens=64) == plain
+        assert each.generation_config is own
 
 
 def test_models_whose_cache_has_no_rows_to_drop_answer_to_the_end(fitted, tokenizer):
