@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,13 +21,15 @@ from transformers import (
 )
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
+from neft_zoo.evaluation import answers as answering
 from neft_zoo.evaluation import generation, prepare
 from neft_zoo.evaluation.answer_results import Extraction
 from neft_zoo.evaluation.generation import generate, pad_left
 from neft_zoo.evaluation.loading import best_checkpoint
 from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summary
 from neft_zoo.evaluation.memorization import extraction
-from neft_zoo.evaluation.records import prompt_tokens
+from neft_zoo.evaluation.options import Options
+from neft_zoo.evaluation.records import prompt_tokens, with_question
 from neft_zoo.evaluation.results import NoisePoint
 from neft_zoo.evaluation.robustness import ReplaceTokens, _other_is_nearer, flips, noise_curve, replacement_curve
 from neft_zoo.noise.batch import Batch, step_key
@@ -257,6 +260,28 @@ def test_a_model_that_memorized_is_extracted_and_a_fresh_one_is_not(fresh, fitte
     assert [answer.text for answer in answers] == [record["completion"][0]["content"] for record in RECORDS]
     assert all(answer.ended for answer in answers)
     assert summary(score(fitted, fitted.rows["train"])).loss < 0.1
+
+
+def test_what_follows_the_end_of_an_answer_is_not_extracted(fitted):
+    rows = []
+    for row in fitted.rows["train"]:
+        ids, graded = [*row.input_ids, 7, 8], [*row.labels, 7, 8]  # such as a line break, or a later turn
+        rows.append(replace(row, input_ids=ids, labels=graded))
+        assert fitted.graded_reference(rows[-1]).labels == [*fitted.graded_reference(row).labels, -100, -100]
+    assert extraction(fitted, rows) == extraction(fitted, fitted.rows["train"])
+
+
+def test_lengths_are_compared_on_the_same_questions(fresh, tokenizer, tmp_path):
+    def asking(i):
+        return with_question(RECORDS[i], lambda text: f"{text} {' '.join(WORDS * (9 if i == 1 else 1))}")
+
+    splits = {"train": RECORDS, "test": RECORDS, "longer": [asking(i) for i in range(8)]}
+    subject = prepare(build(tokenizer), tokenizer, arguments(tmp_path, max_length=80), splits)
+    options = Options(max_new_tokens=4, min_new_tokens=3)
+    plain = answering.answer(subject, subject.rows["test"], options)
+    assert [row.index for row in subject.rows["longer"]] == [0, *range(2, 8)] and len(plain.answers) == 8
+    found = answering.length_controls(subject, plain, "longer", options)
+    assert {name: text.answers for name, text in found.items()} == dict.fromkeys(found, 7) and len(found) == 3
 
 
 def test_extraction_is_what_greedy_decoding_does(fitted):
