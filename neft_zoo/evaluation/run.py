@@ -145,7 +145,7 @@ def _measured(
     parts = {*options.parts}
     if scorers or {"memorization", "text", "robustness"} & parts:
         splits = ("train", "test") if {"memorization", "text"} & parts else ("test",)
-        answers = {split: answer(subject, split, options) for split in splits}
+        answers = {split: answer(subject, subject.rows[split][: options.answers], options) for split in splits}
     texts = answers["test"].texts if answers else []
     return replace(
         report,
