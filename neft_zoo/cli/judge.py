@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from neft_zoo.files import check_folder, check_output, locked, make_folder, writ
 from neft_zoo.noise.schedules import check_count, check_number
 
 if TYPE_CHECKING:
+    from neft_zoo.judging.json_files import Outputs
     from neft_zoo.judging.length_control import Published
     from neft_zoo.judging.pairs import Judgement
     from neft_zoo.judging.winrate import JudgedBy
@@ -83,6 +85,8 @@ def run(options: argparse.Namespace) -> None:
         print(write_page(pairs, options.human, options.seed))
         return None
     published = None if options.gamed is None else read_published(options.gamed)
+    if published is not None:
+        _check_positions(ours, theirs, len(pairs), published)
     near = options.ours if options.ours.is_dir() else options.ours.parent
     folder = options.output or near / "judged"
     check_folder("output", folder)
@@ -99,8 +103,25 @@ def _check(options: argparse.Namespace) -> None:
     check_count("retries", options.retries, 0)
     check_count("workers", options.workers, 1)
     check_number("timeout", options.timeout, 1e-3)
+    if options.temperature is not None:
+        check_number("temperature", options.temperature)
+    if options.max_tokens is not None:
+        check_count("max_tokens", options.max_tokens, 1)
     if options.limit is not None:
         check_count("limit", options.limit, 1)
+
+
+def _check_positions(ours: Outputs, theirs: Outputs, pairs: int, published: Published) -> None:
+    """Raise, before a judge is asked, if positions do not tell which difficulty an instruction has."""
+    from neft_zoo.judging.length_control import check_count as check_instructions
+
+    if pairs < len(ours.answers):
+        raise NoiseError(f"with --gamed every instruction must be judged, but --limit draws {pairs} of them.")
+    if list(ours.answers) != list(theirs.answers):
+        raise NoiseError(
+            "with --gamed both must answer the instructions in AlpacaEval's order, but their orders differ."
+        )
+    check_instructions(pairs, published)
 
 
 def _summarize_file(options: argparse.Namespace) -> None:
@@ -130,7 +151,9 @@ def _ask(options: argparse.Namespace, pairs: Any, folder: Path) -> tuple[Any, st
         if not options.model:
             raise NoiseError("model must be given for an endpoint as the judge.")
         chosen = {key: getattr(options, key) for key in ("timeout", "retries", "workers", "temperature", "max_tokens")}
-        found: Any = Endpoint(options.model, options.base_url, **chosen)
+        # The client would read this variable by itself, but the cache and messages need the address too.
+        address = options.base_url or os.environ.get("OPENAI_BASE_URL") or None
+        found: Any = Endpoint(options.model, address, **chosen)
         name = options.model
     elif ":" in options.judge:
         found, name = load_judge(options.judge, options.retries), options.judge

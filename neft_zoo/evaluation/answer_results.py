@@ -12,13 +12,13 @@ from neft_zoo.evaluation.serialization import Serializable
 class Overlap(Serializable):
     """Overlap of greedy answers with their references, in [0, 1]: means, and the value for every answer.
 
-    ROUGE-L is None if the reference has no word.
+    ROUGE-L is None if the reference has no word, BLEU if it is empty.
     """
 
     rouge_l: float | None
     bleu: float | None
     rouge_l_values: Sequence[float | None]
-    bleu_values: Sequence[float]
+    bleu_values: Sequence[float | None]
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ class AnsweredSplit:
         return [answer.text for answer in self.answers]
 
 
-def answer(subject: Subject, split: str, options: Options, min_new_tokens: int = 0) -> AnsweredSplit:
-    """Return greedy answers to the first prompts of a split; records without a prompt are skipped."""
-    rows = [row for row in subject.rows[split][: options.answers] if exchange(row.record) is not None]
+def answer(subject: Subject, rows: Sequence[Row], options: Options, min_new_tokens: int = 0) -> AnsweredSplit:
+    """Return greedy answers to the prompts of rows; records without a prompt are skipped."""
+    rows = [row for row in rows if exchange(row.record) is not None]
     prompts = [prompt_tokens(subject.tokenizer, row.record, subject.template) for row in rows]
     with subject.autocast():
         answers = generate(
@@ -74,19 +74,24 @@ def memorization(subject: Subject, answers: Mapping[str, AnsweredSplit], options
 def length_controls(subject: Subject, plain: AnsweredSplit, longer: str, options: Options) -> dict[str, AnswerText]:
     """Return the text measures of plain answers, of answers asked to be longer, and of answers with the end blocked.
 
+    A record counts only if its longer prompt still fits into its row, so that all three are about the same questions.
+
     Args:
         subject: the model.
         plain: its answers to the test prompts.
         longer: name of the split with test prompts that ask for a longer answer.
         options: settings of the evaluation.
     """
-    if not plain.rows:
+    fitting = {row.index: row for row in subject.rows[longer]}
+    kept = [i for i, row in enumerate(plain.rows) if row.index in fitting]
+    if not kept:
         return {}
-    blocked = answer(subject, "test", options, min_new_tokens=options.min_new_tokens)
+    rows, answers = [plain.rows[i] for i in kept], [plain.answers[i] for i in kept]
+    asking = [fitting[row.index] for row in rows]
     return {
-        "plain": answer_text(plain, options),
-        "asked_for_longer": answer_text(answer(subject, longer, options), options),
-        "end_blocked": answer_text(blocked, options),
+        "plain": answer_text(AnsweredSplit(rows, answers), options),
+        "asked_for_longer": answer_text(answer(subject, asking, options), options),
+        "end_blocked": answer_text(answer(subject, rows, options, options.min_new_tokens), options),
     }
 
 

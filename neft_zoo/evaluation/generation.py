@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from transformers import DynamicCache, GenerationConfig
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.key_cache import row_cache
 from neft_zoo.evaluation.progress import progress_bar
+from neft_zoo.passes.anatomy import base_model
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -71,6 +73,8 @@ def generate(
         empty = [len(prompt) for prompt in prompts].index(0)
         raise NoiseError(f"a prompt must have at least one token, got none in prompt {empty}.")
     ends = end_tokens(model, tokenizer)
+    if not ends:
+        raise NoiseError("the tokenizer must have a token that ends an answer (eos_token), got none.")
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config = GenerationConfig(
         do_sample=False,
@@ -86,7 +90,9 @@ def generate(
     with progress_bar(None, "answers", total=len(prompts), shown=progress) as bar:
         for indices in by_length(prompts, batch_size):
             ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[i] for i in indices]))
-            tokens = _decode(model, ids, mask, config, row_cache(model))
+            cache = row_cache(model)
+            with _without_defaults(model):
+                tokens = _decode(model, ids, mask, config, cache)
             answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}
             bar.update(len(indices))
     return [answers[i] for i in range(len(prompts))]
@@ -148,17 +154,27 @@ def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B L"], Int[
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the end tokens: the tokenizer's, and those of the model's generation config.
-
-    Raises:
-        NoiseError: if there is none.
-    """
-    configured = getattr(model.generation_config, "eos_token_id", None)
+    """Return the end tokens: the tokenizer's, and those of the model's generation config."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     candidates = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
-    ends = list(dict.fromkeys(token for token in candidates if token is not None))
-    if not ends:
-        raise NoiseError("the tokenizer must have a token that ends an answer (eos_token), got none.")
-    return ends
+    return list(dict.fromkeys(token for token in candidates if token is not None))
+
+
+@contextmanager
+def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
+    """Replace a model's generation config by an empty one inside the context.
+
+    Whatever ours leaves open would be taken from it, such as a minimum length or a ban on repeated n-grams.
+    """
+    owners: list[Any] = [each for each in {model, base_model(model)} if "generation_config" in vars(each)]
+    saved = [(owner, owner.generation_config) for owner in owners]
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for owner, config in saved:
+            owner.generation_config = config
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: list[int]) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,11 +118,11 @@ def best_checkpoint(folder: Path) -> BestCheckpoint | None:
     if len(states) < 2:
         return None
     log = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
-    losses = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
+    losses = {line["step"]: line["eval_loss"] for line in log if math.isfinite(line.get("eval_loss", math.nan))}
     candidates = [(losses[_step(path.parent)], path.parent) for path in states if _step(path.parent) in losses]
     if not candidates:
         return None
-    loss, checkpoint = min(candidates)
+    loss, checkpoint = min(candidates, key=lambda candidate: candidate[0])  # of equal ones the earliest
     return BestCheckpoint(checkpoint, _step(checkpoint), loss)
 
 

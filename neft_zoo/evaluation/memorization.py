@@ -37,16 +37,20 @@ def rouge_l(answers: Sequence[str], references: Sequence[str]) -> list[float | N
     ]
 
 
-def bleu(answers: Sequence[str], references: Sequence[str]) -> list[float]:
+def bleu(answers: Sequence[str], references: Sequence[str]) -> list[float | None]:
     """Return the sentence BLEU of each answer, in [0, 1]: up to 4-grams, tokenizer 13a, exponential smoothing.
 
     The n-gram order is reduced for answers of fewer than 4 tokens, as sacrebleu recommends for single sentences. In
-    scripts without spaces every character is a token, as in sacrebleu's tokenizer for Chinese.
+    scripts without spaces every character is a token, as in sacrebleu's tokenizer for Chinese. It is None if the
+    reference is empty.
     """
     bleu_module = require("sacrebleu.metrics.bleu", "BLEU", "eval")
     scorer = bleu_module.BLEU(effective_order=True, smooth_method="exp", tokenize="13a")
     pairs = zip(map(separated, answers), map(separated, references), strict=True)
-    return [scorer.sentence_score(answer, [reference]).score / 100 for answer, reference in pairs]
+    return [
+        scorer.sentence_score(answer, [reference]).score / 100 if reference.strip() else None
+        for answer, reference in pairs
+    ]
 
 
 def overlap(answers: Sequence[str], references: Sequence[str]) -> Overlap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from neft_zoo.evaluation.effect_results import ChangedPrompts, PromptRobustness
@@ -99,10 +100,11 @@ def no_stop_words(text: str, generator: random.Random) -> str:
 
 
 def shuffled_words(text: str, generator: random.Random) -> str:
-    """Return a text with its words in random order."""
+    """Return a text with its words in random order, and its blanks and line breaks where they were."""
     words = text.split()
     generator.shuffle(words)
-    return " ".join(words)
+    shuffled = iter(words)
+    return re.sub(r"\S+", lambda _: next(shuffled), text)
 
 
 Change = Callable[[str, random.Random], str]

@@ -18,6 +18,7 @@ from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.effect_results import LossUnder, Quantization
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.subject import Row, Subject
+from neft_zoo.passes.anatomy import find_head
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -84,9 +85,11 @@ def rounded_weights(model: PreTrainedModel, rounding: Rounding) -> Iterator[None
     """Round the weights of linear layers inside the context, and restore them bit for bit afterwards."""
     layers = linear_layers(model)
     # The copies are on the CPU, since the model alone may fill the accelerator's memory.
-    saved = [(p, p.detach().to("cpu", copy=True)) for layer in layers for p in layer.parameters(recurse=False)]
     adapters = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     unmerged = [adapter for adapter in adapters if not adapter.merged and hasattr(adapter, "merge")]
+    changed = [*layers, *(adapter.get_base_layer() for adapter in unmerged)]  # unmerging is not exact
+    parameters = {parameter for module in changed for parameter in module.parameters(recurse=False)}
+    saved = [(parameter, parameter.detach().to("cpu", copy=True)) for parameter in parameters]
     try:
         for adapter in unmerged:
             adapter.merge()
@@ -110,18 +113,32 @@ def linear_layers(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
     """Return the linear layers of the model itself, without its LM head and adapter layers.
 
     Raises:
-        NoiseError: if their weights are already quantized.
+        NoiseError: if their weights are already quantized, or if most weights are elsewhere, as in stacked experts.
     """
     adapters = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     of_adapters = {module for adapter in adapters for module in adapter.modules()}
     of_adapters -= {adapter.get_base_layer() for adapter in adapters}
-    head = model.get_output_embeddings()
+    head = find_head(model)
+    of_head = set() if head is None else {*head.modules()}  # PEFT may wrap it
     layers = [
         module
         for module in model.modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and module not in of_adapters
+        if isinstance(module, nn.Linear | Conv1D) and module not in of_head | of_adapters
     ]
     quantized = next((layer.weight.dtype for layer in layers if not layer.weight.dtype.is_floating_point), None)
     if quantized is not None:
         raise NoiseError(f"quantization needs weights in floating point, got {quantized}: they are quantized already.")
+    stacked = next((module for module in model.modules() if _stacks_matrices(module)), None)
+    if stacked is not None:
+        name = type(stacked).__name__
+        raise NoiseError(
+            f"quantization needs a model whose weights are in linear layers, got {name}, which stacks them."
+        )
     return layers
+
+
+def _stacks_matrices(module: nn.Module) -> bool:
+    """Return whether a module has a weight of several matrices, such as those of all experts of a layer."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return False
+    return any(weight.dim() > 2 and len(weight) > 1 for weight in module.parameters(recurse=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neft_zoo.config.data import alpaca_record, is_instruction
@@ -21,12 +21,19 @@ def exchange(record: Record) -> tuple[Prompt, str] | None:
 
     In a conversation, the last assistant turn is the reference and everything before it is the prompt.
     """
-    if "prompt" in record and "completion" in record:
-        completion = record["completion"]
-        return record["prompt"], completion if isinstance(completion, str) else completion[-1]["content"]
     messages = record.get("messages") or []
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    return (messages[: turns[-1]], messages[turns[-1]]["content"]) if turns else None
+    if "prompt" in record and "completion" in record:
+        if isinstance(record["completion"], str):
+            return record["prompt"], record["completion"]
+        messages = [*record["prompt"], *record["completion"]]
+    at = _reference_at(messages)
+    # A turn that only calls tools may have no text.
+    return None if at is None else (messages[:at], messages[at].get("content") or "")
+
+
+def _reference_at(messages: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the index of the last assistant turn, or None if there is none."""
+    return max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Record, template: str | None = None) -> list[int]:
@@ -69,14 +76,18 @@ def shaped_like(example: Record, question: str, answer: str = "") -> Record:
 
 
 def with_question(record: Record, change: Callable[[str], str]) -> Record:
-    """Return the record with its question changed: the last user turn, the instruction, or the prompt's text."""
+    """Return the record with its question changed: the last user turn, the instruction, or the prompt's text.
+
+    A user turn after the reference is not part of the prompt.
+    """
     record = dict(record)
     for key in ("instruction", "prompt", "messages"):
         if isinstance(record.get(key), str):
             return {**record, key: change(record[key])}
-        turns = [i for i, turn in enumerate(record.get(key) or []) if turn["role"] == "user"]
+        messages = [dict(turn) for turn in record.get(key) or []]
+        end = _reference_at(messages) if key == "messages" else None
+        turns = [i for i, turn in enumerate(messages[:end]) if turn["role"] == "user"]
         if turns:
-            messages = [dict(turn) for turn in record[key]]
             messages[turns[-1]]["content"] = change(messages[turns[-1]]["content"])
             return {**record, key: messages}
     return record

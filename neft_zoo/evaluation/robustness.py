@@ -122,8 +122,9 @@ def flips(subject: Subject, rows: Sequence[Row], noise: Noise, seed: int = 0) ->
 
 
 def _other_is_nearer(table: Float[Tensor, "V D"], points: Float[Tensor, "N D"], own: Int[Tensor, " N"]) -> Tensor:
-    """Compare squared distances without |point|^2, which is the same for all rows."""
-    nearness = points @ table.T - table.square().sum(-1) / 2
-    mine = nearness.gather(1, own[:, None])[:, 0]
-    best = nearness.argmax(1)
-    return (nearness.amax(1) > mine) & (table[best] != table[own]).any(-1)
+    """Find the nearest row by squared distances without |point|^2, which is the same for all rows.
+
+    Rounding may prefer another row that is about as near, so the distances themselves decide.
+    """
+    nearest = (points @ table.T - table.square().sum(-1) / 2).argmax(1)
+    return (points - table[nearest]).square().sum(-1) < (points - table[own]).square().sum(-1)

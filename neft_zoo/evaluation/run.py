@@ -21,6 +21,7 @@ from neft_zoo.evaluation.records import Record, with_question
 from neft_zoo.evaluation.report import save
 from neft_zoo.evaluation.results import BestLosses, Curves, EvaluationReport, Losses, Robustness, SplitLosses
 from neft_zoo.evaluation.robustness import check_noise, noise_curve, replacement_curve
+from neft_zoo.evaluation.safety import prompts_by_label
 from neft_zoo.evaluation.scorers import Scorer, score_answers
 from neft_zoo.evaluation.side_effects import side_effects
 from neft_zoo.evaluation.subject import Subject, prepare
@@ -112,6 +113,8 @@ def _check(options: Options, tasks: Sequence[str], folder: Path | None) -> None:
         overlap([], [])
     if "robustness" in options.parts:
         check_noise(options.noise)
+    if "safety" in options.parts:
+        prompts_by_label(options.safety_prompts)
     if "instructions" in options.parts:
         load_benchmark()
     if tasks:
@@ -142,7 +145,7 @@ def _measured(
     parts = {*options.parts}
     if scorers or {"memorization", "text", "robustness"} & parts:
         splits = ("train", "test") if {"memorization", "text"} & parts else ("test",)
-        answers = {split: answer(subject, split, options) for split in splits}
+        answers = {split: answer(subject, subject.rows[split][: options.answers], options) for split in splits}
     texts = answers["test"].texts if answers else []
     return replace(
         report,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.effect_results import Refusals, Safety
 from neft_zoo.evaluation.generation import generate
 from neft_zoo.evaluation.intervals import mean_interval, wilson
@@ -47,10 +48,24 @@ def safety(subject: Subject, prompts: int | None = None) -> Safety:
     Args:
         subject: the model.
         prompts: number of prompts, evenly spread over XSTest's ten types; None for all.
+
+    Raises:
+        NoiseError: see `prompts_by_label`.
     """
-    records = shipped_records("xstest", prompts)
+    return Safety(**{label: refusals(subject, texts) for label, texts in prompts_by_label(prompts).items()})
+
+
+def prompts_by_label(count: int | None) -> dict[str, list[str]]:
+    """Return so many of XSTest's prompts, or all for None, by label: safe and unsafe.
+
+    Raises:
+        NoiseError: if they are too few to have both.
+    """
+    records = shipped_records("xstest", count)
     by_label = {label: [r["prompt"] for r in records if r["label"] == label] for label in ("safe", "unsafe")}
-    return Safety(**{label: refusals(subject, texts) for label, texts in by_label.items()})
+    if not all(by_label.values()):
+        raise NoiseError(f"safety_prompts must be enough for safe and unsafe prompts, got {count}.")
+    return by_label
 
 
 def refusals(subject: Subject, texts: Sequence[str]) -> Refusals:

@@ -14,6 +14,7 @@ from torch import Tensor
 from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.config.measuring import EVALUATION, LAYOUT, NOISE, OUTPUT, RECOMPUTATION, replaced
 from neft_zoo.errors import NoiseError, as_sentence
+from neft_zoo.evaluation.generation import end_tokens
 from neft_zoo.evaluation.records import Record, exchange, prompt_tokens
 from neft_zoo.noise.batch import IGNORED
 from neft_zoo.training.trainers import SFTTrainer
@@ -101,7 +102,11 @@ class Subject:
         return prepare(self.model, self.tokenizer, settings, {name: records}).rows[name]
 
     def graded_reference(self, row: Row) -> Row | None:
-        """Return a row with its whole reference graded, independent of the loss; None if it has no reference."""
+        """Return a row with its whole reference graded, up to the end of the answer, independent of the loss.
+
+        It is None if there is no reference, or one of fewer than 2 tokens. What follows the end, such as a line break
+        of the template or a later turn, is not part of the answer.
+        """
         if exchange(row.record) is None:
             return None
         prompt = prompt_tokens(self.tokenizer, row.record, self.template)
@@ -109,10 +114,12 @@ class Subject:
         pairs = zip(prompt, row.input_ids, strict=False)
         shorter = min(len(prompt), len(row.input_ids))
         begin = next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
-        reference = row.input_ids[begin:]
-        if begin == 0 or len(reference) < 2:
+        ends = end_tokens(self.model, self.tokenizer)
+        end = next((i + 1 for i in range(begin, len(row.input_ids)) if row.input_ids[i] in ends), len(row.input_ids))
+        if begin == 0 or end - begin < 2:
             return None
-        return replace(row, labels=[IGNORED] * begin + reference)
+        after = [IGNORED] * (len(row.input_ids) - end)
+        return replace(row, labels=[IGNORED] * begin + row.input_ids[begin:end] + after)
 
 
 def prepare(

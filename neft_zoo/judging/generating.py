@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from neft_zoo.config.options import RunOptions
 from neft_zoo.console import say
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.generation import by_length, generate
@@ -87,7 +88,9 @@ def write_outputs(
     name = str(Path(model).expanduser())
     loaded, tokenizer = load_model(name, arguments)
     subject = prepare(loaded, tokenizer, arguments.training, {"train": splits["train"][:EXAMPLES]})
-    texts = _answer(subject, questions, settings, output, fingerprint(name, questions, settings))
+    tokens = [prompt_tokens(tokenizer, question.record, subject.template) for question in questions]
+    mark = fingerprint(name, arguments, questions, tokens, settings)
+    texts = _answer(subject, tokens, settings, output, mark)
     generator = generator or Path(name).resolve().name
     records = [
         {"instruction": question.instruction, "output": text, "generator": generator, **question.about}
@@ -98,12 +101,11 @@ def write_outputs(
     return output
 
 
-def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, output: Path, mark: str) -> list[str]:
-    """Return the answers, in the same batches in every run, and write each to disk at once."""
-    tokens = [prompt_tokens(subject.tokenizer, prompt.record, subject.template) for prompt in prompts]
+def _answer(subject: Subject, tokens: Sequence[list[int]], settings: Settings, output: Path, mark: str) -> list[str]:
+    """Return the answers to tokenized prompts, in the same batches in every run, and write each to disk at once."""
     make_folder(output.parent)
     texts = _resume(partial(output), mark)
-    counted = progress_bar(None, "answers", total=len(prompts), initial=len(texts), shown=subject.progress)
+    counted = progress_bar(None, "answers", total=len(tokens), initial=len(texts), shown=subject.progress)
     with counted as bar, subject.autocast():
         for indices in by_length(tokens, settings.batch_size):
             if indices[0] in texts:
@@ -120,7 +122,7 @@ def _answer(subject: Subject, prompts: Sequence[Prompt], settings: Settings, out
             append_line(partial(output), json.dumps(list(batch_texts.items())))
             texts |= batch_texts
             bar.update(len(indices))
-    return [texts[i] for i in range(len(prompts))]
+    return [texts[i] for i in range(len(tokens))]
 
 
 def _resume(path: Path, mark: str) -> dict[int, str]:
@@ -139,10 +141,17 @@ def partial(output: Path) -> Path:
     return output.with_name(f".{output.name}.partial")
 
 
-def fingerprint(model: str, prompts: Sequence[Prompt], settings: Settings) -> str:
-    """Return a hash of everything that answers depend on: the model's files, the prompts and the settings."""
+def fingerprint(
+    model: str, arguments: RunOptions, prompts: Sequence[Prompt], tokens: Sequence[list[int]], settings: Settings
+) -> str:
+    """Return a hash of everything that answers depend on: model, recipe, prompts and settings.
+
+    Of the recipe, these are the options for loading the model, the precision, and how prompts are tokenized.
+    """
     files = sorted({path for pattern in FILES for path in Path(model).glob(pattern)})
     weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     asked = [(prompt.instruction, dict(prompt.record)) for prompt in prompts]
-    content = [model, weights, asked, asdict(settings)]
+    training = arguments.training
+    recipe = [vars(arguments.model), training.bf16, training.fp16, training.model_init_kwargs]
+    content = [model, weights, recipe, asked, tokens, asdict(settings)]
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

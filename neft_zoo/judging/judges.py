@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol, TypeAlias
 
 from neft_zoo.errors import NoiseError, one_line, shown
@@ -47,12 +49,14 @@ class PythonJudge:
 
     Args:
         judge: the object.
-        name: the name that its verdicts are cached under.
+        title: what messages call it.
         retries: number of further attempts after a failure.
+        version: verdicts of another version are not taken from the cache.
     """
 
-    def __init__(self, judge: PairwiseJudge, name: str, retries: int = 2) -> None:
-        self.judge, self.name, self.retries = judge, name, retries
+    def __init__(self, judge: PairwiseJudge, title: str, retries: int = 2, version: str = "") -> None:
+        self.judge, self.title, self.retries = judge, title, retries
+        self.name = f"{title} {version}" if version else title
 
     def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
         """Yield verdicts, with a few questions per call; failed ones are asked again."""
@@ -80,7 +84,7 @@ class PythonJudge:
             message = f"{type(error).__name__}: {one_line(error, 200)}" if str(error) else type(error).__name__
             return [-1.0] * len(questions), f"the judge raised {message}"
         if not isinstance(verdicts, Sequence) or len(verdicts) != len(questions):
-            raise NoiseError(f"judge {self.name!r} must return {len(questions)} verdicts, got {shown(verdicts)}.")
+            raise NoiseError(f"judge {self.title!r} must return {len(questions)} verdicts, got {shown(verdicts)}.")
         return list(verdicts), "the judge gave no verdict"
 
 
@@ -93,7 +97,8 @@ def load_judge(name: str, retries: int) -> PythonJudge:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        judge = getattr(importlib.import_module(module), attribute)
+        imported = importlib.import_module(module)
+        judge = getattr(imported, attribute)
     except (ImportError, AttributeError, ValueError) as error:
         accepted = "MODULE:NAME of something that can be imported"
         raise NoiseError(f"judge must be {accepted}, got {name!r}: {one_line(error)}.") from None
@@ -102,7 +107,13 @@ def load_judge(name: str, retries: int) -> PythonJudge:
     judge = judge() if isinstance(judge, type) else judge
     if not callable(getattr(judge, "judge", None)):
         raise NoiseError(f"judge {name!r} must have a method judge(prompts, completions, shuffle_order).")
-    return PythonJudge(judge, name, retries)
+    return PythonJudge(judge, name, retries, _version(imported))
+
+
+def _version(module: ModuleType) -> str:
+    """Return a hash of a module's source: an edited judge must be asked again."""
+    path = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path and Path(path).is_file() else ""
 
 
 def judge_pairs(
@@ -130,14 +141,17 @@ def judge_pairs(
                 continue
             cache.add(pending[i].key(judge.name), verdict)
             verdicts[pending[i]] = verdict
-    judgements = [_judgement(pair, *(verdicts.get(question, 0.5) for question in pair.questions())) for pair in pairs]
+    judgements = [_judgement(pair, verdicts) for pair in pairs]
     if all(judgement.preference is None for judgement in judgements):
         most = max(reasons, key=lambda reason: reasons[reason])
         raise NoiseError(f"the judge must judge at least one pair in both orders, but all failed, mostly: {most}.")
     return judgements, dict(reasons)
 
 
-def _judgement(pair: Pair, ours_first: float | None, theirs_first: float | None) -> Judgement:
+def _judgement(pair: Pair, verdicts_by_question: Mapping[Question, float | None]) -> Judgement:
+    if pair.ours == pair.theirs:
+        return Judgement(pair, 0.5)
+    ours_first, theirs_first = (verdicts_by_question[question] for question in pair.questions())
     orders = (None if ours_first is None else 1 - ours_first, theirs_first)
     verdicts = [verdict for verdict in orders if verdict is not None]
     return Judgement(pair, sum(verdicts) / 2 if len(verdicts) == 2 else None, orders)

@@ -96,12 +96,7 @@ def length_controlled(
     """
     if published is None:
         return LengthControlled(note=NEEDS_GAMED)
-    total = len(published.difficulty)
-    if not FEWEST_SHARE * total <= len(preferences) <= total:
-        raise NoiseError(
-            f"with difficulties, annotations must be those of AlpacaEval's {total} "
-            f"instructions in their order, got {len(preferences)}."
-        )
+    check_count(len(preferences), published)
     judged = np.array([preference is not None for preference in preferences])
     if judged.sum() < FEWEST:
         return LengthControlled(note=f"needs at least {FEWEST} judgements")
@@ -122,6 +117,20 @@ def length_controlled(
     rate = float(sigmoid(at_equal_length @ weights).mean())
     low, high = profile_interval(data, at_equal_length)
     return LengthControlled(100 * rate, [100 * min(low, rate), 100 * max(high, rate)])
+
+
+def check_count(instructions: int, published: Published) -> None:
+    """Raise unless a number of instructions is that of the published difficulties, or hardly fewer.
+
+    Raises:
+        NoiseError: if it is not.
+    """
+    total = len(published.difficulty)
+    if not FEWEST_SHARE * total <= instructions <= total:
+        raise NoiseError(
+            f"with difficulties, annotations must be those of AlpacaEval's {total} "
+            f"instructions in their order, got {instructions}."
+        )
 
 
 def _features(difference: np.ndarray, published: Published) -> tuple[np.ndarray, np.ndarray]:

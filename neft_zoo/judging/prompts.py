@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from neft_zoo.config.data import alpaca_record, is_instruction
 from neft_zoo.errors import NoiseError, shown
@@ -75,12 +76,20 @@ def _shaped(record: JsonRecord, example: Record) -> Record | None:
         if is_instruction(example):  # Alpaca's template has a separate field for an input
             return alpaca_record({"input": "", **record, "output": ""})
         return shaped_like(example, _question(record))
-    if record.get("prompt"):
-        return {"completion": "", **record}
-    messages = record.get("messages")
-    if not messages:
+    prompt, messages = record.get("prompt"), record.get("messages")
+    if prompt and isinstance(prompt, str) or _are_turns(prompt):
+        return {**record, "completion": ""}
+    if not _are_turns(messages):
         return None
-    return record if exchange(record) else {"prompt": messages, "completion": ""}
+    if messages[-1]["role"] != "assistant":  # earlier answers are part of the prompt, a last one is the reference
+        return {**record, "prompt": messages, "completion": ""}
+    return record if _are_turns(messages[:-1]) else None
+
+
+def _are_turns(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Return whether a value is a conversation of at least one turn."""
+    turns = value if isinstance(value, list) else []
+    return bool(turns) and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns)
 
 
 def text_of(record: Record, shaped: Record) -> str:

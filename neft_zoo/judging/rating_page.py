@@ -63,7 +63,7 @@ def read_ratings(path: Path, pairs: Sequence[Pair]) -> list[Judgement]:
     if not isinstance(ratings, dict):
         raise NoiseError(f"{path} must be an export of the rating page, got {shown(export)}.")
     for choice in ratings.values():
-        if choice not in CHOICES:
+        if not isinstance(choice, str) or choice not in CHOICES:
             raise NoiseError(f"a choice in {path} must be one of {', '.join(CHOICES)}, got {shown(choice)}.")
     keys = {question.key() for pair in pairs for question in pair.questions()}
     unknown = [key for key in ratings if key not in keys]

@@ -11,7 +11,7 @@ from pathlib import Path
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.evaluation.intervals import wilson
 from neft_zoo.evaluation.serialization import Serializable
-from neft_zoo.judging.json_files import read_records
+from neft_zoo.judging.json_files import JsonRecord, read_records
 from neft_zoo.judging.length_control import Published, length_controlled
 from neft_zoo.judging.pairs import Judgement, Pair
 
@@ -59,7 +59,7 @@ class WinRates(Serializable):
         length_controlled_interval: its profile-likelihood interval.
         length_controlled_note: why there is none.
         difficulty: whether the instructions' published difficulties were used.
-        characters: mean length of the answers.
+        characters: mean length of the judged answers.
         consistent: percentage of pairs with the same verdict in both orders; None without orders.
         first_preferred: percentage of verdicts for the first answer, with ties as half; None without orders.
     """
@@ -104,17 +104,22 @@ def read_annotations(path: Path) -> tuple[list[Judgement], JudgedBy]:
     judgements = []
     for record in records:
         pair = Pair(record["instruction"], ours=record["output_2"], theirs=record["output_1"])
-        ours_first, theirs_first = record.get("orders") or (None, None)
-        orders = (_preference(path, ours_first), _preference(path, theirs_first))
-        judgements.append(Judgement(pair, _preference(path, record.get("preference")), orders))
+        judgements.append(Judgement(pair, _preference(path, record.get("preference")), _orders(path, record)))
     return judgements, JudgedBy(names["generator_2"], names["generator_1"], names["annotator"], {})
+
+
+def _orders(path: Path, record: JsonRecord) -> tuple[float | None, float | None]:
+    orders = record.get("orders") or [None, None]
+    if not isinstance(orders, list) or len(orders) != 2:
+        raise NoiseError(f"orders in {path} must be two preferences, got {shown(orders)}.")
+    return _preference(path, orders[0]), _preference(path, orders[1])
 
 
 def _preference(path: Path, value: object) -> float | None:
     """Return a preference from 1 to 2 as 0 to 1; 0 is a draw in old AlpacaEval files, null or NaN is missing."""
     if value is None or isinstance(value, float) and math.isnan(value):
         return None
-    if not isinstance(value, int | float) or not (value == 0 or 1 <= value <= 2 + 1e-6):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value == 0 or 1 <= value <= 2 + 1e-6):
         raise NoiseError(f"a preference in {path} must be a number from 1 to 2, 0 or null, got {shown(value)}.")
     return 0.5 if value == 0 else min(value - 1, 1.0)
 
@@ -151,15 +156,25 @@ def summarize(judgements: Sequence[Judgement], published: Published | None = Non
         length_controlled_interval=controlled.interval,
         length_controlled_note=controlled.note,
         difficulty=published is not None,
-        characters=MeanCharacters(statistics.fmean(ours), statistics.fmean(theirs)),
+        characters=_characters([judgement.pair for judgement in judgements if judgement.preference is not None]),
         consistent=consistent,
         first_preferred=first_preferred,
     )
 
 
+def _characters(pairs: Sequence[Pair]) -> MeanCharacters:
+    return MeanCharacters(
+        statistics.fmean(len(pair.ours) for pair in pairs), statistics.fmean(len(pair.theirs) for pair in pairs)
+    )
+
+
 def position_bias(judgements: Sequence[Judgement]) -> tuple[float | None, float | None]:
-    """Return the percentage of pairs with the same verdict in both orders, and of verdicts for the first answer."""
-    orders = [(a, b) for a, b in (judgement.orders for judgement in judgements) if a is not None and b is not None]
+    """Return the percentage of pairs with the same verdict in both orders, and of verdicts for the first answer.
+
+    Equal answers do not count: nobody is asked about them, so they show nothing about a judge.
+    """
+    asked = [judgement.orders for judgement in judgements if judgement.pair.ours != judgement.pair.theirs]
+    orders = [(a, b) for a, b in asked if a is not None and b is not None]
     if not orders:
         return None, None
     consistent = statistics.fmean(ours_first == theirs_first for ours_first, theirs_first in orders)

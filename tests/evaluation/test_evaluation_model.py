@@ -3,24 +3,35 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from architectures import TEXT, text
-from peft import PromptTuningConfig, get_peft_model
-from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
+from neft_zoo.evaluation import answers as answering
 from neft_zoo.evaluation import generation, prepare
 from neft_zoo.evaluation.answer_results import Extraction
 from neft_zoo.evaluation.generation import generate, pad_left
 from neft_zoo.evaluation.loading import best_checkpoint
 from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summary
 from neft_zoo.evaluation.memorization import extraction
-from neft_zoo.evaluation.records import prompt_tokens
+from neft_zoo.evaluation.options import Options
+from neft_zoo.evaluation.records import prompt_tokens, with_question
 from neft_zoo.evaluation.results import NoisePoint
-from neft_zoo.evaluation.robustness import ReplaceTokens, flips, noise_curve, replacement_curve
+from neft_zoo.evaluation.robustness import ReplaceTokens, _other_is_nearer, flips, noise_curve, replacement_curve
 from neft_zoo.noise.batch import Batch, step_key
 
 WORDS = "the cell divides when its energy is enough to copy what it holds and then it rests for long".split()
@@ -209,6 +220,19 @@ def test_answers_that_have_ended_leave_their_batch(fitted, monkeypatch, settings
     assert rows[0] == 8 and rows[-1] < 8 and rows == sorted(rows, reverse=True)
 
 
+def test_a_models_own_defaults_do_not_change_its_answers(fitted, monkeypatch):
+    model, tokenizer, prompts = fitted.model, fitted.tokenizer, prompts_of(fitted)[:3]
+    adapted = get_peft_model(twin(fitted), LoraConfig(r=2, target_modules=["q_proj"]))  # begins as no change
+    plain = generate(model, tokenizer, prompts, max_new_tokens=64)
+    assert all(answer.ended for answer in plain)
+    own = GenerationConfig(no_repeat_ngram_size=1, min_length=99, do_sample=True, eos_token_id=tokenizer.eos_token_id)
+    for each in (model, adapted.get_base_model()):
+        monkeypatch.setattr(each, "generation_config", own)
+    for each in (model, adapted):
+        assert generate(each, tokenizer, prompts, max_new_tokens=64) == plain
+        assert each.generation_config is own
+
+
 def test_models_whose_cache_has_no_rows_to_drop_answer_to_the_end(fitted, tokenizer):
     prompt_tuning = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
     tuned = get_peft_model(copy.deepcopy(fitted.model), prompt_tuning)
@@ -236,6 +260,28 @@ def test_a_model_that_memorized_is_extracted_and_a_fresh_one_is_not(fresh, fitte
     assert [answer.text for answer in answers] == [record["completion"][0]["content"] for record in RECORDS]
     assert all(answer.ended for answer in answers)
     assert summary(score(fitted, fitted.rows["train"])).loss < 0.1
+
+
+def test_what_follows_the_end_of_an_answer_is_not_extracted(fitted):
+    rows = []
+    for row in fitted.rows["train"]:
+        ids, graded = [*row.input_ids, 7, 8], [*row.labels, 7, 8]  # such as a line break, or a later turn
+        rows.append(replace(row, input_ids=ids, labels=graded))
+        assert fitted.graded_reference(rows[-1]).labels == [*fitted.graded_reference(row).labels, -100, -100]
+    assert extraction(fitted, rows) == extraction(fitted, fitted.rows["train"])
+
+
+def test_lengths_are_compared_on_the_same_questions(fresh, tokenizer, tmp_path):
+    def asking(i):
+        return with_question(RECORDS[i], lambda text: f"{text} {' '.join(WORDS * (9 if i == 1 else 1))}")
+
+    splits = {"train": RECORDS, "test": RECORDS, "longer": [asking(i) for i in range(8)]}
+    subject = prepare(build(tokenizer), tokenizer, arguments(tmp_path, max_length=80), splits)
+    options = Options(max_new_tokens=4, min_new_tokens=3)
+    plain = answering.answer(subject, subject.rows["test"], options)
+    assert [row.index for row in subject.rows["longer"]] == [0, *range(2, 8)] and len(plain.answers) == 8
+    found = answering.length_controls(subject, plain, "longer", options)
+    assert {name: text.answers for name, text in found.items()} == dict.fromkeys(found, 7) and len(found) == 3
 
 
 def test_extraction_is_what_greedy_decoding_does(fitted):
@@ -289,6 +335,13 @@ def test_flips_against_distances_in_float64(fresh):
     assert found.flipped_tokens == pytest.approx(len({t for t, flip in moved if flip}) / len(tokens))
 
 
+def test_rounding_flips_nothing():
+    """Rows that are far from 0 and near each other, as those of tokens that pretraining never saw."""
+    table = 100 + 1e-3 * torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    assert not _other_is_nearer(table, table, torch.arange(50)).any()
+    assert _other_is_nearer(table, table[[3]], torch.tensor([4])).all()
+
+
 def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, tokenizer):
     ids = torch.tensor([fresh.rows["train"][0].input_ids])
     special = [tokenizer.eos_token_id, int(ids[0, 0])]
@@ -304,8 +357,9 @@ def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, to
 
 def test_the_best_checkpoint_has_the_lowest_logged_loss_of_those_kept(tmp_path):
     assert best_checkpoint(tmp_path) is None
-    log = [{"step": step, "eval_loss": loss} for step, loss in ((2, 1.0), (4, 3.0), (9, 2.0), (10, 2.5))]
-    for step in (4, 9, 10):
+    losses = ((2, 1.0), (3, math.nan), (4, 3.0), (9, 2.0), (10, 2.0))
+    log = [{"step": step, "eval_loss": loss} for step, loss in losses]
+    for step in (3, 4, 9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         state = {"log_history": [{"step": 1, "loss": 0.1}, *(line for line in log if line["step"] <= step)]}
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))

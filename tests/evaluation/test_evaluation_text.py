@@ -84,6 +84,7 @@ def test_texts_of_any_script_have_words(script):
 def test_rouge_of_a_reference_without_words_is_missing_not_0():
     found = overlap(["!!!", "a"], ["!!!", "a"])
     assert found.rouge_l_values == [None, pytest.approx(1)] and found.rouge_l == pytest.approx(1)
+    assert bleu(["a", ""], ["", " "]) == [None, None] and overlap(["a"], [""]).bleu is None
     decomposed = unicodedata.normalize("NFD", "naïve")
     assert rouge_l([decomposed], ["naïve"]) == [pytest.approx(1)]
 
@@ -143,6 +144,18 @@ def test_questions_are_changed_where_they_stand():
     assert exchange(talk) == (talk["messages"][:3], "assistant") and exchange({"text": "a"}) is None
     assert with_question({"instruction": "a", "output": "b"}, loud) == {"instruction": "A", "output": "b"}
     assert with_question({"prompt": "a", "completion": "b"}, loud)["prompt"] == "A"
+
+
+def test_the_prompt_is_all_before_the_last_answer():
+    turns = [
+        {"role": role, "content": role[0] + str(i)} for i, role in enumerate(["user", "assistant"] * 2 + ["user"])
+    ]
+    assert exchange({"prompt": turns[:1], "completion": turns[1:4]}) == (turns[:3], "a3")
+    changed = with_question({"messages": turns}, str.upper)
+    assert [turn["content"] for turn in changed["messages"]] == ["u0", "a1", "U2", "a3", "u4"]
+    assert exchange({"messages": turns}) == (turns[:3], "a3")
+    call = {"role": "assistant", "content": None, "tool_calls": [{}]}
+    assert exchange({"messages": [turns[0], call]}) == (turns[:1], "")
 
 
 def test_scorers_return_one_finite_number_per_text():

@@ -35,7 +35,7 @@ from neft_zoo.evaluation.prompt_changes import (
 from neft_zoo.evaluation.quantization import linear_layers, quantization, round_to_nearest, rounded_weights
 from neft_zoo.evaluation.records import prompt_tokens, shaped_like
 from neft_zoo.evaluation.results import EvaluationReport
-from neft_zoo.evaluation.safety import ANSWERING, REFUSAL, REFUSING, opening_probabilities, refusals
+from neft_zoo.evaluation.safety import ANSWERING, REFUSAL, REFUSING, opening_probabilities, prompts_by_label, refusals
 from neft_zoo.evaluation.shipped import shipped_records, spread
 from neft_zoo.training.sft_config import NoiseSFTConfig
 
@@ -173,6 +173,29 @@ def test_weights_are_rounded_inside_the_block_and_restored_bit_for_bit(kind):
     assert all(torch.equal(value, before[name]) for name, value in states(model).items()), "after an error too"
 
 
+@pytest.mark.parametrize(
+    "adapts", [{"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, {"modules_to_save": ["lm_head"]}]
+)
+def test_an_adapted_head_is_not_rounded_and_all_is_restored_bit_for_bit(adapts):
+    torch.manual_seed(0)
+    settings = {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": False, **adapts}
+    model = get_peft_model(text("llama"), LoraConfig(**settings)).eval()
+    before = states(model)
+    with rounded_weights(model, lambda weight: round_to_nearest(weight, 3)):
+        inside = states(model)
+    assert all(torch.equal(value, before[name]) for name, value in states(model).items())
+    heads = [name for name in inside if "lm_head" in name and inside[name].dim() == 2]
+    assert heads and not any(torch.allclose(inside[name], round_to_nearest(inside[name], 3)) for name in heads)
+    query = next(name for name in inside if "q_proj.base_layer.weight" in name)
+    torch.testing.assert_close(inside[query], round_to_nearest(inside[query], 3))
+
+
+def test_experts_in_one_weight_are_refused():
+    """Their rounding would be left out, which is most of the model's."""
+    with pytest.raises(NoiseError, match="whose weights are in linear layers, got MixtralExperts, which stacks them"):
+        linear_layers(text("mixtral"))
+
+
 def test_fewer_bits_cost_more_and_an_adapter_is_rounded_merged(subject):
     found = quantization(subject, subject.rows["test"])
     assert found.rtn3.change > found.rtn4.change and found.layers == len(linear_layers(subject.model)) > 0
@@ -209,6 +232,9 @@ def test_changes_of_a_text():
     mixed = shuffled_words("a b c d e f", random.Random(0))
     assert sorted(mixed.split()) == list("abcdef") and mixed != "a b c d e f"
     assert {"the", "of"} <= STOP_WORDS
+    lines = shuffled_words("a b\n\n c\td ", random.Random(0))
+    assert re.sub(r"\w", "x", lines) == "x x\n\n x\tx " and sorted(lines.split()) == list("abcd")
+    assert shuffled_words("one\n", random.Random(0)) == "one\n", "nothing to shuffle, so nothing is changed"
 
 
 def test_only_the_prompt_is_changed_and_only_the_reference_graded(tmp_path):
@@ -261,6 +287,12 @@ def test_there_is_no_share_of_openings_that_hardly_any_answer_has(subject, monke
     enough = refusals(subject, texts)
     low, high = enough.refusal_probability_interval
     assert 0 <= low <= enough.refusal_probability <= high <= 1 and enough.covered == few.covered
+
+
+def test_prompts_of_one_label_are_refused():
+    with pytest.raises(NoiseError, match="safety_prompts must be enough for safe and unsafe prompts, got 1"):
+        prompts_by_label(1)
+    assert sum(map(len, prompts_by_label(None).values())) == len(shipped_records("xstest"))
 
 
 def test_an_opening_is_not_counted_again_in_a_longer_one(subject):

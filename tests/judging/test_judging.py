@@ -1,6 +1,8 @@
 """`neft-zoo judge`: pairs, verdicts, win rates, and what it refuses."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +60,29 @@ def test_equal_answers_are_ties_that_nobody_is_asked_about():
     pairs = [Pair("a", "same", "same"), Pair("b", "longer one", "short")]
     judgements, _ = judge_pairs(PythonJudge(judge, "longer"), pairs, Cache(None), progress=False)
     assert [each.preference for each in judgements] == [0.5, 1.0] and judge.asked == 2
+
+
+def test_equal_answers_say_nothing_about_a_judges_order():
+    pairs = [*pairs_of(4), *(Pair(f"equal {i}", "same", "same") for i in range(20))]
+    judgements, _ = judge_pairs(PythonJudge(Scripted(lambda *_: 0), "first"), pairs, Cache(None), progress=False)
+    report = summarize(judgements)
+    assert (report.consistent, report.first_preferred, report.ties) == (0, 100, 24)
+    assert judgements[-1].orders == (None, None)
+    read = summarize([replace(each, orders=(0.5, 0.5)) for each in judgements[4:]])
+    assert read.consistent is read.first_preferred is None, "also from annotations that have such orders"
+
+
+def test_an_edited_judge_is_asked_again(cli, tmp_path, monkeypatch):
+    outputs(tmp_path / "ours.json", "mine", {"q": "a longer answer"})
+    outputs(tmp_path / "theirs.json", "other", {"q": "an answer"})
+    code = "class Mine:\n    def judge(self, prompts, completions, shuffle_order=True):\n        return [%s]\n"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for verdict, wins in (("int(len(b) > len(a))", 1), ("int(len(b) < len(a))", 0)):
+        (tmp_path / "edited_judge.py").write_text(code % f"{verdict} for a, b in completions")
+        monkeypatch.delitem(sys.modules, "edited_judge", raising=False)
+        status, _, error = cli("judge", "ours.json", "theirs.json", "--judge", "edited_judge:Mine")
+        assert status == 0, error
+        assert json.loads((tmp_path / "judged" / "judged.json").read_text())["wins"] == wins
 
 
 def test_a_verdict_is_asked_once_for_the_same_judge_prompt_answers_and_order(tmp_path):
@@ -230,6 +255,7 @@ def test_outputs_for_other_prompts_do_not_match():
 
 
 GOOD = '[{"instruction": "q", "output": "a", "generator": "g"}, {"instruction": "r", "output": "b", "generator": "g"}]'
+GAMED = "index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline\n0,1,0,0,False\n1,1,0,0,False\n"
 RATED = '{"kind": "neft-zoo ratings", "ratings": %s}'
 
 
@@ -281,6 +307,34 @@ RATED = '{"kind": "neft-zoo ratings", "ratings": %s}'
             "judge --annotations a.json",
             "all 1 are missing",
         ),
+        (
+            {"a.json": '[{"instruction": "q", "output_1": "a", "output_2": "b", "preference": true}]'},
+            "judge --annotations a.json",
+            "must be a number from 1 to 2, 0 or null, got True",
+        ),
+        (
+            {"a.json": '[{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 2, "orders": 2}]'},
+            "judge --annotations a.json",
+            "orders in a.json must be two preferences, got 2",
+        ),
+        ({"r.json": RATED % '{"abc": ["tie"]}'}, "judge theirs.json theirs.json --judge r.json", "a choice in r.json"),
+        ({}, "judge o.json theirs.json --model m --max_tokens 0", "max_tokens must be"),
+        ({}, "judge o.json theirs.json --model m --temperature -1", "temperature must be"),
+        (
+            {"g.csv": GAMED},
+            "judge o.json theirs.json --model m --gamed g.csv --limit 1",
+            "with --gamed every instruction must be judged, but --limit draws 1 of them",
+        ),
+        (
+            {"g.csv": GAMED, "o.json": '[{"instruction": "r", "output": "a"}, {"instruction": "q", "output": "b"}]'},
+            "judge o.json theirs.json --model m --gamed g.csv",
+            "in AlpacaEval's order, but their orders differ",
+        ),
+        (
+            {"g.csv": GAMED + "2,1,0,0,False\n"},
+            "judge o.json theirs.json --model m --gamed g.csv",
+            "must be those of AlpacaEval's 3 instructions in their order, got 2",
+        ),
         ({"g.csv": "index,x\n0,1\n"}, "judge o.json theirs.json --model m --gamed g.csv", "AlpacaEval's df_gamed.csv"),
     ],
 )
@@ -296,6 +350,15 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(cli, tmp_path, monkeypat
     assert status == 2 and message in error and said[-1].startswith("neft-zoo: error: ") and "Traceback" not in error
     assert sum(line.startswith("neft-zoo: error: ") for line in said) == 1
     assert out == "" and sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_address_in_the_environment_is_the_endpoints(cli, tmp_path, monkeypatch):
+    """Verdicts of two endpoints must not be mixed, and openai's client reads the variable by itself."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:80")
+    outputs(tmp_path / "ours.json", "mine", {"q": "a"})
+    outputs(tmp_path / "theirs.json", "other", {"q": "b"})
+    status, _, error = cli("judge", "ours.json", "theirs.json", "--model", "m")
+    assert status == 2 and "base_url must start with http:// or https://, got 'localhost:80'" in error
 
 
 def test_names_and_errors_send_a_terminal_no_control_characters(cli, tmp_path):

@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.evaluation import generation
 from neft_zoo.judging import generating
-from neft_zoo.judging.prompts import from_file, from_split
+from neft_zoo.judging.prompts import Prompt, from_file, from_split
 
 MODEL = recipe.folder() / "quickstart" / "model"
 CHAT = {"prompt": [{"role": "user", "content": "Hi?"}], "completion": [{"role": "assistant", "content": "Yes."}]}
@@ -126,6 +128,30 @@ def test_records_of_ones_own_and_of_a_split(tmp_path):
     found = from_file(tmp_path / "own.jsonl", CHAT)
     assert [prompt.instruction for prompt in found] == ["Say", "system: Be brief.\n\nuser: Why?"]
     assert len(from_split([CHAT, dict(CHAT), *lines[2:], {"text": "no prompt"}], "r")) == 2, "each prompt once"
+
+
+def test_a_conversation_is_answered_at_its_end(tmp_path):
+    turns = [{"role": role, "content": text} for role, text in (("user", "1?"), ("assistant", "2."), ("user", "3?"))]
+    (tmp_path / "own.json").write_text(json.dumps([{"messages": turns, "tools": []}]))
+    (found,) = from_file(tmp_path / "own.json", CHAT)
+    assert found.record["prompt"] == turns and found.instruction == "user: 1?\n\nassistant: 2.\n\nuser: 3?"
+    assert found.record["tools"] == [], "they are part of the prompt too"
+    for wrong in ({"messages": "text"}, {"messages": [1]}, {"prompt": 5}, {"messages": turns[1:2]}):
+        (tmp_path / "own.json").write_text(json.dumps([wrong]))
+        with pytest.raises(NoiseError, match="must have an instruction, a prompt or messages"):
+            from_file(tmp_path / "own.json", CHAT)
+
+
+def test_unfinished_answers_are_of_one_recipe(tmp_path):
+    """Another template gives other tokens, and the precision other answers."""
+    training = SimpleNamespace(bf16=False, fp16=False, model_init_kwargs=None)
+    recipe = SimpleNamespace(model=SimpleNamespace(dtype="float32"), training=training)
+    prompts, settings = [Prompt("q", CHAT, {})], generating.Settings()
+    mark = generating.fingerprint("m", recipe, prompts, [[1, 2]], settings)
+    assert mark == generating.fingerprint("m", recipe, prompts, [[1, 2]], settings)
+    assert mark != generating.fingerprint("m", recipe, prompts, [[1, 3]], settings)
+    training.bf16 = True
+    assert mark != generating.fingerprint("m", recipe, prompts, [[1, 2]], settings)
 
 
 @pytest.mark.parametrize(

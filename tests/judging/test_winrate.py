@@ -118,6 +118,11 @@ def test_there_is_no_length_controlled_rate_where_it_would_be_an_extrapolation()
     assert summarize(equal, published).length_controlled == pytest.approx(50, abs=3)
 
 
+def test_lengths_are_those_of_the_judged_answers():
+    report = summarize([Judgement(Pair("q", "xx", "yyyy"), 1.0), Judgement(Pair("r", "x" * 100, "y"), None)])
+    assert (report.characters.ours, report.characters.theirs) == (2, 4)
+
+
 def test_no_standard_error_where_all_judgements_agree():
     report = summarize([Judgement(pair, 1.0) for pair in PAIRS])
     assert report.standard_error is None and report.win_rate == 100 and report.win_rate_interval[0] < 75
