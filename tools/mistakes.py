@@ -188,6 +188,6 @@ MISTAKES = (
     (32, "perplexities one position off", "objectives/test_token_masking.py::test_stm_grades_the_tokens_that_the_starting_model_finds_likely[inputs0]",
      ("passes/starting_model", "[:, :-1][graded]", "[:, 1:][graded]")),
     (32, "perplexities of the model as it is, not as it was", "objectives/test_token_masking.py::test_stm_grades_the_tokens_that_the_starting_model_finds_likely[inputs0]",
-     ("passes/starting_model", "        stack.enter_context(model.disable_adapter())\n", "")),
+     ("passes/starting_model", "        stack.enter_context(adapter_off(model))\n", "")),
 )
 # fmt: on

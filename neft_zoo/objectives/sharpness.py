@@ -38,18 +38,19 @@ class SharpnessAware(Ascends):
         check_scalar("rho", self.rho)
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
-        from neft_zoo.passes.accumulation import EngineBackward, StoredGradients  # late: `list` works without torch
+        from neft_zoo.passes.accumulation import KeptGraphs, parameters_of  # late: `list` works without torch
 
-        if isinstance(step.accumulation, EngineBackward):
-            raise NoiseError(
-                f"an ascent in the weights needs whole weights, got {step.accumulation.engine}: choose DDP."
-            )
+        accumulation = step.accumulation
+        if not isinstance(accumulation, KeptGraphs):
+            engine = getattr(accumulation, "engine", type(accumulation).__name__)
+            raise NoiseError(f"an ascent in the weights needs whole weights, got {engine}: choose DDP.")
         done = step.run(noise)
-        weights = [weight for weight in step.hooks.model.parameters() if weight.requires_grad]
-        gradients = step.gradients(done.loss, dict(enumerate(weights)))
+        used = set(map(id, parameters_of(done.loss)))  # a vision tower has no part in a batch without images
+        weights = [weight for weight in step.hooks.model.parameters() if id(weight) in used]
+        gradients = step.gradients(done.loss, dict(enumerate(weights))) if weights else {}
         with climbed(weights, list(gradients.values()), value_at(self.rho, step.batch.progress)):
             # Differentiated here: a retained graph would only be used after the weights are restored.
-            loss, _ = StoredGradients().part(step.run(noise).loss, ())
+            loss, _ = accumulation.at_once().part(step.run(noise).loss, ())
         return step.total(loss)
 
 
@@ -58,13 +59,24 @@ def climbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], size: float)
     """Move weights along their joint gradient by a given length, and restore the saved weights at the end.
 
     Raises:
-        NoiseError: if the gradients are not finite.
+        NoiseError: if the gradients are not finite, or if rounding leaves less than half of the way.
     """
     norm = sum(gradient.float().square().sum() for gradient in gradients) ** 0.5
     if not norm < float("inf"):
         raise NoiseError(f"the gradients of a step that climbs must be finite, got a norm of {float(norm)}.")
+    way = done = 0.0  # only of weights of 16 bits
     with ExitStack() as saved:
         for weight, gradient in zip(weights, gradients, strict=True):
             saved.enter_context(put_back(weight, hidden=True))
-            weight.data += (gradient.float() * (size / max(float(norm), SMALLEST))).to(weight.dtype)
+            delta = gradient.float() * (size / max(float(norm), SMALLEST))
+            before = weight.data.clone() if weight.element_size() < 4 else None
+            weight.data += delta.to(weight.dtype)
+            if before is not None:
+                way = way + delta.square().sum()
+                done = done + ((weight.data.float() - before.float()) * delta).sum()
+        if done < way / 2:
+            raise NoiseError(
+                "the way of an ascent in the weights must not be lost to rounding, got weights of 16 bits that keep "
+                f"{float(done / way):.0%} of it: load the model in float32 (bf16=True still computes in 16 bits)."
+            )
         yield

@@ -36,6 +36,7 @@ class LikelyTokens(ComparesPredictions):
 
     def check(self, model: nn.Module) -> None:
         from neft_zoo.passes.anatomy import task_of  # late: `neft-zoo list` works without torch
+        from neft_zoo.passes.starting_model import check_starting_model
 
         super().check(model)
         if task_of(model) != "next token":
@@ -45,6 +46,7 @@ class LikelyTokens(ComparesPredictions):
                 "token masking needs an adapter (peft_config), since the model without it is the starting model, got "
                 f"{type(model).__name__}."
             )
+        check_starting_model(model)
 
     def __call__(self, step: Step, noise: Noise | TokenEdit | None) -> Float[Tensor, ""]:
         from neft_zoo.noise.batch import IGNORED  # late: `neft-zoo list` works without torch

@@ -52,6 +52,10 @@ class KeptGraphs:
     def total(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         return loss
 
+    def at_once(self) -> StoredGradients:
+        """Return an accumulation that differentiates parts immediately, by the same gradient function."""
+        return StoredGradients(self._gradient)
+
     def check(self) -> None:
         """Do nothing: the whole loss is differentiated by the host."""
 

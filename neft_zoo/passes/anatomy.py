@@ -128,11 +128,20 @@ def require_dropout(model: nn.Module) -> None:
     Raises:
         NoiseError: if it has none; the message says what to set.
     """
-    if not any(map(_drops, model.modules())):
+    idle = {id(dropout) for module in model.modules() for dropout in _unused_dropouts(module)}
+    if not any(_drops(module) for module in model.modules() if id(module) not in idle):
         raise NoiseError(
             "two passes of a model without dropout are the same: set lora_dropout in the LoRA config or "
             "attention_dropout in the model's config above 0, got 0 for all."
         )
+
+
+def _unused_dropouts(module: Any) -> list[nn.Module]:
+    """Return the dropout modules of a layer's adapters that are not active."""
+    of_adapters = getattr(module, "lora_dropout", None)
+    if not isinstance(of_adapters, nn.ModuleDict):
+        return []
+    return [dropout for name, dropout in of_adapters.items() if name not in module.active_adapters]
 
 
 def _drops(module: nn.Module) -> bool:

@@ -37,7 +37,7 @@ def linear_weights(model: nn.Module) -> Iterator[LinearWeight]:
     seen = set()  # a tied weight is yielded once
     for name, layer in layers:
         base = layer.get_base_layer() if adapted else layer
-        weight: Any = layer.get_param() if hasattr(layer, "get_param") else getattr(base, "weight", None)
+        weight = _base_weight(layer)
         if id(weight) not in seen and getattr(weight, "ndim", 2) == 2:
             seen.add(id(weight))
             yield LinearWeight(name, weight, partial(_merged, layer, weight), 0 if isinstance(base, Conv1D) else 1)
@@ -48,6 +48,24 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
             yield name, module
+
+
+def _base_weight(layer: Any) -> Any:
+    """Return the weight of a linear layer, under its adapter if it has one; None without one."""
+    base = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+    return layer.get_param() if hasattr(layer, "get_param") else getattr(base, "weight", None)
+
+
+def _more_than_matrices(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the adapted weights that are no matrices, or the trainable stacks of several, as of fused experts."""
+    from torch import nn
+
+    adapted = [(name, _base_weight(layer)) for name, layer in adapted_layers(model)]
+    yield from ((name, weight) for name, weight in adapted if getattr(weight, "ndim", 2) != 2)
+    for name, module in () if adapted else model.named_modules():
+        if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            own = module.named_parameters(name, recurse=False)
+            yield from ((key, w) for key, w in own if w.requires_grad and w.ndim == 3 and len(w) > 1)
 
 
 def _merged(layer: Any, weight: Tensor) -> Tensor:
@@ -61,8 +79,17 @@ def check_linear_weights(model: nn.Module, strategy: str) -> None:
     """Raise unless the model has linear weights that are trainable or have LoRA, in a type that can store a sum.
 
     Raises:
-        NoiseError: if it has none, or if one is quantized.
+        NoiseError: if it has none, if one is quantized, if others hold several matrices, or for other adapters.
     """
+    for name, weight in _more_than_matrices(model):
+        raise NoiseError(
+            f"{strategy} needs weights that are matrices of linear layers, got shape {tuple(weight.shape)} in {name}, "
+            "which it would leave as it is."
+        )
+    adapters = getattr(model, "peft_config", {}) if hasattr(model, "get_base_model") else {}
+    if adapters and not any(True for _ in adapted_layers(model)):
+        kinds = ", ".join(sorted({str(config.peft_type.value) for config in adapters.values()}))
+        raise NoiseError(f"{strategy} needs linear layers that carry LoRA, or no adapter, got {kinds}.")
     targets = list(linear_weights(model))
     if not targets:
         raise NoiseError("model must have linear layers that train or carry LoRA, got none.")
@@ -130,8 +157,9 @@ def exchanged(values: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Iterator[None]
         for weight, value, factor in values:
             saved.enter_context(put_back(weight))
             weight.data.copy_(value)
-            handle = weight.register_hook(lambda grad, factor=factor: grad * factor.to(grad.dtype))
-            saved.callback(handle.remove)
+            if weight.requires_grad:  # one matrix of an adapter may be frozen
+                handle = weight.register_hook(lambda grad, factor=factor: grad * factor.to(grad.dtype))
+                saved.callback(handle.remove)
         yield
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.passes.chunked_logits import POSITIONS_AT_A_TIME, cross_entropy
 from neft_zoo.passes.layers import find_backbones, last_hidden_state
 from neft_zoo.passes.lm_head import LanguageHead
@@ -16,6 +17,47 @@ from neft_zoo.passes.lm_head import LanguageHead
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
+
+# LoRA's starts that leave the base as it is. Others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, KaSA)
+# take the adapter out of it.
+# https://github.com/huggingface/peft/blob/v0.21.2/src/peft/tuners/lora/layer.py
+STARTS_BESIDE_THE_BASE = (True, False, "gaussian", "eva", "orthogonal", "mica")
+
+
+def check_starting_model(model: Any) -> None:
+    """Raise unless a PEFT model with its adapter off is the model that training begins with.
+
+    Raises:
+        NoiseError: if the adapter was taken out of the base weights, or if base weights are trained too.
+    """
+    for config in model.peft_config.values():
+        start = "kasa" if getattr(config, "kasa_config", None) else getattr(config, "init_lora_weights", True)
+        if (start.lower() if isinstance(start, str) else start) not in STARTS_BESIDE_THE_BASE:
+            raise NoiseError(
+                "init_lora_weights must leave the base as it is where the model without its adapter is the starting "
+                f"model (true, false, gaussian, eva, orthogonal or mica), got {shown(start)}."
+            )
+    prompts = {id(weight) for weight in getattr(model, "prompt_encoder", nn.ModuleList()).parameters()}
+    with adapter_off(model):  # PEFT freezes what it switches off
+        trained = (n for n, w in model.named_parameters() if w.requires_grad and id(w) not in prompts)
+        name = next(trained, None)
+    if name is not None:
+        raise NoiseError(
+            "weights of the base must be frozen where the model without its adapter is the starting model, got "
+            f"{name}, which trains: set bias to none, or take modules_to_save."
+        )
+
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[None]:
+    """Switch a PEFT model's adapter off; what was frozen stays so, while PEFT would train all of it afterwards."""
+    trains = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for weight, value in trains:
+            weight.requires_grad_(value)
 
 
 @torch.no_grad()
@@ -37,7 +79,7 @@ def starting_losses(
 
     losses = torch.zeros(graded.shape, device=labels.device)
     with ExitStack() as stack:
-        stack.enter_context(model.disable_adapter())
+        stack.enter_context(adapter_off(model))
         stack.enter_context(_without_dropout(model))
         for backbone in find_backbones(model):
             stack.callback(backbone.register_forward_hook(note).remove)

@@ -72,15 +72,20 @@ class LoraMatrixDropout:
     p: float
 
     every_step: ClassVar[bool] = True
+    of_adapter: ClassVar[bool] = True  # leaves the base as it is, also for a reference model
 
     def __post_init__(self) -> None:
         check_number("p", self.p, 0, ALMOST_ONE)
 
     def check(self, model: nn.Module) -> None:
         found = [weight for _, weight, _ in _adapters(model)]
-        if not found or None in found:  # AdaLoRA's matrices are no layers, and it prunes their ranks itself
+        # AdaLoRA's matrices are no layers, and it prunes their ranks itself; others may be convolutions or blocks.
+        if not found or any(weight is None for weight in found):
             kinds = sorted({type(layer).__name__ for _, layer in adapted_layers(model)})
             raise NoiseError(f"model must carry LoRA on linear layers, got {', '.join(kinds) or 'none'}.")
+        places = [weight.untyped_storage().data_ptr() for weight in found if weight.numel() and not weight.is_meta]
+        if len(set(places)) < len(places):  # a drop in one would be a drop in the other, unseen by its gradient
+            raise NoiseError("ensure_weight_tying must be false with lora_matrix_dropout, got adapters that are tied.")
 
     def begin(self, model: nn.Module, key: int) -> None:
         """Do nothing before training."""
@@ -102,9 +107,23 @@ def _untied(model: nn.Module) -> Iterator[LinearWeight]:
 
 
 def _adapters(model: nn.Module) -> Iterator[tuple[str, Any, int]]:
-    """Yield A and B of every active adapter: name, weight, and the dimension that is not the rank."""
+    """Yield A and B of every active adapter, each once: name, weight, and the dimension that is not the rank."""
+    seen = set()  # tied layers may share an adapter
     for name, layer in adapted_layers(model):
         for adapter in layer.active_adapters:
-            if adapter in layer.lora_A:
-                yield f"{name}.A.{adapter}", getattr(layer.lora_A[adapter], "weight", None), 1
-                yield f"{name}.B.{adapter}", getattr(layer.lora_B[adapter], "weight", None), 0
+            for side, weight, dim in _sides(layer, adapter):
+                if weight is None or id(weight) not in seen:
+                    seen.add(id(weight))
+                    yield f"{name}.{side}.{adapter}", weight, dim
+
+
+def _sides(layer: Any, adapter: str) -> Iterator[tuple[str, Any, int]]:
+    """Yield A and B of a layer's adapter, if it has that one: A or B, weight or None, and dimension."""
+    from torch import nn
+
+    if adapter in layer.lora_A:
+        for side, matrices, dim in (("A", layer.lora_A, 1), ("B", layer.lora_B, 0)):
+            yield side, matrices[adapter].weight if isinstance(matrices[adapter], nn.Linear) else None, dim
+    elif adapter in getattr(layer, "lora_embedding_A", ()):
+        yield "A", layer.lora_embedding_A[adapter], 1
+        yield "B", layer.lora_embedding_B[adapter], 0

@@ -15,13 +15,13 @@ def quant_noise(bits: int = 4, group: int = 128) -> Strategy:
     columns under such noise and report that quantized LLaMA models recover; a related paper reports a LLaMA-2-7B that
     is as good rounded to nearest at 4 bits as with GPTQ ([2412.06858](https://arxiv.org/abs/2412.06858)). Against: we
     know of no replication. `neft-zoo evaluate --parts quantization` measures the loss after rounding. It needs a copy
-    of the weights.
+    of the weights, and is not for fused experts.
 
     Differs from the paper in: GIFT-SW draws normal noise, with a standard deviation of half a step, at every forward
-    pass, from steps that are fixed before training; noise is added to all weights of the layers that are trainable or
-    have LoRA, while GIFT-SW keeps the salient columns clean and trains only them, and the related paper adds noise to
-    outliers only; the step spans a group's range from its least to its greatest weight, while GIFT-SW's is symmetric,
-    per row, with a searched clipping.
+    pass, from steps that are fixed before training; noise is added to all weights of the linear layers that have LoRA,
+    or train where there is no adapter, while GIFT-SW keeps the salient columns clean and trains only them, and the
+    related paper adds noise to outliers only; the step spans a group's range from its least to its greatest weight,
+    while GIFT-SW's is symmetric, per row, with a searched clipping.
 
     Args:
         bits: b, bits of the later quantization (>= 2).

@@ -14,7 +14,8 @@ def sam(rho: Scalar = 0.05) -> Strategy:
     restored bit for bit. For: gains for image classifiers from scratch and under label noise; a second team reports
     gains with T5 on SuperGLUE and closed-book questions ([2110.08529](https://arxiv.org/abs/2110.08529)). Against:
     with LoRA only the adapter's own matrices are perturbed, a small part of the directions in which the merged weights
-    could be sharp. Two passes, and a copy of the trainable weights.
+    could be sharp. Two passes, and a copy of the trainable weights, which should be in float32: a step that
+    rounding to 16 bits takes is refused.
 
     Differs from the paper in: with gradient accumulation, or on several devices, every micro-batch is perturbed along
     its own gradient, as the paper does per device.

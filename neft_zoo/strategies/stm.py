@@ -15,7 +15,8 @@ def stm(threshold: float = 2.5) -> Strategy:
     mathematics, the authors report that other tasks suffer as little as from training on the model's own outputs
     (NeurIPS 2025). Against: a reviewer missed an analysis of what answers lose with those tokens, since words and
     facts that are new to the model are not learned; we know of no replication. One pass, and one forward pass of the
-    starting model without gradients. Needs LoRA or another adapter: the model without it is the starting model.
+    starting model without gradients. Needs LoRA or another adapter, beside a base that stays as it is (no PiSSA, no
+    trained biases): the model without it is the starting model.
 
     Differs from the paper in: perplexities are recomputed in every step instead of once into a file, which selects the
     same tokens and costs a third of a step; a micro-batch without graded tokens has a loss of 0. With several devices

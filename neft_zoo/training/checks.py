@@ -15,7 +15,7 @@ from neft_zoo.noise.additive import TokenEdit
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.torch_internals import averages_gradients
 from neft_zoo.registry.strategy import Strategy
-from neft_zoo.training.hf_internals import compares_token_ids
+from neft_zoo.training.hf_internals import compares_token_ids, other_use_of_model
 from neft_zoo.training.ranges import check_ranges
 from neft_zoo.training.stock_noise import check_alone
 
@@ -37,7 +37,7 @@ def check_engine(
 
     Raises:
         NoiseError: for a number out of range, two noises at once, a split sequence, sharded weights that would change
-            at every step, or several passes with reentrant checkpointing or an optimizer that steps in the backward.
+            within a step, or several passes with reentrant checkpointing or an optimizer that steps in the backward.
     """
     check_ranges(vars(args))
     if not replaces_stock:
@@ -58,14 +58,16 @@ def check_engine(
         )
     kind = processes.distributed_type
     split_weights = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if split_weights and around_backward:
+    climbs = strategy.weights is None and strategy.site == "weights"
+    if split_weights and (around_backward or climbs):
         # DeepSpeed's backward includes the optimizer step, which restoring the weights would undo.
         raise NoiseError(
             f"{strategy.name} needs whole weights, which it changes around a step, got {kind.value}: choose DDP."
         )
     split = getattr(processes, "parallelism_config", None)
     for size in ("cp_size", "sp_size"):
-        if strategy.noise is not None and getattr(split, size, 1) > 1:
+        # Without a noise too: an objective would climb, compare or ask on a part of a document.
+        if not strategy.clean and getattr(split, size, 1) > 1:
             raise NoiseError(f"{size} must be 1 with noise, which needs whole documents, got {getattr(split, size)}.")
     wrapped = getattr(args, "packing", False) and getattr(args, "packing_strategy", None) == "wrapped"
     if strategy.noise is not None and wrapped:
@@ -94,6 +96,16 @@ def check_calls(trainer: Trainer, strategy: Strategy, reference: str, runs_refer
         raise NoiseError(f"reference must be 'clean' or 'same', got {reference!r}.")
     if isinstance(strategy.noise, TokenEdit) and compares_token_ids(trainer):
         raise NoiseError(f"noise must not edit token ids with {name}, got {strategy.name!r}.")
+    if strategy.weights is not None and strategy.weights.every_step:
+        use = other_use_of_model(trainer, adapter_only=getattr(strategy.weights, "of_adapter", False))
+        if use is not None:
+            raise NoiseError(
+                f"{strategy.name} changes the weights for a whole step, so the trainer must use them for its loss "
+                f"alone, got {name}, which also {use}."
+            )
+    changes = strategy.weights is not None or not strategy.clean
+    if reference == "same" and strategy.noise is None and changes:
+        raise NoiseError(f"reference='same' needs a noise on embeddings or layers, got {strategy.name!r}.")
     # GRPO and RLOO compute reference and old log-probabilities in advance for several steps, but noise is drawn per
     # step.
     if reference == "same" and (not runs_reference or strategy.objective.passes > 1):

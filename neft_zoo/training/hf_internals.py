@@ -80,6 +80,25 @@ def compares_token_ids(trainer: Trainer) -> bool:
     return bool(trl) and "SFTTrainer" not in trl or any(other is not None for other in others)
 
 
+# TRL 0.24 to 1.16: there is no public way to ask what else a trainer does with its model within a training step. Those
+# that generate have a method named so; those whose loss runs a reference take the model with its adapter off, or with
+# a second adapter, where they have no other.
+# https://github.com/huggingface/trl/blob/v1.16.0/trl/trainer/grpo_trainer.py
+def other_use_of_model(trainer: Trainer, adapter_only: bool = False) -> str | None:
+    """Return what one of TRL's trainers does with its model in a step besides its loss, None if nothing.
+
+    Args:
+        trainer: the trainer.
+        adapter_only: leave out what does not use the adapter that trains.
+    """
+    classes = [cls for cls in type(trainer).__mro__ if cls.__module__.startswith("trl.")]
+    if any(name.startswith(("_generate", "generate_on_policy")) for cls in classes for name in vars(cls)):
+        return "generates with them"
+    precomputed = getattr(trainer.args, "precompute_ref_log_probs", False)
+    own = runs_reference(trainer) and getattr(trainer, "ref_model", None) is None and not precomputed
+    return "takes them for its reference model" if own and not adapter_only else None
+
+
 def _trl_classes(trainer: Trainer) -> set[str]:
     return {cls.__name__ for cls in type(trainer).__mro__ if cls.__module__.startswith("trl.")}
 

@@ -125,6 +125,8 @@ class NoiseMixin(Host):
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super().call_model_init(*args, **kwargs)
         if hasattr(self, "session"):  # not set while transformers' __init__ creates a first model
+            if self.strategy.weights is not None:
+                self.strategy.weights.check(model)  # mixout notes what a resumed run began with too
             self._change_weights_once(model)
         return model
 

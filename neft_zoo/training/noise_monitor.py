@@ -12,6 +12,7 @@ import torch
 from neft_zoo.errors import NoiseWarning
 from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.schedules import Scalar, Schedule, value_at
+from neft_zoo.noise.tokens import Where
 from neft_zoo.passes.step import Step
 from neft_zoo.registry.strategy import Strategy
 
@@ -27,7 +28,10 @@ class NoiseMonitor:
     def __init__(self, strategy: Strategy) -> None:
         self.name = strategy.name
         self.additive = _additive(strategy.noise)
-        strength = _strength(self.additive)
+        ball = getattr(strategy.objective, "ball", None) if self.additive is None else None
+        bounded = self.additive if ball is None else ball  # what says where there is noise
+        self.where: Where | None = None if bounded is None else bounded.where
+        strength = _strength(self.additive) if ball is None else ball.radius
         schedules = [value for value in strategy.arguments.values() if isinstance(value, Schedule)]
         numbers = schedules if strength is None else [*schedules, strength]
         self.peaks = [(number, max(value_at(number, i / 100) for i in range(101))) for number in numbers]
@@ -46,9 +50,9 @@ class NoiseMonitor:
         self.at_strength &= all(value_at(number, progress) >= peak / 2 for number, peak in self.peaks)
         self.dtype = next((embeds.dtype for done in step.passes for embeds in done.embeds.values()), None)
         self.steps += 1
-        if self.additive is not None:
+        if self.where is not None:
             # A first token is never graded and would count as a prompt.
-            self.reached.append((self.additive.where(step.batch) * (step.batch.position > 0)).any())
+            self.reached.append((self.where(step.batch) * (step.batch.position > 0)).any())
 
     def check_loudness(self, snr_db: float) -> None:
         """Warn, once, about noise that is louder than the embeddings; called before the step's gradients are used."""
@@ -73,7 +77,8 @@ class NoiseMonitor:
 
     def _complaint(self, means: Mapping[str, float]) -> str | None:
         rms, reached = means.get("rms"), self.reached and bool(torch.stack(self.reached).any())
-        if self.positive and rms is not None and (rms == 0 or not reached):
+        silent = rms == 0 and self.additive is not None  # an ascent stays at 0 where the loss has no gradient
+        if self.positive and rms is not None and (silent or not reached):
             return (
                 f"noise/rms is {rms:.2g} although {self.name} has a strength above 0: it reaches no token beyond the "
                 "first of each document; check which labels are ignored, or take a noise for all tokens, such as "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import no_grad
+from torch import as_tensor, no_grad
 from torch.nn import functional
 
 from neft_zoo.errors import NoiseError, did_you_mean, shown
@@ -100,9 +100,14 @@ def check_used(trainer: Trainer) -> None:
     """Raise unless a trainer has the token loss of its config; a trainer of TRL's own ignores it.
 
     Raises:
-        NoiseError: if it has another one.
+        NoiseError: if it has another one, or if the model has an auxiliary loss, which TRL would leave out.
     """
     name = getattr(trainer.args, "token_loss", None)
+    if name is not None and getattr(trainer, "aux_loss_enabled", False):
+        raise NoiseError(
+            f"router_aux_loss_coef must be 0 with token_loss {name!r}, which is the only loss, got a router with a "
+            "loss of its own."
+        )
     if name is not None and getattr(trainer, "compute_loss_func", None) is not TOKEN_LOSSES[name]:
         kind = type(trainer).__name__
         raise NoiseError(f"token_loss needs neft_zoo.SFTTrainer without a loss of its own, got {name!r} and a {kind}.")
@@ -116,4 +121,5 @@ def _graded(outputs: Any, labels: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "N 
 
 
 def _mean(losses: Float[Tensor, " N"], count: Tensor | int | None) -> Float[Tensor, ""]:
-    return losses.sum() / (max(1, len(losses)) if count is None else count)
+    # A step may grade nothing: its loss is 0, as TRL's, and not 0 / 0.
+    return losses.sum() / as_tensor(len(losses) if count is None else count).clamp(min=1)

@@ -114,3 +114,31 @@ def test_stm_with_no_likely_token_is_a_loss_of_0(llama):
 def test_stm_needs_an_adapter(llama):
     with pytest.raises(NoiseError, match=r"token masking needs an adapter \(peft_config\), .* got LlamaForCausalLM"):
         attach(llama(), "stm", total_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(init_lora_weights="pissa"), "init_lora_weights must leave the base as it is .*, got 'pissa'"),
+        (dict(init_lora_weights="olora"), "init_lora_weights must leave the base as it is .*, got 'olora'"),
+        (
+            dict(bias="all"),
+            r"of the base must be frozen .* got base_model\S+bias, which trains: set bias to none",
+        ),
+    ],
+)
+def test_stm_needs_a_base_that_is_the_starting_model(llama, settings, message):
+    """PiSSA and OLoRA take their adapter out of the base, and biases of the base train beside an adapter."""
+    model = with_lora(llama(attention_bias=True), **settings)
+    with pytest.raises(NoiseError, match=message):
+        attach(model, "stm", total_steps=1)
+
+
+def test_stm_leaves_frozen_what_is_frozen(llama, threshold):
+    """PEFT trains every weight of an adapter that it switches on again."""
+    model = adapted(llama)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_B" in name)
+    attach(model, {"name": "stm", "threshold": threshold}, total_steps=1).loss(INPUTS).backward()
+    assert all(weight.requires_grad == ("lora_B" in name) for name, weight in model.named_parameters())
+    assert all("lora_B" in name for name in taken(model))

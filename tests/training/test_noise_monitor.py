@@ -149,3 +149,13 @@ def test_noise_that_a_schedule_makes_loud_later_warns_too(config, llama, tokeniz
     )
     with pytest.warns(UserWarning, match="louder than the embeddings"):
         trainer.train()
+
+
+def test_an_ascent_on_prompts_that_are_not_there_is_told(llama):
+    """cat perturbs the prompt, of which data without one leave the first token."""
+    (message,) = warned(llama().train(), {"name": "cat", "steps": 1})
+    assert "although cat has a strength above 0: it reaches no token beyond the first of each document" in message
+    prompts = {**BATCH, "labels": IDS.where(torch.arange(24) > 3, -100)}
+    assert not warned(llama().train(), {"name": "cat", "steps": 1}, batch=prompts)
+    assert not warned(llama().train(), {"name": "cat", "steps": 1, "eps": 0.0})
+    assert not warned(llama().train(), {"name": "cat", "steps": 1, "where": "real"})

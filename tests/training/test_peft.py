@@ -13,10 +13,10 @@ from peft import (
     get_peft_model,
 )
 from safetensors import safe_open
-from small_models import apart, fitting, same, weights
+from small_models import apart, fitting, same, weights, with_lora
 from transformers import BitsAndBytesConfig
 
-from neft_zoo import SFTTrainer, attach
+from neft_zoo import NoiseError, SFTTrainer, attach
 from neft_zoo.noise.batch import Batch
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.registry.entries import make
@@ -191,3 +191,12 @@ def test_a_saved_adapter_goes_on_training(llama, config, records, tokenizer, tmp
     second.train()
     assert not same(weights(second.model), weights(first.model))
     assert all(line["noise/rms"] > 0 for line in second.state.log_history if "loss" in line)
+
+
+def test_the_dropout_of_an_adapter_that_is_not_active_is_none(llama):
+    model = with_lora(llama(), lora_dropout=0.0)
+    model.add_adapter("other", LoraConfig(r=2, target_modules=["v_proj"], lora_dropout=0.5))
+    with pytest.raises(NoiseError, match="two passes of a model without dropout are the same"):
+        attach(model, "r_drop", total_steps=1)
+    model.set_adapter("other")
+    attach(model, "r_drop", total_steps=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import MixtralConfig, MixtralForCausalLM, TrainerCallback
 from trl import SFTTrainer as TRLSFTTrainer
 
 from neft_zoo import NoiseError, NoiseSFTConfig, SFTTrainer, enable
@@ -98,6 +98,8 @@ def test_a_token_that_the_model_is_sure_of_weighs_little():
     assert eaft(Outputs(sure), labels) < 1e-4 and eaft(Outputs(unsure), labels) == pytest.approx(math.log(50))
     nothing = torch.full((1, 2), -100)
     assert eaft(Outputs(sure), nothing) == gem(Outputs(sure), nothing) == 0
+    none = torch.tensor(0)  # of all micro-batches of a step
+    assert eaft(Outputs(sure), nothing, none) == gem(Outputs(sure), nothing, none) == 0
     assert gem(Outputs(unsure), labels, num_items_in_batch=4) == pytest.approx(0, abs=1e-6)
 
 
@@ -127,3 +129,11 @@ def test_a_trainer_that_would_ignore_it_is_refused(llama, config, records, token
     with pytest.raises(NoiseError, match="token_loss needs neft_zoo.SFTTrainer without a loss of its own"):
         SFTTrainer(llama(), **known, compute_loss_func=lambda outputs, labels, num_items_in_batch=None: 0)
     SFTTrainer(llama(), **known, compute_loss_func=None)
+
+
+def test_the_loss_of_a_router_is_not_left_out_silently(config, tokenizer, records):
+    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    sizes |= dict(vocab_size=len(tokenizer), num_key_value_heads=2, num_local_experts=2)
+    model = MixtralForCausalLM(MixtralConfig(**sizes))
+    with pytest.raises(NoiseError, match="router_aux_loss_coef must be 0 with token_loss 'gem'"):
+        SFTTrainer(model, args=config(token_loss="gem"), train_dataset=records, processing_class=tokenizer)
