@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft import PeftModel
+
 import neft_zoo
 from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
@@ -96,7 +98,9 @@ def evaluate(
     subject = prepare(model, tokenizer, settings, _with_variants(splits, options))  # type: ignore[arg-type]
     report = EvaluationReport(name, _noise_of(name), neft_zoo.__version__, options)
     test = splits["test"][: options.records]
-    report = side_effects(report, subject, test, loader(before, str(config), None if run is None else run.arguments))
+    is_base = before is None and isinstance(subject.model, PeftModel)
+    load_before = None if is_base else loader(before, str(config), None if run is None else run.arguments)
+    report = side_effects(report, subject, test, load_before)
     report = _measured(report, subject, scorers or {}, run)
     if tasks:
         limit, size = options.records, subject.batch_size

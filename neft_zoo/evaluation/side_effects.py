@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from peft import PeftModel
-
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
 from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark
 from neft_zoo.evaluation.prompt_changes import prompt_robustness
@@ -45,7 +43,7 @@ def side_effects(
     benchmark = load_benchmark() if "instructions" in options.parts else None
     if "forgetting" in options.parts:
         rows = unrelated_rows(subject, options.unrelated_records)
-        before = None if load_before is None or isinstance(subject.model, PeftModel) else load_before()
+        before = None if load_before is None else load_before()
         report = replace(report, forgetting=forgetting(subject, rows, before))
     if "quantization" in options.parts:
         report = replace(report, quantization=quantization(subject, subject.rows["test"]))

@@ -18,13 +18,14 @@ from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.config.data import alpaca_record
-from neft_zoo.evaluation import prepare, safety
+from neft_zoo.evaluation import evaluate, prepare, safety
 from neft_zoo.evaluation.effect_results import InstructionFollowing
 from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
 from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark, subset_text
 from neft_zoo.evaluation.intervals import cluster_interval, mean_interval, wilson
 from neft_zoo.evaluation.losses import score, summary
+from neft_zoo.evaluation.options import Options
 from neft_zoo.evaluation.prompt_changes import (
     STOP_WORDS,
     no_stop_words,
@@ -46,9 +47,13 @@ def load():
     return AutoModelForCausalLM.from_pretrained(MODEL)
 
 
-def subject_of(model, folder, **settings):
+def arguments(folder, **settings):
     quiet = dict(report_to="none", use_cpu=True, bf16=False, disable_tqdm=True, gradient_checkpointing=False)
-    args = NoiseSFTConfig(output_dir=str(folder), per_device_eval_batch_size=8, **{**quiet, **settings})
+    return NoiseSFTConfig(output_dir=str(folder), per_device_eval_batch_size=8, **{**quiet, **settings})
+
+
+def subject_of(model, folder, **settings):
+    args = arguments(folder, **settings)
     records = shipped_records("gsm8k", 6)
     return prepare(model, AutoTokenizer.from_pretrained(MODEL), args, {"train": records, "test": records})
 
@@ -114,6 +119,22 @@ def test_an_adapter_is_measured_against_its_base(subject):
     plain = forgetting(subject, rows).general.loss
     found = forgetting(subject.with_model(adapter(load())), rows).general
     assert found.before == pytest.approx(plain, abs=1e-6) and found.loss != found.before
+
+
+def test_a_model_that_is_given_replaces_an_adapters_base(subject, tmp_path):
+    given = load()
+    with torch.no_grad():
+        for parameter in given.parameters():
+            parameter.mul_(1.02)
+    rows = unrelated_rows(subject, 2)
+    wanted, base = (forgetting(subject.with_model(model), rows).general.loss for model in (given, load()))
+    data = dict(tokenizer=subject.tokenizer, train=shipped_records("gsm8k", 2), test=shipped_records("gsm8k", 2))
+    options = Options(parts=("forgetting",), unrelated_records=2)
+    args = arguments(tmp_path)
+    found = evaluate(adapter(load()), args, before=given, options=options, **data).forgetting.general.before
+    assert found == pytest.approx(wanted, abs=1e-6) and abs(wanted - base) > 1e-4
+    found = evaluate(adapter(load()), args, options=options, **data).forgetting.general.before
+    assert found == pytest.approx(base, abs=1e-6)
 
 
 def test_a_model_before_with_a_smaller_vocabulary_is_no_reference(subject):
