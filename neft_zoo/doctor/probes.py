@@ -71,6 +71,7 @@ def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[
     ratios = torch.cat([_ratios(noise, batch, alpha) for noise, batch in zip(added, batches, strict=True)])
     energies = [noise.square().sum(-1) for noise in added]
     padding = sum(float(energy[~batch.real].sum()) for energy, batch in zip(energies, batches, strict=True))
+    total = sum(float(energy.sum()) for energy in energies)
     other = _in_training(kind, inputs[0], rank=1)
     ranks = torch.stack([noise[batches[0].real].flatten() for noise in (added[0], other)])
     model = model_of(kind.trainer)
@@ -78,10 +79,10 @@ def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[
         ratio_min=ratios.min().item(),
         ratio_median=ratios.median().item(),
         ratio_max=ratios.max().item(),
-        padding_share=padding / max(1e-30, sum(float(energy.sum()) for energy in energies)),
+        padding_share=padding / total if total else None,
         no_grad_ratio=_ratios(_without_gradients(model, inputs[0]), batches[0], alpha).median().item(),
         decoded_ratio=_decoding(model, batches[0], alpha),
-        rank_correlation=torch.corrcoef(ranks)[0, 1].nan_to_num(0.0).item(),
+        rank_correlation=torch.corrcoef(ranks)[0, 1].item() if total else None,
     )
 
 

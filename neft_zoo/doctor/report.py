@@ -19,11 +19,12 @@ class Measures:
 
     Attributes:
         ratio_min, ratio_median, ratio_max: rms per document over the paper's.
-        padding_share: share of the noise's energy on padding, in [0, 1].
+        padding_share: share of the noise's energy on padding, in [0, 1]; None without noise, as are all from
+            `rank_correlation` on.
         no_grad_ratio: like `ratio_median`, in a pass without gradients in train mode.
         decoded_ratio: rms on a decoded token over the paper's for the prompt.
         rank_correlation: correlation of the noise on two data-parallel ranks.
-        lost: share of coordinates that rounding leaves unchanged; None without noise, as are the next two.
+        lost: share of coordinates that rounding leaves unchanged.
         rounded_ratio: rms after rounding over rms before.
         snr_db: 20 log10(embedding rms / noise rms).
     """
@@ -31,10 +32,10 @@ class Measures:
     ratio_min: float
     ratio_median: float
     ratio_max: float
-    padding_share: float
+    padding_share: float | None
     no_grad_ratio: float
     decoded_ratio: float
-    rank_correlation: float
+    rank_correlation: float | None
     lost: float | None = None
     rounded_ratio: float | None = None
     snr_db: float | None = None

@@ -88,10 +88,15 @@ def loader(
         model: the model itself, its folder or its name; None for the model that the recipe starts from.
         config: the recipe.
         options: the recipe's options, used to load the model; None without a recipe.
+
+    Raises:
+        NoiseError: if a folder or a name is given without a recipe.
     """
     if model is not None and not isinstance(model, str | Path):
         return lambda: model
     if options is None:
+        if model is not None:
+            raise NoiseError(f"before must be a model, as the model is one, got {str(model)!r}.")
         return None
     name = str(model or recipe.load(config).values["model_name_or_path"])
     return lambda: load_model(str(Path(name).expanduser()), options)[0]

@@ -87,6 +87,11 @@ def test_the_readme_and_the_page_show_what_is_printed(examined):
         assert shown >= 4, page
 
 
+def test_noise_of_no_strength_has_no_share_and_no_correlation(examined):
+    ours = examined("noise: {name: neft_uniform, alpha: 0}")["measured"][OURS]
+    assert ours["ratio_max"] == 0 and ours["padding_share"] is None and ours["rank_correlation"] is None
+
+
 def test_one_document_a_batch_makes_no_difference(examined):
     found = examined("per_device_train_batch_size: 1")
     assert found["measured"][HOOK]["ratio_median"] == pytest.approx(1, abs=0.03)

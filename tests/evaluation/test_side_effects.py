@@ -135,6 +135,8 @@ def test_a_model_that_is_given_replaces_an_adapters_base(subject, tmp_path):
     assert found == pytest.approx(wanted, abs=1e-6) and abs(wanted - base) > 1e-4
     found = evaluate(adapter(load()), args, options=options, **data).forgetting.general.before
     assert found == pytest.approx(base, abs=1e-6)
+    with pytest.raises(NoiseError, match="before must be a model, as the model is one, got 'gpt2'"):
+        evaluate(load(), args, before="gpt2", options=options, **data)
 
 
 def test_a_model_before_with_a_smaller_vocabulary_is_no_reference(subject):
