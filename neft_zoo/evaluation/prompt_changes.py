@@ -83,7 +83,7 @@ def typing_errors(text: str, generator: random.Random, rate: float = TYPING_ERRO
             typed.append(_neighbour(letter, generator))
         elif kind != "drop":
             typed += [letter, letter]
-    return "".join(typed)
+    return "".join(typed) or text  # without its only letter there would be no prompt
 
 
 def _neighbour(letter: str, generator: random.Random) -> str:

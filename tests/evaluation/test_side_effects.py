@@ -250,6 +250,7 @@ def test_changes_of_a_text():
     assert typing_errors(sentence, random.Random(0), rate=0) == sentence
     everything = typing_errors("abc", random.Random(3), rate=1)
     assert everything != "abc" and everything.isalpha()
+    assert all(typing_errors("a", random.Random(seed), rate=1) for seed in range(20)), "no prompt would be left"
     assert no_stop_words("Where is the River?", random.Random(0)) == "River?"
     assert no_stop_words("Who are you?", random.Random(0)) == "Who are you?", "nothing would be left"
     mixed = shuffled_words("a b c d e f", random.Random(0))
