@@ -162,14 +162,16 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
 
 @contextmanager
 def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
-    """Replace a model's generation config by an empty one inside the context.
+    """Leave of a model's generation config only what is said of caches, inside the context.
 
     Whatever ours leaves open would be taken from it, such as a minimum length or a ban on repeated n-grams.
     """
     owners: list[Any] = [each for each in {model, base_model(model)} if "generation_config" in vars(each)]
     saved = [(owner, owner.generation_config) for owner in owners]
-    for owner in owners:
-        owner.generation_config = GenerationConfig()
+    for owner, own in saved:
+        owner.generation_config = GenerationConfig(
+            use_cache=own.use_cache, cache_implementation=own.cache_implementation, cache_config=own.cache_config
+        )
     try:
         yield
     finally:
