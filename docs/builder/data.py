@@ -115,7 +115,7 @@ def _cell(cell: Cell, front: bool) -> dict[str, object]:
     if cell.difference is not None:
         digits |= {"diff": cell.difference.mean, "low": cell.difference.low, "high": cell.difference.high}
     made: dict[str, object] = {key: _rounded(value) for key, value in digits.items() if value is not None}
-    made["seeds"] = cell.seeds
+    made["seeds"] = cell.pairs
     if cell.verdict is not None:
         made["verdict"] = cell.verdict.word
         if (says := cell.verdict.text()) != cell.verdict.word:

@@ -116,6 +116,6 @@ def _cell(cell: Cell | None, column: Column) -> dict[str, object]:
         return {"text": typeset(cell.mean, digits), "title": f"{cell.seeds} seeds", "kind": "", "below": ""}
     text, _, interval = interval_text(cell.difference, digits).partition(" ")
     word = cell.verdict.word if cell.verdict else ""
-    title = f"{typeset(cell.mean, digits)} against {typeset(cell.baseline, digits)} over {cell.seeds} seeds"
+    title = f"{typeset(cell.mean, digits)} against {typeset(cell.baseline, digits)} over {cell.pairs} seeds"
     title += f"; {cell.verdict.text(digits)}" if cell.verdict else ""
     return {"text": text.rstrip(","), "title": title, "kind": KINDS.get(word, ""), "below": unbroken(interval)}

@@ -67,7 +67,7 @@ def confirm(search: Search, seeds: int) -> Best:
         grid = replace(search.grid, rows=[plain, row], seeds=list(range(1, seeds + 1)))
         folder = search.folder / f"best-{row.key[:8]}"
         tasks = planning.tasks(grid, folder)
-        todo = [task for task in tasks if not planning.is_finished(task)]
+        todo = planning.missing(tasks)
         say(f"comparing the best with none: {len(todo)} runs")
 
         def finished(task: Task, record: RunRecord, warned: list[Warned]) -> None:

@@ -39,6 +39,11 @@ class Cell:
     difference: Difference | None = None
     verdict: Verdict | None = None
 
+    @property
+    def pairs(self) -> int:
+        """Number of seeds behind the difference; for `none` itself, behind the mean."""
+        return self.seeds if self.difference is None else len(self.difference.values)
+
 
 @dataclass
 class Row:

@@ -114,11 +114,17 @@ def measured_sets(given: dict[str, Any]) -> dict[str, Dataset]:
 
 
 def steps_of(trainer: MeasuredTrainer, share: float) -> int:
-    """Return the number of optimizer steps to train: the recipe's times `share`, at least one."""
+    """Return the number of optimizer steps to train: the recipe's times `share`.
+
+    Raises:
+        NoiseError: if that is no step at all.
+    """
     args = trainer.args
     steps = args.max_steps
     if steps <= 0:
         batches = len(trainer.get_train_dataloader())
         per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
         steps = math.ceil(per_epoch * args.num_train_epochs)
-    return max(1, round(steps * share))
+    if round(steps * share) < 1:
+        raise NoiseError(f"the share of the recipe's {steps} steps must leave one at least, got {share:g}.")
+    return round(steps * share)

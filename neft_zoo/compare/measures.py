@@ -17,7 +17,7 @@ from neft_zoo.evaluation import evaluate
 from neft_zoo.evaluation.effect_rows import effect_numbers
 from neft_zoo.evaluation.losses import graded_logits, last_hidden
 from neft_zoo.evaluation.options import read_options
-from neft_zoo.noise.batch import IGNORED
+from neft_zoo.noise.batch import IGNORED, Batch
 from neft_zoo.training.hf_internals import prepared_inputs
 
 if TYPE_CHECKING:
@@ -69,12 +69,14 @@ def losses(trainer: Any) -> dict[str, float]:
 
 
 def _record_losses(trainer: Any, name: str) -> RecordLosses:
-    sums, counts = [], []
+    sums, counts, lengths, is_packed = [], [], [], False
     for batch in trainer.get_eval_dataloader(name):
         batch = prepared_inputs(trainer, batch)
-        graded = (batch["labels"][:, 1:] != IGNORED).sum(1)
-        record = torch.arange(len(graded), device=graded.device).repeat_interleave(graded)
-        total = torch.zeros(len(graded), dtype=torch.float64, device=graded.device)
+        tokens = Batch.from_inputs(batch)
+        length = tokens.lengths[tokens.real & (tokens.position == 0)]
+        record = tokens.document[:, 1:][batch["labels"][:, 1:] != IGNORED]
+        graded = torch.bincount(record, minlength=len(length))
+        total = torch.zeros(len(length), dtype=torch.float64, device=graded.device)
         with torch.no_grad(), trainer.accelerator.autocast():
             hidden = last_hidden(trainer.model, batch)
             for logits, targets in graded_logits(trainer.model, hidden, batch["labels"]):
@@ -84,7 +86,11 @@ def _record_losses(trainer: Any, name: str) -> RecordLosses:
                 record = record[len(targets) :]
         sums.append(total)
         counts.append(graded)
-    return RecordLosses(torch.cat(sums), torch.cat(counts))
+        lengths.append(length)
+        is_packed |= len(length) > len(batch["labels"])
+    # A row of several records has them in the packer's order.
+    order = torch.cat(lengths).argsort(stable=True) if is_packed else slice(None)
+    return RecordLosses(torch.cat(sums)[order], torch.cat(counts)[order])
 
 
 # To add a metric, add a function from a trainer to named numbers here, and a row in `metrics.ROWS`.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
+from dataclasses import replace
 from pathlib import Path
 
 from neft_zoo.compare import kept_models, results
@@ -115,7 +116,21 @@ def _check(config: dict[str, object]) -> RunOptions:
 
 def is_finished(task: Task) -> bool:
     """Return whether a run has a result; a failed run is repeated."""
-    if not task.path.exists():
-        return False
-    record = results.read(task.path)
-    return record.key == task.record.key and record.ok
+    return _finished(task) is not None
+
+
+def missing(tasks: Iterable[Task]) -> list[Task]:
+    """Return the tasks without a result, and give the others the margins of their recipe as it is now."""
+    todo = []
+    for task in tasks:
+        record = _finished(task)
+        if record is None:
+            todo.append(task)
+        elif record.margins != task.record.margins:
+            results.write(task.path, replace(record, margins=task.record.margins))
+    return todo
+
+
+def _finished(task: Task) -> RunRecord | None:
+    record = results.read(task.path) if task.path.exists() else None
+    return record if record is not None and record.key == task.record.key and record.ok else None

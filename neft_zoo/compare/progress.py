@@ -56,7 +56,7 @@ def follow(grids: list[Grid], output: Path, jobs: int, ray: str | None = None, m
 
 
 def _follow(grids: list[Grid], output: Path, tasks: list[Task], jobs: int, run: Callable[..., None]) -> None:
-    todo = [task for task in tasks if not planning.is_finished(task)]
+    todo = planning.missing(tasks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"{len(tasks)} runs, {len(tasks) - len(todo)} of them done already.", markup=False)

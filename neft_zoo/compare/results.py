@@ -75,6 +75,10 @@ def read_folder(folder: Path) -> dict[Path, RunRecord]:
     first, *others = records.values()
     for record in others:
         check_recipe(folder, first, record.recipe.hash, record.config)
+    known: dict[tuple[str, int], Path] = {}
+    for path, record in records.items():
+        if (other := known.setdefault((record.row, record.seed), path)) is not path:
+            raise NoiseError(f"{folder} must hold one result of a row and seed, got {other.name} and {path.name}.")
     return records
 
 

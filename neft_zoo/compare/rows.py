@@ -24,6 +24,11 @@ NOT_OURS = frozenset(
     "disable_tqdm extends hub_model_id hub_strategy load_best_model_at_end logging_dir noise output_dir "
     "push_to_hub report_to resume_from_checkpoint run_name save_steps save_strategy save_total_limit seed".split()
 )
+# Options that decide which tokens losses are measured on, which all rows must share.
+MEASURED_ON = frozenset(
+    "assistant_only_loss chat_template_path dataset_config dataset_name dataset_test_split dataset_text_field "
+    "datasets eos_token max_length test_share".split()
+)
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,16 @@ def rows_of(chosen: Sequence[str | Mapping[str, object]], settings: Sequence[Set
 
 
 def combinations(name: str, settings: Sequence[Setting]) -> list[dict[str, object]]:
-    """Return all combinations of the values that the settings give to a strategy or control."""
-    grid = {each.argument: each.values for each in settings if fnmatch.fnmatch(name, each.pattern)}
+    """Return all combinations of the values that the settings give to a strategy or control.
+
+    Raises:
+        NoiseError: if an argument is given twice.
+    """
+    given = [each for each in settings if fnmatch.fnmatch(name, each.pattern)]
+    grid = {each.argument: each.values for each in given}
+    for argument in grid:
+        if sum(each.argument == argument for each in given) > 1:
+            raise NoiseError(f"set must give {name}.{argument} once, with all its values, got it twice.")
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
@@ -130,15 +143,20 @@ def control_rows(name: str, loaded: recipe.Recipe, settings: Sequence[Setting] =
     base = {key: control.values[key] for key in sorted(own - NOT_OURS)}
     if not base:
         raise NoiseError(f"controls must be recipes that change an option, got {name!r}.")
+    for key in own & {*recipe.NOISES}:
+        if control.values.get(key) not in (None, False, 0, "none"):
+            raise NoiseError(f"controls must be plain training, got {name!r} with {key}.")
     if "use_peft" in base and base["use_peft"] != bool(loaded.values.get("use_peft")):
         raise NoiseError(f"control {name!r} needs use_peft: {str(base['use_peft']).lower()} in the recipe.")
     none, stem = row_of("none"), Path(name).stem
-    # Late: without controls, the process from which runs are forked starts before any large import.
-    from neft_zoo.config.options import convert
-
     values = combinations(stem, settings)
     for option in NOT_OURS & values[0].keys():
         raise NoiseError(f"set must name an option that a comparison leaves alone, got {stem}.{option}.")
+    for option in sorted(MEASURED_ON & {*base, *values[0]}):
+        raise NoiseError(f"controls must leave alone what losses are measured on, got {name!r} with {option}.")
+    # Late: without controls, the process from which runs are forked starts before any large import.
+    from neft_zoo.config.options import convert
+
     grid = [convert({**base, **each}) for each in values]
     for overrides in grid:
         _check_changes(name, overrides, loaded)

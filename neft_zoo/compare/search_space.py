@@ -12,7 +12,7 @@ import yaml
 from trl.trainer.model_config import ModelConfig
 
 from neft_zoo import registry
-from neft_zoo.compare.rows import NOT_OURS, Row
+from neft_zoo.compare.rows import MEASURED_ON, NOT_OURS, Row
 from neft_zoo.config.options import convert
 from neft_zoo.errors import NoiseError, did_you_mean, shown
 from neft_zoo.evaluation.strength_sweep import strength_of
@@ -26,7 +26,7 @@ OPTIONS = {
     field.name: field.type
     for kind in (ModelConfig, NoiseSFTConfig)
     for field in fields(kind)
-    if field.name not in NOT_OURS
+    if field.name not in NOT_OURS | MEASURED_ON
 }
 DEFAULT_SPAN = 5.0  # without --search, the strength from 1/5 to 5 times the recipe's
 

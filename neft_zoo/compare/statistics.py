@@ -37,6 +37,8 @@ class Difference:
         high: upper end of it.
         p: uncorrected p value of the hypothesis that the mean is 0; None with fewer than two pairs.
         over_records: ends of the 95 % interval over seeds and test records; None if records have no losses.
+        is_of_other_runs: whether row and baseline are known to differ in another metric, so that equal values here are
+            a result, as of a share that is 0 in both.
     """
 
     values: tuple[float, ...]
@@ -45,6 +47,7 @@ class Difference:
     high: float | None = None
     p: float | None = None
     over_records: tuple[float, float] | None = None
+    is_of_other_runs: bool = False
 
 
 def paired(values: Sequence[float], seed: int = 0) -> Difference:

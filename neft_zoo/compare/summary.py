@@ -140,14 +140,23 @@ def _judge(name: str, rows: list[Row], margin: float) -> None:
         return
     questions: dict[str, list[tuple[Row, Column]]] = defaultdict(list)
     for row in rows[1:]:
-        columns: list[Column] = [(name, when) for when in POINTS]
+        # What no table shows is not asked, and must not count in the correction for what is.
+        columns: list[Column] = [(name, when) for when in POINTS if is_shown(name, when)]
         questions[row.question] += [(row, column) for column in columns if column in row.cells]
     for places in questions.values():
-        paired_alike = [row.cells[column].difference if row.is_matched else None for row, column in places]
+        paired_alike = [_tested(row, column) if row.is_matched else None for row, column in places]
         verdicts = judge(paired_alike, margin, kind.better)
         for (row, column), verdict in zip(places, verdicts, strict=True):
             verdict = verdict if row.is_matched else Verdict("no baseline")
             row.cells[column] = replace(row.cells[column], verdict=verdict)
+
+
+def _tested(row: Row, column: Column) -> Difference | None:
+    """Return a row's difference in a metric, marked if its runs are known to differ from the baseline's."""
+    each = row.cells[column].difference
+    losses = [cell.difference for (name, _), cell in row.cells.items() if name == CHOSEN_BY]
+    others = any(loss is not None and any(loss.values) for loss in losses)
+    return each and replace(each, is_of_other_runs=others)
 
 
 def difference(row: Row, other: Row, name: str, when: When) -> Difference:
@@ -192,4 +201,9 @@ def _notes(rows: list[Row]) -> list[str]:
         differing = {str(getattr(record, what)) for record in ended}
         if len(differing) > 1:
             notes.append(f"Runs differ in {what}: {'; '.join(sorted(differing))}. Compare again for a fair table.")
+    if len({tuple(record.record_losses["tokens"]) for record in ended if record.record_losses}) > 1:
+        notes.append(
+            "Runs differ in test records, or in which of their tokens are graded, so that their losses are not of the "
+            "same text. Compare again for a fair table."
+        )
     return notes

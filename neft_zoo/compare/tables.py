@@ -123,6 +123,12 @@ def verdict_of(row: Row, cell: Cell) -> str:
     return f"{text} ({row.failed} of {len(row.runs)} seeds failed)" if row.failed else text
 
 
+def seeds_of(row: Row, cell: Cell) -> str:
+    """Return the number of seeds with a result, and how many of them the baseline has too if it lacks some."""
+    text = str(cell.seeds) if cell.seeds == len(row.runs) else f"{cell.seeds} of {len(row.runs)}"
+    return text if cell.pairs == cell.seeds else f"{text}, {cell.pairs} paired"
+
+
 def per_compute(row: Row, cell: Cell) -> float | None:
     """Return the difference per unit of compute, where `none` costs one unit.
 
@@ -142,7 +148,7 @@ def cells(row: Row, column: Column) -> tuple[str, ...]:
     difference = cell.difference or Difference(())
     return (
         row.label,
-        str(cell.seeds) if cell.seeds == len(row.runs) else f"{cell.seeds} of {len(row.runs)}",
+        seeds_of(row, cell),
         number(cell.mean, DIGITS),
         number(cell.baseline, DIGITS),
         number(difference.mean, DIGITS, sign=True),
@@ -161,7 +167,7 @@ def table(experiment: Experiment) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = "recipe row metric when seeds asked mean baseline difference low high p corrected_p verdict passes compute"
-    writer.writerow([*names.split(), "time", "per_compute", "records_low", "records_high"])
+    writer.writerow([*names.split(), "time", "per_compute", "records_low", "records_high", "pairs"])
     for column in experiment.columns:
         for row in experiment.rows:
             cell = cell_of(row, column)
@@ -172,5 +178,5 @@ def table(experiment: Experiment) -> str:
             judged = [cell.verdict and cell.verdict.p, csv_text(verdict_of(row, cell))]
             wider = (paired and paired.over_records) or (None, None)
             counted = [cell.seeds, len(row.runs), cell.mean, cell.baseline]
-            writer.writerow([*texts, *counted, *numbers, *judged, *costs, *wider])
+            writer.writerow([*texts, *counted, *numbers, *judged, *costs, *wider, cell.pairs])
     return file.getvalue()

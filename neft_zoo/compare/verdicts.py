@@ -106,7 +106,7 @@ def _verdict(
 
 def is_identical(difference: Difference) -> bool:
     """Return whether a row equals its baseline exactly at every seed, so that its options change nothing."""
-    return bool(difference.values) and not any(difference.values)
+    return bool(difference.values) and not any(difference.values) and not difference.is_of_other_runs
 
 
 def equivalence_p(difference: Difference, margin: float) -> float | None:

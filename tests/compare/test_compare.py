@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -17,7 +18,7 @@ from warm import started_command
 
 from neft_zoo import registry
 from neft_zoo.cli.main import main
-from neft_zoo.compare import results
+from neft_zoo.compare import planning, results
 from neft_zoo.compare import worker as training
 from neft_zoo.compare.fingerprint import fingerprint
 from neft_zoo.compare.grid import make_grid
@@ -372,11 +373,41 @@ def test_a_control_that_other_options_overrule_is_refused(tmp_path):
         make_grid("quickstart", controls=[str(control)])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_length: 64", "controls must leave alone what losses are measured on, got '.*' with max_length"),
+        ("dataset_test_split: train", "controls must leave alone what .* with dataset_test_split"),
+        ("weight_decay: 0.1\nnoise: symnoise", "controls must be plain training, got '.*' with noise"),
+        ("neftune_noise_alpha: 5", "controls must be plain training, got '.*' with neftune_noise_alpha"),
+    ],
+)
+def test_a_control_with_noise_or_another_yardstick_is_refused(tmp_path, text, message):
+    control = tmp_path / "c.yaml"
+    control.write_text(f"extends: base\n{text}\n")
+    with pytest.raises(NoiseError, match=message):
+        make_grid("quickstart", controls=[str(control)])
+
+
 def test_the_key_follows_contents_not_paths(tmp_path):
     (tmp_path / "a.jsonl").write_text("1")
     one = fingerprint({"dataset_name": str(tmp_path / "a.jsonl")})
+    mixture = {"datasets": [{"path": "json", "data_files": {"train": str(tmp_path / "a.jsonl")}}]}
+    template, mixed = {"chat_template_path": str(tmp_path / "a.jsonl")}, fingerprint(mixture)
+    written = fingerprint(template)
     (tmp_path / "a.jsonl").write_text("2")
     assert fingerprint({"dataset_name": str(tmp_path / "a.jsonl")}) != one
+    assert fingerprint(template) != written and fingerprint(mixture) != mixed
+
+
+def test_margins_that_change_are_those_of_finished_runs_too(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("extends: quickstart\n")
+    (task,) = tasks(make_grid(str(recipe), ["none"], 1), tmp_path / "out")
+    results.write(task.path, replace(task.record, status="ok"))
+    recipe.write_text("extends: quickstart\nmargins: {test_loss: 0.02}\n")
+    later = tasks(make_grid(str(recipe), ["none"], 1), tmp_path / "out")
+    assert planning.missing(later) == [] and results.read(task.path).margins == {"test_loss": 0.02}
 
 
 @pytest.mark.parametrize(
@@ -387,6 +418,10 @@ def test_the_key_follows_contents_not_paths(tmp_path):
         (["--strategies", "symnoise", "--set", "neft_uniform.alpha=5"], "set must name a chosen strategy"),
         (["--set", "alpha=5"], "set must be strategy.argument=value,value, got 'alpha=5'"),
         (["--set", "neft_uniform.alpha="], "set must be strategy.argument=value,value"),
+        (
+            ["--set", "neft_uniform.alpha=5", "--set", "neft_*.alpha=10"],
+            "set must give neft_uniform.alpha once, with all its values, got it twice",
+        ),
         (["--set", "neft_uniform.alpha=-1"], "alpha must be a finite number >= 0, got -1"),
         (["--controls", "lora_dropout"], "control 'lora_dropout' needs use_peft: true in the recipe"),
         (

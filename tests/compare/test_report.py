@@ -142,6 +142,42 @@ def test_failed_and_missing_are_said_and_never_numbers(runs):
     assert "nan" not in text and "None" not in text
 
 
+def test_a_page_corrects_for_what_it_shows_as_a_report_does(runs):
+    records = {Path(f"{place}.json"): RunRecord.from_dict(run) for place, run in enumerate(runs)}
+    report, page = summary.summarize(records), summary.summarize(records, included=lambda *column: True)
+    assert ("gap", "end") in page.columns and ("train_loss", "best") in page.rows[1].cells
+    for row, same in zip(report.rows[1:], page.rows[1:], strict=True):
+        for column in report.columns:
+            assert row.cells[column].verdict == same.cells[column].verdict, (row.label, column)
+
+
+def test_a_share_of_nothing_in_both_does_not_repeat_the_baseline(runs):
+    for seed in SEEDS:
+        changes = dict(control="drop", overrides={"x": 1}, row="same")
+        runs.append(record("none", seed, 4.63 + 0.02 * seed, 4.50, 2.3, **changes))
+    cells = cells_of(summarize([run | {"evaluation": {"test_exact": 0.0}} for run in runs]))
+    assert cells["drop", "test_exact end"].verdict.word == "identical"
+    verdict = cells["neft_uniform", "test_exact end"].verdict
+    assert verdict.word == "undecided" and verdict.p == 1.0, "its options do change something"
+
+
+def test_a_difference_says_how_many_seeds_are_paired(runs):
+    experiment = summarize([run for run in runs if (run["noise"]["name"], run["seed"]) != ("none", 0)])
+    cell = next(row for row in experiment.rows if row.label == "neft_uniform").cells["test_loss", "end"]
+    assert cell.seeds == 3 and cell.pairs == len(cell.difference.values) == 2
+    assert "| neft_uniform | 3, 2 paired |" in markdown(experiment) and "| none | 2 |" in markdown(experiment)
+    lines = list(csv.DictReader(io.StringIO(table(experiment))))
+    assert [line["pairs"] for line in lines[:2]] == ["2", "2"] and lines[1]["seeds"] == "3"
+
+
+def test_other_test_records_are_said(runs):
+    for run in runs:
+        run["record_losses"] = {"tokens": [10] * 4, "end": [4.6] * 4, "best": [4.6] * 4}
+    assert not summarize(runs).notes
+    runs[1]["record_losses"] = {"tokens": [10] * 3, "end": [4.6] * 3, "best": [4.6] * 3}
+    assert "Runs differ in test records" in summarize(runs).notes[-1]
+
+
 def test_plain_training_of_other_epochs_is_a_length_and_a_reference(runs):
     for seed in SEEDS:
         changes = dict(control="epochs_1", overrides={"num_train_epochs": 1}, row="row-epochs")
@@ -391,12 +427,18 @@ def take_all(folder):
     return "the folder must hold results of neft-zoo compare"
 
 
+def copy_one(folder):
+    path = sorted(folder.glob("*.json"))[0]
+    (folder / "copy.json").write_text(path.read_text())
+    return f"{folder} must hold one result of a row and seed, got copy.json and {path.name}."
+
+
 def something_else(folder):
     (folder / "a.json").write_text('{"a": 1}')
     return "must hold the result of a run in format 1"
 
 
-@pytest.mark.parametrize("spoil", [damage, mix, take_none, take_all, something_else])
+@pytest.mark.parametrize("spoil", [damage, mix, take_none, take_all, copy_one, something_else])
 def test_what_cannot_be_reported(folder, capsys, spoil):
     message = spoil(folder)
     assert main(["report", str(folder)]) == 2

@@ -137,6 +137,7 @@ def test_reads_dimensions():
         (["--search", "max_steps=1.5:3"], "search of max_steps must have whole numbers"),
         (["--search", "lr_scheduler_type=cosine,cosnie"], "cosnie"),
         (["--search", "seed=0:3"], "got 'seed'"),
+        (["--search", "max_length=64,128"], "got 'max_length'"),
         (["--noise", "neft_scheduled"], "search must be given for neft_scheduled"),
         (["--trials", "0"], "trials must be a whole number >= 1, got 0"),
         (["--seeds", "-1"], "seeds must be a whole number >= 0, got -1"),
