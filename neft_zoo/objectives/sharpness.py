@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,11 +48,18 @@ class SharpnessAware(Ascends):
         done = step.run(noise)
         used = set(map(id, parameters_of(done.loss)))  # a vision tower has no part in a batch without images
         weights = [weight for weight in step.hooks.model.parameters() if id(weight) in used]
-        gradients = step.gradients(done.loss, dict(enumerate(weights))) if weights else {}
-        with climbed(weights, list(gradients.values()), value_at(self.rho, step.batch.progress)):
+        gradients = list(step.gradients(done.loss, dict(enumerate(weights))).values()) if weights else []
+        if accumulation.is_scaled and not _norm(gradients) < math.inf:
+            # The loss scaler skips this step, as a plain one whose gradients overflow, and tries a smaller scale.
+            return step.total(done.loss.detach() + math.nan * sum(weight.sum() for weight in weights))
+        with climbed(weights, gradients, value_at(self.rho, step.batch.progress)):
             # Differentiated here: a retained graph would only be used after the weights are restored.
             loss, _ = accumulation.at_once().part(step.run(noise).loss, ())
         return step.total(loss)
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor | float:
+    return sum(gradient.float().square().sum() for gradient in gradients) ** 0.5
 
 
 @contextmanager
@@ -61,8 +69,8 @@ def climbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], size: float)
     Raises:
         NoiseError: if the gradients are not finite, or if rounding leaves less than half of the way.
     """
-    norm = sum(gradient.float().square().sum() for gradient in gradients) ** 0.5
-    if not norm < float("inf"):
+    norm = _norm(gradients)
+    if not norm < math.inf:
         raise NoiseError(f"the gradients of a step that climbs must be finite, got a norm of {float(norm)}.")
     way = done = 0.0  # only of weights of 16 bits
     with ExitStack() as saved:

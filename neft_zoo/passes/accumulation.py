@@ -52,6 +52,11 @@ class KeptGraphs:
     def total(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         return loss
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether gradients are computed with loss scaling, which skips a step whose gradients overflow."""
+        return self._gradient is not torch.autograd.grad
+
     def at_once(self) -> StoredGradients:
         """Return an accumulation that differentiates parts immediately, by the same gradient function."""
         return StoredGradients(self._gradient)

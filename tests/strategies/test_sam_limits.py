@@ -45,6 +45,32 @@ def test_sam_scales_both_passes_where_the_trainer_scales_its_loss(llama):
     assert calls == [len(list(model.parameters()))] * 2
 
 
+def test_sam_leaves_a_step_that_overflows_to_the_loss_scaler(llama):
+    """Training in fp16 begins with a scale that is too large: a plain step is skipped, and the next one is smaller."""
+    model = llama().train()
+    session, before = attach(model, "sam", total_steps=2).session, weights(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def gradient(value, inputs, **how):
+        scale = scaler.get_scale()
+        return tuple(each / scale for each in torch.autograd.grad(value * scale, inputs, **how))
+
+    def train():
+        accumulation = StoredGradients(gradient)
+        step = session.step(BATCH, lambda given: model(**given).loss, key=1, accumulation=accumulation)
+        scaler.scale(session.run(step)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    train()
+    assert same(weights(model), before) and scaler.get_scale() < 2.0**127
+    while same(weights(model), before):
+        train()
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
 def test_sam_refuses_weights_whose_rounding_takes_its_step(llama):
     """0.05 over all weights of a model is less for each than half of the distance of two numbers in bf16."""
     model = llama(hidden_size=64, initializer_range=1.0).train()
