@@ -14,7 +14,7 @@ from .data import chosen
 from .results import KINDS, against_plain, results_table
 from .tables import macros, table
 from .wants import leading, short
-from .words import same_data, setting, title
+from .words import about, same_data, setting, title
 
 HEAD = "---\nhide: [navigation, toc]\nsearch:\n  boost: 0.5\n---\n\n# Results\n"
 EXPLAINED = f"""
@@ -70,7 +70,7 @@ def section(experiment: Experiment) -> Markup:
     """Return an experiment's short table, with its setting."""
     caption = f"{title(experiment)}: paired differences to the baseline with 95 % intervals"
     shown = results_table(short(experiment), chosen(experiment), caption)
-    words = f"{title(experiment)}: {setting(experiment)}."
+    words = f"{title(experiment)}: {about(experiment)}."
     return Markup(macros("compare.html.j2").section(words, experiment.key, shown).strip())  # type: ignore[attr-defined]
 
 

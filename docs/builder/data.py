@@ -11,7 +11,7 @@ from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.tables import table
 
 from .wants import short
-from .words import row_name, setting, title
+from .words import about, row_name, title
 
 # Columns of the short table: the first of each group that was measured.
 CHOICES: tuple[tuple[Column, ...], ...] = (
@@ -61,7 +61,7 @@ def described(experiment: Experiment) -> dict[str, object]:
     return {
         "key": experiment.key,
         "title": title(experiment),
-        "setting": setting(experiment),
+        "setting": about(experiment),
         "short": [f"{name}.{when}" for name, when in chosen(experiment)],
         "columns": [
             *(_column(column, axes) for column in columns),

@@ -113,10 +113,16 @@ ANSWERS = {
     "worse": ("Yes, and stopping earlier does more", "The best plain run has a lower test loss than NEFTune."),
     "practically the same": ("Yes", "The best plain run has practically the test loss of NEFTune."),
 }
-ENDS_BETTER = (
-    "Not shown to be more than that",
-    "NEFTune ends with a lower test loss than plain training, but these seeds do not tell it from the best plain run.",
-)
+# Where that verdict is missing or undecided, by the one at the end of training.
+ENDS = {
+    "better": (
+        "Not shown to be more than that",
+        "NEFTune ends with a lower test loss than plain training, but these seeds do not tell it from the best plain "
+        "run.",
+    ),
+    "worse": ("It does less here", "NEFTune ends with a higher test loss than plain training."),
+}
+NO_LENGTHS = "Undecided", "No plain training of another length was run here."
 UNDECIDED = "Undecided", "These seeds do not tell NEFTune from plain training, or from a shorter run of it."
 
 
@@ -133,7 +139,7 @@ def early_verdict(experiment: Experiment) -> Markup:
             length = _line_name(reference.row, experiment).removeprefix("plain training, ")
             lines.append((f"the best plain run of any length ({length})", difference, verdict))
     ends, last = (line[-1].word if line[-1] else "" for line in (lines[0], lines[-1]))
-    answer = ANSWERS.get(last, ENDS_BETTER if ends == "better" else UNDECIDED)
+    answer = ANSWERS.get(last, ENDS.get(ends, UNDECIDED)) if len(lines) > len(compared) else NO_LENGTHS
     text = Markup(
         '<p class="verdict"><b>{}.</b> {}</p>'
         "<p>Test loss of <code>neft_uniform</code>, in {}, minus that of</p><ul>{}</ul>"

@@ -27,7 +27,8 @@ def tally(experiments: list[Experiment]) -> str:
         if not (rows := defaults(experiment)):
             continue
         places = "; ".join(f"{place} {_counted(rows, point)}" for point, place in POINTS.items())
-        lines.append(f"* **{title(experiment)}**, {len(rows)} strategies against `none`: {places}.")
+        count = f"{len(rows)} strateg{'y' if len(rows) == 1 else 'ies'}"
+        lines.append(f"* **{title(experiment)}**, {count} against `none`: {places}.")
     return "\n".join([*lines, *([f"\n{shared}"] if lines and (shared := same_data(experiments)) else [])])
 
 

@@ -61,6 +61,11 @@ def setting(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
     return ", ".join([*parts, *filter(None, [answers(experiment)]), seeds(experiment.rows if rows is None else rows)])
 
 
+def about(experiment: Experiment) -> str:
+    """Return the setting of an experiment, and what makes its comparison unfair, without the last full stop."""
+    return ". ".join([setting(experiment), *(note.removesuffix(".") for note in experiment.notes)])
+
+
 def settings(experiments: Sequence[Experiment]) -> str:
     """Return a list of the experiments' settings."""
     return "\n".join(f"* {title(each)}: {setting(each)}." for each in experiments)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from email.message import Message
 from statistics import fmean
 
@@ -212,6 +213,12 @@ def test_the_files_of_an_experiment_hold_the_numbers_of_its_report(experiments):
         made["data/results.csv"].count("\n")
         == sum(made[f"data/{each.key}.csv"].count("\n") - 1 for each in experiments) + 1
     )
+
+
+def test_what_makes_a_comparison_unfair_is_on_its_page(experiments):
+    unfair = replace(experiments[0], notes=["Runs differ in device: cpu; cuda. Compare again for a fair table."])
+    said = ". Runs differ in device: cpu; cuda. Compare again for a fair table"
+    assert data.described(unfair)["setting"].endswith(said) and f"{said}." in compare.section(unfair)
 
 
 def test_the_short_table_has_a_row_for_each_idea(experiments):

@@ -36,7 +36,8 @@ def test_the_few_runs_of_a_real_model_stand_below_and_say_so(tmp_path):
     made_up.write(tmp_path / "dolly")
     real_model(tmp_path / "smollm2")
     first, second = shown(tmp_path).split("\n\n")
-    assert "over the 3 seeds" in first and "<b>No.</b>" in first
+    assert "over the 3 seeds" in first
+    assert "<b>Undecided.</b> No plain training of another length" in first, "which could be as good"
     assert "135 M parameters" in second and "1 seed. One seed so far" in second
     assert "<b>Undecided.</b>" in second and "one seed</b></li><li>plain training, at the best checkpoint: " in second
     assert "Plain training of other lengths was not run there" in second
