@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neft_zoo.errors import NoiseError
+from neft_zoo.passes.torch_internals import without_hooks
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -158,7 +159,7 @@ def _nodes_of(value: Tensor) -> Iterator[Any]:
 
 
 def _gradients(gradient: Gradient, value: Tensor, at: Sequence[Tensor], **how: bool) -> tuple[Tensor | None, ...]:
-    """Return the gradients of a value at tensors.
+    """Return the gradients of a value at tensors, whose hooks act once: on the whole gradient of a step.
 
     A model may checkpoint in its own code, or be told to after the noise was attached, so that torch says it first:
     https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/checkpoint.py
@@ -167,7 +168,8 @@ def _gradients(gradient: Gradient, value: Tensor, at: Sequence[Tensor], **how: b
         NoiseError: if a part of the graph is checkpointed in the form that allows one backward pass only.
     """
     try:
-        return gradient(value, list(at), **how)
+        with without_hooks(at):
+            return gradient(value, list(at), **how)
     except RuntimeError:
         if any(node.name() == "CheckpointFunctionBackward" for node in _nodes_of(value)):
             raise NoiseError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections import OrderedDict
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -17,9 +18,9 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from neft_zoo.errors import NoiseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
     from torch.utils.hooks import RemovableHandle
 
 
@@ -54,6 +55,22 @@ def _version(library: str) -> str:
 def in_backward() -> bool:
     """Return whether the current thread is inside of a backward pass."""
     return read(torch._C, "_current_graph_task_id", "torch")() != -1
+
+
+# torch 2.13: `torch.autograd.grad` calls the hooks of the tensors that it differentiates for, and there is no public
+# way to leave them out.
+# https://github.com/pytorch/pytorch/blob/v2.13.0/torch/_tensor.py
+@contextmanager
+def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Take the gradient hooks of tensors off inside the context."""
+    hooked = [(each, hooks) for each in tensors if (hooks := read(each, "_backward_hooks", "torch"))]
+    for tensor, _ in hooked:
+        tensor._backward_hooks = None
+    try:
+        yield
+    finally:
+        for tensor, hooks in hooked:
+            tensor._backward_hooks = hooks
 
 
 # torch 2.13: there is no public way to ask whether a module has hooks. A head that has hooks must be called as a

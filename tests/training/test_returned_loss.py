@@ -88,6 +88,20 @@ def test_stored_gradients_are_those_of_the_kept_graphs(on, name, monkeypatch):
     assert stored.keys() == kept.keys() and apart(stored, kept) < 1e-6
 
 
+@pytest.mark.parametrize("name", quick(SEVERAL, "symnoise", "freelb", "r3f", "sam"))
+def test_a_hook_on_a_parameter_acts_once(on, name):
+    """On the whole gradient, as in a plain step, and not on the direction of an ascent."""
+    trainer, inputs = on(name)
+    whole = gradients(trainer, inputs, lambda loss: loss.backward())
+    hooked = "model.norm.weight"
+    handle = trainer.model.get_parameter(hooked).register_hook(lambda grad: 3 * grad)
+    try:
+        found = gradients(trainer, inputs, lambda loss: loss.backward())
+    finally:
+        handle.remove()
+    assert apart(found, whole | {hooked: 3 * whole[hooked]}) < 1e-5
+
+
 def test_a_second_derivative_of_what_was_stored_is_refused():
     """A penalty on the gradient would miss the passes whose graphs are gone."""
     for accumulation in (KeptGraphs(), StoredGradients()):
