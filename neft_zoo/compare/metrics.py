@@ -7,13 +7,15 @@ To add a metric, add one row here and one function that measures it: in `measure
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from neft_zoo.compare.records import RunRecord, When
 from neft_zoo.console import printable
-from neft_zoo.errors import NoiseError, shown
+from neft_zoo.errors import NoiseError, did_you_mean, shown
+from neft_zoo.evaluation.effect_results import PromptRobustness, Quantization
 
 Better = Literal["lower", "higher"]
 # history: at every evaluation; evaluation: `neft-zoo evaluate` at the end; derived: from those two; cost: of the run.
@@ -156,9 +158,12 @@ def read_margins(margins: object) -> dict[str, float]:
     """
     if margins is None:
         return {}
-    if isinstance(margins, dict) and all(map(_is_margin, margins.values())) and all(map(_is_metric, margins)):
-        return {str(name): float(value) for name, value in margins.items()}
-    raise NoiseError(f"margins must map metrics, such as test_loss, to numbers >= 0, got {shown(margins)}.")
+    if not isinstance(margins, dict) or not all(map(_is_margin, margins.values())):
+        raise NoiseError(f"margins must map metrics, such as test_loss, to numbers >= 0, got {shown(margins)}.")
+    for name in map(str, margins):
+        if name not in METRICS and not _is_measured_loss(name):
+            raise NoiseError(f"margins must map metrics to numbers, got {shown(name)}{did_you_mean(name, METRICS)}")
+    return {str(name): float(value) for name, value in margins.items()}
 
 
 def _is_margin(value: object) -> bool:
@@ -169,8 +174,10 @@ def _is_margin(value: object) -> bool:
         return False
 
 
-def _is_metric(name: object) -> bool:
-    return isinstance(name, str) and (name in METRICS or name.endswith("_loss"))
+def _is_measured_loss(name: str) -> bool:
+    """Return whether a name is that of a loss that the table does not list one by one."""
+    listed = {f"{each.name}_loss" for kind in (Quantization, PromptRobustness) for each in fields(kind)}
+    return name in listed or re.fullmatch(r"(noise|replaced_tokens|template)_.+_loss", name) is not None
 
 
 def metric(name: str) -> Metric:

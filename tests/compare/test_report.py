@@ -255,6 +255,12 @@ def test_a_recipe_states_margins(runs, tmp_path):
         recipe.write_text(f"extends: quickstart\nmargins: {wrong}\n")
         with pytest.raises(NoiseError, match="margins must map metrics"):
             make_grid(str(recipe))
+    recipe.write_text("extends: quickstart\nmargins: {tset_loss: 0.02}\n")
+    with pytest.raises(NoiseError, match="got 'tset_loss'; did you mean test_loss"):
+        make_grid(str(recipe))
+    measured = ("test_accuracy", "nf4_loss", "noise_15_loss", "replaced_tokens_0.1_loss", "template_headed_loss")
+    recipe.write_text(f"extends: quickstart\nmargins: {{{', '.join(f'{name}: 1' for name in measured)}}}\n")
+    assert make_grid(str(recipe)).margins.keys() == {*measured}
 
 
 def test_an_interval_over_records_stands_beside_that_over_seeds(runs):
