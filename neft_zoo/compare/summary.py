@@ -155,7 +155,8 @@ def _tested(row: Row, column: Column) -> Difference | None:
     """Return a row's difference in a metric, marked if its runs are known to differ from the baseline's."""
     each = row.cells[column].difference
     losses = [cell.difference for (name, _), cell in row.cells.items() if name == CHOSEN_BY]
-    others = any(loss is not None and any(loss.values) for loss in losses)
+    # A loss that repeats in every digit is that of the same run up to there; shares repeat by chance.
+    others = column[0] != CHOSEN_BY and any(loss is not None and any(loss.values) for loss in losses)
     return each and replace(each, is_of_other_runs=others)
 
 
