@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -74,6 +75,7 @@ def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[
     total = sum(float(energy.sum()) for energy in energies)
     other = _in_training(kind, inputs[0], rank=1)
     ranks = torch.stack([noise[batches[0].real].flatten() for noise in (added[0], other)])
+    correlation = torch.corrcoef(ranks)[0, 1].item()
     model = model_of(kind.trainer)
     return Measures(
         ratio_min=ratios.min().item(),
@@ -82,7 +84,7 @@ def measure(kind: StockKind | StrategyKind, inputs: list[Inputs], batches: list[
         padding_share=padding / total if total else None,
         no_grad_ratio=_ratios(_without_gradients(model, inputs[0]), batches[0], alpha).median().item(),
         decoded_ratio=_decoding(model, batches[0], alpha),
-        rank_correlation=torch.corrcoef(ranks)[0, 1].item() if total else None,
+        rank_correlation=None if math.isnan(correlation) else correlation,  # of a first batch without noise
     )
 
 

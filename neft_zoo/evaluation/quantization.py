@@ -19,6 +19,7 @@ from neft_zoo.evaluation.effect_results import LossUnder, Quantization
 from neft_zoo.evaluation.losses import score, summary
 from neft_zoo.evaluation.subject import Row, Subject
 from neft_zoo.passes.anatomy import find_head
+from neft_zoo.passes.linear_weights import stacks_of_matrices
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -128,17 +129,9 @@ def linear_layers(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
     quantized = next((layer.weight.dtype for layer in layers if not layer.weight.dtype.is_floating_point), None)
     if quantized is not None:
         raise NoiseError(f"quantization needs weights in floating point, got {quantized}: they are quantized already.")
-    stacked = next((module for module in model.modules() if _stacks_matrices(module)), None)
+    stacked = next(stacks_of_matrices(model), None)
     if stacked is not None:
-        name = type(stacked).__name__
         raise NoiseError(
-            f"quantization needs a model whose weights are in linear layers, got {name}, which stacks them."
+            f"quantization needs a model whose weights are in linear layers, got {stacked[0]}, which stacks them."
         )
     return layers
-
-
-def _stacks_matrices(module: nn.Module) -> bool:
-    """Return whether a module has a weight of several matrices, such as those of all experts of a layer."""
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return False
-    return any(weight.dim() > 2 and len(weight) > 1 for weight in module.parameters(recurse=False))

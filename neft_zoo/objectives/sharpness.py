@@ -51,7 +51,8 @@ class SharpnessAware(Ascends):
         gradients = list(step.gradients(done.loss, dict(enumerate(weights))).values()) if weights else []
         if accumulation.is_scaled and not _norm(gradients) < math.inf:
             # The loss scaler skips this step, as a plain one whose gradients overflow, and tries a smaller scale.
-            return step.total(done.loss.detach() + math.nan * sum(weight.sum() for weight in weights))
+            touched = sum(weight.sum().to(done.loss) for weight in weights)  # DDP waits for all of them
+            return step.total(done.loss.detach() + math.nan * touched)
         with climbed(weights, gradients, value_at(self.rho, step.batch.progress)):
             # Differentiated here: a retained graph would only be used after the weights are restored.
             loss, _ = accumulation.at_once().part(step.run(noise).loss, ())

@@ -56,16 +56,23 @@ def _base_weight(layer: Any) -> Any:
     return layer.get_param() if hasattr(layer, "get_param") else getattr(base, "weight", None)
 
 
-def _more_than_matrices(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the adapted weights that are no matrices, or the trainable stacks of several, as of fused experts."""
+def stacks_of_matrices(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the weights that hold several matrices, such as those of all experts of a layer; convolutions do not."""
     from torch import nn
 
-    adapted = [(name, _base_weight(layer)) for name, layer in adapted_layers(model)]
-    yield from ((name, weight) for name, weight in adapted if getattr(weight, "ndim", 2) != 2)
-    for name, module in () if adapted else model.named_modules():
+    for name, module in model.named_modules():
         if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             own = module.named_parameters(name, recurse=False)
-            yield from ((key, w) for key, w in own if w.requires_grad and w.ndim == 3 and len(w) > 1)
+            yield from ((key, weight) for key, weight in own if weight.ndim > 2 and len(weight) > 1)
+
+
+def _more_than_matrices(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the adapted weights that are no matrices or, without an adapter, the trainable stacks of several."""
+    adapted = [(name, _base_weight(layer)) for name, layer in adapted_layers(model)]
+    if adapted:
+        yield from ((name, weight) for name, weight in adapted if getattr(weight, "ndim", 2) != 2)
+    else:
+        yield from ((name, weight) for name, weight in stacks_of_matrices(model) if weight.requires_grad)
 
 
 def _merged(layer: Any, weight: Tensor) -> Tensor:

@@ -3,19 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from small_models import same, weights
+from small_models import BATCH, gradients, same, weights
 
 from neft_zoo import NoiseError, attach
 from neft_zoo.passes.accumulation import StoredGradients
-
-IDS = torch.arange(5, 29).view(4, 6)
-BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS.clone()}
-
-
-def gradients(model):
-    found = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    return found
 
 
 def test_sam_leaves_out_weights_that_a_batch_does_not_use(llama):

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PromptEncoderConfig, get_peft_model
-from small_models import moved, same, weights, with_lora
+from small_models import BATCH, gradients, moved, same, weights, with_lora
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from neft_zoo import NoiseError, Trainer, attach
-
-IDS = torch.arange(5, 29).view(4, 6)
-BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS.clone()}
-
-
-def gradients(model):
-    found = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    return found
 
 
 def mixtral():

@@ -132,6 +132,17 @@ def config(tmp_path):
     return make
 
 
+IDS = torch.arange(5, 29).view(4, 6)
+BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS.clone()}
+
+
+def gradients(model):
+    """Return the gradients of a model by name, and clear them."""
+    found = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
 def weights(model):
     """Return a copy of all weights."""
     return {name: value.clone() for name, value in model.state_dict().items()}
