@@ -31,7 +31,7 @@ EDITED = "        table = find_embedding(self.model).weight.data\n        extra 
 LENGTHS = 'lengths = batch.lengths if self.length == "document" else batch.lengths.new_tensor(embeds.shape[1])'
 DRAW = "return randomness.uniform(keys, width)"
 ONE_SIDED = "return (randomness.uniform(keys, width) + 1) / 2"
-GAUSSIAN = "normal(keys, width).mul_(self.rms)"
+GAUSSIAN = "_of_rms(randomness.normal(keys, width), self.rms)"
 SAVED = "            saved.enter_context(put_back(target.weight))\n            target.weight.data += "
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
 KEYS = "        keys = token_keys(input_ids, real, document, position, key)\n"
@@ -135,7 +135,7 @@ MISTAKES = (
      ("passes/step", "        self.passes.append(record)\n",
       "        self.passes.append(record)\n        self.hooks.model.zero_grad()\n")),
     (18, "the variance of a distribution used as its deviation", f"{RMS}[Gaussian]",
-     ("noise/distributions", GAUSSIAN, GAUSSIAN.replace("rms", "rms**2"))),
+     ("noise/distributions", GAUSSIAN, GAUSSIAN.replace("self.rms", "self.rms**2"))),
     (18, "the variance of a size used as its deviation", f"{DISTRIBUTION}[pdr-right]",
      ("noise/scales", "* value_at(self.size, batch.progress)", "* value_at(self.size, batch.progress) ** 2")),
     (19, "weight noise added and subtracted in place",

@@ -88,6 +88,11 @@ class _ByPosition(DistributionTraits):
         return lambda part: self.draw(keys[part], width)
 
 
+def _of_rms(numbers: Float[Tensor, "*shape D"], rms: float) -> Float[Tensor, "*shape D"]:
+    """Give numbers of rms 1 another rms, in place."""
+    return numbers if rms == 1 else numbers.mul_(rms)
+
+
 @dataclass(frozen=True)
 class Uniform(_ByPosition):
     """U(-1, 1): rms 1/sqrt(3), bounded by 1."""
@@ -123,7 +128,7 @@ class Gaussian(_ByPosition):
         check_number("rms", self.rms)
 
     def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
-        return randomness.normal(keys, width).mul_(self.rms)
+        return _of_rms(randomness.normal(keys, width), self.rms)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class Rademacher(_ByPosition):
         return self.rms
 
     def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
-        return randomness.signs(keys, width).mul_(self.rms)
+        return _of_rms(randomness.signs(keys, width), self.rms)
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ class Laplace(_ByPosition):
         check_number("rms", self.rms)
 
     def draw(self, keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape D"]:
-        return randomness.laplace(keys, width).mul_(self.rms)
+        return _of_rms(randomness.laplace(keys, width), self.rms)
 
 
 @dataclass(frozen=True)
