@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.key_cache import row_cache
 from neft_zoo.evaluation.progress import progress_bar
 from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.lm_head import check_numbers
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Float, Int
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STRETCH = 32  # number of tokens after which finished answers leave their batch
@@ -67,7 +68,7 @@ def generate(
         progress: whether to show a progress bar.
 
     Raises:
-        NoiseError: if a prompt is empty or the model has no end token.
+        NoiseError: if a prompt is empty, the model has no end token, or its logits are nan.
     """
     if not all(prompts):
         empty = [len(prompt) for prompt in prompts].index(0)
@@ -125,7 +126,8 @@ def _decode(
         # A model saved after training with gradient checkpointing may say that it uses none.
         config.use_cache = None if cache is None else True
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
-        ids = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
+        numbers = LogitsProcessorList([_Numbers(model)])
+        ids = model.generate(**inputs, generation_config=config, logits_processor=numbers)  # type: ignore[operator]
         ended = torch.isin(ids[:, width:], ends).any(1) | (cache is None) | (ids.shape[1] - width == longest)
         found |= dict(zip(rows[ended].tolist(), ids[ended, width:].tolist(), strict=True))
         rows, ids, mask = rows[~ended], ids[~ended], mask[~ended]
@@ -133,6 +135,17 @@ def _decode(
         if cache is not None:
             cache.batch_select_indices((~ended).nonzero()[:, 0])
     return [found[row] for row in range(len(found))]
+
+
+class _Numbers(LogitsProcessor):
+    """Refuses logits that are nan, of which `generate` would take the first one as the most likely token."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def __call__(self, input_ids: Int[Tensor, "B L"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        check_numbers(self.model, scores)
+        return scores
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:

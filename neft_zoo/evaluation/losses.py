@@ -21,7 +21,7 @@ from neft_zoo.noise.batch import IGNORED, step_key
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.chunked_logits import POSITIONS_AT_A_TIME
 from neft_zoo.passes.layers import find_backbones, last_hidden_state
-from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.lm_head import LanguageHead, check_numbers
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.session import NoiseSession
 
@@ -83,7 +83,7 @@ def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Float[T
     position only, if its `forward` supports that.
 
     Raises:
-        NoiseError: if the model's logits are not those that its LM head computes from this state.
+        NoiseError: if the model's logits are nan, or not those that its LM head computes from this state.
     """
     arguments: dict[str, object] = {name: value for name, value in inputs.items() if name != "labels"}
     if "logits_to_keep" in inspect.signature(type(base_model(model)).forward).parameters:
@@ -96,6 +96,7 @@ def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Float[T
         for hook in hooks:
             hook.remove()
     hidden = last_hidden_state(outputs[-1])
+    check_numbers(model, logits[:, -1])
     if not LanguageHead(model).makes(logits[:, -1], hidden[:, -1]):
         name = type(base_model(model)).__name__
         raise NoiseError(

@@ -157,6 +157,9 @@ def sweep(
         argument: name of its strength.
         points: number of strengths.
         training: tokenized training data, for noise that depends on token counts.
+
+    Raises:
+        NoiseError: if the loss without noise is not finite, or 0.
     """
     table = find_table(subject.model)
 
@@ -166,6 +169,8 @@ def sweep(
 
     unit = snr_db(subject, rows, noise_at(1.0))
     clean, measured = summary(score(subject, rows, what="clean")), []
+    if not 0 < clean.loss < math.inf:
+        raise NoiseError(f"the loss without noise must be finite and above 0, got {clean.loss}.")
     for index in range(points):
         ratio = FAINTEST + (LOUDEST - FAINTEST) * index / (points - 1)
         value = 10 ** ((unit - ratio) / 20)

@@ -74,6 +74,13 @@ class LanguageHead:
         return type(head) is nn.Linear and not watched and not self.split and is_local(head.weight)
 
 
+def check_numbers(model: nn.Module, logits: Float[Tensor, "*shape V"]) -> None:
+    """Raise `NoiseError` if a logit is nan, as all are after training has diverged."""
+    if logits.isnan().any():
+        name = type(base_model(model)).__name__
+        raise NoiseError(f"model must return logits that are numbers, got nan from {name}: it may have diverged.")
+
+
 def _logit_scale(config: Any) -> float:
     """Return the factor that a model's forward multiplies its logits by."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):

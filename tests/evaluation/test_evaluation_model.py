@@ -10,6 +10,7 @@ import pytest
 import torch
 from architectures import TEXT, text
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from small_subject import load
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -159,6 +160,19 @@ def test_a_head_that_is_not_all_there_is_to_the_logits_is_refused():
     ids = torch.arange(5, 15).view(2, 5)
     with torch.no_grad(), pytest.raises(NoiseError, match="by its LM head, got BertLMHeadModel, which does not"):
         last_hidden(model, {"input_ids": ids, "labels": ids})
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_model_that_has_diverged_is_refused(tokenizer):
+    """Its losses would be nan, and its answers the first word of the vocabulary."""
+    model = load().eval()
+    model.get_input_embeddings().weight.data.fill_(math.nan)
+    ids = torch.arange(5, 15).view(2, 5)
+    message = "logits that are numbers, got nan from LlamaForCausalLM: it may have diverged"
+    with torch.no_grad(), pytest.raises(NoiseError, match=message):
+        last_hidden(model, {"input_ids": ids, "labels": ids})
+    with pytest.raises(NoiseError, match=message):
+        generate(model, tokenizer, [[5, 6]], max_new_tokens=4)
     assert not any(module._forward_hooks for module in model.modules())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from neft_zoo import NoiseError, make, registry
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
+from neft_zoo.evaluation.losses import summary
 from neft_zoo.evaluation.strength_sweep import find_alpha, strength_of
 from neft_zoo.evaluation.sweep_report import SweepPoint, SweepReport, advice, at_excess
 
@@ -53,6 +55,12 @@ def test_equal_energy_is_picked_in_every_unit(small):
     # Uniform noise of one alpha has a third of the energy of Gaussian noise.
     assert uniform.pick / gauss.pick == pytest.approx(math.sqrt(3), rel=0.1)
     assert relative.argument == "rho" and relative.pick < 2
+
+
+def test_a_loss_that_no_share_can_be_taken_of_is_refused(small, monkeypatch):
+    monkeypatch.setattr("neft_zoo.evaluation.strength_sweep.summary", lambda scores: replace(summary(scores), loss=0.0))
+    with pytest.raises(NoiseError, match="must be finite and above 0, got 0.0"):
+        find_alpha(str(small), "neft_uniform", 0, 4, 3)
 
 
 def test_a_strength_is_what_the_noise_is_proportional_to():
