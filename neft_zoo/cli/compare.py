@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
         help="one row for each value",
     )
     group.add_argument("--controls", default="", help="control recipes, comma-separated, such as label_smoothing")
-    group.add_argument("--lengths", default="", help="also plain training for so many times the steps: 1/4,1/2,2")
+    group.add_argument("--lengths", help="also plain training for so many times the steps (1/4,1/2); 1 for none")
     group = command.add_argument_group("Runs")
     group.add_argument("--seeds", type=int, default=3, metavar="INT", help="number of seeds, from 0 (%(default)s)")
     group.add_argument("--compute_matched", action="store_true", help="train k-pass strategies for 1/k of the steps")
@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> None:
             raise NoiseError(f"keep_models must not be given with --ray, got {options.keep_models}.")
         check_folder("keep_models", options.keep_models)
     strategies, controls = _names(options.strategies), _names(options.controls)
-    shared = (options.compute_matched, options.train_records, _mapping(options.evaluate), _names(options.lengths))
+    lengths = None if options.lengths is None else _names(options.lengths)
+    shared = (options.compute_matched, options.train_records, _mapping(options.evaluate), lengths)
     grids = [
         make_grid(name, strategies, options.seeds, options.settings, controls, *shared) for name in options.recipes
     ]

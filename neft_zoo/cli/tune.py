@@ -32,7 +32,7 @@ def add_to(commands: Commands) -> None:
     )
     group.add_argument("--trials", type=int, default=20, metavar="INT", help="trials in the whole study (%(default)s)")
     group.add_argument(
-        "--seeds", type=int, default=3, metavar="INT", help="new seeds to compare the best with none at (%(default)s)"
+        "--seeds", type=int, default=3, metavar="INT", help="new seeds for the best and none (%(default)s)"
     )
     group.add_argument("--train_records", type=int, metavar="INT", help="training records drawn per seed (all)")
     group = command.add_argument_group("Output")

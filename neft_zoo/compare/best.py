@@ -1,4 +1,4 @@
-"""Comparing the best trial of a search with `none` at seeds that the search did not use."""
+"""Comparing the best trial of a search with `none`, also trained shorter, at seeds that the search did not use."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
 from neft_zoo.compare.formats import number
 from neft_zoo.compare.measurement import Warned
 from neft_zoo.compare.records import RunRecord
+from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.rows import read_lengths
 from neft_zoo.compare.search import Search, spell
+from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.study import TrialState, trials
 from neft_zoo.compare.summary import summarize
+from neft_zoo.compare.verdicts import Verdict
 from neft_zoo.compare.worker import Task
 from neft_zoo.console import say
 from neft_zoo.files import write_json
 from neft_zoo.noise.schedules import check_count
 
 
-class Compared(TypedDict):
-    """The paired difference from `none` in test loss."""
+BEST_PLAIN = "the best plain run"
 
+
+class Compared(TypedDict):
+    """The paired difference from a baseline in test loss."""
+
+    baseline: str
     difference: float | None
     low: float | None
     high: float | None
@@ -32,7 +40,11 @@ class Compared(TypedDict):
 
 
 class Best(TypedDict):
-    """The content of `best.json`; a comparison has folder, seeds, and a `Compared` per metric and point."""
+    """The content of `best.json`.
+
+    A comparison has folder, seeds, a `Compared` with `none` per metric and point, and one with the best plain run of
+    any length, at the end of training.
+    """
 
     values: dict[str, object]
     noise: dict[str, object]
@@ -44,7 +56,7 @@ class Best(TypedDict):
 
 
 def confirm(search: Search, seeds: int) -> Best:
-    """Compare the best trial with `none` at fresh seeds, and write `best.json`.
+    """Compare the best trial with `none`, also trained for half the steps, at fresh seeds, and write `best.json`.
 
     Raises:
         NoiseError: if seeds is negative.
@@ -64,7 +76,9 @@ def confirm(search: Search, seeds: int) -> Best:
     )
     if seeds and row.noise["name"] != "none":
         plain = space.row_of(registry.make("none"), row.overrides)
-        grid = replace(search.grid, rows=[plain, row], seeds=list(range(1, seeds + 1)))
+        lengths = read_lengths(None, {**search.grid.config, **row.overrides})
+        rows = [plain, *(replace(plain, length=length) for length in sorted(lengths)), row]
+        grid = replace(search.grid, rows=rows, seeds=list(range(1, seeds + 1)))
         folder = search.folder / f"best-{row.key[:8]}"
         tasks = planning.tasks(grid, folder)
         todo = planning.missing(tasks)
@@ -82,18 +96,26 @@ def confirm(search: Search, seeds: int) -> Best:
 
 
 def _compared(runs: dict[Path, RunRecord]) -> dict[str, Compared]:
-    """Return the second row's test loss compared with `none`, at the end and at the best evaluation."""
-    _, row = summarize(runs).rows
+    """Return the strategy's test loss compared with `none`, and with the best plain run of any length."""
+    experiment = summarize(runs)
+    (row,) = (row for row in experiment.rows if row.entry not in (None, "none"))
     compared = {}
     for when in POINTS:
         cell = row.cells.get((CHOSEN_BY, when))
         if cell is not None and cell.difference is not None:
-            each = cell.difference
-            words = cell.verdict.text(4) if cell.verdict else "-"
-            compared[f"{CHOSEN_BY} {when}"] = Compared(
-                difference=each.mean, low=each.low, high=each.high, verdict=words
-            )
+            compared[f"{CHOSEN_BY} {when}"] = _of("none", cell.difference, cell.verdict)
+    reference = find_reference(experiment)
+    if reference is not None:
+        ((_, difference, verdict),) = reference.rows
+        compared[BEST_PLAIN] = _of(reference.row.label, difference, verdict)
     return compared
+
+
+def _of(baseline: str, difference: Difference, verdict: Verdict | None) -> Compared:
+    words = verdict.text(4) if verdict else "-"
+    return Compared(
+        baseline=baseline, difference=difference.mean, low=difference.low, high=difference.high, verdict=words
+    )
 
 
 def describe(best: Best) -> str:
@@ -101,12 +123,13 @@ def describe(best: Best) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in best["trials"].items() if count)
     lines = [f"Best of {counts}: {spell(best['values'])}, test loss {best['test_loss']:.4f} (seed 0)."]
     if best["comparison"] is not None:
-        for when in POINTS:
-            compared = best["comparison"].get(f"{CHOSEN_BY} {when}")
+        for what in (*(f"{CHOSEN_BY} {when}" for when in POINTS), BEST_PLAIN):
+            compared = best["comparison"].get(what)
             if isinstance(compared, dict) and compared["difference"] is not None:
                 low, mean, high = (number(compared[key], 4, sign=True) for key in ("low", "difference", "high"))
                 interval = "" if compared["low"] is None else f" ({low} to {high})"
-                lines.append(f"Against none, {CHOSEN_BY} {when}: {mean}{interval}, {compared['verdict']}.")
+                against = f"{BEST_PLAIN} of any length, {compared['baseline']}" if what == BEST_PLAIN else f"none, {what}"
+                lines.append(f"Against {against}: {mean}{interval}, {compared['verdict']}.")
         seeds = best["comparison"]["seeds"]
         lines.append(f"Seeds {seeds}, which the search has not seen, and the same trainer options.")
     lines.append(

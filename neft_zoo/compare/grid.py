@@ -14,7 +14,7 @@ from neft_zoo.compare.rows import (
     Row,
     control_rows,
     length_rows,
-    read_length,
+    read_lengths,
     read_setting,
     row_of,
     rows_of,
@@ -80,7 +80,7 @@ def make_grid(
     compute_matched: bool = False,
     train_records: int | None = None,
     evaluation: dict[str, object] | None = None,
-    lengths: Sequence[str] = (),
+    lengths: Sequence[str] | None = (),
 ) -> Grid:
     """Return the grid of a recipe.
 
@@ -96,7 +96,8 @@ def make_grid(
         train_records: number of training records drawn per seed; None for all.
         evaluation: options of the evaluation at the end of every run, as in `evaluation.Options`; None for no
             evaluation.
-        lengths: multiples of the recipe's steps, such as `1/2` or `2`, for further rows of plain training.
+        lengths: multiples of the recipe's steps, such as `1/2` or `2`, for further rows of plain training; None for
+            a quarter and half, as far as `max_steps` allows.
 
     Raises:
         NoiseError: for an invalid recipe, strategy, argument, control or option.
@@ -114,7 +115,7 @@ def make_grid(
     names += [Path(control).stem for control in controls]
     read = [read_setting(text, names) for text in settings]
     rows = [row_of("none"), *rows_of(chosen, read)]
-    multiples = {read_length(text) for text in lengths}
+    multiples = read_lengths(lengths, values)
     if compute_matched:
         multiples |= {Fraction(1, row.passes) for row in rows}  # baselines for strategies of k passes
     rows += length_rows(sorted(multiples, reverse=True))

@@ -26,7 +26,7 @@ def _name(record: RunRecord) -> str:
     """Return the name of a strategy or control; for plain training of another length, the length."""
     if not record.is_other_length:
         return record.name
-    if not record.overrides:
+    if not record.control:
         share = Fraction(record.share).limit_denominator(1000)
         return f"none, {share} {'of' if share < 1 else 'times'} the steps"
     option, value = next(iter(record.overrides.items()))

@@ -18,6 +18,7 @@ from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
 
 LONGEST = 10  # times the recipe's steps that plain training may take
+USUAL_LENGTHS = ("1/4", "1/2")  # of plain training in every comparison, unless others are asked for
 
 # Options for output and logging do not change a run's results, and are set by the runner.
 NOT_OURS = frozenset(
@@ -191,12 +192,23 @@ def length_rows(lengths: Iterable[Fraction]) -> list[Row]:
     return [replace(row_of("none"), length=length) for length in lengths if length != 1]
 
 
-def read_length(text: str) -> Fraction:
-    """Read a multiple of the recipe's steps, such as `1/2`, `0.5` or `2`.
+def read_lengths(texts: Sequence[str] | None, recipe_values: Mapping[str, object]) -> set[Fraction]:
+    """Read multiples of the recipe's steps, such as `1/2`, `0.5` or `2`; None for the usual ones that leave a step.
 
     Raises:
-        NoiseError: if it is not a number in (0, 10].
+        NoiseError: if one is not a number in (0, 10], or leaves no step of the recipe's `max_steps`.
     """
+    steps, found = recipe_values.get("max_steps"), set()
+    for text in USUAL_LENGTHS if texts is None else texts:
+        length = _read_length(text)
+        if not isinstance(steps, int) or steps < 1 or round(steps * length) >= 1:
+            found.add(length)
+        elif texts is not None:
+            raise NoiseError(f"lengths must leave at least one of the recipe's {steps} max_steps, got {text!r}.")
+    return found
+
+
+def _read_length(text: str) -> Fraction:
     try:
         length = Fraction(text)
     except (ValueError, ZeroDivisionError):

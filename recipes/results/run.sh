@@ -16,7 +16,7 @@ compare() {
     recipe=$1
     shift
     neft-zoo compare "$where/$recipe" --train_records 192 --evaluate "$evaluation" --output "$output" \
-        --jobs "${JOBS:-2}" "$@"
+        --jobs "${JOBS:-2}" --lengths 1 "$@"
 }
 
 compare dolly --strategies "$main" --seeds 10

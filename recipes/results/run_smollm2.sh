@@ -20,7 +20,7 @@ compare() {
     recipe=$1
     shift
     neft-zoo compare "results/$recipe" --train_records 96 ${evaluation:+--evaluate "$evaluation"} --output "$output" \
-        --jobs "${JOBS:-2}" --seeds "${SEEDS:-3}" --keep_models "${MODELS:-build/models}" "$@"
+        --jobs "${JOBS:-2}" --seeds "${SEEDS:-3}" --keep_models "${MODELS:-build/models}" --lengths 1 "$@"
 }
 
 # Noise compared with plain training of the same and of other lengths.

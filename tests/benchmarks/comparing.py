@@ -26,7 +26,7 @@ def main() -> None:
         recipe = Path(folder) / "short.yaml"
         recipe.write_text(f"extends: quickstart\nmax_steps: {options.steps}\neval_strategy: epoch\n")
         command = [sys.executable, "-m", "neft_zoo", "compare", str(recipe), "--strategies", ",".join(STRATEGIES)]
-        command += ["--seeds", str(options.seeds), "--output", f"{folder}/results", "--jobs", "1"]
+        command += ["--seeds", str(options.seeds), "--lengths", "1", "--output", f"{folder}/results", "--jobs", "1"]
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         whole = time.perf_counter() - started

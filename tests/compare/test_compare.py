@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from fractions import Fraction
 from statistics import fmean
 
 import pytest
@@ -29,6 +30,7 @@ from neft_zoo.compare.planning import tasks
 from neft_zoo.compare.progress import left_text
 from neft_zoo.compare.reference import find_reference
 from neft_zoo.compare.results import read_folder
+from neft_zoo.compare.rows import read_lengths
 from neft_zoo.compare.summary import summarize
 from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
@@ -63,7 +65,7 @@ def read(folder):
 
 
 def compare(tiny, output, *argv):
-    return main(["compare", str(tiny), "--output", str(output), *argv])
+    return main(["compare", str(tiny), "--output", str(output), "--lengths", "1", *argv])
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +359,7 @@ def test_the_grid(tiny):
         ("none", "1/2"),
         ("none", "1/4"),
     ]
+    assert [str(row.length) for row in make_grid("quickstart", ["none"], lengths=None).rows] == ["1", "1/2", "1/4"]
     schedule = ["neft_uniform.alpha={schedule: linear, start: 10, end: 0}"]
     assert make_grid("quickstart", ["neft_uniform"], settings=schedule).rows[1].noise["alpha"]["start"] == 10
 
@@ -458,6 +461,14 @@ def test_wrong_input_ends_before_a_run(tmp_path, capsys, argv, message):
     assert main(["compare", "quickstart", "--output", str(tmp_path / "out"), *argv]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("steps", "usual"), [(-1, "1/4 1/2"), (3, "1/4 1/2"), (2, "1/2"), (1, "")])
+def test_every_length_of_plain_training_has_a_step(steps, usual):
+    assert read_lengths(None, {"max_steps": steps}) == {Fraction(length) for length in usual.split()}
+    if steps == 1:
+        with pytest.raises(NoiseError, match="lengths must leave at least one of the recipe's 1 max_steps, got '1/4'"):
+            read_lengths(["1/4"], {"max_steps": steps})
 
 
 @pytest.mark.parametrize(

@@ -46,15 +46,18 @@ def test_searches_resumes_and_compares_the_best(tiny, tmp_path, capsys):  # noqa
     record = json.loads(next((tmp_path / "tiny" / f"trial-{best.number:04}").glob("*.json")).read_text())
     assert record["end"]["test_loss"] == best.value and record["noise"]["alpha"] == best.params["alpha"]
     runs = [json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("best-*/*.json")]
-    assert {(run["noise"]["name"], run["seed"]) for run in runs} == {
-        (name, seed) for name in ("none", "neft_uniform") for seed in (1, 2)
-    }
+    assert sorted((run["noise"]["name"], run["share"], run["seed"]) for run in runs) == sorted(
+        (*row, seed) for row in (("none", 0.25), ("none", 0.5), ("none", 1.0), ("neft_uniform", 1.0)) for seed in (1, 2)
+    )
     assert {run["overrides"]["learning_rate"] for run in runs} == {report["options"]["learning_rate"]}
-    ends = {(run["noise"]["name"], run["seed"]): run["end"]["test_loss"] for run in runs}
+    ends = {(run["noise"]["name"], run["seed"]): run["end"]["test_loss"] for run in runs if run["share"] == 1}
     gaps = [ends["neft_uniform", seed] - ends["none", seed] for seed in (1, 2)]
     assert report["comparison"]["test_loss end"]["difference"] == pytest.approx(sum(gaps) / 2)
     assert report["comparison"]["seeds"] == [1, 2]
     assert "Against none, test_loss end" in out.out and "optimistic" in out.out
+    shorter = report["comparison"]["the best plain run"]
+    assert f"Against the best plain run of any length, {shorter['baseline']}: " in out.out
+    assert shorter["baseline"] in ("none", "none, 1/2 of the steps", "none, 1/4 of the steps")
     assert tune(tiny, tmp_path, "--search", "alpha=1:20:log", "--trials", "3") == 2, "another search"
     assert "storage must hold a study of the same recipe" in capsys.readouterr().err
 

@@ -66,7 +66,7 @@ def test_every_comparison_plans(folder):
         control = dict(given)["controls"]
         settings = [rows.read_setting(value, [*chosen, control]) for name, value in given if name == "set"]
         assert len(rows.rows_of(chosen, settings)) > len(chosen) and rows.control_rows(control, loaded, settings)
-        assert rows.length_rows(map(rows.read_length, dict(given)["lengths"].split(",")))
+        assert rows.length_rows(rows.read_lengths(dict(given)["lengths"].split(","), {}))
 
 
 def test_every_code_compiles_and_has_the_noise():
