@@ -25,7 +25,6 @@ from neft_zoo.console import say
 from neft_zoo.files import write_json
 from neft_zoo.noise.schedules import check_count
 
-
 BEST_PLAIN = "the best plain run"
 
 
@@ -128,7 +127,9 @@ def describe(best: Best) -> str:
             if isinstance(compared, dict) and compared["difference"] is not None:
                 low, mean, high = (number(compared[key], 4, sign=True) for key in ("low", "difference", "high"))
                 interval = "" if compared["low"] is None else f" ({low} to {high})"
-                against = f"{BEST_PLAIN} of any length, {compared['baseline']}" if what == BEST_PLAIN else f"none, {what}"
+                against = (
+                    f"{BEST_PLAIN} of any length, {compared['baseline']}" if what == BEST_PLAIN else f"none, {what}"
+                )
                 lines.append(f"Against {against}: {mean}{interval}, {compared['verdict']}.")
         seeds = best["comparison"]["seeds"]
         lines.append(f"Seeds {seeds}, which the search has not seen, and the same trainer options.")

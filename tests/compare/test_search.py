@@ -47,7 +47,9 @@ def test_searches_resumes_and_compares_the_best(tiny, tmp_path, capsys):  # noqa
     assert record["end"]["test_loss"] == best.value and record["noise"]["alpha"] == best.params["alpha"]
     runs = [json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("best-*/*.json")]
     assert sorted((run["noise"]["name"], run["share"], run["seed"]) for run in runs) == sorted(
-        (*row, seed) for row in (("none", 0.25), ("none", 0.5), ("none", 1.0), ("neft_uniform", 1.0)) for seed in (1, 2)
+        (*row, seed)
+        for row in (("none", 0.25), ("none", 0.5), ("none", 1.0), ("neft_uniform", 1.0))
+        for seed in (1, 2)
     )
     assert {run["overrides"]["learning_rate"] for run in runs} == {report["options"]["learning_rate"]}
     ends = {(run["noise"]["name"], run["seed"]): run["end"]["test_loss"] for run in runs if run["share"] == 1}

@@ -58,7 +58,9 @@ def test_equal_energy_is_picked_in_every_unit(small):
 
 
 def test_a_loss_that_no_share_can_be_taken_of_is_refused(small, monkeypatch):
-    monkeypatch.setattr("neft_zoo.evaluation.strength_sweep.summary", lambda scores: replace(summary(scores), loss=0.0))
+    monkeypatch.setattr(
+        "neft_zoo.evaluation.strength_sweep.summary", lambda scores: replace(summary(scores), loss=0.0)
+    )
     with pytest.raises(NoiseError, match="must be finite and above 0, got 0.0"):
         find_alpha(str(small), "neft_uniform", 0, 4, 3)
 
