@@ -123,17 +123,25 @@ def _log_probs_in_full(
 
 @torch.no_grad()
 def _log_probs_after(subject: Subject, prompt: list[int], openings: Sequence[list[int]]) -> Float[np.ndarray, " M"]:
-    """Return the log-probability of each opening after a prompt, which is processed once for all of them."""
+    """Return the log-probability of each opening after a prompt, which is processed once for all of them.
+
+    An opening's last token is predicted and not read, so those of one token need no further pass.
+    """
     cache, model = row_cache(subject.model), subject.model
-    longest, device = max(map(len, openings)), model.device
-    ids = torch.tensor([[*opening, *opening[-1:] * (longest - len(opening))] for opening in openings], device=device)
+    longer = [opening for opening in openings if len(opening) > 1]
+    longest = max(map(len, longer), default=0)
+    ids = torch.tensor([[*each, *each[-1:] * (longest - len(each))] for each in longer], device=model.device)
     with subject.autocast():
-        first = model(input_ids=torch.tensor([prompt], device=device), past_key_values=cache).logits[:, -1:]
-        cache.batch_repeat_interleave(len(openings))  # type: ignore[union-attr]
-        rest = model(input_ids=ids, past_key_values=cache).logits[:, :-1]
-    logits = torch.cat([first.expand(len(openings), -1, -1), rest], 1).float()
-    log_probs = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0].double().cpu().numpy()
-    return np.array([row[: len(opening)].sum() for row, opening in zip(log_probs, openings, strict=True)])
+        first = model(input_ids=ids.new_tensor([prompt]).long(), past_key_values=cache).logits[0, -1]
+        sums = first.float().log_softmax(-1).double()[[opening[0] for opening in openings]].cpu().numpy()
+        if longer:
+            cache.batch_repeat_interleave(len(longer))  # type: ignore[union-attr]
+            rest = model(input_ids=ids[:, :-1], past_key_values=cache).logits
+            log_probs = rest.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].double().cpu().numpy()
+            sums[[len(opening) > 1 for opening in openings]] += [
+                row[: len(opening) - 1].sum() for row, opening in zip(log_probs, longer, strict=True)
+            ]
+    return sums
 
 
 def _shortest(openings: Sequence[list[int]]) -> list[list[int]]:
