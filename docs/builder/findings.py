@@ -13,7 +13,7 @@ from neft_zoo.compare.records import When
 from neft_zoo.compare.samples import answers, count_test_records
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.summary import difference
-from neft_zoo.compare.verdicts import Verdict
+from neft_zoo.compare.verdicts import Verdict, one_test
 from neft_zoo.compare.verdicts import judge as judge_question
 
 from . import sweep
@@ -163,7 +163,7 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
 
 def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) -> list[Verdict]:
     """Return the verdicts on a claim's differences, which form one question."""
-    return judge_question(paired, experiment.margin(claim.name))
+    return judge_question(one_test(*paired), experiment.margin(claim.name))
 
 
 def agrees(claim: Claim, verdict: Verdict) -> bool | None:

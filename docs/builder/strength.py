@@ -12,7 +12,7 @@ from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
 from neft_zoo.compare.statistics import Difference, paired
-from neft_zoo.compare.verdicts import judge
+from neft_zoo.compare.verdicts import judge, one_test
 
 from .tables import table, typeset
 from .words import title
@@ -33,7 +33,8 @@ def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
     seeds = shared([experiment.rows[0], *grid.values()])
     if len(grid) < FEWEST or not seeds:
         return None
-    ends, bests = ({a: _gap(experiment, row, point, seeds) for a, row in grid.items()} for point in POINTS)
+    gaps = {a: one_test(*(_gap(experiment, row, point, seeds) for point in POINTS)) for a, row in grid.items()}
+    ends, bests = ({alpha: each[turn] for alpha, each in gaps.items()} for turn in range(len(POINTS)))
     verdicts = judge([*ends.values(), *bests.values()], experiment.margin("test_loss"), metric("test_loss").better)
     better = {alpha for alpha, verdict in zip(ends, verdicts, strict=False) if verdict.word == "better"}
     best = min(grid, key=lambda alpha: ends[alpha].mean or 0.0)

@@ -11,6 +11,7 @@ from neft_zoo.compare import planning, results, runner
 from neft_zoo.compare import search_space as space
 from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
 from neft_zoo.compare.formats import number
+from neft_zoo.compare.labels import label
 from neft_zoo.compare.measurement import Warned
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.reference import find_reference
@@ -80,12 +81,12 @@ def confirm(search: Search, seeds: int) -> Best:
         grid = replace(search.grid, rows=rows, seeds=list(range(1, seeds + 1)))
         folder = search.folder / f"best-{row.key[:8]}"
         tasks = planning.tasks(grid, folder)
-        todo = planning.missing(tasks)
+        todo, labels = planning.missing(tasks), label(task.record for task in tasks)
         say(f"comparing the best with none: {len(todo)} runs")
 
         def finished(task: Task, record: RunRecord, warned: list[Warned]) -> None:
             search.warned(warned, record.name)
-            say(f"{record.name}, seed {record.seed}: {record.status}")
+            say(f"{labels[record.row]}, seed {record.seed}: {record.status}")
 
         runner.run(todo, 1, finished)
         compared = _compared({task.path: results.read(task.path) for task in tasks})

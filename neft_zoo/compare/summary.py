@@ -17,7 +17,7 @@ from neft_zoo.compare.metrics import metric, values
 from neft_zoo.compare.record_intervals import over_records
 from neft_zoo.compare.records import RunRecord, When
 from neft_zoo.compare.statistics import Difference, paired
-from neft_zoo.compare.verdicts import Verdict, judge
+from neft_zoo.compare.verdicts import Verdict, judge, one_test
 from neft_zoo.errors import NoiseError
 
 NEARLY = 0.05  # largest relative difference in steps between a row and its baseline
@@ -138,15 +138,16 @@ def _judge(name: str, rows: list[Row], margin: float) -> None:
     kind = metric(name)
     if kind.source == "cost":
         return
-    questions: dict[str, list[tuple[Row, Column]]] = defaultdict(list)
+    # What no table shows is not asked, and must not count in the correction for what is.
+    columns: list[Column] = [(name, when) for when in POINTS if is_shown(name, when)]
+    questions: dict[str, list[tuple[Row, Column, Difference | None]]] = defaultdict(list)
     for row in rows[1:]:
-        # What no table shows is not asked, and must not count in the correction for what is.
-        columns: list[Column] = [(name, when) for when in POINTS if is_shown(name, when)]
-        questions[row.question] += [(row, column) for column in columns if column in row.cells]
+        measured = [column for column in columns if column in row.cells]
+        tests = one_test(*(_tested(row, column) if row.is_matched else None for column in measured))
+        questions[row.question] += [(row, column, each) for column, each in zip(measured, tests, strict=True)]
     for places in questions.values():
-        paired_alike = [_tested(row, column) if row.is_matched else None for row, column in places]
-        verdicts = judge(paired_alike, margin, kind.better)
-        for (row, column), verdict in zip(places, verdicts, strict=True):
+        verdicts = judge([each for _, _, each in places], margin, kind.better)
+        for (row, column, _), verdict in zip(places, verdicts, strict=True):
             verdict = verdict if row.is_matched else Verdict("no baseline")
             row.cells[column] = replace(row.cells[column], verdict=verdict)
 

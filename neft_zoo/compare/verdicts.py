@@ -72,16 +72,26 @@ def judge(question: Sequence[Difference | None], margin: float, better: Better |
     """Return the verdict on every difference of one question.
 
     Args:
-        question: the paired differences of its rows in one metric; None is skipped and does not count.
+        question: the paired differences of its rows in one metric; None is skipped and does not count, and what is
+            there several times counts once.
         margin: differences up to this size have no practical meaning; 0 if there is no such size.
         better: the better direction; None if there is none.
     """
     # Rows identical to the baseline test nothing, and must not count in the correction for the others.
-    tested = [None if each is None or is_identical(each) else each for each in question]
-    differs = holm([each.p if each else None for each in tested])
-    same = holm([equivalence_p(each, margin) if each else None for each in tested])
-    count = sum(each is not None and each.p is not None for each in tested)
-    return [_verdict(each, p, p_same, better, count) for each, p, p_same in zip(question, differs, same, strict=True)]
+    tested = {id(each): each for each in question if each is not None and not is_identical(each)}
+    differs = dict(zip(tested, holm([each.p for each in tested.values()]), strict=True))
+    same = dict(zip(tested, holm([equivalence_p(each, margin) for each in tested.values()]), strict=True))
+    count = sum(each.p is not None for each in tested.values())
+    return [_verdict(each, differs.get(id(each)), same.get(id(each)), better, count) for each in question]
+
+
+def one_test(*points: Difference | None) -> list[Difference | None]:
+    """Return a row's differences at several points, with the same object for equal ones, to be counted once.
+
+    They are equal if the best evaluation is the last one in every run.
+    """
+    found: dict[tuple[float, ...], Difference] = {}
+    return [None if each is None else found.setdefault(each.values, each) for each in points]
 
 
 def _verdict(

@@ -10,7 +10,7 @@ from neft_zoo.compare.measurement import Measurement
 from neft_zoo.compare.records import RecipeId, RunRecord
 from neft_zoo.compare.statistics import paired
 from neft_zoo.compare.summary import summarize
-from neft_zoo.compare.verdicts import POWER, equivalence_p, is_identical, judge, visible_effect
+from neft_zoo.compare.verdicts import POWER, equivalence_p, is_identical, judge, one_test, visible_effect
 
 MARGIN, SPREAD = 0.01, 0.01
 ROUNDS, FEWER = 600, 150  # fewer where every interval is a bootstrap
@@ -108,6 +108,19 @@ def test_rows_that_repeat_the_baseline_are_no_test_and_cost_the_others_nothing()
     assert {verdict.word for verdict in verdicts[:7]} == {"identical"} and verdicts[7] == alone
     assert verdicts[0].text() == "identical: not a test" and is_identical(paired([0.0]))
     assert not is_identical(paired([])) and not is_identical(paired([0.0, 1e-12]))
+
+
+def test_a_best_evaluation_that_is_the_last_one_is_no_second_test():
+    random = np.random.default_rng(0)
+    ends = [draw(random, 0.008, 5, 0.003) for _ in range(4)]
+    again = [paired(list(each.values)) for each in ends]
+    tests = [one_test(end, best) for end, best in zip(ends, again, strict=True)]
+    assert all(end is best for end, best in tests)
+    once = judge(ends, MARGIN, "lower")
+    assert judge([each for test in tests for each in test], MARGIN, "lower") == [each for each in once for _ in "12"]
+    assert judge([*ends, *again], MARGIN, "lower")[0].p == pytest.approx(min(1, 2 * once[0].p)), "of other runs"
+    other = draw(random, 0.008, 5, 0.003)
+    assert one_test(ends[0], other, None) == [ends[0], other, None]
 
 
 def test_a_certain_difference_below_the_margin_is_practically_the_same():
