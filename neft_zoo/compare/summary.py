@@ -208,4 +208,10 @@ def _notes(rows: list[Row]) -> list[str]:
             "Runs differ in test records, or in which of their tokens are graded, so that their losses are not of the "
             "same text. Compare again for a fair table."
         )
+    noisy = any(row.entry not in (None, "none") and row.records for row in rows)
+    if noisy and not any(row.is_other_length and row.records for row in rows):
+        notes.append(
+            "Plain training was run at one length only, and stopping earlier may do as well as noise: compare with "
+            "--lengths 1/4,1/2."
+        )
     return notes

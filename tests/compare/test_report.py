@@ -173,9 +173,17 @@ def test_a_difference_says_how_many_seeds_are_paired(runs):
 def test_other_test_records_are_said(runs):
     for run in runs:
         run["record_losses"] = {"tokens": [10] * 4, "end": [4.6] * 4, "best": [4.6] * 4}
-    assert not summarize(runs).notes
+    assert not any("Runs differ" in note for note in summarize(runs).notes)
     runs[1]["record_losses"] = {"tokens": [10] * 3, "end": [4.6] * 3, "best": [4.6] * 3}
-    assert "Runs differ in test records" in summarize(runs).notes[-1]
+    assert any("Runs differ in test records" in note for note in summarize(runs).notes)
+
+
+def test_noise_that_is_not_compared_with_shorter_training_is_said(runs):
+    (note,) = summarize(runs).notes
+    assert "stopping earlier may do as well as noise: compare with --lengths 1/4,1/2" in note
+    shorter = [record("none", seed, 4.4, 4.4, 2.5, share=0.5, steps=5, row="half") for seed in SEEDS]
+    assert not summarize(runs + shorter).notes
+    assert not summarize([run for run in runs if run["noise"]["name"] == "none"]).notes
 
 
 def test_plain_training_of_other_epochs_is_a_length_and_a_reference(runs):
