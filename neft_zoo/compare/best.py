@@ -56,7 +56,7 @@ class Best(TypedDict):
 
 
 def confirm(search: Search, seeds: int) -> Best:
-    """Compare the best trial with `none`, also trained for half the steps, at fresh seeds, and write `best.json`.
+    """Compare the best trial with `none`, also trained shorter, at fresh seeds, and write `best.json`.
 
     Raises:
         NoiseError: if seeds is negative.
