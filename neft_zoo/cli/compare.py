@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
         help="one row for each value",
     )
     group.add_argument("--controls", default="", help="control recipes, comma-separated, such as label_smoothing")
-    group.add_argument("--lengths", help="also plain training for so many times the steps (1/4,1/2); 1 for none")
+    group.add_argument("--lengths", help="also plain training for so many times the steps (1/4,1/2); 1 for no other")
     group = command.add_argument_group("Runs")
     group.add_argument("--seeds", type=int, default=3, metavar="INT", help="number of seeds, from 0 (%(default)s)")
     group.add_argument("--compute_matched", action="store_true", help="train k-pass strategies for 1/k of the steps")
