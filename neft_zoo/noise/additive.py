@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from neft_zoo.noise.batch import Batch
     from neft_zoo.noise.scales import Scale
 
-# Decoder layers by number from 0; negative numbers count from the end, fractions are of the model's depth.
+# Decoder layers by number from 0; negative numbers count from the end. Fractions are of the model's depth, and never the
+# first layer, whose input is the embeddings, unless it is the only one.
 Layers: TypeAlias = tuple[int | float, ...] | Literal["all"]
 
 
@@ -152,7 +153,8 @@ def layer_numbers(layers: Layers, depth: int) -> set[int]:
     for number in layers:
         if not -depth <= number < depth:
             raise NoiseError(f"layers must lie between {-depth} and {depth - 1}, got {number}.")
-    return {int(layer * depth) if isinstance(layer, float) else layer % depth for layer in layers}
+    hidden = min(1, depth - 1)
+    return {max(hidden, int(layer * depth)) if isinstance(layer, float) else layer % depth for layer in layers}
 
 
 @runtime_checkable

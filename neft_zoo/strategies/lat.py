@@ -21,12 +21,11 @@ def lat(eps: Scalar = 6.0, steps: int = 16, size: Scalar = 1.0, layers: Layers =
     vectors of other models do so less ([2504.18872](https://arxiv.org/abs/2504.18872)). K + 1 passes: 17 by default,
     so start with fewer steps.
 
-    eps is an absolute length. Hidden states of SmolLM2-135M have norms of 40 and more, but its embeddings of 3. In a
-    model of fewer than eight layers, an eighth of the depth is the embedding output, where 6 is far too much: set
-    `layers`.
+    eps is an absolute length, meant for hidden states: in SmolLM2-135M these have norms of 40 and more, but embeddings
+    of 3.
 
     Differs from the paper in: the layer is a fraction of the depth, so that it exists in every model (an eighth is
-    layer 4 of LLaMA-2-7B); the perturbation starts at 0 and every token's step has the same length; only the trainer's
+    layer 4 of LLaMA-2-7B, and the second layer of four); the perturbation starts at 0 and every token's step has the same length; only the trainer's
     data are used, while the paper adds clean passes on other text. The published code clips and normalizes over a
     whole sequence, in units of the activations' standard deviation, and attacks with dropout off.
 

@@ -81,8 +81,8 @@ def test_chosen_layers_only_and_negative_numbers_count_from_the_end(llama, batch
     assert sorted(some) == [1, 3] and all(torch.equal(some[i], everywhere[i]) for i in some)
 
 
-@pytest.mark.parametrize(("depth", "layer"), [(1, 0), (4, 0), (8, 1), (32, 4), (80, 10)])
-def test_lats_layer_exists_at_every_depth(depth, layer):
+@pytest.mark.parametrize(("depth", "layer"), [(1, 0), (2, 1), (4, 1), (8, 1), (32, 4), (80, 10)])
+def test_lats_layer_exists_at_every_depth_behind_the_embeddings(depth, layer):
     assert layer_numbers(make("lat").noise.layers, depth) == {layer}
 
 
