@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from neft_zoo.noise.batch import Batch
     from neft_zoo.noise.scales import Scale
 
-# Decoder layers by number from 0; negative numbers count from the end. Fractions are of the model's depth, and never the
-# first layer, whose input is the embeddings, unless it is the only one.
+# Decoder layers by number from 0; negative numbers count from the end. Fractions are of the model's depth, and never
+# the first layer, whose input is the embeddings, unless it is the only one.
 Layers: TypeAlias = tuple[int | float, ...] | Literal["all"]
 
 

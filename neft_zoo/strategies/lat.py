@@ -25,9 +25,10 @@ def lat(eps: Scalar = 6.0, steps: int = 16, size: Scalar = 1.0, layers: Layers =
     of 3.
 
     Differs from the paper in: the layer is a fraction of the depth, so that it exists in every model (an eighth is
-    layer 4 of LLaMA-2-7B, and the second layer of four); the perturbation starts at 0 and every token's step has the same length; only the trainer's
-    data are used, while the paper adds clean passes on other text. The published code clips and normalizes over a
-    whole sequence, in units of the activations' standard deviation, and attacks with dropout off.
+    layer 4 of LLaMA-2-7B, and the second layer of four); the perturbation starts at 0 and every token's step has the
+    same length; only the trainer's data are used, while the paper adds clean passes on other text. The published code
+    clips and normalizes over a whole sequence, in units of the activations' standard deviation, and attacks with
+    dropout off.
 
     Args:
         eps: largest norm of a token's perturbation (in the hidden states' unit, >= 0), a number or a schedule.
