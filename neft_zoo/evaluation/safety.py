@@ -132,7 +132,8 @@ def _log_probs_after(subject: Subject, prompt: list[int], openings: Sequence[lis
     longest = max(map(len, longer), default=0)
     ids = torch.tensor([[*each, *each[-1:] * (longest - len(each))] for each in longer], device=model.device)
     with subject.autocast():
-        first = model(input_ids=ids.new_tensor([prompt]).long(), past_key_values=cache).logits[0, -1]
+        read = torch.tensor([prompt], device=model.device)
+        first = model(input_ids=read, past_key_values=cache).logits[0, -1]
         sums = first.float().log_softmax(-1).double()[[opening[0] for opening in openings]].cpu().numpy()
         if longer:
             cache.batch_repeat_interleave(len(longer))  # type: ignore[union-attr]

@@ -136,7 +136,7 @@ def normal(keys: Int[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape wid
     half = (width + 1) // 2
     drawn = bits(keys, 2 * half)
     radius = (drawn[..., :half] | 1).float().abs_().mul_(2.0**-31).log_().mul_(-2).sqrt_()
-    numbers = drawn.view(torch.float32)  # in the place of the integers: a block of its own costs a twentieth more
+    numbers = drawn.view(torch.float32)  # in the place of the integers, which stays in the cache
     angle = numbers[..., half:].copy_(drawn[..., half:]).mul_(math.pi * 2.0**-31)
     numbers[..., :half].copy_(angle).cos_().mul_(radius)
     angle.sin_().mul_(radius)
