@@ -38,8 +38,8 @@ def summarize(
         name: of the experiment; by default the recipe's.
         included: returns whether a metric at a point is wanted.
 
-        Raises:
-            NoiseError: if there is no run of `none`, the baseline of every comparison.
+    Raises:
+        NoiseError: if there is no run of `none`, the baseline of every comparison.
     """
     rows = _rows(runs)
     if not rows or rows[0].entry != "none" or not rows[0].records:

@@ -34,8 +34,8 @@ class Settings:
         repetition_penalty: if above 1, makes tokens that have occurred less likely; the NEFTune paper uses 1.2.
         limit: number of prompts, from the start; None for all.
 
-        Raises:
-            NoiseError: if a value is invalid.
+    Raises:
+        NoiseError: if a value is invalid.
     """
 
     batch_size: int = 16
