@@ -50,11 +50,11 @@ class Predictions:
 
     def per_token(self, total: Tensor) -> Tensor:
         """Divide a sum over graded tokens in the way the trainer divides its own loss."""
+        if self.token_weight is not None:
+            return total * self.token_weight
         if self._of_classes:
             return total / len(self.batch.input_ids)
-        if self.token_weight is None:
-            return total / self.graded.sum().clamp(min=1)
-        return total * self.token_weight
+        return total / self.graded.sum().clamp(min=1)
 
     def loss(
         self,
@@ -72,7 +72,8 @@ class Predictions:
             trains: whether the LM head gets gradients, or only what comes before it.
         """
         if self._of_classes:
-            return function(*(self._class_logits(record) for record in passes)).mean()
+            mean = function(*(self._class_logits(record) for record in passes)).mean()
+            return self.per_token(mean * len(self.batch.input_ids))
         targets, aligned = self._targets(labels)
         aligned = tuple(tensor[targets] for tensor in aligned)
         kept = [self._predicted(record.logits)[targets].float() for record in passes if record.logits is not None]

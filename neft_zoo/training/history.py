@@ -14,6 +14,7 @@ class RunHistory:
         starts: whether the run starts from this model rather than from a checkpoint.
         steps: number of steps with the strategy.
         passed_by: whether the host's loss is known to bypass the strategy.
+        divides: whether the host's loss divides by the step's token count; None if that is not known.
         warned: whether the warning about a model in eval mode was given.
     """
 
@@ -21,6 +22,7 @@ class RunHistory:
     starts: bool = False
     steps: int = 0
     passed_by: bool = False
+    divides: bool | None = None
     warned: bool = False
 
     def count_step(self) -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from neft_zoo.passes.accumulation import KeptGraphs
 from neft_zoo.training.engine_internals import accumulation_of, gradient_of, token_weight
 from neft_zoo.training.hf_internals import is_nll
+from neft_zoo.training.loss_scale import divides_by_count
+from neft_zoo.training.own_loss import copy_of
 from neft_zoo.training.pass_counters import PassCounters
 from neft_zoo.training.progress import step_of
 from neft_zoo.training.session import ModelInputs, NoiseSession
@@ -50,6 +52,14 @@ def strategy_loss(
         loss, outputs = result if isinstance(result, tuple) else (result, None)
         return loss
 
+    def with_count(count: Any) -> Any:
+        if len(args) > 1:
+            return own_loss(model, copy_of(inputs), args[0], count, *args[2:], **kwargs)
+        return own_loss(model, copy_of(inputs), *args, **kwargs | {"num_items_in_batch": count})
+
+    nll = is_nll(trainer, own_loss)
+    needed = session.strategy.objective.hidden and num_items is not None and not nll and not session.compiled
+    divides = not needed or divides_by_count(trainer, session, with_count, num_items)
     # The caller may differentiate outputs of the last pass too.
     keeps = wants_outputs or session.reads(inputs)
     accumulation = KeptGraphs(gradient_of(trainer)) if keeps else accumulation_of(trainer, num_items)
@@ -57,8 +67,8 @@ def strategy_loss(
         inputs,
         one_pass,
         **step_of(trainer.args, trainer.accelerator.state, trainer.state),
-        token_weight=token_weight(trainer, num_items),
-        nll=is_nll(trainer, own_loss),
+        token_weight=token_weight(trainer, num_items) if divides else None,
+        nll=nll,
         accumulation=accumulation,
     )
     return (loss, outputs) if wants_outputs else loss
