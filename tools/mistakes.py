@@ -32,7 +32,6 @@ LENGTHS = 'lengths = batch.lengths if self.length == "document" else batch.lengt
 DRAW = "return randomness.uniform(keys, width)"
 ONE_SIDED = "return (randomness.uniform(keys, width) + 1) / 2"
 GAUSSIAN = "_of_rms(randomness.normal(keys, width), self.rms)"
-SAVED = "            saved.enter_context(put_back(target.weight))\n            target.weight.data += "
 WHOLE = 'return getattr(weight, "ndim", 0) == 2 and type(weight.data).__name__ != "DTensor"'
 KEYS = "        keys = token_keys(input_ids, real, document, position, key)\n"
 TRAINING = "not self.strategy.clean and self.model.training and torch.is_grad_enabled()"
@@ -140,9 +139,7 @@ MISTAKES = (
      ("noise/scales", "* value_at(self.size, batch.progress)", "* value_at(self.size, batch.progress) ** 2")),
     (19, "weight noise added and subtracted in place",
      "strategies/test_flat_lora.py::test_flat_lora_restores_every_bit_after_200_cycles_in_bf16[True]",
-     ("passes/linear_weights", SAVED,
-      "            shift = change(target).to(target.weight.dtype)\n"
-      "            saved.callback(target.weight.data.sub_, shift)\n            target.weight.data += ")),
+     ("passes/changing_weights", "weight.data.copy_(saved)", "weight.data.sub_(weight.data - saved)")),
     (19, "the global seed reset", "training/test_sft_trainer.py::test_noise_leaves_the_global_random_state_alone",
      ("noise/batch", KEYS, f"        torch.manual_seed(0)\n{KEYS}")),
     (20, "the hidden size hard-coded", FORMULA,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +13,7 @@ from neft_zoo.noise.additive import Noise, TokenEdit
 from neft_zoo.noise.schedules import Scalar, check_scalar, value_at
 from neft_zoo.objectives.ascent import Ascends
 from neft_zoo.objectives.norm_ball import SMALLEST
-from neft_zoo.passes.linear_weights import put_back
+from neft_zoo.passes.changing_weights import changing_weights
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -74,9 +74,9 @@ def climbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], size: float)
     if not norm < math.inf:
         raise NoiseError(f"the gradients of a step that climbs must be finite, got a norm of {float(norm)}.")
     way = done = 0.0  # only of weights of 16 bits
-    with ExitStack() as saved:
+    with changing_weights() as save:
         for weight, gradient in zip(weights, gradients, strict=True):
-            saved.enter_context(put_back(weight, hidden=True))
+            save(weight, hidden=True)
             delta = gradient.float() * (size / max(float(norm), SMALLEST))
             before = weight.data.clone() if weight.element_size() < 4 else None
             weight.data += delta.to(weight.dtype)

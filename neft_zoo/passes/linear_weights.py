@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from neft_zoo.errors import NoiseError
 from neft_zoo.noise import randomness
+from neft_zoo.passes.changing_weights import changing_weights
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -27,13 +28,14 @@ class LinearWeight:
 
 
 def linear_weights(model: nn.Module) -> Iterator[LinearWeight]:
-    """Yield every weight of the adapted layers, or every trainable one if there is no adapter, each once."""
+    """Yield every weight under an active adapter, or every trainable one if there is no adapter, each once."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     adapted = list(adapted_layers(model))
     linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-    layers: Any = adapted or [(name, m) for name, m in linear if m.weight.requires_grad]
+    active: Any = [(name, layer) for name, layer in adapted if _active_adapters(layer)]
+    layers: Any = active if adapted else [(name, m) for name, m in linear if m.weight.requires_grad]
     seen = set()  # a tied weight is yielded once
     for name, layer in layers:
         base = layer.get_base_layer() if adapted else layer
@@ -77,16 +79,21 @@ def _more_than_matrices(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _merged(layer: Any, weight: Tensor) -> Tensor:
     """Return a weight with the active adapters merged into it."""
+    return sum((layer.get_delta_weight(name).detach() for name in _active_adapters(layer)), start=weight.data)
+
+
+def _active_adapters(layer: Any) -> list[str]:
+    """Return the names of a layer's active adapters."""
     known = {*getattr(layer, "lora_A", ()), *getattr(layer, "lora_embedding_A", ())}
-    active = [name for name in getattr(layer, "active_adapters", ()) if name in known]
-    return sum((layer.get_delta_weight(name).detach() for name in active), start=weight.data)
+    return [name for name in getattr(layer, "active_adapters", ()) if name in known]
 
 
 def check_linear_weights(model: nn.Module, strategy: str) -> None:
     """Raise unless the model has linear weights that are trainable or have LoRA, in a type that can store a sum.
 
     Raises:
-        NoiseError: if it has none, if one is quantized, if others hold several matrices, or for other adapters.
+        NoiseError: if it has none, if one is quantized, if others hold several matrices, or for other adapters, DoRA
+            among them.
     """
     for name, weight in _more_than_matrices(model):
         raise NoiseError(
@@ -97,6 +104,12 @@ def check_linear_weights(model: nn.Module, strategy: str) -> None:
     if adapters and not any(True for _ in adapted_layers(model)):
         kinds = ", ".join(sorted({str(config.peft_type.value) for config in adapters.values()}))
         raise NoiseError(f"{strategy} needs linear layers that carry LoRA, or no adapter, got {kinds}.")
+    for name, layer in adapted_layers(model):
+        if any(getattr(layer, "use_dora", {}).get(adapter) for adapter in _active_adapters(layer)):
+            raise NoiseError(
+                f"use_dora must be false with {strategy}, since DoRA divides a row by its norm with the noise in it, "
+                f"got true in {name}."
+            )
     targets = list(linear_weights(model))
     if not targets:
         raise NoiseError("model must have linear layers that train or carry LoRA, got none.")
@@ -111,44 +124,12 @@ def check_linear_weights(model: nn.Module, strategy: str) -> None:
 
 
 @contextmanager
-def put_back(weight: Tensor, hidden: bool = False) -> Iterator[None]:
-    """Save a weight and restore it, bit for bit.
-
-    Args:
-        weight: may be changed inside the context.
-        hidden: whether copies and pickles made inside the context get the saved weight.
-
-    Raises:
-        NoiseError: if an optimizer has changed the weight, which would be lost.
-    """
-    from torch import nn
-
-    saved, ways, version = weight.data.clone(), set[str](), weight._version
-    if hidden:  # deepcopy and pickle look on the object before the class; a weight that is already hidden stays so
-        twin = nn.Parameter(saved, weight.requires_grad)
-        vars(twin).update(vars(weight))
-        ways = {"__deepcopy__", "__reduce_ex__"} - set(vars(weight))
-        vars(weight).update({name: getattr(twin, name) for name in ways})
-    try:
-        yield
-    finally:
-        weight.data.copy_(saved)
-        for name in ways:
-            del vars(weight)[name]
-    if weight._version != version:  # changes of `.data`, such as ours, do not count
-        raise NoiseError(
-            "the optimizer must step when the weights have no noise, got a step in which its changes would be lost: "
-            "call optimizer.step() after `with perturbed():`, and use no optimizer that steps in the backward pass."
-        )
-
-
-@contextmanager
 def shifted(model: nn.Module, change: Callable[[LinearWeight], Tensor]) -> Iterator[None]:
     """Add a change to every linear weight in turn, and restore the saved weights at the end."""
-    with ExitStack() as saved:
+    with changing_weights() as save:
         for target in linear_weights(model):
             # Saved as a copy, since adding and subtracting would drift in bf16.
-            saved.enter_context(put_back(target.weight))
+            save(target.weight)
             target.weight.data += change(target).to(target.weight.dtype)
         yield
 
@@ -160,13 +141,13 @@ def exchanged(values: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Iterator[None]
     Args:
         values: triples of a weight, its value inside the context, and the derivative of the value by the weight.
     """
-    with ExitStack() as saved:
+    with changing_weights() as save, ExitStack() as hooks:
         for weight, value, factor in values:
-            saved.enter_context(put_back(weight))
+            save(weight)
             weight.data.copy_(value)
             if weight.requires_grad:  # one matrix of an adapter may be frozen
                 handle = weight.register_hook(lambda grad, factor=factor: grad * factor.to(grad.dtype))
-                saved.callback(handle.remove)
+                hooks.callback(handle.remove)
         yield
 
 

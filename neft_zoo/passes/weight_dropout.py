@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALMOST_ONE = 0.999999
-# Attribute of a weight: its value before training. Kept on the weight, so that it moves and is freed with the model.
+# Attribute of a weight: its value before training. Kept on the weight, so that it is freed with the model.
 START = "value_before_training"
 
 
@@ -60,7 +60,13 @@ class Mixout:
         return exchanged(self._mixed(target, key) for target in _untied(model))
 
     def _mixed(self, target: LinearWeight, key: int) -> tuple[Tensor, Tensor, Tensor]:
-        weight, start = target.weight, getattr(target.weight, START).float()
+        weight = target.weight
+        if not hasattr(weight, START):
+            raise NoiseError(
+                f"mixout needs the value before training of every weight, got none of {target.name}: let all weights "
+                "train, and resize the embeddings, before the noise is attached."
+            )
+        start = getattr(weight, START).to(weight.device).float()  # `model.to` moves only the weight
         kept = draw_kept(weight, target.inputs, self.p, key, target.name).float() / (1 - self.p)
         return weight, start + kept * (weight.data.float() - start), kept
 

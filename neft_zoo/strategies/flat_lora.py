@@ -12,7 +12,8 @@ def flat_lora(rho: float = 0.05) -> Strategy:
     Searches for flat minima of the full weights at the cost of one pass: the noise grows during training, in
     proportion to the norm of each row, and the weights are restored bit for bit after every backward pass. The paper
     reports gains over LoRA on GLUE, GSM8K and code; we know of no replication. It needs a copy of the weights, and
-    floating-point matrices: not for 4-bit bases or fused experts.
+    floating-point matrices: not for 4-bit bases, fused experts or DoRA. An embedding table gets noise too if it
+    carries the adapter, or is tied to an LM head that does.
 
     Args:
         rho: noise over the row's rms (dimensionless, >= 0).

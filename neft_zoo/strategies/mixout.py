@@ -15,7 +15,8 @@ def mixout(p: float = 0.7) -> Strategy:
     with a corrected optimizer and more steps, another team saw most of that advantage disappear
     ([2006.05987](https://arxiv.org/abs/2006.05987)); we know of no result for causal models. It needs two copies of
     the linear weights, and is for full fine-tuning (with LoRA, `lora_dropout` has the same effect) of models without
-    fused experts.
+    fused experts. A resumed run needs the model that it started from, not one loaded from the checkpoint, whose
+    weights would be taken for the pretrained ones.
 
     Differs from the paper in: one draw per optimizer step; weights tied to an embedding, and weights outside of linear
     layers, are not changed. The [published code](https://github.com/bloodwass/mixout) does not divide the gradient by

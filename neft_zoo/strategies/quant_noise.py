@@ -15,7 +15,8 @@ def quant_noise(bits: int = 4, group: int = 128) -> Strategy:
     columns under such noise and report that quantized LLaMA models recover; a related paper reports a LLaMA-2-7B that
     is as good rounded to nearest at 4 bits as with GPTQ ([2412.06858](https://arxiv.org/abs/2412.06858)). Against: we
     know of no replication. `neft-zoo evaluate --parts quantization` measures the loss after rounding. It needs a copy
-    of the weights, and is not for fused experts.
+    of the weights, and is not for fused experts or DoRA. An embedding table gets noise too if it carries the adapter,
+    or is tied to an LM head that gets it.
 
     Differs from the paper in: GIFT-SW draws normal noise, with a standard deviation of half a step, at every forward
     pass, from steps that are fixed before training; noise is added to all weights of the linear layers that have LoRA,

@@ -1,8 +1,10 @@
 """mixout, quant_noise, lora_matrix_dropout and sam: weights that change for a step, and the gradients at them."""
 
+import contextlib
 import copy
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -110,13 +112,25 @@ def test_lora_matrix_dropout_refuses_matrices_that_are_no_layers(llama):
 EVERY_STEP = [name for name in names() if getattr(make(name).weights, "every_step", False)]
 
 
+def change(weights):
+    """Change weights as an optimizer does that is none of torch's."""
+    with torch.no_grad():
+        for weight in weights:
+            weight.add_(1)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.AdamW, fused=True), None],
+    ids=["sgd", "fused", "own"],
+)
 @pytest.mark.parametrize("name", EVERY_STEP)
-def test_a_loop_that_trains_without_the_noise_is_warned_and_one_that_loses_its_steps_refused(llama, name):
+def test_a_loop_that_trains_without_the_noise_is_warned_and_one_that_loses_its_steps_refused(llama, name, step):
     model = (llama() if name == "mixout" else with_lora(llama())).train()
     handle = attach(model, name, total_steps=4)
     part = {"mixout": "proj.weight", "lora_matrix_dropout": "lora_"}.get(name, "proj.base_layer")
     trained = [weight for where, weight in model.named_parameters() if part in where]  # what is restored
-    optimizer = torch.optim.SGD(trained, 0.1)
+    move = partial(change, trained) if step is None else step(trained).step
     with pytest.warns(NoiseWarning, match=f"{name} adds no noise: call loss.. and backward.. inside of `with"):
         handle.loss(BATCH)
     before = weights(model)
@@ -124,10 +138,10 @@ def test_a_loop_that_trains_without_the_noise_is_warned_and_one_that_loses_its_s
         handle.loss(BATCH).backward()
         for weight in trained:
             weight.grad = torch.ones_like(weight)
-        optimizer.step()
+        move()
     assert same(before, weights(model))
     with pytest.raises(ZeroDivisionError), handle.perturbed():
-        optimizer.step()
+        change(trained)
         raise ZeroDivisionError("is not hidden")
     again = attach(model, name, total_steps=4)
     with warnings.catch_warnings():
@@ -137,7 +151,7 @@ def test_a_loop_that_trains_without_the_noise_is_warned_and_one_that_loses_its_s
         handle.loss(BATCH)  # has warned
         model.eval()
         attach(model, name, total_steps=4).loss(BATCH)  # clean
-    optimizer.step()
+    move()
     assert not same(before, weights(model))
 
 
@@ -330,3 +344,63 @@ def test_sam_says_that_gradients_are_not_finite(llama):
     model = llama().train()
     with pytest.raises(NoiseError, match="must be finite, got a norm of nan"):
         attach(model, "sam", total_steps=1).loss(BATCH, compute=lambda model, inputs: model(**inputs).loss * math.nan)
+
+
+def test_mixout_refuses_a_weight_that_starts_to_train_later(llama):
+    model = llama().train()
+    first = [weight for name, weight in model.named_parameters() if "layers.0" in name]
+    for weight in first:
+        weight.requires_grad_(False)
+    handle = attach(model, "mixout", total_steps=4)
+    handle.begin()
+    with handle.perturbed():
+        handle.loss(BATCH).backward()
+    for weight in first:
+        weight.requires_grad_(True)
+    with pytest.raises(NoiseError, match=r"value before training of every weight, got none of model.layers.0"):
+        handle.perturbed().__enter__()
+
+
+@pytest.mark.parametrize("name", ["quant_noise", "flat_lora"])
+def test_noise_in_the_weights_takes_the_layers_of_active_adapters(llama, name):
+    model = with_lora(llama(), target_modules=["q_proj"]).train()
+    model.add_adapter("other", LoraConfig(target_modules=["down_proj"], init_lora_weights=False))
+    handle, before = attach(model, name, total_steps=4), weights(model)
+    with handle.perturbed(step=2):
+        now = weights(model)
+    changed = {key for key in before if not torch.equal(before[key], now[key])}
+    assert changed and not any("down_proj" in key for key in changed)
+
+
+@pytest.mark.parametrize("name", ["quant_noise", "flat_lora"])
+def test_noise_in_the_weights_refuses_dora(llama, name):
+    with pytest.raises(NoiseError, match=f"use_dora must be false with {name}, .* got true in "):
+        attach(with_lora(llama(), use_dora=True), name, total_steps=1)
+    model = with_lora(llama())
+    model.add_adapter("other", LoraConfig(target_modules=["q_proj"], use_dora=True))
+    attach(model, name, total_steps=1)  # it is not active
+
+
+@pytest.mark.parametrize("name", ["sam", "quant_noise"])
+def test_weights_are_cast_again_after_a_change_inside_of_autocast(llama, name):
+    """An autocast around a whole step keeps its casts of weights from one pass to the next."""
+
+    def step(around):
+        model = llama().train()
+        handle = attach(model, {"name": name, **LARGE[name]}, total_steps=4)
+
+        def compute(model, inputs):
+            with contextlib.nullcontext() if around else torch.autocast("cpu", torch.bfloat16):
+                return model(**inputs).loss
+
+        with torch.autocast("cpu", torch.bfloat16) if around else contextlib.nullcontext():
+            for number in range(2):
+                with handle.perturbed(step=number):
+                    handle.loss(BATCH, step=number, compute=compute).backward()
+        return gradients(model)
+
+    expected, found = step(around=False), step(around=True)
+    assert all(np.allclose(expected[key], found[key], atol=1e-6) for key in expected)
+
+
+LARGE = {"sam": {"rho": 0.5}, "quant_noise": {"bits": 2}}
