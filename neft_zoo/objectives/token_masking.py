@@ -35,7 +35,7 @@ class LikelyTokens(ComparesPredictions):
         check_number("threshold", self.threshold, 1)
 
     def check(self, model: nn.Module) -> None:
-        from neft_zoo.passes.anatomy import task_of  # late: `neft-zoo list` works without torch
+        from neft_zoo.passes.anatomy import task_of, text_config  # late: `neft-zoo list` works without torch
         from neft_zoo.passes.starting_model import check_starting_model
 
         super().check(model)
@@ -45,6 +45,11 @@ class LikelyTokens(ComparesPredictions):
             raise NoiseError(
                 "token masking needs an adapter (peft_config), since the model without it is the starting model, got "
                 f"{type(model).__name__}."
+            )
+        if getattr(text_config(model), "output_router_logits", False):
+            raise NoiseError(
+                "output_router_logits must be false with token masking, which scales the loss to the tokens that it "
+                "keeps, got true: the router's loss would be scaled too."
             )
         check_starting_model(model)
 
@@ -56,7 +61,7 @@ class LikelyTokens(ComparesPredictions):
         if batch is None or batch.labels is None or batch.graded is None:
             raise NoiseError("token masking needs labels in the batch that the loss is given, got none.")
         graded = batch.graded[:, 1:]
-        losses = starting_losses(step.hooks.model, lambda: step.compute(batch.input_ids), batch.labels, graded)
+        losses = starting_losses(step.hooks.outputs, lambda: step.compute(batch.input_ids), batch.labels, graded)
         kept = graded & (losses.exp() <= self.threshold)
         if not kept.any():
             return step.run(noise).loss * 0.0

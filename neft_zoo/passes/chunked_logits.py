@@ -40,7 +40,7 @@ def sum_in_chunks(
         weight, bias = head.project.weight, head.project.bias
         if not trains:
             weight, bias = weight.detach(), None if bias is None else bias.detach()
-        return _SumWithGradients.apply(function, head.finish, aligned, weight, bias, *hidden)
+        return _SumWithGradients.apply(function, head.finish, aligned, weight, bias, *map(head.cast, hidden))
     passes = len(hidden)
 
     def of_chunk(*chunk: Tensor) -> Tensor:

@@ -45,7 +45,14 @@ class LanguageHead:
         self.cap = next((cap for cap in caps if cap is not None), None)
 
     def __call__(self, hidden: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape V"]:
-        return self.finish(self.project(hidden))
+        return self.finish(self.project(self.cast(hidden)))
+
+    def cast(self, hidden: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+        """Return hidden states in the type of the projection; a model's autocast may leave them in 16 bits."""
+        weight = getattr(self.project, "weight", None)
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point() or weight.element_size() < 2:
+            return hidden  # quantized
+        return hidden.to(weight.dtype)
 
     def finish(self, projected: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape V"]:
         """Return the logits for a projection, by applying factor and soft cap."""
@@ -64,7 +71,7 @@ class LanguageHead:
         weight = self.project.weight
         if hidden.shape[-1] != weight.shape[1] or logits.shape[-1] != len(weight):
             return False
-        found, logits = self(hidden.to(weight.dtype)), logits.float()
+        found, logits = self(hidden), logits.float()
         return bool((found - logits).abs().max() <= ROUNDING * logits.abs().max())
 
     def is_one_product(self) -> bool:

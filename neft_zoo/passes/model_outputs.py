@@ -70,6 +70,28 @@ class ModelOutputs:
             if few or not self._head_makes(logits, record.hidden):
                 record.logits = logits
 
+    def check_next_tokens(self, output: Any, hidden: Tensor, labels: Tensor) -> None:
+        """Raise unless the LM head maps the last hidden states to the logits, and each predicts the next label.
+
+        Args:
+            output: the model's output, which may have no logits.
+            hidden: the last hidden states (B, L, D).
+            labels: of the model's call (B, L).
+
+        Raises:
+            NoiseError: if the logits or their loss show otherwise.
+        """
+        logits, length = logits_of(output), labels.shape[1]
+        if logits is None or logits.dim() != 3 or logits.shape[1] < length:
+            return
+        logits = logits[:, -length:]
+        self._see_shift(getattr(output, "loss", None), logits, hidden, labels)
+        if not self.shift or not self._head_makes(logits, hidden):
+            raise NoiseError(
+                "losses of single tokens need logits that the LM head makes of the last hidden states, one before the "
+                f"label, got others from {type(base_model(self.model)).__name__}."
+            )
+
     def _see_shift(self, loss: Tensor | None, logits: Tensor, hidden: Tensor | None, labels: Tensor | None) -> None:
         """Find out from the first loss with labels how many positions a label lies after its prediction."""
         if self._shift_is_seen or loss is None or labels is None or not (labels != IGNORED).any():

@@ -19,8 +19,8 @@ def stm(threshold: float = 2.5) -> Strategy:
     trained biases): the model without it is the starting model.
 
     Differs from the paper in: perplexities are recomputed in every step instead of once into a file, which selects the
-    same tokens and costs a third of a step; a micro-batch without graded tokens has a loss of 0. With several devices
-    or micro-batches, each averages over its own tokens. The [published
+    same tokens and costs a third of a step; a micro-batch whose graded tokens are all masked has a loss of 0. With
+    several devices or micro-batches, each averages over its own tokens. The [published
     code](https://github.com/appier-research/robust-llm-finetunes) has two variants that also need a fine-tuned model,
     and a random control with the same draw in all records; neither is included.
 

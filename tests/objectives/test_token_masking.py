@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from architectures import text
+from causal_models import build
 from naive import DOCUMENTS, IGNORED, INPUTS, packed, padded
+from peft import LoraConfig, get_peft_model
 from small_models import with_lora
 
 from neft_zoo import NoiseError, SFTTrainer, attach
+from neft_zoo.passes import model_outputs
 from neft_zoo.training.session import NoiseSession
 
 
@@ -142,3 +146,49 @@ def test_stm_leaves_frozen_what_is_frozen(llama, threshold):
     attach(model, {"name": "stm", "threshold": threshold}, total_steps=1).loss(INPUTS).backward()
     assert all(weight.requires_grad == ("lora_B" in name) for name, weight in model.named_parameters())
     assert all("lora_B" in name for name in taken(model))
+
+
+@pytest.mark.parametrize("name", ["bart", "modernbert-decoder"])
+def test_stm_refuses_a_model_whose_next_token_is_not_the_heads(name):
+    """BART expects labels that are already shifted, and ModernBERT transforms its last states before the head."""
+    model = get_peft_model(build(name), LoraConfig(target_modules="all-linear", init_lora_weights=False)).train()
+    ids = torch.arange(3, 19).view(2, 8)
+    with pytest.raises(NoiseError, match=r"losses of single tokens need logits that the LM head makes .* got others"):
+        attach(model, "stm", total_steps=1).loss({"input_ids": ids, "labels": ids.clone()})
+
+
+def test_stm_refuses_a_frozen_adapter_below_the_one_that_trains(llama):
+    model = with_lora(llama())
+    model.add_adapter("second", LoraConfig(target_modules=["q_proj"]))
+    model.base_model.set_adapter(["default", "second"])
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(".second." in name)
+    with pytest.raises(NoiseError, match=r"all active adapters must train .*, got 'default', which is frozen"):
+        attach(model, "stm", total_steps=1)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_" in name)
+    attach(model, "stm", total_steps=1)
+
+
+def test_stm_refuses_a_routers_loss():
+    model = with_lora(build("mixtral"))
+    attach(model, "stm", total_steps=1).detach()
+    model.config.output_router_logits = True
+    with pytest.raises(NoiseError, match=r"output_router_logits must be false with token masking, .* got true"):
+        attach(model, "stm", total_steps=1)
+
+
+@pytest.mark.parametrize("noise", [{"name": "stm", "threshold": 60.0}, "vat"])
+def test_a_last_state_of_16_bits_has_logits(monkeypatch, noise):
+    """OPT projects its last states, so that autocast leaves them in 16 bits, and the LM head in 32."""
+    monkeypatch.setattr(model_outputs, "KEPT_LOGITS", 0)
+    model = with_lora(text("opt")).train()
+
+    def compute(model, inputs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(**inputs).loss
+
+    ids = torch.arange(5, 21).view(2, 8)
+    loss = attach(model, noise, total_steps=1).loss({"input_ids": ids, "labels": ids.clone()}, compute=compute)
+    loss.backward()
+    assert loss.isfinite() and any(gradient.any() for gradient in taken(model).values())
