@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from neft_zoo.passes.divergences import Divergence
     from neft_zoo.passes.step import Step
 
+# Of a search for a direction, which rounding errors would determine if it started closer; the VAT paper's own.
+SMALLEST_START = 1e-6
+
 
 @dataclass(frozen=True)
 class Ascent(Ascends):

@@ -2,7 +2,7 @@ from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.distributions import Gaussian
 from neft_zoo.noise.scales import Fixed, Relative
 from neft_zoo.noise.schedules import Scalar, check_scalar
-from neft_zoo.objectives.adversarial import VirtualAdversarial
+from neft_zoo.objectives.adversarial import SMALLEST_START, VirtualAdversarial
 from neft_zoo.objectives.norm_ball import Ball
 from neft_zoo.registry.entries import register
 from neft_zoo.registry.strategy import Strategy
@@ -37,7 +37,7 @@ def smart(
     Args:
         radius: epsilon, largest coordinate of the perturbation (a fraction of the mean rms of the document's
             embeddings, or in their own unit; >= 0), a number or a schedule.
-        start: sigma, standard deviation of the random start (in the same unit, >= 0), a number or a schedule.
+        start: sigma, standard deviation of the random start (in the same unit, >= 1e-6), a number or a schedule.
         size: eta, largest coordinate of an ascent step (in the same unit, >= 0), a number or a schedule.
         weight: lambda, weight of the divergence (>= 0), a number or a schedule.
         steps: ascent steps (>= 1).
@@ -46,7 +46,7 @@ def smart(
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "smart", "radius": 0.05, "start": 0.05})`
     """
-    check_scalar("start", start)
+    check_scalar("start", start, SMALLEST_START)
     return Strategy(
         AdditiveNoise(Gaussian(), Relative(start, "document") if relative else Fixed(start)),
         VirtualAdversarial(Ball(radius, "coordinate", relative=relative), "symmetric_kl", weight, steps, size),

@@ -2,7 +2,7 @@ from neft_zoo.noise.additive import AdditiveNoise
 from neft_zoo.noise.distributions import Sphere
 from neft_zoo.noise.scales import ByLength
 from neft_zoo.noise.schedules import Scalar, check_scalar
-from neft_zoo.objectives.adversarial import VirtualAdversarial
+from neft_zoo.objectives.adversarial import SMALLEST_START, VirtualAdversarial
 from neft_zoo.objectives.norm_ball import Ball
 from neft_zoo.registry.entries import register
 from neft_zoo.registry.strategy import Strategy
@@ -29,14 +29,14 @@ def vat(radius: Scalar = 1.0, start: Scalar = 0.1, weight: Scalar = 1.0, steps: 
 
     Args:
         radius: epsilon, norm of a document's perturbation (in the embedding's own unit, >= 0), a number or a schedule.
-        start: xi, length at which the direction is searched (in the same unit, > 0), a number or a schedule.
+        start: xi, length at which the direction is searched (in the same unit, >= 1e-6), a number or a schedule.
         weight: weight of the divergence (>= 0), a number or a schedule.
         steps: K, number of power iterations (>= 1).
 
     Example:
         `SFTTrainer(model, train_dataset=data, noise={"name": "vat", "radius": 0.5})`
     """
-    check_scalar("start", start)
+    check_scalar("start", start, SMALLEST_START)
     return Strategy(
         AdditiveNoise(Sphere(1.0), ByLength(start)),
         VirtualAdversarial(Ball(radius), "kl", weight, steps, start, constant_clean=True, power=True),

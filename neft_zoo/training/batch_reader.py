@@ -26,7 +26,9 @@ class BatchReader:
 
     def __init__(self, model: nn.Module, tokenizer: object = None) -> None:
         self.tokens = special_token_ids(tokenizer, getattr(base_model(model), "config", None))
-        self.tokens["shifted"] = task_of(model) == "next token"
+        task = task_of(model)
+        self.tokens["shifted"] = task == "next token"
+        self._has_token_labels = task not in ("sequence", "span")
         self._key, self._progress = 0, 0.0
         self._labels: Tensor | None = None
 
@@ -38,6 +40,8 @@ class BatchReader:
             key: random key of the optimizer step; equal keys draw equal noise.
             progress: fraction of training done, in [0, 1].
         """
+        if not self._has_token_labels:  # several per sequence may have the shape of token ids
+            inputs = {**inputs, "labels": None}
         return Batch.from_inputs(inputs, key=key, progress=progress, **self.tokens)
 
     def enter_step(self, key: int, progress: float, labels: Tensor | None = None) -> None:

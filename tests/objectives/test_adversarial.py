@@ -7,7 +7,7 @@ import torch
 from naive import DOCUMENTS, INPUTS, Quadratic, Spy, apart, own, packed, padded
 from test_objectives import compare
 
-from neft_zoo import attach, make
+from neft_zoo import NoiseError, attach, make
 from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.registry.strategy import Strategy
 
@@ -149,6 +149,12 @@ def test_vat_discards_its_start_and_keeps_the_direction(model, steps):
         return clean + 2 * apart("kl", p.detach(), naive.run(powers(naive, d, steps, 1.5, 0.05))[1])
 
     compare(model, "vat", reference, radius=1.5, start=0.05, weight=2, steps=steps)
+
+
+@pytest.mark.parametrize("name", ["vat", "smart"])
+def test_a_direction_is_not_sought_where_there_is_no_slope(name):
+    with pytest.raises(NoiseError, match=r"start must be a finite number >= 1e-06, got 0\.0"):
+        make(name, start=0.0)
 
 
 @pytest.mark.parametrize("length", [8, 200])

@@ -6,6 +6,7 @@ from selection import NEED_OTHER_MODELS
 from small_models import fitting
 from tasks import HIDDEN, IDS, MASK, TASKS, model_of
 from torch.nn.functional import kl_div
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from neft_zoo import NoiseError, attach, registry
 from neft_zoo.noise import TokenEdit
@@ -87,3 +88,16 @@ def test_several_labels_at_once_have_no_distribution_to_compare():
     model.config.problem_type = "multi_label_classification"
     with pytest.raises(NoiseError, match="chooses one of several classes, got num_labels=3 and problem_type='multi"):
         attach(model, "r3f", total_steps=1)
+
+
+@pytest.mark.parametrize("length", [8, 10])
+@pytest.mark.parametrize("name", sorted(PER_TOKEN))
+def test_several_labels_at_once_are_no_labels_of_tokens(tokenizer, name, length):
+    """Not even where a sequence has as many tokens as labels, and both tensors the same shape."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=64)
+    kind = dict(pad_token_id=0, num_labels=8, problem_type="multi_label_classification")
+    model = LlamaForSequenceClassification(LlamaConfig(**sizes, **kind)).train()
+    batch = {"input_ids": torch.randint(3, 64, (3, length)), "labels": torch.ones(3, 8)}
+    with pytest.raises(NoiseError, match="labels"):
+        attach(model, name, total_steps=3, tokenizer=tokenizer).loss(batch)
