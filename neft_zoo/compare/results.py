@@ -11,10 +11,11 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from typing import NoReturn, TypedDict
 
+from neft_zoo.compare.record_checks import wrong_field
 from neft_zoo.compare.records import FORMAT, RunRecord
-from neft_zoo.errors import NoiseError
+from neft_zoo.errors import NoiseError, shown
 from neft_zoo.files import replacing
 from neft_zoo.redaction import redact
 
@@ -48,17 +49,27 @@ def read(path: Path) -> RunRecord:
         NoiseError: if the file is damaged or not a result; the message names it.
     """
     try:
-        values = redact(json.loads(path.read_text(encoding="utf-8")))  # versions before 0.2 stored secrets too
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        values = redact(values)  # versions before 0.2 stored secrets too
     except (ValueError, UnicodeDecodeError):
         raise NoiseError(
             f"{path} must hold the result of a run, but it is damaged; remove it and compare again."
         ) from None
+    got = "something else"
     try:
         if values["format"] == FORMAT:
-            return RunRecord.from_dict(values)
+            record = RunRecord.from_dict(values)
+            if (wrong := wrong_field(record)) is None:
+                return record
+            got = f"{wrong} {shown(values.get(wrong))}"
     except (KeyError, TypeError, AttributeError, IndexError):
         pass
-    raise NoiseError(f"{path} must hold the result of a run in format {FORMAT}, got something else.")
+    raise NoiseError(f"{path} must hold the result of a run in format {FORMAT}, got {got}.")
+
+
+def _refuse(constant: str) -> NoReturn:
+    """Refuse NaN and Infinity, which are no JSON: a value that is not finite is written as null."""
+    raise ValueError(constant)
 
 
 def read_folder(folder: Path) -> dict[Path, RunRecord]:

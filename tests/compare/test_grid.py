@@ -9,6 +9,7 @@ from neft_zoo.cli.main import main
 from neft_zoo.compare import planning, results
 from neft_zoo.compare.fingerprint import fingerprint
 from neft_zoo.compare.grid import make_grid
+from neft_zoo.compare.measurement import Measurement
 from neft_zoo.compare.planning import tasks
 from neft_zoo.compare.rows import read_lengths
 from neft_zoo.errors import NoiseError
@@ -87,7 +88,8 @@ def test_margins_that_change_are_those_of_finished_runs_too(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("extends: quickstart\n")
     (task,) = tasks(make_grid(str(recipe), ["none"], 1), tmp_path / "out")
-    results.write(task.path, replace(task.record, status="ok"))
+    point = Measurement(3, 1.0, {"test_loss": 2.0})
+    results.write(task.path, replace(task.record, status="ok", end=point, best=point))
     recipe.write_text("extends: quickstart\nmargins: {test_loss: 0.02}\n")
     later = tasks(make_grid(str(recipe), ["none"], 1), tmp_path / "out")
     assert planning.missing(later) == [] and results.read(task.path).margins == {"test_loss": 0.02}
