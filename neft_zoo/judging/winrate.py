@@ -11,7 +11,7 @@ from pathlib import Path
 from neft_zoo.errors import NoiseError, shown
 from neft_zoo.evaluation.intervals import wilson
 from neft_zoo.evaluation.serialization import Serializable
-from neft_zoo.judging.json_files import JsonRecord, read_records
+from neft_zoo.judging.json_files import JsonRecord, check_unique, read_records
 from neft_zoo.judging.length_control import Published, length_controlled
 from neft_zoo.judging.pairs import Judgement, Pair
 
@@ -92,9 +92,11 @@ def read_annotations(path: Path) -> tuple[list[Judgement], JudgedBy]:
     """Return the judgements in an AlpacaEval annotation file, where `output_2` is ours.
 
     Raises:
-        NoiseError: if it cannot be read, is empty, or has several models or an invalid preference.
+        NoiseError: if it cannot be read, is empty, repeats an instruction, or has several models or an invalid
+            preference.
     """
     records = read_records(path, "instruction", "output_1", "output_2")
+    check_unique(path, [record["instruction"] for record in records])
     names = {}
     for key in ("generator_2", "generator_1", "annotator"):
         values = {str(record.get(key, "unknown")) for record in records}

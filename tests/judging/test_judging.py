@@ -317,6 +317,11 @@ RATED = '{"kind": "neft-zoo ratings", "ratings": %s}'
             "judge --annotations a.json",
             "orders in a.json must be two preferences, got 2",
         ),
+        (
+            {"a.json": json.dumps([{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 2}] * 3)},
+            "judge --annotations a.json",
+            "a.json must hold every instruction once, got 'q'",
+        ),
         ({"r.json": RATED % '{"abc": ["tie"]}'}, "judge theirs.json theirs.json --judge r.json", "a choice in r.json"),
         ({}, "judge o.json theirs.json --model m --max_tokens 0", "max_tokens must be"),
         ({}, "judge o.json theirs.json --model m --temperature -1", "temperature must be"),
