@@ -8,6 +8,7 @@ difficulty; the win rate is then predicted for a length difference of 0. Dubois,
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ GAMED = 0.1  # weight of a judgement of a gamed baseline
 FEWEST = 10
 FEWEST_SHARE = 0.9  # minimum share of the published instructions in annotations
 NEEDS_GAMED = "needs AlpacaEval's difficulties and judgements of gamed baselines (--gamed)"
+ROUNDING = 1e-6  # by which a published preference may leave [0, 1]
 EDGE = 0.025  # minimum share of judgements on each side of equal lengths
 
 
@@ -53,24 +55,45 @@ def read_published(path: Path) -> Published:
     """Read `df_gamed.csv`.
 
     Raises:
-        NoiseError: if it cannot be read or lacks a column.
+        NoiseError: if it cannot be read, lacks a column, or a number is not finite.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))
-        difficulty = {int(row["index"]): float(row["instruction_difficulty"]) for row in table}
-        names = ("preference", "std_delta_len", "instruction_difficulty")
+        difficulty = {int(row["index"]): _finite(row["instruction_difficulty"]) for row in table}
         rows = [
-            (*(float(row[name]) for name in names), row["not_gamed_baseline"] == "True")
+            (
+                _preference(row["preference"]),
+                _finite(row["std_delta_len"]),
+                _finite(row["instruction_difficulty"]),
+                row["not_gamed_baseline"] == "True",
+            )
             for row in table
             if row["preference"]
         ]
-        return Published([difficulty[i] for i in range(len(difficulty))], rows)  # type: ignore[arg-type]
+        return Published([difficulty[i] for i in range(len(difficulty))], rows)
     except OSError as error:
         raise NoiseError(f"{path} must be a file that can be read: {error.strerror}.") from None
     except (KeyError, ValueError, TypeError):
-        columns = "index, preference, std_delta_len, instruction_difficulty and not_gamed_baseline"
-        raise NoiseError(f"{path} must be AlpacaEval's df_gamed.csv, with the columns {columns}.") from None
+        columns = "index, preference (0 to 1), std_delta_len and instruction_difficulty, and with not_gamed_baseline"
+        raise NoiseError(
+            f"{path} must be AlpacaEval's df_gamed.csv, with finite numbers in the columns {columns}."
+        ) from None
+
+
+def _finite(text: str) -> float:
+    # One number that is not finite would spread to every weight of the fit.
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _preference(text: str) -> float:
+    number = _finite(text)
+    if not -ROUNDING <= number <= 1 + ROUNDING:
+        raise ValueError(text)
+    return min(max(number, 0.0), 1.0)
 
 
 def length_controlled(

@@ -340,6 +340,14 @@ RATED = '{"kind": "neft-zoo ratings", "ratings": %s}'
             "judge o.json theirs.json --model m --gamed g.csv",
             "must be those of AlpacaEval's 3 instructions in their order, got 2",
         ),
+        *(
+            (
+                {"g.csv": GAMED + row},
+                "judge o.json theirs.json --model m --gamed g.csv",
+                "must be AlpacaEval's df_gamed.csv, with finite numbers in the columns index, preference (0 to 1), ",
+            )
+            for row in ("1,nan,0,0,False", "1,1.5,0,0,False", "1,-1,0,0,False", "1,1,inf,0,False", "1,1,0,nan,False")
+        ),
         ({"g.csv": "index,x\n0,1\n"}, "judge o.json theirs.json --model m --gamed g.csv", "AlpacaEval's df_gamed.csv"),
     ],
 )
