@@ -56,8 +56,8 @@ class Row:
         baseline: the row to compare with: `none`, or plain training for as many steps; None for `none`.
         is_matched: whether the baseline trained for as many steps, as required in a compute-matched comparison.
         cells: by metric and point, if any run measured it.
-        compute: tokens times passes, relative to `none`; None without a common seed.
-        time: training time (on a CPU, CPU time), relative to `none`; None without a common seed.
+        compute: tokens times passes, relative to `none`; None without a common seed, or if a run lacks it.
+        time: training time (on a CPU, CPU time), relative to `none`; None as for compute.
     """
 
     label: str

@@ -15,7 +15,7 @@ from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Cell, Column, Experim
 from neft_zoo.compare.labels import label, natural
 from neft_zoo.compare.metrics import metric, values
 from neft_zoo.compare.record_intervals import over_records
-from neft_zoo.compare.records import RunRecord, When
+from neft_zoo.compare.records import RunRecord, When, needed
 from neft_zoo.compare.statistics import Difference, paired
 from neft_zoo.compare.verdicts import Verdict, judge, one_test
 from neft_zoo.errors import NoiseError
@@ -55,8 +55,8 @@ def summarize(
     for each in {name for row in rows for name, _ in row.cells}:
         _judge(each, rows, experiment.margin(each))
     for row in rows:
-        row.compute = _ratio(row, rows[0], lambda record: record.passes * (record.tokens or 0))
-        row.time = _ratio(row, rows[0], _seconds)
+        row.compute = _ratio(row, rows[0], lambda record: record.tokens and record.passes * record.tokens)
+        row.time = _ratio(row, rows[0], _cpu_seconds, lambda record: record.wall_s)
     return experiment
 
 
@@ -175,18 +175,23 @@ def _with_records(each: Difference, row: Row, other: Row, when: When) -> Differe
     return replace(each, over_records=over_records(pairs, when))
 
 
-def _ratio(row: Row, none: Row, cost: Callable[[RunRecord], float]) -> float | None:
-    """Return a cost relative to that of `none`, over the common seeds."""
-    ours, theirs = ({record.seed: cost(record) for record in each.records} for each in (row, none))
+def _ratio(row: Row, none: Row, *costs: Callable[[RunRecord], float | None]) -> float | None:
+    """Return a cost relative to that of `none`, over the common seeds; None if a run lacks it.
+
+    Of several costs, it is the first one that all these runs have: both sides are measured alike.
+    """
+    ours, theirs = ({record.seed: record for record in each.records} for each in (row, none))
     shared = ours.keys() & theirs.keys()
-    total = sum(theirs[seed] for seed in shared)
-    return sum(ours[seed] for seed in shared) / total if total else None
+    for cost in costs:
+        spent, usual = ([cost(each[seed]) for seed in shared] for each in (ours, theirs))
+        if None not in (*spent, *usual) and (total := sum(map(needed, usual))):
+            return sum(map(needed, spent)) / total
+    return None
 
 
-def _seconds(record: RunRecord) -> float:
-    """Return the training time of a run in seconds; on a CPU the CPU time, which other processes do not affect."""
-    on_cpu = record.device == "cpu" and record.cpu_s is not None
-    return (record.cpu_s if on_cpu else record.wall_s) or 0.0
+def _cpu_seconds(record: RunRecord) -> float | None:
+    """Return the CPU time of a run that trained on a CPU, which other processes do not affect."""
+    return record.cpu_s if record.device == "cpu" else None
 
 
 def _notes(rows: list[Row]) -> list[str]:

@@ -322,6 +322,27 @@ def test_time_on_a_cpu_is_that_of_the_cpu(runs):
     assert {row.label: row.time for row in summarize(runs).rows}["symnoise"] == 10
 
 
+def test_times_are_of_one_clock(runs):
+    """Results of before 0.2 may lack the CPU time, which takes a third of the time by the clock here."""
+    for run in runs:
+        run |= {"wall_s": 30.0} if run["noise"]["name"] == "neft_uniform" else {"cpu_s": 10.0, "wall_s": 30.0}
+    times = {row.label: row.time for row in summarize(runs).rows}
+    assert times == {"none": 1, "neft_uniform": 1, "symnoise": 1}
+
+
+def test_costs_that_were_not_measured_are_missing(runs):
+    for run in runs:
+        if run["noise"]["name"] == "neft_uniform":
+            del run["tokens"], run["wall_s"]
+    rows = {row.label: row for row in summarize(runs).rows}
+    assert rows["neft_uniform"].compute is None and rows["neft_uniform"].time is None
+    assert rows["symnoise"].compute == 2 and rows["none"].time == 1
+    cells = next(line for line in markdown(summarize(runs)).splitlines() if line.startswith("| neft_uniform")).split(
+        "|"
+    )
+    assert [cell.strip() for cell in cells].count("-") == 3, "compute, time and the difference per compute"
+
+
 def test_rows_are_named_by_what_differs():
     rows = [record("neft_uniform", 0, 1, 1, 1, row=str(a)) for a in (5.0, 10.0)] + [record("none", 0, 1, 1, 1)]
     for row, alpha in zip(rows, (5.0, 10.0), strict=False):
