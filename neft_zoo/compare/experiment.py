@@ -169,7 +169,7 @@ class Experiment:
 
     @property
     def seeds(self) -> int:
-        return max(len(row.runs) for row in self.rows)
+        return max(len(row.records) for row in self.rows)
 
     def find(self, entry: str, **arguments: object) -> Row | None:
         """Return the row of an entry with these arguments, and its defaults for all others."""

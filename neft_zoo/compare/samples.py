@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from neft_zoo.compare.experiment import Experiment
 from neft_zoo.compare.fingerprint import fingerprint
 from neft_zoo.config import recipe
-from neft_zoo.evaluation.options import Options
+from neft_zoo.errors import NoiseError
+from neft_zoo.evaluation.options import PARTS, Options
+from neft_zoo.evaluation.shipped import shipped_records
+
+ANSWERED = ("memorization", "text", "robustness")  # parts on answers, the last one to test prompts only
+ON_TEST_RECORDS = {*PARTS, "quantization", "prompts"}
 
 
 def samples(experiment: Experiment) -> str:
-    """Return a description of the number of seeds, test records and answers, and of what intervals cover."""
-    records = count_test_records(experiment)
+    """Return a description of the number of seeds, records and answers measured, and of what intervals cover."""
+    records, options = count_test_records(experiment), _options(experiment)
     parts = [f"{experiment.seeds} seed{'s' * (experiment.seeds != 1)}"]
     parts.append("a test set of unknown size" if records is None else f"{records} test records in every run")
-    parts += [text] if (text := answers(experiment)) else []
+    if options is not None:
+        first = options.records if ON_TEST_RECORDS & {*options.parts} else None
+        if records is not None and first is not None and first < records:
+            parts.append(f"of which the final model is evaluated on the first {first}")
+        parts += [*filter(None, [answers(experiment)]), *_shipped(options)]
     wide = any(
         cell.difference is not None and cell.difference.over_records is not None
         for row in experiment.rows
@@ -27,12 +37,39 @@ def samples(experiment: Experiment) -> str:
 
 def answers(experiment: Experiment) -> str:
     """Return a description of the number and maximum length of answers behind text metrics; "" without any."""
-    chosen = experiment.config.get("evaluation")
-    if not isinstance(chosen, dict):
+    options = _options(experiment)
+    if options is None or not {*ANSWERED} & {*options.parts}:
         return ""
-    plain = Options()
-    count, longest = (chosen.get(name, getattr(plain, name)) for name in ("answers", "max_new_tokens"))
-    return f"{'all' if count is None else count} answers a split and run, of at most {longest} tokens"
+    limit = min((count for count in (options.answers, options.records) if count is not None), default=None)
+    counts = [count for count in (limit, count_test_records(experiment)) if count is not None]
+    of_test = min(counts, default="all")
+    if not {*ANSWERED[:-1]} & {*options.parts}:
+        text = f"{of_test} answers to test prompts a run"
+    elif limit is None or of_test == limit:
+        text = f"{'all' if limit is None else limit} answers a split and run"
+    else:
+        text = f"{of_test} answers to test prompts and at most {limit} to train prompts a run"
+    return f"{text}, of at most {options.max_new_tokens} tokens"
+
+
+def _options(experiment: Experiment) -> Options | None:
+    """Return the options of the evaluation; None without one, or if it was of another version."""
+    chosen = experiment.config.get("evaluation")
+    try:
+        return Options.from_dict(chosen) if isinstance(chosen, dict) else None
+    except (NoiseError, TypeError):
+        return None
+
+
+def _shipped(options: Options) -> Iterator[str]:
+    """Yield descriptions of the shipped sets that side effects are measured on."""
+    if "forgetting" in options.parts:
+        passages, problems = (len(shipped_records(name, options.unrelated_records)) for name in ("general", "gsm8k"))
+        yield f"{passages} passages and {problems} GSM8K problems for forgetting"
+    if "safety" in options.parts:
+        yield f"{len(shipped_records('xstest', options.safety_prompts))} XSTest prompts"
+    if "instructions" in options.parts:
+        yield f"{len(shipped_records('ifeval', options.instruction_prompts))} IFEval prompts"
 
 
 def count_test_records(experiment: Experiment) -> int | None:

@@ -299,9 +299,45 @@ def test_what_the_numbers_stand_on(runs, tmp_path):
     config = {"dataset_name": str(tmp_path), "dataset_test_split": "test", "evaluation": {"answers": 7}}
     shipped = [{**run, "config": config, "recipe": {"name": "r", "hash": fingerprint(config)}} for run in runs]
     told = samples(summarize(shipped))
-    assert told.startswith("3 seeds, 2 test records in every run, 7 answers a split and run, of at most 128 tokens.")
+    assert told.startswith(
+        "3 seeds, 2 test records in every run, 2 answers to test prompts and at most 7 to train prompts a run, "
+        "of at most 128 tokens."
+    )
     (tmp_path / "test.jsonl").write_text('{"a": 1}\n')
     assert "a test set of unknown size" in samples(summarize(shipped)), "the file is not the one of the runs any more"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "told"),
+    [
+        ({}, ", 40 answers to test prompts and at most 128 to train prompts a run, of at most 128 tokens"),
+        ({"answers": 4}, ", 4 answers a split and run, of at most 128 tokens"),
+        (
+            {"records": 2, "answers": 4, "max_new_tokens": 64},
+            ", of which the final model is evaluated on the first 2, 2 answers a split and run, of at most 64 tokens",
+        ),
+        ({"records": None, "answers": None}, ", all answers a split and run, of at most 128 tokens"),
+        ({"parts": ["robustness"], "answers": 32}, ", 32 answers to test prompts a run, of at most 128 tokens"),
+        ({"parts": ["losses"]}, ""),
+        (
+            {"parts": ["forgetting", "safety", "instructions"], "records": 2, "unrelated_records": 64},
+            ", 64 passages and 64 GSM8K problems for forgetting, 249 XSTest prompts, 100 IFEval prompts",
+        ),
+        ({"parts": ["of a later version"]}, ""),
+        (None, ""),
+    ],
+)
+def test_sample_sizes_are_those_that_were_measured(runs, evaluation, told):
+    for run in runs:
+        run["config"] = {"learning_rate": 1, "evaluation": evaluation}
+        run["record_losses"] = {"tokens": [10] * 40, "end": [4.6] * 40, "best": [4.6] * 40}
+    assert samples(summarize(runs)).partition(". Intervals")[0] == f"3 seeds, 40 test records in every run{told}"
+
+
+def test_failed_runs_are_no_seeds(runs):
+    kept = [run for run in runs if run["seed"] == 0]
+    failed = [record(run["noise"]["name"], run["seed"], 0, 0, 0, status="failed") for run in runs if run["seed"]]
+    assert samples(summarize(kept + failed)).startswith("1 seed, ")
 
 
 def test_less_compute_has_no_difference_per_compute(runs):
