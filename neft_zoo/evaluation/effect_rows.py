@@ -27,8 +27,8 @@ def effect_rows(report: EvaluationReport) -> Iterator[tuple[str, str]]:
     if report.safety is not None:
         for label, refusals in vars(report.safety).items():
             of = f"of {refusals.prompts} {label} prompts"
-            yield f"refused {of}", _share(refusals.refused, refusals.refused_interval)
-            share = _share(refusals.refusal_probability, refusals.refusal_probability_interval)
+            yield f"refused {of}", share_text(refusals.refused, refusals.refused_interval)
+            share = share_text(refusals.refusal_probability, refusals.refusal_probability_interval)
             yield f"P(refusal opening) {of}", share
             yield "probability of all openings", f"{refusals.covered:.3f}"
     if report.instructions is not None:
@@ -63,10 +63,11 @@ def _change(found: LossChange | LossUnder | ChangedPrompts | None) -> str:
 
 
 def _rate(found: Rate) -> str:
-    return _share(found.rate, found.interval)
+    return share_text(found.rate, found.interval)
 
 
-def _share(share: float | None, interval: Sequence[float] | None) -> str:
+def share_text(share: float | None, interval: Sequence[float] | None) -> str:
+    """Return a share and its interval, or a dash if it was not measured."""
     if share is None or interval is None:
         return "-"
     return f"{share:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from neft_zoo.console import show_table
 from neft_zoo.evaluation.answer_results import AnswerText, Memorization
-from neft_zoo.evaluation.effect_rows import effect_rows
+from neft_zoo.evaluation.effect_rows import effect_rows, share_text
+from neft_zoo.evaluation.intervals import wilson
 from neft_zoo.evaluation.options import WORDS
 from neft_zoo.evaluation.results import EvaluationReport, Losses, LossSummary, Robustness
 from neft_zoo.evaluation.text import GRAMS
@@ -42,7 +43,7 @@ def rows(report: EvaluationReport) -> list[Row]:
     words, clip = report.options.words or WORDS, report.options.clip
     text = {
         **TEXT,
-        f"log-diversity of {words} words, at most {clip:g}": lambda split: split.diversity.log_diversity,
+        f"log-diversity of {words} words, at most {clip:g}": lambda split: _format(split.diversity.log_diversity),
     }
     table = _loss_rows(report.losses)
     table += [_row(label, report.memorization, value) for label, value in MEMORIZATION.items()]
@@ -80,29 +81,34 @@ def _robustness_rows(robustness: Robustness) -> list[Row]:
     return table
 
 
-LOSSES: Mapping[str, Callable[[LossSummary], float | None]] = {
-    "loss, nats per token": lambda split: split.loss,
-    "perplexity": lambda split: split.perplexity,
-    "calibration error": lambda split: split.calibration_error,
+LOSSES: Mapping[str, Callable[[LossSummary], str]] = {
+    "loss, nats per token": lambda split: _format(split.loss),
+    "perplexity": lambda split: _format(split.perplexity),
+    "calibration error": lambda split: _format(split.calibration_error),
 }
-MEMORIZATION: Mapping[str, Callable[[Memorization], float | None]] = {
-    "ROUGE-L": lambda split: split.rouge_l,
-    "BLEU": lambda split: split.bleu,
-    "extracted from the prompt": lambda split: split.exact,
-    "extracted from 50 tokens": lambda split: split.prefix,
+MEMORIZATION: Mapping[str, Callable[[Memorization], str]] = {
+    "ROUGE-L": lambda split: _format(split.rouge_l),
+    "BLEU": lambda split: _format(split.bleu),
+    "extracted from the prompt": lambda split: _share(split.exact, split.records),
+    "extracted from 50 tokens": lambda split: _share(split.prefix, split.records),
 }
-TEXT: Mapping[str, Callable[[AnswerText], float | None]] = {
-    "answer, characters": lambda split: split.lengths.characters,
-    "answer, words": lambda split: split.lengths.words,
-    "answer, tokens": lambda split: split.lengths.tokens,
-    "answers that never end": lambda split: split.unended,
-    **{f"{n}-gram repetition": lambda split, n=n: split.diversity.repetition[str(n)] for n in GRAMS},
+TEXT: Mapping[str, Callable[[AnswerText], str]] = {
+    "answer, characters": lambda split: _format(split.lengths.characters),
+    "answer, words": lambda split: _format(split.lengths.words),
+    "answer, tokens": lambda split: _format(split.lengths.tokens),
+    "answers that never end": lambda split: _share(split.unended, split.answers),
+    **{f"{n}-gram repetition": lambda split, n=n: _format(split.diversity.repetition[str(n)]) for n in GRAMS},
 }
 
 
-def _row(label: str, splits: Mapping[str, R] | None, value: Callable[[R], float | None]) -> Row:
-    train, test = (_format(value(splits[name])) if splits and name in splits else "-" for name in ("train", "test"))
+def _row(label: str, splits: Mapping[str, R] | None, text: Callable[[R], str]) -> Row:
+    train, test = (text(splits[name]) if splits and name in splits else "-" for name in ("train", "test"))
     return label, train, test
+
+
+def _share(share: float | None, count: int) -> str:
+    """Return a share of so many records or answers with its interval, since one of a few says little."""
+    return "-" if share is None else f"{share_text(share, wilson(share, count))} of {count}"
 
 
 def _format(value: float | None) -> str:

@@ -11,7 +11,8 @@ from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
 from neft_zoo.config import recipe
 from neft_zoo.evaluation import Options, evaluate
-from neft_zoo.evaluation.answer_results import AnswerText, Diversity, Lengths
+from neft_zoo.evaluation.answer_results import AnswerText, Diversity, Lengths, Memorization
+from neft_zoo.evaluation.intervals import wilson
 from neft_zoo.evaluation.plots import draw
 from neft_zoo.evaluation.report import rows, save
 from neft_zoo.evaluation.results import (
@@ -97,7 +98,9 @@ def test_the_table_and_the_plots_show_what_was_measured(tmp_path):
     report = made_up()
     shown = {label: (train, test) for label, train, test in rows(report)}
     assert shown["loss at step 40, the best"] == ("2.000", "2.000") and shown["ROUGE-L"] == ("-", "-")
-    assert shown["answer, characters"][1] == "31.000" and shown["answers that never end"][0] == "0.250"
+    assert shown["answer, characters"][1] == "31.000"
+    low, high = wilson(0.25, 4)
+    assert shown["answers that never end"][0] == f"0.250 [{low:.3f}, {high:.3f}] of 4"
     assert [shown[f"{n}-gram repetition"][0] for n in range(1, 5)] == ["0.100", "0.200", "0.300", "0.400"]
     assert shown["log-diversity of 50 words, at most 20"] == ("2.500", "2.500")
     assert shown["noise flips tokens from alpha"] == ("-", "25") and shown["loss, noise 25"] == ("-", "27.000")
@@ -107,6 +110,15 @@ def test_the_table_and_the_plots_show_what_was_measured(tmp_path):
     drawn = [path.name for path in draw(report, tmp_path)]
     assert drawn == ["losses.png", "losses_best.png", "noise.png"]
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in drawn)
+
+
+def test_shares_of_few_records_have_an_interval_and_a_count():
+    overlap = dict(rouge_l=0.4, bleu=0.2, rouge_l_values=[0.4], bleu_values=[0.2])
+    found = Memorization(**overlap, exact=0.5, prefix=1.0, records=2, skipped=1)
+    none = Memorization(**overlap, exact=None, prefix=None, records=0, skipped=3)
+    shown = {label: values for label, *values in rows(replace(made_up(), memorization={"train": found, "test": none}))}
+    assert shown["extracted from the prompt"] == ["0.500 [0.095, 0.905] of 2", "-"]
+    assert shown["extracted from 50 tokens"] == ["1.000 [0.342, 1.000] of 2", "-"]
 
 
 def test_a_report_is_read_back_from_its_file(tmp_path):
