@@ -144,6 +144,8 @@ def outcome(record: RunRecord) -> str:
 
 def left_text(spent: float, done: float, total: float) -> str:
     """Return a description of the remaining time, assuming that passes continue at the same speed."""
+    if total > 0 and not done:
+        return "time left unknown"
     seconds = spent * (total - done) / done if done else 0.0
     if seconds < 60:
         return f"{seconds:.0f} s left"

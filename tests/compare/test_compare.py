@@ -148,7 +148,9 @@ def test_rows_of_a_seed_see_the_same_batches_and_dropout_masks(tiny, tmp_path):
 
 def test_the_time_that_is_left_counts_passes():
     assert left_text(60.0, 2.0, 4.0) == "1 min left" and left_text(10.0, 2.0, 4.0) == "10 s left"
-    assert left_text(3600.0, 1.0, 4.0) == "3.0 h left" and left_text(5.0, 0.0, 4.0) == "0 s left"
+    assert left_text(3600.0, 1.0, 4.0) == "3.0 h left" and left_text(600.0, 4.0, 4.0) == "0 s left"
+    assert left_text(600.0, 0.0, 4.0) == "time left unknown", "all runs so far have failed"
+    assert left_text(600.0, 0.0, 0.0) == "0 s left", "all runs have failed"
 
 
 def test_a_record_holds_what_is_needed_to_read_it_later(grid):
