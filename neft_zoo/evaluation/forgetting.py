@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from peft import PeftModel
 
+from neft_zoo.errors import DataWarning, NoiseError
 from neft_zoo.evaluation.effect_results import Forgetting, LossChange
 from neft_zoo.evaluation.losses import score, summary
-from neft_zoo.evaluation.records import shaped_like
+from neft_zoo.evaluation.records import exchange, shaped_like
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.shipped import shipped_records
 from neft_zoo.evaluation.subject import Row, Subject
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,28 @@ def unrelated_rows(subject: Subject, records: int | None) -> UnrelatedRows:
     return UnrelatedRows(general, subject.tokenized("gsm8k", problems))
 
 
+def check_same_ids(subject: Subject, rows: UnrelatedRows, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise unless a tokenizer gives the unrelated texts the token ids that a subject's gives them.
+
+    Args:
+        subject: the model after fine-tuning.
+        rows: the unrelated records.
+        tokenizer: of the model before fine-tuning, which reads the same rows.
+
+    Raises:
+        NoiseError: with the first text whose ids differ.
+    """
+    texts = [row.record["text"] for row in rows.general]
+    texts += [answered[1] for row in rows.gsm8k if (answered := exchange(row.record)) is not None]
+    for text in texts:
+        ours, theirs = (each(text, add_special_tokens=False)["input_ids"] for each in (subject.tokenizer, tokenizer))
+        if ours != theirs:
+            raise NoiseError(
+                "before must be a model with the tokenizer of the one that is measured, got one with other token ids "
+                f"for {text[:40]!r}: losses per token of different tokens cannot be compared."
+            )
+
+
 def forgetting(subject: Subject, rows: UnrelatedRows, before: PreTrainedModel | None = None) -> Forgetting:
     """Return the losses on unrelated records, compared with the model before fine-tuning.
 
@@ -61,7 +85,7 @@ def forgetting(subject: Subject, rows: UnrelatedRows, before: PreTrainedModel | 
     """
     after = {name: _loss(subject, name, kind) for name, kind in vars(rows).items()}
     base, context = _base(subject, before)
-    if base is None or not _has_all_tokens(base, rows):
+    if base is None or _lacks_tokens(base, rows):
         return Forgetting(**{name: _change(losses, None) for name, losses in after.items()})
     with context:
         earlier = {name: _loss(base, f"{name}, before", kind).loss for name, kind in vars(rows).items()}
@@ -76,10 +100,18 @@ def _base(subject: Subject, before: PreTrainedModel | None) -> tuple[Subject | N
     return None, nullcontext()
 
 
-def _has_all_tokens(base: Subject, rows: UnrelatedRows) -> bool:
-    """Return whether the model before fine-tuning has an embedding for every token; a chat format may add tokens."""
+def _lacks_tokens(base: Subject, rows: UnrelatedRows) -> bool:
+    """Return whether the model before fine-tuning lacks an embedding for a token; a chat format may add tokens."""
     most = max(max(row.input_ids) for kind in vars(rows).values() for row in kind)
-    return most < base.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    size: int = base.model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+    if most >= size:
+        warnings.warn(
+            f"forgetting has no comparison with the model before fine-tuning: it embeds {size} tokens, and the "
+            f"records have token {most}.",
+            DataWarning,
+            stacklevel=3,
+        )
+    return most >= size
 
 
 def _loss(subject: Subject, name: str, rows: Sequence[Row]) -> LossSummary:

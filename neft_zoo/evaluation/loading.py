@@ -81,8 +81,10 @@ def load_model(name: str, options: RunOptions) -> tuple[PreTrainedModel, PreTrai
 
 def loader(
     model: PreTrainedModel | str | Path | None, config: str, options: RunOptions | None
-) -> Callable[[], PreTrainedModel] | None:
+) -> Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase | None]] | None:
     """Return a function that loads a model late, to save memory; None if there is no model to load.
+
+    A model that is given itself comes without a tokenizer.
 
     Args:
         model: the model itself, its folder or its name; None for the model that the recipe starts from.
@@ -93,13 +95,13 @@ def loader(
         NoiseError: if a folder or a name is given without a recipe.
     """
     if model is not None and not isinstance(model, str | Path):
-        return lambda: model
+        return lambda: (model, None)
     if options is None:
         if model is not None:
             raise NoiseError(f"before must be a model, as the model is one, got {str(model)!r}.")
         return None
     name = str(model or recipe.load(config).values["model_name_or_path"])
-    return lambda: load_model(str(Path(name).expanduser()), options)[0]
+    return lambda: load_model(str(Path(name).expanduser()), options)
 
 
 def load_splits(

@@ -72,8 +72,8 @@ def evaluate(
         scorers: functions, by name, that score the answers to the test prompts.
         tasks: of lm-evaluation-harness; `ifeval` is replaced by the part `instructions` on the shipped prompts.
         task_folder: folder with further tasks for it.
-        before: the model before fine-tuning, its folder or its name, as the baseline for forgetting; by default the
-            base of an adapter, and else the model that the recipe starts from.
+        before: the model before fine-tuning, its folder or its name, as the baseline for forgetting, with the same
+            tokenizer; by default the base of an adapter, and else the model that the recipe starts from.
         output: folder for `evaluation.json`; None writes nothing.
 
     Raises:

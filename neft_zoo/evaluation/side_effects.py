@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
+from neft_zoo.evaluation.forgetting import check_same_ids, forgetting, unrelated_rows
 from neft_zoo.evaluation.instruction_following import instruction_following, load_benchmark
 from neft_zoo.evaluation.prompt_changes import prompt_robustness
 from neft_zoo.evaluation.quantization import linear_layers, quantization
@@ -15,7 +15,7 @@ from neft_zoo.evaluation.results import EvaluationReport
 from neft_zoo.evaluation.safety import safety
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from neft_zoo.evaluation.subject import Subject
 
@@ -24,7 +24,7 @@ def side_effects(
     report: EvaluationReport,
     subject: Subject,
     test: Sequence[Record],
-    load_before: Callable[[], PreTrainedModel] | None = None,
+    load_before: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase | None]] | None = None,
 ) -> EvaluationReport:
     """Return the report with the side effects requested by its options.
 
@@ -32,10 +32,12 @@ def side_effects(
         report: of the model; its options are used.
         subject: the model.
         test: test records, before conversion to one of TRL's formats.
-        load_before: returns the model before fine-tuning; None if unavailable or if it is the base of an adapter.
+        load_before: returns the model before fine-tuning, and its tokenizer if known; None if unavailable or if it is
+            the base of an adapter.
 
     Raises:
-        NoiseError: if a library is missing, a model cannot be loaded, or weights are already quantized.
+        NoiseError: if a library is missing, a model cannot be loaded or has another tokenizer, or weights are already
+            quantized.
     """
     options = report.options
     if "quantization" in options.parts:
@@ -43,7 +45,9 @@ def side_effects(
     benchmark = load_benchmark() if "instructions" in options.parts else None
     if "forgetting" in options.parts:
         rows = unrelated_rows(subject, options.unrelated_records)
-        before = None if load_before is None else load_before()
+        before, tokenizer = (None, None) if load_before is None else load_before()
+        if tokenizer is not None:
+            check_same_ids(subject, rows, tokenizer)
         report = replace(report, forgetting=forgetting(subject, rows, before))
     if "quantization" in options.parts:
         report = replace(report, quantization=quantization(subject, subject.rows["test"]))

@@ -1,11 +1,16 @@
 """Forgetting: loss on general text and GSM8K against the model before fine-tuning."""
 
+import json
+import shutil
+
 import pytest
 import torch
-from small_subject import adapter, arguments, load
+from small_subject import MODEL, adapter, arguments, load
 
 from neft_zoo import NoiseError
+from neft_zoo.cli.main import main
 from neft_zoo.config.data import alpaca_record
+from neft_zoo.errors import DataWarning
 from neft_zoo.evaluation import evaluate
 from neft_zoo.evaluation.forgetting import forgetting, unrelated_rows
 from neft_zoo.evaluation.losses import score, summary
@@ -87,4 +92,21 @@ def test_a_model_that_is_given_replaces_an_adapters_base(subject, tmp_path):
 def test_a_model_before_with_a_smaller_vocabulary_is_no_reference(subject):
     rows, small = unrelated_rows(subject, 2), load()
     small.resize_token_embeddings(100)
-    assert forgetting(subject, rows, small).gsm8k.before is None
+    with pytest.warns(DataWarning, match="no comparison with the model before fine-tuning: it embeds 100 tokens, and"):
+        assert forgetting(subject, rows, small).gsm8k.before is None
+
+
+def test_a_model_before_with_other_token_ids_is_refused(tmp_path, capsys):
+    """Both models would read one tokenizer's ids, which mean other words to one of them."""
+    other = shutil.copytree(MODEL, tmp_path / "other")
+    settings = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = settings["model"]["vocab"]
+    added = {token["content"] for token in settings["added_tokens"]}
+    words = [word for word in vocabulary if word not in added]
+    ids = [vocabulary[word] for word in words]
+    settings["model"]["vocab"] = {**vocabulary, **dict(zip(words, ids[1:] + ids[:1], strict=True))}
+    (other / "tokenizer.json").write_text(json.dumps(settings))
+    argv = "--config quickstart --parts forgetting --records 2 --unrelated_records 2 --output".split()
+    assert main(["evaluate", str(other), *argv, str(tmp_path / "out")]) == 2
+    assert "before must be a model with the tokenizer of the one that is measured" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
