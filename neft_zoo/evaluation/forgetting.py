@@ -13,7 +13,7 @@ from peft import PeftModel
 from neft_zoo.errors import DataWarning, NoiseError
 from neft_zoo.evaluation.effect_results import Forgetting, LossChange
 from neft_zoo.evaluation.losses import score, summary
-from neft_zoo.evaluation.records import exchange, shaped_like
+from neft_zoo.evaluation.records import exchange, shaped_like, text_tokens
 from neft_zoo.evaluation.results import LossSummary
 from neft_zoo.evaluation.shipped import shipped_records
 from neft_zoo.evaluation.subject import Row, Subject
@@ -33,7 +33,7 @@ class UnrelatedRows:
 def unrelated_rows(subject: Subject, records: int | None) -> UnrelatedRows:
     """Return the shipped unrelated records, tokenized by a subject's trainer.
 
-    No EOS token is appended to passages, since its loss would measure how well the model ends an answer. GSM8K
+    No end token is appended to passages, since its loss would measure how well the model ends an answer. GSM8K
     problems take the format of the training records, and only their answers are graded.
 
     Args:
@@ -42,7 +42,7 @@ def unrelated_rows(subject: Subject, records: int | None) -> UnrelatedRows:
     """
     longest = subject.settings.max_length
     texts = [record["text"] for record in shipped_records("general", records)]
-    passages = [list(subject.tokenizer(text)["input_ids"])[:longest] for text in texts]  # type: ignore[arg-type]
+    passages = [text_tokens(subject.tokenizer, text)[:longest] for text in texts]
     example = subject.rows["train"][0].record
     problems = [
         shaped_like(example, record["prompt"][0]["content"], record["completion"][0]["content"])

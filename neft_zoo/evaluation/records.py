@@ -48,12 +48,19 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Record, template: 
     assert prompt_and_reference is not None
     prompt, _ = prompt_and_reference
     if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
+        return text_tokens(tokenizer, prompt)
     settings = {"tools": record.get("tools"), **(record.get("chat_template_kwargs") or {})}
     rendered: Any = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, tokenize=True, return_dict=True, chat_template=template, **settings
     )
     return list(rendered["input_ids"])
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of a text, without the end token that a tokenizer may append (LLaMA's `add_eos_token`)."""
+    ids: list[int] = list(tokenizer(text)["input_ids"])  # type: ignore[arg-type]
+    appended = ids[-1:] == [tokenizer.eos_token_id] and not text.endswith(str(tokenizer.eos_token))
+    return ids[:-1] if appended else ids
 
 
 def shaped_like(example: Record, question: str, answer: str = "") -> Record:

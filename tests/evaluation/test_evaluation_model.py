@@ -11,6 +11,7 @@ import torch
 from architectures import TEXT, text
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from small_subject import load
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -25,6 +26,7 @@ from neft_zoo import NoiseError, NoiseSFTConfig, make
 from neft_zoo.evaluation import answers as answering
 from neft_zoo.evaluation import generation, prepare
 from neft_zoo.evaluation.answer_results import Extraction
+from neft_zoo.evaluation.forgetting import unrelated_rows
 from neft_zoo.evaluation.generation import generate, pad_left
 from neft_zoo.evaluation.loading import best_checkpoint
 from neft_zoo.evaluation.losses import graded_logits, last_hidden, score, summary
@@ -118,6 +120,22 @@ def test_rows_are_the_trainers_own(fresh, tokenizer):
 def test_prompts_go_through_the_trainers_template(tokenizer):
     template = "{% for turn in messages %}<{{ turn.content }}>{% endfor %}{% if add_generation_prompt %} so{% endif %}"
     assert tokenizer.decode(prompt_tokens(tokenizer, RECORDS[0], template)) == "<Question 0 about the?> so"
+
+
+def test_no_text_ends_with_an_end_token_that_the_tokenizer_appends(tokenizer, tmp_path):
+    """An answer would begin after the end, and a passage's loss would be that of ending it."""
+    appending, end = copy.deepcopy(tokenizer), tokenizer.eos_token
+    single = f"$A {end}"
+    appending._tokenizer.post_processor = TemplateProcessing(
+        single=single, special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    record = {"prompt": "The cell", "completion": " divides."}
+    assert appending("The cell")["input_ids"][-1] == tokenizer.eos_token_id
+    assert prompt_tokens(appending, record) == prompt_tokens(tokenizer, record)
+    ended = {**record, "prompt": f"The cell{end}"}
+    assert prompt_tokens(tokenizer, ended)[-1] == tokenizer.eos_token_id
+    subject = prepare(build(appending), appending, arguments(tmp_path), {"train": [record]})
+    assert unrelated_rows(subject, 1).general[0].input_ids[-1] != tokenizer.eos_token_id
 
 
 def test_scores_agree_with_numpy_and_the_trainer(fresh):
