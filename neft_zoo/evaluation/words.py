@@ -14,9 +14,11 @@ _UNSPACED = "".join(
         *("Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet"),
     )
 )
-_CHARACTER = regex.compile(rf"[[{_UNSPACED}]&&\p{{L}}]", regex.V1)
+# Their digits form numbers, except 〇 and other numerals that are letters.
+_CHARACTER = regex.compile(rf"[[{_UNSPACED}]&&\p{{L}}\p{{Nl}}]", regex.V1)
 _CHARACTER_AND_MARKS = regex.compile(rf"{_CHARACTER.pattern}\p{{M}}*", regex.V1)
-_WORD = regex.compile(rf"[[{_UNSPACED}]&&\p{{L}}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.V1)
+_RUN = rf"[[\p{{L}}\p{{M}}\p{{N}}]--[[{_UNSPACED}]&&\p{{L}}\p{{Nl}}\p{{M}}]]+"
+_WORD = regex.compile(rf"{_CHARACTER_AND_MARKS.pattern}|{_RUN}", regex.V1)
 
 
 def words(text: str) -> list[str]:

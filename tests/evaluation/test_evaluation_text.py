@@ -81,6 +81,19 @@ def test_texts_of_any_script_have_words(script):
     assert diversity([f"{text} {text}"], at_words=2 * count).repetition["1"] >= 0.5
 
 
+@pytest.mark.parametrize("number", ["๒๕๖๗", "២០២៤", "໒໐໒໔", "၂၀၂၄", "꧑꧒", "２０２４"])
+def test_digits_of_scripts_without_spaces_are_numbers(number):
+    assert words(f"ก{number} {number}") == ["ก", number, number]
+    assert letters_and_digits(f"ก{number}") == ["ก", number]
+    assert rouge_l([number, "1"], [number] * 2) == [pytest.approx(1), 0]
+
+
+def test_numerals_that_are_written_as_letters_are_words_of_their_own():
+    assert words("二〇二四年") == letters_and_digits("二〇二四年") == list("二〇二四年")
+    assert rouge_l(["二四年"], ["二〇〇四年"]) == [pytest.approx(2 * 3 / (3 + 5))]
+    assert bleu(["一二三四〇"], ["一二三四〇〇"])[0] < bleu(["一二三四〇〇"], ["一二三四〇〇"])[0]
+
+
 def test_rouge_of_a_reference_without_words_is_missing_not_0():
     found = overlap(["!!!", "a"], ["!!!", "a"])
     assert found.rouge_l_values == [None, pytest.approx(1)] and found.rouge_l == pytest.approx(1)
