@@ -16,6 +16,7 @@ from neft_zoo.errors import NoiseError, one_line
 from neft_zoo.noise.schedules import check_number
 from neft_zoo.training.data_conversion import alpaca_record as alpaca_record
 from neft_zoo.training.data_conversion import as_messages
+from neft_zoo.training.data_conversion import as_messages_record as as_messages_record
 from neft_zoo.training.data_conversion import as_prompts as as_prompts
 from neft_zoo.training.data_conversion import is_instruction as is_instruction
 from neft_zoo.training.data_formats import check_records

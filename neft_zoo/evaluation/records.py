@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -49,7 +50,9 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Record, template: 
     prompt, _ = prompt_and_reference
     if isinstance(prompt, str):
         return text_tokens(tokenizer, prompt)
-    settings = {"tools": record.get("tools"), **(record.get("chat_template_kwargs") or {})}
+    tools = record.get("tools")
+    tools = json.loads(tools) if isinstance(tools, str) else tools  # as TRL reads them
+    settings = {"tools": tools, **(record.get("chat_template_kwargs") or {})}
     rendered: Any = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, tokenize=True, return_dict=True, chat_template=template, **settings
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 
 import neft_zoo
+from neft_zoo.config.data import as_messages_record
 from neft_zoo.config.options import RunOptions
 from neft_zoo.errors import NoiseError
 from neft_zoo.evaluation.answers import AnsweredSplit, answer, answer_texts, length_controls, memorization
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl.trainer.sft_config import SFTConfig
 
+SPLITS = ("train", "test")
 TEMPLATE = "test, template "
 LONGER = "test, longer"
 
@@ -95,12 +98,13 @@ def evaluate(
         model, tokenizer = load_model(name, arguments)
     if len(splits) < 2 or tokenizer is None:
         raise NoiseError("train, test and tokenizer must be given with a model that is passed itself.")
+    # Questions are changed in the column that is trained on.
+    splits = {name: [as_messages_record(r) for r in islice(splits[name], options.records)] for name in SPLITS}
     subject = prepare(model, tokenizer, settings, _with_variants(splits, options))  # type: ignore[arg-type]
     report = EvaluationReport(name, _noise_of(name), neft_zoo.__version__, options)
-    test = splits["test"][: options.records]
     is_base = before is None and isinstance(subject.model, PeftModel)
     load_before = None if is_base else loader(before, str(config), None if run is None else run.arguments)
-    report = side_effects(report, subject, test, load_before)
+    report = side_effects(report, subject, splits["test"], load_before)
     report = _measured(report, subject, scorers or {}, run)
     if tasks:
         limit, size = options.records, subject.batch_size
@@ -125,12 +129,11 @@ def _check(options: Options, tasks: Sequence[str], folder: Path | None) -> None:
         find_tasks(tasks, folder)
 
 
-def _with_variants(splits: Mapping[str, Sequence[Record]], options: Options) -> dict[str, list[Record]]:
-    """Return the first records of both splits, and the test records with changed prompts."""
-    variants = {name: list(splits[name])[: options.records] for name in ("train", "test")}
+def _with_variants(splits: Mapping[str, Sequence[Record]], options: Options) -> dict[str, Sequence[Record]]:
+    """Return the records of both splits, and the test records with changed prompts."""
+    variants, test = {**splits}, splits["test"]
     if "robustness" not in options.parts:
         return variants
-    test = variants["test"]
     for name, template in options.templates.items():
         variants[TEMPLATE + name] = [
             with_question(record, lambda text, template=template: template.replace(PLACE, text)) for record in test
@@ -148,7 +151,7 @@ def _measured(
     options, answers = report.options, {}
     parts = {*options.parts}
     if scorers or {"memorization", "text", "robustness"} & parts:
-        splits = ("train", "test") if {"memorization", "text"} & parts else ("test",)
+        splits = SPLITS if {"memorization", "text"} & parts else ("test",)
         answers = {split: answer(subject, subject.rows[split][: options.answers], options) for split in splits}
     texts = answers["test"].texts if answers else []
     return replace(
@@ -174,7 +177,7 @@ def _losses(subject: Subject, options: Options, run: Run | None) -> Losses:
 
 def _split_losses(subject: Subject, options: Options) -> SplitLosses:
     train, test = (
-        summary(score(subject, subject.rows[split], what=f"{split} loss"), options.bins) for split in ("train", "test")
+        summary(score(subject, subject.rows[split], what=f"{split} loss"), options.bins) for split in SPLITS
     )
     return SplitLosses(train, test)
 

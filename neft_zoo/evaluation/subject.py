@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from torch import Tensor
 
-from neft_zoo.config.data import alpaca_record, is_instruction
+from neft_zoo.config.data import alpaca_record, as_messages_record, is_instruction
 from neft_zoo.config.measuring import EVALUATION, LAYOUT, NOISE, OUTPUT, RECOMPUTATION, replaced
 from neft_zoo.errors import NoiseError, as_sentence
 from neft_zoo.evaluation.generation import end_tokens
@@ -164,6 +164,7 @@ def prepare(
 
 
 def _converted(record: Record) -> Record:
+    record = as_messages_record(record)
     return alpaca_record(dict(record)) if is_instruction(record) else record
 
 

@@ -18,10 +18,11 @@ def as_messages(data: Records) -> Records:
     Text parts are joined, and a message with only tool calls gets an empty text.
     """
     names = column_names(data)
-    if "conversations" in names and not {"prompt", "messages"} & set(names):
+    if _are_conversations(names):
         data = data.map(_chatml, remove_columns=["conversations"])
         names = column_names(data)
-    data = _without_others(data, names)
+    drop = _of_other_formats(names)
+    data = data.remove_columns(drop) if drop else data
     names = column_names(data)
     columns = [] if set(IMAGES) & set(names) else [name for name in MESSAGES if name in names]
     if columns and any(_needs_text(record, columns) for record in read(data.select_columns(columns))):
@@ -29,15 +30,25 @@ def as_messages(data: Records) -> Records:
     return data
 
 
-def _without_others(data: Records, names: Iterable[str]) -> Records:
-    """Return records without the columns of other formats: TRL would read a `prompt`, for example."""
+def as_messages_record(record: Record) -> Record:
+    """Return a single record as `as_messages` returns those of a data set."""
+    if _are_conversations(record):
+        record = {**_chatml(record), **{name: value for name, value in record.items() if name != "conversations"}}
+    drop = _of_other_formats(record)
+    record = {name: value for name, value in record.items() if name not in drop}
+    return record if set(IMAGES) & set(record) else with_text(record)
+
+
+def _are_conversations(names: Iterable[str]) -> bool:
+    return "conversations" in names and not {"prompt", "messages"} & set(names)
+
+
+def _of_other_formats(names: Iterable[str]) -> list[str]:
+    """Return the columns of other formats than that of the records: TRL would read a `prompt`, for example."""
     names = set(names)
     complete = [each for each in SFT if {*each} - {"input"} <= names]
-    if not complete:
-        return data
-    others = {name for each in SFT for name in each} - {*complete[0]} - {*TEXT}
-    drop = sorted(others & names)
-    return data.remove_columns(drop) if drop else data
+    others = {name for each in SFT for name in each} - {*complete[0]} - {*TEXT} if complete else set()
+    return sorted(others & names)
 
 
 def _chatml(record: Record) -> dict[str, object]:

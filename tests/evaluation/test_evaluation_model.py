@@ -24,7 +24,7 @@ from transformers import (
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
 from neft_zoo.evaluation import answers as answering
-from neft_zoo.evaluation import generation, prepare
+from neft_zoo.evaluation import evaluate, generation, prepare
 from neft_zoo.evaluation.answer_results import Extraction
 from neft_zoo.evaluation.forgetting import unrelated_rows
 from neft_zoo.evaluation.generation import generate, pad_left
@@ -136,6 +136,35 @@ def test_no_text_ends_with_an_end_token_that_the_tokenizer_appends(tokenizer, tm
     assert prompt_tokens(tokenizer, ended)[-1] == tokenizer.eos_token_id
     subject = prepare(build(appending), appending, arguments(tmp_path), {"train": [record]})
     assert unrelated_rows(subject, 1).general[0].input_ids[-1] != tokenizer.eos_token_id
+
+
+def alike(question, answer):
+    """Return one record in each way to write a conversation."""
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+    spoken = [{"from": who, "value": turn["content"]} for who, turn in zip(("human", "gpt"), turns, strict=True)]
+    return {
+        "messages": {"messages": turns},
+        "a prompt beside": {"messages": turns, "prompt": question, "prompt_id": "a"},
+        "conversations": {"conversations": spoken},
+        "parts": {"messages": parts},
+        "tools as text": {"messages": turns, "tools": "[]"},
+    }
+
+
+@pytest.mark.parametrize("kind", list(alike("", ""))[1:])
+def test_a_conversation_is_measured_alike_however_it_is_written(tokenizer, tmp_path, kind):
+    parts = ("losses", "memorization", "robustness", "prompts")
+    options = Options(parts=parts, answers=2, max_new_tokens=4, min_new_tokens=2, rates=(0.2,), alphas=(5.0,))
+    found = {}
+    for each in ("messages", kind):
+        records = [alike(f"Question {i} about the cell?", " ".join(WORDS[i:]))[each] for i in range(3)]
+        args = arguments(tmp_path)
+        found[each] = evaluate(
+            build(tokenizer), args, tokenizer=tokenizer, train=records, test=records, options=options
+        )
+    assert found[kind] == found["messages"]
+    assert found[kind].prompts.shuffled_words.change != 0
 
 
 def test_scores_agree_with_numpy_and_the_trainer(fresh):

@@ -8,7 +8,7 @@ from datasets import Dataset, Image, IterableDataset, List, load_dataset
 
 from neft_zoo import NoiseError, SFTTrainer
 from neft_zoo.errors import DataWarning
-from neft_zoo.training.data_conversion import as_messages, as_prompts
+from neft_zoo.training.data_conversion import as_messages, as_messages_record, as_prompts
 from neft_zoo.training.data_formats import ACCEPTED, UNPAIRED, check_records
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
@@ -251,3 +251,9 @@ def test_a_stream_that_can_be_read_once_is_left_to_the_steps(llama, config, toke
     with pytest.warns(DataWarning, match="^train_dataset begins with another record each time it is read"):
         SFTTrainer(llama(), args=config(max_steps=1), train_dataset=stream, processing_class=tokenizer, noise="none")
     assert len(list(rows)) > 380
+
+
+@pytest.mark.parametrize("record", FITTING.values(), ids=FITTING)
+def test_a_record_alone_is_converted_as_in_a_data_set(record):
+    record = {**record, "instruction": "beside", "id": 7}
+    assert Dataset.from_list([as_messages_record(record)])[0] == as_messages(Dataset.from_list([record]))[0]
