@@ -17,6 +17,7 @@ from neft_zoo.evaluation.key_cache import row_cache
 from neft_zoo.evaluation.progress import progress_bar
 from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.lm_head import check_numbers
+from neft_zoo.passes.positions import check_positions
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -68,14 +69,13 @@ def generate(
         progress: whether to show a progress bar.
 
     Raises:
-        NoiseError: if a prompt is empty, the model has no end token, or its logits are nan.
+        NoiseError: if a prompt is empty or has no room for an answer, the model has no end token, or its logits are
+            nan.
     """
-    if not all(prompts):
-        empty = [len(prompt) for prompt in prompts].index(0)
-        raise NoiseError(f"a prompt must have at least one token, got none in prompt {empty}.")
     ends = end_tokens(model, tokenizer)
     if not ends:
         raise NoiseError("the tokenizer must have a token that ends an answer (eos_token), got none.")
+    _check_lengths(model, prompts, max_new_tokens)
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config = GenerationConfig(
         do_sample=False,
@@ -97,6 +97,15 @@ def generate(
             answers |= {i: _answer(tokenizer, row, ends) for i, row in zip(indices, tokens, strict=True)}
             bar.update(len(indices))
     return [answers[i] for i in range(len(prompts))]
+
+
+def _check_lengths(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    lengths = [len(prompt) for prompt in prompts]
+    if 0 in lengths:
+        raise NoiseError(f"a prompt must have at least one token, got none in prompt {lengths.index(0)}.")
+    longest = max(lengths, default=0)
+    what = f"a prompt of {longest} tokens and an answer of max_new_tokens={max_new_tokens}"
+    check_positions(model, longest + max_new_tokens, what, "shorten either")
 
 
 def _decode(

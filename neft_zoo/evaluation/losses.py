@@ -22,6 +22,7 @@ from neft_zoo.passes.anatomy import base_model
 from neft_zoo.passes.chunked_logits import POSITIONS_AT_A_TIME
 from neft_zoo.passes.layers import find_backbones, last_hidden_state
 from neft_zoo.passes.lm_head import LanguageHead, check_numbers
+from neft_zoo.passes.positions import check_positions
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.session import NoiseSession
 
@@ -57,7 +58,12 @@ def score(
         noise: noise on the embeddings, or a token edit; None for the clean model.
         seed: of the noise.
         what: label of the progress bar.
+
+    Raises:
+        NoiseError: if a row is longer than the model's positions, or its logits are nan.
     """
+    longest = max((len(row.input_ids) for row in rows), default=0)
+    check_positions(subject.model, longest, "a record", "set max_length")
     found: dict[int, Scores] = {}
     session = noise_session(subject, noise)
     try:

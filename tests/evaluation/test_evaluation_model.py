@@ -16,10 +16,14 @@ from transformers import (
     BertConfig,
     BertLMHeadModel,
     GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
 )
 
 from neft_zoo import NoiseError, NoiseSFTConfig, make
@@ -36,6 +40,7 @@ from neft_zoo.evaluation.records import prompt_tokens, with_question
 from neft_zoo.evaluation.results import NoisePoint
 from neft_zoo.evaluation.robustness import ReplaceTokens, _other_is_nearer, flips, noise_curve, replacement_curve
 from neft_zoo.noise.batch import Batch, step_key
+from neft_zoo.passes.positions import longest_sequence
 
 WORDS = "the cell divides when its energy is enough to copy what it holds and then it rests for long".split()
 RECORDS = [
@@ -311,6 +316,27 @@ def test_the_end_can_be_blocked(fitted):
     assert [len(answer.tokens) for answer in found] == [40, 40] and not any(answer.ended for answer in found)
     with pytest.raises(NoiseError, match="at least one token, got none in prompt 1"):
         generate(fitted.model, fitted.tokenizer, [[1], []])
+
+
+def test_what_a_table_of_positions_has_no_room_for_is_refused(tokenizer, tmp_path):
+    sizes = dict(n_embd=16, n_layer=1, n_head=2, n_positions=24, eos_token_id=tokenizer.eos_token_id)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes))
+    assert len(generate(model, tokenizer, [[5] * 20], max_new_tokens=4, min_new_tokens=4)[0].tokens) == 4
+    message = r"a prompt of 20 tokens and an answer of max_new_tokens=5 must have at most 24 tokens, .*, got 25: "
+    with pytest.raises(NoiseError, match=message):
+        generate(model, tokenizer, [[5], [5] * 20], max_new_tokens=5)
+    subject = prepare(model, tokenizer, arguments(tmp_path, max_length=None), {"train": RECORDS})
+    with pytest.raises(
+        NoiseError, match="a record must have at most 24 tokens, the positions of GPT2LMHeadModel, got"
+    ):
+        score(subject, subject.rows["train"])
+
+
+def test_only_models_with_a_table_of_positions_have_a_longest_sequence(fresh):
+    opt = OPTConfig(vocab_size=64, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2)
+    opt.word_embed_proj_dim, opt.max_position_embeddings = 16, 40
+    assert longest_sequence(OPTForCausalLM(opt)) == 40
+    assert longest_sequence(fresh.model) is None
 
 
 def test_a_model_that_memorized_is_extracted_and_a_fresh_one_is_not(fresh, fitted):
