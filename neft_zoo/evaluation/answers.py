@@ -28,9 +28,10 @@ class AnsweredSplit:
 
 
 def answer(subject: Subject, rows: Sequence[Row], options: Options, min_new_tokens: int = 0) -> AnsweredSplit:
-    """Return greedy answers to the prompts of rows; records without a prompt are skipped."""
+    """Return greedy answers to the prompts of rows; records without a prompt, or with an empty one, are skipped."""
     rows = [row for row in rows if exchange(row.record) is not None]
-    prompts = [prompt_tokens(subject.tokenizer, row.record, subject.template) for row in rows]
+    pairs = [(row, prompt_tokens(subject.tokenizer, row.record, subject.template)) for row in rows]
+    rows, prompts = [row for row, prompt in pairs if prompt], [prompt for _, prompt in pairs if prompt]
     with subject.autocast():
         answers = generate(
             subject.model,

@@ -18,7 +18,7 @@ Prompt: TypeAlias = "str | list[dict[str, str]]"
 
 
 def exchange(record: Record) -> tuple[Prompt, str] | None:
-    """Return prompt and reference answer of a record, or None if it has no prompt (plain text).
+    """Return prompt and reference answer of a record, or None if it has no prompt, as plain text or a greeting.
 
     In a conversation, the last assistant turn is the reference and everything before it is the prompt.
     """
@@ -29,7 +29,7 @@ def exchange(record: Record) -> tuple[Prompt, str] | None:
         messages = [*record["prompt"], *record["completion"]]
     at = _reference_at(messages)
     # A turn that only calls tools may have no text.
-    return None if at is None else (messages[:at], messages[at].get("content") or "")
+    return None if not at else (messages[:at], messages[at].get("content") or "")
 
 
 def _reference_at(messages: Sequence[Mapping[str, Any]]) -> int | None:

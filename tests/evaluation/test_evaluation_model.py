@@ -349,6 +349,14 @@ def test_a_model_that_memorized_is_extracted_and_a_fresh_one_is_not(fresh, fitte
     assert summary(score(fitted, fitted.rows["train"])).loss < 0.1
 
 
+def test_records_whose_prompt_is_empty_are_skipped(tokenizer, tmp_path):
+    records = [{"prompt": prompt, "completion": " the cell rests"} for prompt in ("", "When?")]
+    subject = prepare(build(tokenizer), tokenizer, arguments(tmp_path), {"train": records})
+    answered = answering.answer(subject, subject.rows["train"], Options(max_new_tokens=2))
+    assert [row.record for row in answered.rows] == records[1:] and len(answered.answers) == 1
+    assert extraction(subject, subject.rows["train"]).skipped == 1
+
+
 def test_what_follows_the_end_of_an_answer_is_not_extracted(fitted):
     rows = []
     for row in fitted.rows["train"]:

@@ -167,6 +167,9 @@ def test_the_prompt_is_all_before_the_last_answer():
     changed = with_question({"messages": turns}, str.upper)
     assert [turn["content"] for turn in changed["messages"]] == ["u0", "a1", "U2", "a3", "u4"]
     assert exchange({"messages": turns}) == (turns[:3], "a3")
+    greeting = [turns[1], turns[4]]
+    assert exchange({"messages": greeting}) is None, "nothing is before the only answer"
+    assert with_question({"messages": greeting}, str.upper) == {"messages": greeting}
     call = {"role": "assistant", "content": None, "tool_calls": [{}]}
     assert exchange({"messages": [turns[0], call]}) == (turns[:1], "")
 
