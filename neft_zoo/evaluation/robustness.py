@@ -17,7 +17,7 @@ from neft_zoo.noise import randomness
 from neft_zoo.noise.additive import AtLayers, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.noise.schedules import check_number
-from neft_zoo.passes.anatomy import find_embedding
+from neft_zoo.passes.anatomy import find_embedding, find_table
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.registry.entries import entry, make
 
@@ -54,7 +54,8 @@ def replacement_curve(
     """Return the loss for each share of randomly replaced input tokens."""
     tokens = noise_session(subject, None).batch.tokens
     reserved = {*tokens["special_ids"], *tokens["media_ids"]}  # a placeholder without an image would fail
-    others = tuple(i for i in range(len(subject.tokenizer)) if i not in reserved)
+    known = min(len(subject.tokenizer), len(find_table(subject.model)))  # either may be padded
+    others = tuple(i for i in range(known) if i not in reserved)
     curve = []
     for rate in rates:
         scores = score(subject, rows, ReplaceTokens(rate, others), seed, f"replace {rate:g}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import TEXT, text
+from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from small_subject import load
 from tokenizers.processors import TemplateProcessing
@@ -448,6 +449,22 @@ def test_replacement_keeps_special_tokens_and_rate_0_is_the_clean_loss(fresh, to
     clean = summary(score(fresh, fresh.rows["test"])).loss
     curve = replacement_curve(fresh, fresh.rows["test"], [0.0, 0.5])
     assert curve[0].loss == clean and curve[1].loss != clean
+
+
+def test_tokens_are_replaced_by_those_that_the_model_has(tokenizer, tmp_path):
+    larger = copy.deepcopy(tokenizer)
+    subject = prepare(build(larger), larger, arguments(tmp_path), {"train": RECORDS})
+    larger.add_tokens([f"[{i}]" for i in range(9 * len(larger))])
+    assert math.isfinite(replacement_curve(subject, subject.rows["train"], [1.0])[0].loss)
+
+
+def test_splits_may_be_datasets(tokenizer, tmp_path):
+    options = Options(parts=("losses", "prompts"), records=2)
+    found = [
+        evaluate(build(tokenizer), arguments(tmp_path), tokenizer=tokenizer, train=data, test=data, options=options)
+        for data in (RECORDS, Dataset.from_list(RECORDS))
+    ]
+    assert found[0] == found[1] and found[0].losses.end.test.records == 2
 
 
 def test_the_best_checkpoint_has_the_lowest_logged_loss_of_those_kept(tmp_path):
