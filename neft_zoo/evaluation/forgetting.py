@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from neft_zoo.errors import DataWarning, NoiseError
 from neft_zoo.evaluation.effect_results import Forgetting, LossChange
@@ -82,9 +83,12 @@ def forgetting(subject: Subject, rows: UnrelatedRows, before: PreTrainedModel | 
         rows: tokenized records.
         before: the model before fine-tuning; None uses the base model of an adapter, and skips the comparison
             otherwise.
+
+    Raises:
+        NoiseError: if an adapter that is to be switched off is merged into its base model.
     """
-    after = {name: _loss(subject, name, kind) for name, kind in vars(rows).items()}
     base, context = _base(subject, before)
+    after = {name: _loss(subject, name, kind) for name, kind in vars(rows).items()}
     if base is None or _lacks_tokens(base, rows):
         return Forgetting(**{name: _change(losses, None) for name, losses in after.items()})
     with context:
@@ -96,6 +100,12 @@ def _base(subject: Subject, before: PreTrainedModel | None) -> tuple[Subject | N
     if before is not None:
         return subject.with_model(before), nullcontext()
     if isinstance(subject.model, PeftModel):
+        if any(isinstance(module, BaseTunerLayer) and module.merged for module in subject.model.modules()):
+            # PEFT would subtract it, and leave it so, with weights that are rounded.
+            raise NoiseError(
+                "forgetting must have an adapter that is not merged into its base model, or the model before "
+                "fine-tuning (before=), got a merged one: call unmerge_adapter()."
+            )
         return subject, subject.model.disable_adapter()
     return None, nullcontext()
 

@@ -71,6 +71,18 @@ def test_an_adapter_is_measured_against_its_base(subject):
     assert found.before == pytest.approx(plain, abs=1e-6) and found.loss != found.before
 
 
+def test_a_merged_adapter_is_refused_and_left_as_it_is(subject):
+    """PEFT would unmerge it for the losses of its base, and leave it so, with other weights."""
+    merged = adapter(load().bfloat16())
+    merged.merge_adapter()
+    weights = {name: weight.clone() for name, weight in merged.state_dict().items()}
+    rows = unrelated_rows(subject, 1)
+    with pytest.raises(NoiseError, match="must have an adapter that is not merged into its base model"):
+        forgetting(subject.with_model(merged), rows)
+    assert all(torch.equal(weight, weights[name]) for name, weight in merged.state_dict().items())
+    assert forgetting(subject.with_model(merged), rows, load().bfloat16()).general.change != 0
+
+
 def test_a_model_that_is_given_replaces_an_adapters_base(subject, tmp_path):
     given = load()
     with torch.no_grad():
