@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
+from torch.nn import Module
 
 import neft_zoo
 from neft_zoo.config.data import as_messages_record
@@ -23,6 +24,7 @@ from neft_zoo.evaluation.memorization import overlap
 from neft_zoo.evaluation.options import PLACE, Options
 from neft_zoo.evaluation.records import Record, with_question
 from neft_zoo.evaluation.report import save
+from neft_zoo.evaluation.restoring import left_as_found
 from neft_zoo.evaluation.results import BestLosses, Curves, EvaluationReport, Losses, Robustness, SplitLosses
 from neft_zoo.evaluation.robustness import check_noise, noise_curve, replacement_curve
 from neft_zoo.evaluation.safety import prompts_by_label
@@ -66,7 +68,8 @@ def evaluate(
     """Return the measures of a model with the noise off.
 
     Args:
-        model: a folder or a hub name, with a recipe as `config`; or a model, with a trainer's arguments as `config`.
+        model: a folder or a hub name, with a recipe as `config`; or a model, with a trainer's arguments as `config`,
+            which is left in its mode and with its settings.
         config: a recipe's name or file, which sets data, splits, batch size and tokenization; or `SFTConfig`
             arguments.
         tokenizer: required with a model object.
@@ -100,16 +103,18 @@ def evaluate(
         raise NoiseError("train, test and tokenizer must be given with a model that is passed itself.")
     # Questions are changed in the column that is trained on.
     splits = {name: [as_messages_record(r) for r in islice(splits[name], options.records)] for name in SPLITS}
-    subject = prepare(model, tokenizer, settings, _with_variants(splits, options))  # type: ignore[arg-type]
-    report = EvaluationReport(name, _noise_of(name), neft_zoo.__version__, options)
-    is_base = before is None and isinstance(subject.model, PeftModel)
-    load_before = None if is_base else loader(before, str(config), None if run is None else run.arguments)
-    report = side_effects(report, subject, splits["test"], load_before)
-    report = _measured(report, subject, scorers or {}, run)
-    if tasks:
-        limit, size = options.records, subject.batch_size
-        metrics = run_tasks(subject.model, tokenizer, tasks, folder=folder, limit=limit, batch_size=size)
-        report = replace(report, tasks=metrics)
+    models = [each for each in (model, before) if isinstance(each, Module)]
+    with left_as_found(tokenizer, *models):  # type: ignore[arg-type]
+        subject = prepare(model, tokenizer, settings, _with_variants(splits, options))  # type: ignore[arg-type]
+        report = EvaluationReport(name, _noise_of(name), neft_zoo.__version__, options)
+        is_base = before is None and isinstance(subject.model, PeftModel)
+        load_before = None if is_base else loader(before, str(config), None if run is None else run.arguments)
+        report = side_effects(report, subject, splits["test"], load_before)
+        report = _measured(report, subject, scorers or {}, run)
+        if tasks:
+            limit, size = options.records, subject.batch_size
+            metrics = run_tasks(subject.model, tokenizer, tasks, folder=folder, limit=limit, batch_size=size)
+            report = replace(report, tasks=metrics)
     if output is not None:
         save(report, Path(output))
     return report

@@ -467,6 +467,29 @@ def test_splits_may_be_datasets(tokenizer, tmp_path):
     assert found[0] == found[1] and found[0].losses.end.test.records == 2
 
 
+def test_models_and_their_tokenizer_are_left_as_they_were(tokenizer, tmp_path):
+    model, before, unpadded = build(tokenizer).train(), build(tokenizer).train(), copy.deepcopy(tokenizer)
+    unpadded.pad_token = model.config.pad_token_id = model.generation_config.pad_token_id = None
+    model.model.layers[0].eval()
+
+    def state(each):
+        settings = each.config.to_dict(), each.generation_config.to_dict()
+        return settings, [module.training for module in each.modules()], "forward" in vars(each)
+
+    found = state(model), state(before)
+    options = Options(parts=("losses", "text", "forgetting"), answers=1, max_new_tokens=2, unrelated_records=1)
+    data = dict(tokenizer=unpadded, train=RECORDS, test=RECORDS)
+    evaluate(model, arguments(tmp_path), before=before, options=options, **data)
+    assert (state(model), state(before)) == found and unpadded.pad_token is None
+    with pytest.raises(NoiseError):
+        evaluate(model, arguments(tmp_path), tokenizer=unpadded, train=RECORDS, test=[], options=options)
+    assert state(model) == found[0], "also after an error"
+    twin_of_it = copy.deepcopy(model)
+    twin_of_it.lm_head.weight.data.zero_()
+    with torch.no_grad():
+        assert not twin_of_it(torch.tensor([[5, 6]])).logits.any(), "a copy calls itself"
+
+
 def test_the_best_checkpoint_has_the_lowest_logged_loss_of_those_kept(tmp_path):
     assert best_checkpoint(tmp_path) is None
     losses = ((2, 1.0), (3, math.nan), (4, 3.0), (9, 2.0), (10, 2.0))
