@@ -198,9 +198,16 @@ def _robustness(subject: Subject, answers: AnsweredSplit, options: Options) -> R
         templates={
             name: summary(score(subject, subject.rows[TEMPLATE + name], what=f"template {name}")).loss
             for name in options.templates
+            if _changed(subject, TEMPLATE + name)
         },
         lengths=length_controls(subject, answers, LONGER, options),
     )
+
+
+def _changed(subject: Subject, variant: str) -> bool:
+    """Return whether any test record of a variant differs from the original: plain text has no question to change."""
+    originals = {row.index: row.record for row in subject.rows["test"]}
+    return any(originals.get(row.index) != row.record for row in subject.rows[variant])
 
 
 def _noise_of(name: str) -> dict[str, Any] | None:

@@ -490,6 +490,14 @@ def test_models_and_their_tokenizer_are_left_as_they_were(tokenizer, tmp_path):
         assert not twin_of_it(torch.tensor([[5, 6]])).logits.any(), "a copy calls itself"
 
 
+def test_a_template_that_changes_no_record_has_no_loss(tokenizer, tmp_path):
+    options = Options(parts=("robustness",), rates=(0.0,), alphas=(0.0,))
+    data = [{"text": "the cell divides"}]
+    args = arguments(tmp_path)
+    found = evaluate(build(tokenizer), args, tokenizer=tokenizer, train=data, test=data, options=options)
+    assert found.robustness.templates == {}
+
+
 def test_the_best_checkpoint_has_the_lowest_logged_loss_of_those_kept(tmp_path):
     assert best_checkpoint(tmp_path) is None
     losses = ((2, 1.0), (3, math.nan), (4, 3.0), (9, 2.0), (10, 2.0))
