@@ -56,7 +56,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _count(text: str) -> int | None:
-    return None if text == "all" else int(text)
+    try:
+        return None if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number or all, got {text!r}") from None
 
 
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME"}

@@ -48,7 +48,7 @@ def bleu(answers: Sequence[str], references: Sequence[str]) -> list[float | None
     scorer = bleu_module.BLEU(effective_order=True, smooth_method="exp", tokenize="13a")
     pairs = zip(map(separated, answers), map(separated, references), strict=True)
     return [
-        scorer.sentence_score(answer, [reference]).score / 100 if reference.strip() else None
+        min(1.0, scorer.sentence_score(answer, [reference]).score / 100) if reference.strip() else None  # rounding
         for answer, reference in pairs
     ]
 

@@ -95,8 +95,11 @@ def _neighbour(letter: str, generator: random.Random) -> str:
 
 def no_stop_words(text: str, generator: random.Random) -> str:
     """Return a text without its English stop words, or unchanged if it has no other words."""
-    kept = [word for word in text.split(" ") if word.strip(".,;:!?\"'()").lower() not in STOP_WORDS]
-    return " ".join(kept) if any(kept) else text
+    # Line breaks and other blanks stay, and a space goes with its word.
+    parts = [part.split(" ") for part in re.split(r"([^\S ]+)", text)]
+    kept = [[word for word in part if word.strip(".,;:!?\"'()").lower() not in STOP_WORDS] for part in parts]
+    changed = "".join(map(" ".join, kept))
+    return changed if changed.strip() else text
 
 
 def shuffled_words(text: str, generator: random.Random) -> str:

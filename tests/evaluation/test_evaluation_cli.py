@@ -149,6 +149,7 @@ def test_scorers_and_parts_from_python(tmp_path):
         (MODEL, "dataset_name: data", [], "the dataset must have a split 'test', got train"),
         (MODEL, "dataset_name: empty", [], "the recipe's dataset must be readable and its files not empty"),
         (MODEL, "", ["--parts", "loses"], "parts must be among"),
+        (MODEL, "", ["--records", "abc"], "argument --records: must be a whole number or all, got 'abc'"),
         (MODEL, "", ["--words", "4000"], "words must be at most max_new_tokens, 6, got 4000"),
         (
             MODEL,

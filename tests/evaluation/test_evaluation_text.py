@@ -114,6 +114,7 @@ def test_bleu_by_hand():
     found = bleu(["a b c d x", "a b c d e", "q"], ["a b c d e", "a b c d e", "a b c"])
     assert found[0] == pytest.approx((4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
     assert found[1] == pytest.approx(1) and found[2] == pytest.approx(0)
+    assert max(bleu(texts := [" ".join("abcdefgh"[:n]) for n in range(1, 9)], texts)) <= 1
     # A shorter answer pays for its brevity.
     assert bleu(["a b c d"], ["a b c d e f"]) == [pytest.approx(math.exp(1 - 6 / 4))]
     assert overlap([], []).rouge_l is None

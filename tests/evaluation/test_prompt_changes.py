@@ -32,6 +32,8 @@ def test_changes_of_a_text():
     assert all(typing_errors("a", random.Random(seed), rate=1) for seed in range(20)), "no prompt would be left"
     assert no_stop_words("Where is the River?", random.Random(0)) == "River?"
     assert no_stop_words("Who are you?", random.Random(0)) == "Who are you?", "nothing would be left"
+    lines = no_stop_words("Read the text.\nWhat is the\ncolor of\tit?", random.Random(0))
+    assert lines == "Read text.\n\ncolor\t" and no_stop_words("a  cell", random.Random(0)) == " cell"
     mixed = shuffled_words("a b c d e f", random.Random(0))
     assert sorted(mixed.split()) == list("abcdef") and mixed != "a b c d e f"
     assert {"the", "of"} <= STOP_WORDS
