@@ -14,7 +14,7 @@ from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, STEPS, Experiment, Ro
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.plots import FIRST, INK, SECOND, by_seed, mean_curve, new, style, svg
-from neft_zoo.compare.reference import find_reference
+from neft_zoo.compare.reference import comparable, find_reference
 from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.verdicts import Verdict
 from neft_zoo.noise.batch import Batch
@@ -22,7 +22,7 @@ from neft_zoo.passes.special_tokens import special_token_ids
 
 from .tables import unbroken
 from .traces import documents, model
-from .wants import ENOUGH_SEEDS, leading
+from .wants import leading
 from .words import is_real, regime, row_name, setting, title
 
 BESIDE = ("neft_uniform", "embedding_dropout")
@@ -34,16 +34,11 @@ SIZE = (4.8, 3.4)  # inches; a phone shows them at three quarters
 def drawn_rows(experiment: Experiment) -> tuple[list[Row], set[int]]:
     """Return the rows of the figure, and the seeds that all of them have.
 
-    They are plain training of all lengths, and NEFTune and dropout at their defaults. A row that lacks too many seeds
-    of the earlier rows is omitted, so that it does not reduce their seeds.
+    They are plain training of all lengths, and NEFTune and dropout at their defaults.
     """
-    rows, shared = [experiment.none], set(experiment.none.values(CHOSEN_BY, "end"))
     lengths = [row for row in experiment.rows if row.is_other_length]
     noise = [row for name in BESIDE if (row := experiment.find(name)) is not None]
-    enough = min(ENOUGH_SEEDS, len(shared))
-    for row in [*noise[:1], *lengths, *noise[1:]]:
-        if len(common := shared & set(row.values(CHOSEN_BY, "end"))) >= enough:
-            rows, shared = [*rows, row], common
+    rows, shared = comparable([experiment.none, *noise[:1], *lengths, *noise[1:]], CHOSEN_BY, "end")
     return sorted(rows, key=lambda row: row in noise), shared
 
 
@@ -122,7 +117,7 @@ ENDS = {
     ),
     "worse": ("It does less here", "NEFTune ends with a higher test loss than plain training."),
 }
-NO_LENGTHS = "Undecided", "No plain training of another length was run here."
+NO_LENGTHS = "Undecided", "No plain training of another length was run here at enough seeds."
 UNDECIDED = "Undecided", "These seeds do not tell NEFTune from plain training, or from a shorter run of it."
 
 

@@ -121,6 +121,11 @@ class Row:
         measured = {record.seed: values(record, when).get(name) for record in self.records}
         return {seed: value for seed, value in measured.items() if value is not None}
 
+    def minus(self, other: Row, name: str, when: When) -> list[float]:
+        """Return the differences from another row in a metric, at the seeds that both measured."""
+        ours, theirs = self.values(name, when), other.values(name, when)
+        return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+
 
 @dataclass(frozen=True)
 class Experiment:

@@ -163,8 +163,7 @@ def _tested(row: Row, column: Column) -> Difference | None:
 
 def difference(row: Row, other: Row, name: str, when: When) -> Difference:
     """Return the paired difference between two rows in a metric, row minus other."""
-    ours, theirs = row.values(name, when), other.values(name, when)
-    each = paired([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+    each = paired(row.minus(other, name, when))
     return _with_records(each, row, other, when) if name == CHOSEN_BY else each
 
 

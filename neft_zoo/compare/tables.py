@@ -73,6 +73,10 @@ def reference_sentence(reference: Reference) -> str:
     how = "chosen on one half of the test records and measured on the other"
     if not reference.halves:
         how = "chosen and measured on the same test records, hence a little too good"
+    if reference.seeds < reference.none:
+        how += f"; the length was chosen on {reference.seeds} of {reference.none} seeds"
+    if reference.omitted:
+        how += f", without {' and '.join(row.label for row in reference.omitted)} (too few seeds)"
     return f"{reference.row.label}: test loss {number(reference.mean, DIGITS)} at the end of training, {how}."
 
 

@@ -20,7 +20,7 @@ from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.reference import find_reference
 from neft_zoo.compare.samples import samples
-from neft_zoo.compare.tables import cell_of, markdown, per_compute, table, verdict_of
+from neft_zoo.compare.tables import cell_of, markdown, per_compute, reference_sentence, table, verdict_of
 
 SEEDS = range(3)
 
@@ -222,6 +222,41 @@ def test_the_reference_uses_the_halves_of_the_test_records_once_every_run_has_th
     reference = find_reference(summarize(runs))
     assert not reference.halves and reference.row.label == "none, 1/2 of the steps"
     assert all(len(each.values) == len(SEEDS) for _, each, _ in reference.rows), "no run is left out"
+
+
+def of_lengths(half, quarter):
+    """Return runs of `none`, a strategy and plain training for a half and a quarter, by their losses per seed."""
+    made = []
+    for seed in range(5):
+        base = 4.6 + 0.02 * seed
+        made += [record("none", seed, base, base, 2.3)]
+        made += [record("neft_uniform", seed, base - 0.02 + 0.001 * seed, base - 0.02, 2.5)]
+    for share, losses in ((0.5, half), (0.25, quarter)):
+        for seed, loss in losses.items():
+            changes = dict(share=share, steps=int(10 * share), row=f"row-{share}")
+            made.append(record("none", seed, 4.6 + 0.02 * seed + loss, 4.7, 2.9, **changes))
+    return made
+
+
+def test_a_length_of_few_seeds_does_not_choose_the_reference_for_all():
+    half = {seed: -0.05 - 0.002 * seed for seed in range(5)} | {0: 0.004}
+    complete = find_reference(summarize(of_lengths(half, {})))
+    assert complete.row.label == "none, 1/2 of the steps" and complete.rows[0][2].word == "undecided"
+    for loss in (0.3, -0.3):  # the first run of another length, poor or lucky
+        reference = find_reference(summarize(of_lengths(half, {0: loss})))
+        assert reference.row.label == complete.row.label, "at seed 0 alone none is the better one"
+        assert reference.rows[0][1:] == complete.rows[0][1:]
+        text = reference_sentence(reference)
+        assert text.endswith(", without none, 1/4 of the steps (too few seeds).") and "chosen on" not in text
+    reference = find_reference(summarize(of_lengths(half, {seed: 0.3 for seed in range(3)})))
+    assert "; the length was chosen on 3 of 5 seeds." in reference_sentence(reference), "three are enough"
+    assert find_reference(summarize(of_lengths({0: -0.3}, {}))) is None
+
+
+def test_a_length_whose_runs_all_failed_is_no_strategy():
+    runs = of_lengths({seed: -0.05 for seed in range(5)}, {})
+    runs += [record("none", seed, 0, 0, 0, status="failed", share=0.25, row="quarter") for seed in range(5)]
+    assert [row.label for row, _, _ in find_reference(summarize(runs)).rows] == ["neft_uniform"]
 
 
 def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs):
