@@ -8,7 +8,9 @@ window.neftCharts = (() => {
     return made;
   };
   const spell = (value) => Number(value.toPrecision(3)).toString().replace("-", "−");
-  const told = (each) => `${each.label}${each.unit && !each.label.includes(each.unit) ? `, ${each.unit}` : ""}${each.cost ? "" : ", minus the baseline"}`;
+  const told = (each) => `${each.label}${each.unit && !each.label.includes(each.unit) ? `, ${each.unit}` : ""}${each.cost ? "" : ", minus none"}`;
+  // All rows are on one axis, so a row with another baseline, as at equal compute, is drawn by its difference from none.
+  const drawnOf = (row, cell) => (row.baseline ? [0] : cell.from_none ?? [cell.diff, cell.low, cell.high]);
 
   function ticks(low, high) {
     const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
@@ -24,14 +26,14 @@ window.neftCharts = (() => {
       const marks = [0.125, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter((tick) => tick >= low && tick <= high);
       return { at: (value) => from + (Math.log(value / low) / Math.log(high / low)) * (to - from), ticks: marks, out: () => 0 };
     }
-    const [low, high] = column.axis;
+    const [low, high] = column.from_none;
     const at = (value) => from + ((Math.min(high, Math.max(low, value)) - low) / (high - low)) * (to - from);
     return { at, ticks: ticks(low, high), out: (value) => (value < low ? -1 : value > high ? 1 : 0) };
   }
 
   function scatter(figure, rows, across, up) {
     const KINDS = JSON.parse(document.getElementById("compare-controls").dataset.kinds);
-    const value = (row, column) => { const cell = row.cells[column.key]; return column.cost ? cell?.mean : row.baseline ? cell && 0 : cell?.diff; };
+    const value = (row, column) => { const cell = row.cells[column.key]; return column.cost ? cell?.mean : cell && drawnOf(row, cell)[0]; };
     const drawn = rows.map((row) => ({ row, x: value(row, across), y: value(row, up), cell: row.cells[up.key] })).filter(({ x, y }) => x !== undefined && y !== undefined);
     const width = figure.parentElement.clientWidth < 560 ? 360 : 760, height = 340, left = 58, right = width - 14, bottom = height - 44;
     const sides = { lower: "lower is better", higher: "higher is better" }[up.better];
@@ -50,11 +52,11 @@ window.neftCharts = (() => {
     const isFree = (box) => box.left > 0 && box.right < width && placed.every((each) => box.left > each.right || box.right < each.left || Math.abs(box.y - each.y) > 11);
     drawn.sort((one, other) => other.row.baseline - one.row.baseline || (other.cell.front ?? 0) - (one.cell.front ?? 0) || one.y - other.y);
     for (const each of drawn) {
-      const { row, cell } = each, cx = x.at(each.x), cy = y.at(each.y), out = y.out(each.y);
-      const kind = row.baseline ? "baseline" : KINDS[cell.verdict] ?? "neutral";
-      const says = `${row.name}: ${spell(each.y)}${cell.low === undefined ? "" : ` [${spell(cell.low)}, ${spell(cell.high)}]`}; ${across.label} ${spell(each.x)}`;
+      const { row, cell } = each, cx = x.at(each.x), cy = y.at(each.y), out = y.out(each.y), [, low, high] = drawnOf(row, cell);
+      const kind = row.baseline ? "baseline" : (!cell.from_none && KINDS[cell.verdict]) || "neutral"; // verdicts are on the row's own baseline
+      const says = `${row.name}: ${spell(each.y)}${low === undefined ? "" : ` [${spell(low)}, ${spell(high)}]`}; ${across.label} ${spell(each.x)}`;
       const inside = [make("title", {}, says)];
-      if (cell.low !== undefined && !out) inside.push(make("line", { x1: cx, x2: cx, y1: y.at(cell.low), y2: y.at(cell.high), class: `bar ${kind}` }));
+      if (low !== undefined && !out) inside.push(make("line", { x1: cx, x2: cx, y1: y.at(low), y2: y.at(high), class: `bar ${kind}` }));
       if (out) inside.push(make("path", { d: `M${cx - 5},${cy} h10 l-5,${-8 * out} z`, class: `dot ${kind}` }));
       else inside.push(make("circle", { cx, cy, r: 4, class: `dot ${kind}` }));
       const wide = 6.4 * row.name.length, isLeft = cx + wide + 10 > width, start = cx + (isLeft ? -7 - wide : 7), box = { left: start, right: start + wide, y: cy - 5 };

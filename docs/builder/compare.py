@@ -25,8 +25,10 @@ A number is the mean over the seeds of row **minus the baseline**, paired by see
 records too. The baseline is `none`, plain training; at equal compute it is plain training for as many steps. Its own
 line shows means. In the chart ● is the end of training and ◇ the *best checkpoint*, each run's own evaluation with the
 lowest test loss; the axis spans the 10th to the 90th percentile of the differences, and an arrow stands for a point
-outside. All other metrics are measured at the end. Losses are in nats per graded token with the noise off; the gap is
-test loss minus train loss, a measure of memorization; *compute* is tokens times passes relative to `none`.
+outside. The figure below the table has all rows minus `none`, whatever their baseline; its line joins those that no
+row of at most their compute beats. All other metrics are measured at the end. Losses are in nats per graded token with
+the noise off; the gap is test loss minus train loss, a measure of memorization; *compute* is tokens times passes
+relative to `none`.
 
 Four verdicts: <span class="badge better">better</span> <span class="badge worse">worse</span>
 <span class="badge same">practically the same</span> <span class="badge undecided">undecided</span>. They combine the

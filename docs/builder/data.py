@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from neft_zoo.compare.axes import frontier, ranges
+from neft_zoo.compare.axes import from_none, frontier, ranges
 from neft_zoo.compare.experiment import POINTS, Cell, Column, Experiment, Row
 from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.tables import table
 
 from .wants import short
@@ -55,8 +56,8 @@ def chosen(experiment: Experiment) -> list[Column]:
 def described(experiment: Experiment) -> dict[str, object]:
     """Return all numbers of an experiment, with what charts need."""
     columns, shown = experiment.columns, short(experiment)
-    fronts = {column: {id(row) for row in frontier(experiment.rows, column)} for column in columns}
-    axes = ranges(experiment, shown)
+    fronts = {column: {id(row) for row in frontier(experiment, column)} for column in columns}
+    axes, from_nones = ranges(experiment, shown), ranges(experiment, shown, from_none)
     ranks = {id(row): rank for rank, row in enumerate(shown, start=1)}
     return {
         "key": experiment.key,
@@ -64,14 +65,17 @@ def described(experiment: Experiment) -> dict[str, object]:
         "setting": about(experiment),
         "short": [f"{name}.{when}" for name, when in chosen(experiment)],
         "columns": [
-            *(_column(column, axes) for column in columns),
+            *(_column(column, axes, from_nones) for column in columns),
             *({"key": key, "label": label, **RELATIVE} for key, label in COSTS.items()),
         ],
-        "rows": [_row(row, columns, fronts, ranks.get(id(row), 0)) for row in experiment.rows],
+        "rows": [_row(row, experiment, fronts, ranks.get(id(row), 0)) for row in experiment.rows],
     }
 
 
-def _column(column: Column, axes: Mapping[str, tuple[float, float]]) -> dict[str, object]:
+Axes = Mapping[str, tuple[float, float]]
+
+
+def _column(column: Column, axes: Axes, from_nones: Axes) -> dict[str, object]:
     name, when = column
     kind = metric(name)
     return {
@@ -82,6 +86,7 @@ def _column(column: Column, axes: Mapping[str, tuple[float, float]]) -> dict[str
         "digits": kind.digits,
         "cost": kind.source == "cost",
         "axis": [_rounded(end) for end in axes[name]],
+        "from_none": [_rounded(end) for end in from_nones[name]],
     }
 
 
@@ -91,12 +96,15 @@ def label_of(column: Column) -> str:
     return f"{metric(name).label}, {POINTS[when]}" if name == "test_loss" else metric(name).label
 
 
-def _row(row: Row, columns: Sequence[Column], fronts: Mapping[Column, set[int]], rank: int) -> dict[str, object]:
+def _row(row: Row, experiment: Experiment, fronts: Mapping[Column, set[int]], rank: int) -> dict[str, object]:
     cells = {
         f"{name}.{when}": _cell(row.cells[name, when], id(row) in fronts[name, when])
-        for name, when in columns
+        for name, when in experiment.columns
         if (name, when) in row.cells
     }
+    if row.baseline is not None and row.baseline is not experiment.none:
+        for name, when in row.cells.keys() & {*experiment.columns}:
+            cells[f"{name}.{when}"]["from_none"] = _ends(from_none(row, experiment.none, (name, when)))
     costs = {key: {"mean": _rounded(value)} for key in COSTS if (value := getattr(row, key)) is not None}
     return {
         "name": row_name(row),
@@ -121,6 +129,12 @@ def _cell(cell: Cell, front: bool) -> dict[str, object]:
         if (says := cell.verdict.text()) != cell.verdict.word:
             made["says"] = says
     return {**made, "front": 1} if front else made
+
+
+def _ends(each: Difference | None) -> list[float]:
+    """Return a mean and the ends of its interval, without those that are unknown."""
+    values = [each.mean, each.low, each.high] if each is not None else []
+    return [_rounded(value) for value in values if value is not None]
 
 
 def _rounded(value: float) -> float:
