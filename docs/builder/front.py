@@ -102,11 +102,27 @@ def _line_name(row: Row, experiment: Experiment) -> str:
     return re.sub(r"^none\b", "plain training", name)
 
 
-# What the verdict on NEFTune against the best plain run of any length says of the picture's question.
-ANSWERS = {
-    "better": ("No", "NEFTune has a lower test loss than plain training of any length."),
+LESS = "It does less here", "NEFTune ends with a higher test loss than plain training."
+BETTER = "No", "NEFTune has a lower test loss than plain training of any length."
+# What the other verdicts on NEFTune against the best plain run of any length say of the picture's question, which is
+# about stopping earlier: where that run is shorter than NEFTune's, as long, or longer.
+SHORTER = {
     "worse": ("Yes, and stopping earlier does more", "The best plain run has a lower test loss than NEFTune."),
     "practically the same": ("Yes", "The best plain run has practically the test loss of NEFTune."),
+}
+AS_LONG = {
+    "worse": LESS,
+    "practically the same": (
+        "It changes nothing here",
+        "NEFTune has practically the test loss of plain training, whose whole length is the best one here.",
+    ),
+}
+LONGER = {
+    "worse": ("No: training longer does more", "The best plain run, a longer one, has a lower test loss."),
+    "practically the same": (
+        "No: training longer does as much",
+        "The best plain run, a longer one, has practically the same test loss.",
+    ),
 }
 # Where that verdict is missing or undecided, by the one at the end of training.
 ENDS = {
@@ -115,10 +131,10 @@ ENDS = {
         "NEFTune ends with a lower test loss than plain training, but these seeds do not tell it from the best plain "
         "run.",
     ),
-    "worse": ("It does less here", "NEFTune ends with a higher test loss than plain training."),
+    "worse": LESS,
 }
 NO_LENGTHS = "Undecided", "No plain training of another length was run here at enough seeds."
-UNDECIDED = "Undecided", "These seeds do not tell NEFTune from plain training, or from a shorter run of it."
+UNDECIDED = "Undecided", "These seeds do not tell NEFTune from plain training, or from a run of another length."
 
 
 def early_verdict(experiment: Experiment) -> Markup:
@@ -134,7 +150,11 @@ def early_verdict(experiment: Experiment) -> Markup:
             length = _line_name(reference.row, experiment).removeprefix("plain training, ")
             lines.append((f"the best plain run of any length ({length})", difference, verdict))
     ends, last = (line[-1].word if line[-1] else "" for line in (lines[0], lines[-1]))
-    answer = ANSWERS.get(last, ENDS.get(ends, UNDECIDED)) if len(lines) > len(compared) else NO_LENGTHS
+    answer = NO_LENGTHS
+    if reference is not None and len(lines) > len(compared):
+        longer = (reference.row.steps or 0) - (experiment.none.steps or 0)
+        answers = SHORTER if longer < 0 else LONGER if longer else AS_LONG
+        answer = BETTER if last == "better" else answers.get(last) or ENDS.get(ends, UNDECIDED)
     text = Markup(
         '<p class="verdict"><b>{}.</b> {}</p>'
         "<p>Test loss of <code>neft_uniform</code>, in {}, minus that of</p><ul>{}</ul>"

@@ -58,7 +58,7 @@ def matched(tmp_path):
     half = {"share": 0.5, "steps": 5, "tokens": 500}
     for seed in range(3):
         runs = [
-            made_up.record("none", seed, (0.0, 0.0, 0.0, 0.0), matched=True) | {"steps": 10},
+            made_up.record("none", seed, (0.0, 0.0, 0.0, 0.0), matched=True),
             made_up.record("none", seed, (-0.1, 0.0, 0.0, 0.0), matched=True) | half | {"row": "half"},
             made_up.record("symnoise", seed, (-0.15, 0.0, 0.0, 0.0), matched=True) | half,
         ]

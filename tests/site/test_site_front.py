@@ -6,7 +6,8 @@ import re
 import made_up
 import pytest
 
-from neft_zoo.compare import loading
+from neft_zoo.compare import loading, results
+from neft_zoo.compare.records import RunRecord
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import front  # noqa: E402
@@ -25,6 +26,7 @@ def real_model(folder, seeds=1, shorter=()):
             changed = {"control": "epochs_1", "overrides": {"num_train_epochs": 1}, "row": "epochs_1"}
             half = {**run, **changed, "key": f"epochs_1{run['seed']}", "history": run["history"][:1]}
             half["end"] = half["best"] = run["history"][0]
+            half["steps"] = half["end"]["step"]
             (folder / f"epochs_1-{run['seed']}.json").write_text(json.dumps(half))
 
 
@@ -56,3 +58,25 @@ def test_lines_are_named_by_their_epochs_and_the_best_length_answers(tmp_path):
     assert "plain training, 2 epochs" in text and re.search(r"plain training, 1 epoch\b", text)
     assert "the best plain run of any length (1 epoch): <b>" in front.early_verdict(experiment)
     assert "<b>Yes" in text, "one epoch of plain training is as good"
+
+
+@pytest.mark.parametrize(
+    ("share", "plain", "noise", "answer"),
+    [
+        (0.5, -0.2, -0.08, "Yes, and stopping earlier does more"),
+        (0.5, -0.08, -0.08, "Yes"),
+        (2.0, -0.2, -0.08, "No: training longer does more"),
+        (2.0, -0.08, -0.08, "No: training longer does as much"),
+        (0.5, 0.2, 0.0, "It changes nothing here"),
+        (0.5, 0.2, 0.1, "It does less here"),
+        (0.5, 0.2, -0.08, "No"),
+        (2.0, -0.05, -0.08, "No"),
+    ],
+)
+def test_the_answer_is_early_stopping_only_if_a_shorter_run_is_the_best(tmp_path, share, plain, noise, answer):
+    folder = made_up.write(tmp_path / "r", 8, {"none": (0, 0, 0, 0), "neft_uniform 5": (noise, noise, 0, 0)})
+    for seed in range(8):
+        run = made_up.record("none", seed, (plain, plain, 0, 0))
+        run |= {"share": share, "steps": int(10 * share), "row": "length"}
+        results.write(folder / f"length-{seed}.json", RunRecord.from_dict(run))
+    assert f"<b>{answer}.</b>" in front.early_verdict(loading.load(tmp_path)[0][0])
