@@ -24,7 +24,7 @@ from .words import row_name, same_data, settings, title
 ALPHA = 5.0  # the entry's default, chosen before looking at results
 PAPERS = 15.0  # the paper's most frequent one
 SEEDS = 3  # fewer pairs give a meaningless interval
-SAME = ("practically the same", "identical")  # rows that are equal bit for bit also count as the same
+SAME = "practically the same"
 YES, NO, UNKNOWN, MISSING = "reproduced", "contradicted", "undecided", "not run"
 RULE = f"""
 ## The rule
@@ -39,8 +39,8 @@ of training *and* at each run's best checkpoint, both corrected together. A find
 * **{NO}** if it is another at one of them: the opposite direction, or *practically the same* where the paper has a
   difference;
 * **{UNKNOWN}** otherwise, with the effect that these seeds would have shown; also with fewer than {SEEDS} pairs, if
-  the metric was not measured, if plain training has memorized nothing, and if lengths are *practically the same* but
-  more than {CUT:.0%} of plain training's answers are truncated;
+  the metric was not measured, if runs are *identical*, which tests nothing, if plain training has memorized nothing,
+  and if lengths are *practically the same* but more than {CUT:.0%} of plain training's answers are truncated;
 * *{MISSING}* if one of the two was not trained on that data.
 
 Measures of the final model only (answers, memorization) are judged at the end alone, and the table says so. So is the
@@ -104,7 +104,8 @@ def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
     for point, each in judgement.differences.items():
         verdict = judgement.verdicts.get(point)
         said = [_interval(each, digits)] if intervals else []
-        said += [verdict.text(digits)] if judgement.status == UNKNOWN and verdict and verdict.visible else []
+        tells = verdict is not None and (verdict.visible is not None or verdict.word == "identical")
+        said += [verdict.text(digits)] if judgement.status == UNKNOWN and verdict and tells else []
         lines += [f"{point} {', '.join(said)}"] if said else []
     lines += [judgement.why] if judgement.status == UNKNOWN and not lines else []
     return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
@@ -153,10 +154,10 @@ def judge(claim: Claim, experiment: Experiment) -> Judgement:
     said = [f"at alpha {alpha:g}"] if alpha != ALPHA else []
     why = "; ".join([*said, *(f"{POINTS[point]} {each.text(digits)}" for point, each in verdicts.items())])
     why += "" if "best" in paired else f"; {claim.end_only or 'measured at the end only'}"
-    equal = any(each.word in SAME for each in verdicts.values())
+    equal = any(each.word == SAME for each in verdicts.values())
     hidden = claim.hidden(experiment) if equal and claim.side != "same" else ""
     why += f"; {hidden}" if hidden else ""
-    holds = [None if hidden and each.word in SAME else agrees(claim, each) for each in verdicts.values()]
+    holds = [None if hidden and each.word == SAME else agrees(claim, each) for each in verdicts.values()]
     status = NO if False in holds else UNKNOWN if None in holds else YES
     return Judgement(status, why, paired, verdicts, alpha)
 
@@ -167,11 +168,11 @@ def verdicts_on(claim: Claim, paired: list[Difference], experiment: Experiment) 
 
 
 def agrees(claim: Claim, verdict: Verdict) -> bool | None:
-    """Return whether a verdict agrees with the paper, or None if it is undecided."""
+    """Return whether a verdict agrees with the paper, or None if it is undecided or no test."""
     wanted = {"up": "higher", "down": "lower"}.get(claim.side)
     if verdict.word in ("lower", "higher"):
         return verdict.word == wanted
-    return claim.side == "same" if verdict.word in SAME else None
+    return claim.side == "same" if verdict.word == SAME else None
 
 
 def detail(claim: Claim, experiment: Experiment) -> str:

@@ -48,14 +48,16 @@ def unchanged(experiments: list[Experiment]) -> str:
     """Return the strategies whose defaults leave the test loss practically the same, by verdict, at both points."""
     lines, run = [], [each for each in experiments if each.budget == STEPS and defaults(each)]
     for experiment in run:
-        still = [f"`{row.entry}`" for row in defaults(experiment) if all(_same(row, point) for point in POINTS)]
+        still = [f"`{row.entry}`" for row in defaults(experiment) if _is_unchanged(row)]
         lines.append(f"* **{title(experiment)}**: {', '.join(still) or 'none of them'}.")
     return "\n".join(lines)
 
 
-def _same(row: Row, point: When) -> bool:
-    verdict = row.cells["test_loss", point].verdict
-    return verdict is not None and verdict.word in ("practically the same", "identical")
+def _is_unchanged(row: Row) -> bool:
+    """Return whether the test loss is practically the same at both points, and not equal bit for bit at both."""
+    verdicts = [row.cells["test_loss", point].verdict for point in POINTS]
+    words = {verdict.word if verdict else "" for verdict in verdicts}
+    return "practically the same" in words and words <= {"practically the same", "identical"}
 
 
 def _names(rows: list[Row]) -> str:

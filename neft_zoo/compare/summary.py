@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -156,14 +156,19 @@ def _tested(row: Row, column: Column) -> Difference | None:
     """Return a row's difference in a metric, marked if its runs are known to differ from the baseline's."""
     each = row.cells[column].difference
     losses = [cell.difference for (name, _), cell in row.cells.items() if name == CHOSEN_BY]
+    return each and _marked(each, column[0], (loss.values for loss in losses if loss is not None))
+
+
+def _marked(each: Difference, name: str, losses: Iterable[Sequence[float]]) -> Difference:
+    """Return a difference in a metric, marked if its runs are known to differ by their differences in test loss."""
     # A loss that repeats in every digit is that of the same run up to there; shares repeat by chance.
-    others = column[0] != CHOSEN_BY and any(loss is not None and any(loss.values) for loss in losses)
-    return each and replace(each, is_of_other_runs=others)
+    return replace(each, is_of_other_runs=name != CHOSEN_BY and any(map(any, losses)))
 
 
 def difference(row: Row, other: Row, name: str, when: When) -> Difference:
     """Return the paired difference between two rows in a metric, row minus other."""
-    each = paired(row.minus(other, name, when))
+    losses = (row.minus(other, CHOSEN_BY, point) for point in POINTS)
+    each = _marked(paired(row.minus(other, name, when)), name, losses)
     return _with_records(each, row, other, when) if name == CHOSEN_BY else each
 
 

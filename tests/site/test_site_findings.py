@@ -130,6 +130,35 @@ def test_defaults_that_do_nothing_are_found(tmp_path, experiments):
     assert snippets.fill("{{ unchanged }}", []) == snippets.NOT_RUN
 
 
+def repeated(folder, is_same_run):
+    """Return an experiment without repeated 2-grams, whose strategy repeats plain training or does not."""
+    folder.mkdir(parents=True)
+    for seed in range(3):
+        plain, noisy = (made_up.record(name, seed, EFFECTS[name]) for name in ("none", "neft_uniform 5"))
+        for run in (plain, noisy):
+            run["evaluation"]["test_repetition_2"] = 0.0
+        noisy |= {name: plain[name] for name in ("history", "end", "best") if is_same_run}
+        for run in (plain, noisy):
+            write(folder / f"{run['row']} {seed}.json", RunRecord.from_dict(run))
+    return loading.load(folder.parent)[0][0]
+
+
+def test_equal_values_are_the_same_only_by_the_verdict(tmp_path):
+    repetition = next(claim for claim in findings.CLAIMS if claim.name == "test_repetition_2")
+    loss = next(claim for claim in findings.CLAIMS if claim.name == "test_loss")
+    differing = repeated(tmp_path / "differing" / "r", is_same_run=False)
+    (row,) = differing.rows[1:]
+    judgement = findings.judge(repetition, differing)
+    assert judgement.verdicts["end"] == row.cells["test_repetition_2", "end"].verdict, "as in a report"
+    assert (judgement.status, judgement.why.partition(";")[0]) == (findings.UNKNOWN, "at the end undecided")
+    same = repeated(tmp_path / "same" / "r", is_same_run=True)
+    for claim in (repetition, loss):
+        judgement = findings.judge(claim, same)
+        assert judgement.status == findings.UNKNOWN and "at the end identical: not a test" in judgement.why
+    assert "identical: not a test" in findings.summary([same])
+    assert tallies.unchanged([same]) == "* **r**: none of them.", "which is another fault than a weak noise"
+
+
 def test_the_sweep_draws_a_line_per_distribution_and_point(experiments):
     drawn = sweep.figures(experiments)
     assert drawn.count("<figure") == 2 and drawn.count(">Gaussian of equal energy<") == 2
