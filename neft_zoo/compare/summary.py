@@ -13,7 +13,7 @@ import pandas as pd
 
 from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Cell, Column, Experiment, Row, is_shown
 from neft_zoo.compare.labels import label, natural
-from neft_zoo.compare.metrics import metric, values
+from neft_zoo.compare.metrics import NATS, metric, values
 from neft_zoo.compare.record_intervals import over_records
 from neft_zoo.compare.records import RunRecord, When, needed
 from neft_zoo.compare.statistics import Difference, paired
@@ -162,7 +162,7 @@ def _tested(row: Row, column: Column) -> Difference | None:
 def _marked(each: Difference, name: str, losses: Iterable[Sequence[float]]) -> Difference:
     """Return a difference in a metric, marked if its runs are known to differ by their differences in test loss."""
     # A loss that repeats in every digit is that of the same run up to there; shares repeat by chance.
-    return replace(each, is_of_other_runs=name != CHOSEN_BY and any(map(any, losses)))
+    return replace(each, is_of_other_runs=metric(name).unit != NATS and any(map(any, losses)))
 
 
 def difference(row: Row, other: Row, name: str, when: When) -> Difference:

@@ -224,6 +224,18 @@ def test_the_reference_uses_the_halves_of_the_test_records_once_every_run_has_th
     assert all(len(each.values) == len(SEEDS) for _, each, _ in reference.rows), "no run is left out"
 
 
+def test_a_loss_that_repeats_in_every_digit_is_no_test_and_a_share_that_does_may_be_one(runs):
+    for run in runs:
+        run["evaluation"] = {"train_exact": 0.0}
+        run["end"]["train_loss"] = run["history"][-1]["train_loss"] = 2.3 + 0.01 * run["seed"] * run["passes"]
+    experiment = summarize(runs)
+    row = next(row for row in experiment.rows if row.label == "neft_uniform")
+    words = {name: row.cells[name, "end"].verdict.word for name in ("test_loss", "train_loss", "train_exact")}
+    assert words == {"test_loss": "better", "train_loss": "identical", "train_exact": "undecided"}
+    other = next(row for row in experiment.rows if row.label == "symnoise").cells["train_loss", "end"]
+    assert other.verdict.p == other.difference.p, "not corrected for what is no test"
+
+
 def of_lengths(half, quarter):
     """Return runs of `none`, a strategy and plain training for a half and a quarter, by their losses per seed."""
     made = []
