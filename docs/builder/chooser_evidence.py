@@ -50,10 +50,13 @@ def said(row: Row) -> str:
     cells = [
         (words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells
     ]
-    return "; ".join(
-        f"{words} {interval_text(cell.difference, metric('test_loss').digits)}"
-        + (f", {cell.verdict.text()}" if cell.verdict and cell.verdict.word != "one seed" else "")
-        for words, cell in cells
+    return (
+        "; ".join(
+            f"{words} {interval_text(cell.difference, metric('test_loss').digits)}"
+            + (f", {cell.verdict.text()}" if cell.verdict and cell.verdict.word != "one seed" else "")
+            for words, cell in cells
+        )
+        + row.failures
     )
 
 

@@ -88,7 +88,7 @@ def summary(experiments: list[Experiment], intervals: bool = True) -> str:
     used = chosen(experiments)
     if not used:
         return table(("finding", "outcome"), [(claim.title, "not run") for claim in CLAIMS])
-    lines = [(claim.title, *(_brief(claim, judge(claim, each), intervals) for each in used)) for claim in CLAIMS]
+    lines = [(claim.title, *(_brief(claim, each, intervals) for each in used)) for claim in CLAIMS]
     found = table(("finding", *(title(each) for each in used)), lines)
     return f"{found}\n\n{shared}" if (shared := same_data(used)) else found
 
@@ -98,8 +98,8 @@ def _marked(status: str) -> Markup:
     return Markup('<span class="outcome {}">{}</span>').format(kind, status)
 
 
-def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
-    digits, lines = metric(claim.name).digits, []
+def _brief(claim: Claim, experiment: Experiment, intervals: bool) -> str:
+    judgement, digits, lines = judge(claim, experiment), metric(claim.name).digits, []
     lines += [f"at alpha {judgement.alpha:g}"] if judgement.alpha != ALPHA else []
     for point, each in judgement.differences.items():
         verdict = judgement.verdicts.get(point)
@@ -108,6 +108,7 @@ def _brief(claim: Claim, judgement: Judgement, intervals: bool) -> str:
         said += [verdict.text(digits)] if judgement.status == UNKNOWN and verdict and tells else []
         lines += [f"{point} {', '.join(said)}"] if said else []
     lines += [judgement.why] if judgement.status == UNKNOWN and not lines else []
+    lines += failures(claim, experiment)
     return "<br>".join([_marked(judgement.status), *(f"<small>{line}</small>" for line in lines)])
 
 
@@ -131,6 +132,13 @@ def judged(claim: Claim, experiment: Experiment) -> Row | None:
     rows = [experiment.find("neft_uniform", alpha=alpha) for alpha in (ALPHA, PAPERS)]
     found = (row for row in rows if row is not None and compared(claim, row, experiment) is not None)
     return next(found, None)
+
+
+def failures(claim: Claim, experiment: Experiment) -> list[str]:
+    """Say of which of the compared rows how many runs failed."""
+    row = judged(claim, experiment)
+    rows = [row, compared(claim, row, experiment)] if row is not None else []
+    return [f"`{row_name(each)}`{each.failures}" for each in rows if each is not None and each.failed]
 
 
 def judge(claim: Claim, experiment: Experiment) -> Judgement:
@@ -187,7 +195,7 @@ def detail(claim: Claim, experiment: Experiment) -> str:
         cells = [_interval(paired.get(point), digits) for point in points]
         if other is not None and paired:
             lines.append((f"`{row_name(row)}`", f"`{row_name(other)}`", *cells))
-    why = "; ".join([judgement.why, *stands_on(claim, experiment, judgement)])
+    why = "; ".join([judgement.why, *failures(claim, experiment), *stands_on(claim, experiment, judgement)])
     head = f"**{title(experiment)}**: {_marked(judgement.status)} ({why})."
     return "\n\n".join(
         [head, table(("row", "minus", *(POINTS[point] for point in points)), lines)] if lines else [head]

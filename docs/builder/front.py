@@ -157,9 +157,9 @@ def early_verdict(experiment: Experiment) -> Markup:
         answer = BETTER if last == "better" else answers.get(last) or ENDS.get(ends, UNDECIDED)
     text = Markup(
         '<p class="verdict"><b>{}.</b> {}</p>'
-        "<p>Test loss of <code>neft_uniform</code>, in {}, minus that of</p><ul>{}</ul>"
+        "<p>Test loss of <code>neft_uniform</code>{}, in {}, minus that of</p><ul>{}</ul>"
     )
-    return text.format(*answer, metric(CHOSEN_BY).unit, Markup("").join(_line(*line) for line in lines))
+    return text.format(*answer, row.failures, metric(CHOSEN_BY).unit, Markup("").join(_line(*line) for line in lines))
 
 
 def _line(words: str, difference: Difference | None, verdict: Verdict | None) -> Markup:

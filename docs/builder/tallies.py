@@ -28,7 +28,9 @@ def tally(experiments: list[Experiment]) -> str:
             continue
         places = "; ".join(f"{place} {_counted(rows, point)}" for point, place in POINTS.items())
         count = f"{len(rows)} strateg{'y' if len(rows) == 1 else 'ies'}"
-        lines.append(f"* **{title(experiment)}**, {count} against `none`: {places}.")
+        failed = ", ".join(f"`{row.entry}`{row.failures}" for row in rows if row.failed)
+        without = f" Without failed runs: {failed}." if failed else ""
+        lines.append(f"* **{title(experiment)}**, {count} against `none`: {places}.{without}")
     return "\n".join([*lines, *([f"\n{shared}"] if lines and (shared := same_data(experiments)) else [])])
 
 

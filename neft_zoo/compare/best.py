@@ -9,7 +9,7 @@ from typing import TypedDict
 from neft_zoo import registry
 from neft_zoo.compare import planning, results, runner
 from neft_zoo.compare import search_space as space
-from neft_zoo.compare.experiment import CHOSEN_BY, POINTS
+from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Row
 from neft_zoo.compare.formats import number
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.measurement import Warned
@@ -30,9 +30,10 @@ BEST_PLAIN = "the best plain run"
 
 
 class Compared(TypedDict):
-    """The paired difference from a baseline in test loss."""
+    """The paired difference from a baseline in test loss, at the seeds at which both succeeded."""
 
     baseline: str
+    seeds: list[int]
     difference: float | None
     low: float | None
     high: float | None
@@ -103,18 +104,23 @@ def _compared(runs: dict[Path, RunRecord]) -> dict[str, Compared]:
     for when in POINTS:
         cell = row.cells.get((CHOSEN_BY, when))
         if cell is not None and cell.difference is not None:
-            compared[f"{CHOSEN_BY} {when}"] = _of("none", cell.difference, cell.verdict)
+            compared[f"{CHOSEN_BY} {when}"] = _of(row, experiment.none, cell.difference, cell.verdict)
     reference = find_reference(experiment)
     if reference is not None:
         ((_, difference, verdict),) = reference.rows
-        compared[BEST_PLAIN] = _of(reference.row.label, difference, verdict)
+        compared[BEST_PLAIN] = _of(row, reference.row, difference, verdict)
     return compared
 
 
-def _of(baseline: str, difference: Difference, verdict: Verdict | None) -> Compared:
-    words = verdict.text(4) if verdict else "-"
+def _of(row: Row, other: Row, difference: Difference, verdict: Verdict | None) -> Compared:
+    seeds = row.values(CHOSEN_BY, "end").keys() & other.values(CHOSEN_BY, "end").keys()
     return Compared(
-        baseline=baseline, difference=difference.mean, low=difference.low, high=difference.high, verdict=words
+        baseline=other.label,
+        seeds=sorted(seeds),
+        difference=difference.mean,
+        low=difference.low,
+        high=difference.high,
+        verdict=f"{verdict.text(4) if verdict else '-'}{row.failures}",
     )
 
 
@@ -123,6 +129,7 @@ def describe(best: Best) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in best["trials"].items() if count)
     lines = [f"Best of {counts}: {spell(best['values'])}, test loss {best['test_loss']:.4f} (seed 0)."]
     if best["comparison"] is not None:
+        seeds: set[int] = set()
         for what in (*(f"{CHOSEN_BY} {when}" for when in POINTS), BEST_PLAIN):
             compared = best["comparison"].get(what)
             if isinstance(compared, dict) and compared["difference"] is not None:
@@ -131,9 +138,10 @@ def describe(best: Best) -> str:
                 against = (
                     f"{BEST_PLAIN} of any length, {compared['baseline']}" if what == BEST_PLAIN else f"none, {what}"
                 )
+                seeds |= {*compared["seeds"]}
                 lines.append(f"Against {against}: {mean}{interval}, {compared['verdict']}.")
-        seeds = best["comparison"]["seeds"]
-        lines.append(f"Seeds {seeds}, which the search has not seen, and the same trainer options.")
+        seen = f"Seeds {sorted(seeds)}, which the search has not seen, and the same trainer options."
+        lines.append(seen if seeds else f"No seed of {best['comparison']['seeds']} can be compared: runs failed.")
     lines.append(
         "The best of many is optimistic: it was chosen by this very test split. Measure it once on records that "
         "nothing was chosen by; none itself was not searched for (--noise none does that)."

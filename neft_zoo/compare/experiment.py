@@ -116,6 +116,11 @@ class Row:
     def failed(self) -> int:
         return len(self.runs) - len(self.records)
 
+    @property
+    def failures(self) -> str:
+        """Say how many runs failed, "" if none did; a result stands on the others, and must say so."""
+        return f" ({self.failed} of {len(self.runs)} seeds failed)" if self.failed else ""
+
     def values(self, name: str, when: When) -> dict[int, float]:
         """Return a metric by seed, for the successful runs that measured it."""
         measured = {record.seed: values(record, when).get(name) for record in self.records}

@@ -77,7 +77,8 @@ def reference_sentence(reference: Reference) -> str:
         how += f"; the length was chosen on {reference.seeds} of {reference.none} seeds"
     if reference.omitted:
         how += f", without {' and '.join(row.label for row in reference.omitted)} (too few seeds)"
-    return f"{reference.row.label}: test loss {number(reference.mean, DIGITS)} at the end of training, {how}."
+    loss, row = number(reference.mean, DIGITS), reference.row
+    return f"{row.label}{row.failures}: test loss {loss} at the end of training, {how}."
 
 
 def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
@@ -89,7 +90,7 @@ def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
             number(each.mean, DIGITS, sign=True),
             interval_cell(each),
             p_value(verdict.p),
-            verdict.text(DIGITS),
+            f"{verdict.text(DIGITS)}{row.failures}",
         )
         for row, each, verdict in reference.rows
     ]
@@ -123,8 +124,7 @@ def cell_of(row: Row, column: Column) -> Cell:
 
 def verdict_of(row: Row, cell: Cell) -> str:
     """Return a verdict, with the number of failed runs."""
-    text = "-" if cell.verdict is None else cell.verdict.text(DIGITS)
-    return f"{text} ({row.failed} of {len(row.runs)} seeds failed)" if row.failed else text
+    return f"{'-' if cell.verdict is None else cell.verdict.text(DIGITS)}{row.failures}"
 
 
 def seeds_of(row: Row, cell: Cell) -> str:

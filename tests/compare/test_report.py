@@ -20,7 +20,15 @@ from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.reference import find_reference
 from neft_zoo.compare.samples import samples
-from neft_zoo.compare.tables import cell_of, markdown, per_compute, reference_sentence, table, verdict_of
+from neft_zoo.compare.tables import (
+    cell_of,
+    markdown,
+    per_compute,
+    reference_rows,
+    reference_sentence,
+    table,
+    verdict_of,
+)
 
 SEEDS = range(3)
 
@@ -136,6 +144,11 @@ def test_failed_and_missing_are_said_and_never_numbers(runs):
     runs[7] = record("neft_uniform", 2, 0, 0, 0, status="failed")
     text = markdown(summarize(runs))
     assert "neft_uniform, seed 0, failed: layers must be below 2, got 99." in text
+    half = [record("none", seed, 4.5 + 0.01 * seed, 4.5, 2.9, share=0.5, steps=5, row="half") for seed in SEEDS]
+    reference = reference_rows(find_reference(summarize(runs + half)))
+    assert [line[-1] for line in reference if line[0] == "neft_uniform"] == [
+        "undecided: one seed (2 of 3 seeds failed)"
+    ]
     assert re.search(
         r"\| neft_uniform \| 0 of 3 \| - \| - \| - \| - \| - \| not measured \(2 of 3 seeds failed\)", text
     )

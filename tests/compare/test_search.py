@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import made_up
 import pytest
 from test_compare import tiny  # noqa: F401 - a fixture
 
 from neft_zoo import NoiseError, make
 from neft_zoo.cli.main import main
+from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.search_space import Dimension, make_space, read_dimension
 
 optuna = pytest.importorskip("optuna")
 searching = pytest.importorskip("neft_zoo.compare.search")
+best = pytest.importorskip("neft_zoo.compare.best")
 SEARCH = ["--search", "alpha=1:30:log", "--search", "learning_rate=0.001,0.003"]
 
 
@@ -111,6 +115,25 @@ def test_two_processes_share_a_study_and_a_killed_one_is_made_up_for(tiny, tmp_p
     lost = [trial for trial in trials if trial.state.name == "FAIL"]
     assert 6 <= len(ended) <= 7 and len(lost) == 1 and not lost[0].user_attrs.get("error")
     assert any(trial.params == lost[0].params for trial in ended), "the killed trial is tried again"
+
+
+@pytest.mark.parametrize(
+    ("failed", "said"), [((3,), "Seeds [1, 2], which"), ((1, 2, 3), "No seed of [1, 2, 3] can be compared")]
+)
+def test_the_comparison_of_the_best_says_which_runs_failed(failed, said):
+    runs = {}
+    for seed in (1, 2, 3):
+        ended = seed not in failed
+        made = [("none", (0, 0, 0, 0), {}), ("none", (-0.1, 0, 0, 0), {"row": "half", "share": 0.5, "steps": 5})]
+        made += [("neft_uniform 5", (-0.3, -0.3, 0, 0) if ended else None, {})]
+        for place, (name, effect, changes) in enumerate(made):
+            run = made_up.record(name, seed, effect) | changes
+            runs[Path(f"{place}{seed}.json")] = RunRecord.from_dict(run)
+    comparison = {"folder": "x", "seeds": [1, 2, 3], **best._compared(runs)}
+    text = best.describe(
+        dict(values={"alpha": 5.0}, noise={}, options={}, trial=0, test_loss=1.9, trials={}, comparison=comparison)
+    )
+    assert said in text and text.count(" (1 of 3 seeds failed).") == (3 if len(failed) == 1 else 0)
 
 
 def test_reads_dimensions():

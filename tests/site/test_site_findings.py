@@ -15,7 +15,7 @@ from neft_zoo.compare.results import read, write
 from neft_zoo.compare.verdicts import Verdict
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
-from builder import compare, entries, findings, results, snippets, sweep, tallies, words  # noqa: E402
+from builder import chooser_evidence, compare, entries, findings, front, results, snippets, sweep, tallies, words  # noqa: E402
 from builder.tables import could_have_been_seen  # noqa: E402
 
 
@@ -157,6 +157,20 @@ def test_equal_values_are_the_same_only_by_the_verdict(tmp_path):
         assert judgement.status == findings.UNKNOWN and "at the end identical: not a test" in judgement.why
     assert "identical: not a test" in findings.summary([same])
     assert tallies.unchanged([same]) == "* **r**: none of them.", "which is another fault than a weak noise"
+
+
+def test_failed_runs_are_said_wherever_a_row_is_judged(tmp_path):
+    folder = made_up.write(tmp_path / "results/r", seeds=4)
+    made_up_failed = made_up.record("neft_uniform 5", 3, None)
+    (path,) = (path for path in folder.glob("neft_uniform*-s3.json") if read(path).noise["alpha"] == 5)
+    write(path, RunRecord.from_dict(made_up_failed))
+    found, _ = loading.load(folder.parent)
+    row = found[0].find("neft_uniform")
+    claim = next(claim for claim in findings.CLAIMS if claim.name == "test_loss")
+    assert chooser_evidence.said(row).endswith("(1 of 4 seeds failed)")
+    texts = [findings.summary(found), findings.detail(claim, found[0])]
+    texts += [tallies.tally(found), front.early_verdict(found[0])]
+    assert all("(1 of 4 seeds failed)" in text for text in texts)
 
 
 def test_the_sweep_draws_a_line_per_distribution_and_point(experiments):
