@@ -102,7 +102,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const zero = !/[1-9]/.test(text);
     return (value < 0 && !zero ? "−" : sign ? "+" : "") + text;
   };
-  const interval = (cell, digits) => (cell.low === undefined ? "one seed" : `[${fixed(cell.low, digits, true)}, ${fixed(cell.high, digits, true)}]`);
+  const interval = (cell, digits) => (cell.low === undefined ? (cell.seeds > 1 ? "at every seed" : "one seed") : `[${fixed(cell.low, digits, true)}, ${fixed(cell.high, digits, true)}]`);
   const badge = (cell, point = "") => make("span", { className: `badge ${KINDS[cell.verdict] ?? "neutral"}`, title: cell.says ?? "" }, `${point && `${point}: `}${cell.verdict}`);
 
   // The two points of a metric: its end, and the best evaluation where that was measured.

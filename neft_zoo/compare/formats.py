@@ -39,9 +39,10 @@ def interval_text(difference: Difference | None, digits: int) -> str:
         return "no common seed"
     mean = number(difference.mean, digits, sign=True, typeset=True)
     if difference.low is None or difference.high is None:
-        return f"{mean}, one seed"
-    low, high = (number(end, digits, sign=True, typeset=True) for end in (difference.low, difference.high))
-    text = f"{mean} [{low}, {high}]"
+        text = f"{mean}, one seed" if len(difference.values) == 1 else f"{mean} at every seed"
+    else:
+        low, high = (number(end, digits, sign=True, typeset=True) for end in (difference.low, difference.high))
+        text = f"{mean} [{low}, {high}]"
     if difference.over_records is None:
         return text
     low, high = (number(end, digits, sign=True, typeset=True) for end in difference.over_records)

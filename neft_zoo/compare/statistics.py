@@ -33,7 +33,7 @@ class Difference:
     Attributes:
         values: per seed, in the metric's unit.
         mean: their mean; None without a pair.
-        low: lower end of the 95 % interval; None with fewer than two pairs.
+        low: lower end of the 95 % interval; None with fewer than two pairs, or if all differ equally and not by 0.
         high: upper end of it.
         p: uncorrected p value of the hypothesis that the mean is 0; None with fewer than two pairs.
         over_records: ends of the 95 % interval over seeds and test records; None if records have no losses.
@@ -66,8 +66,10 @@ def paired(values: Sequence[float], seed: int = 0) -> Difference:
         return Difference(measured, mean)
     spread = float(differences.std(ddof=1))
     if spread <= 1e-12 * max(1e-300, float(np.abs(differences).max())):
-        # All differences are equal, so t would be infinite: use sign flips.
-        return Difference(measured, mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - len(measured)))
+        # All differences are equal, so t is infinite and its interval has no width: use sign flips, and no interval.
+        if mean == 0:
+            return Difference(measured, mean, mean, mean, 1.0)
+        return Difference(measured, mean, p=2.0 ** (1 - len(measured)))
     if len(measured) < MANY:
         error = spread / math.sqrt(len(measured))
         half = float(special.stdtrit(len(measured) - 1, 1 - LEVEL / 2)) * error

@@ -98,9 +98,9 @@ def reference_rows(reference: Reference) -> list[tuple[str, ...]]:
 
 def interval_cell(each: Difference) -> str:
     """Return the intervals of a difference, over seeds and over records too; a dash if there are none."""
-    if each.low is None or each.high is None:
-        return "-"
-    text = f"{number(each.low, DIGITS, sign=True)} to {number(each.high, DIGITS, sign=True)}"
+    text = "-"
+    if each.low is not None and each.high is not None:
+        text = f"{number(each.low, DIGITS, sign=True)} to {number(each.high, DIGITS, sign=True)}"
     if each.over_records is None:
         return text
     low, high = (number(end, DIGITS, sign=True) for end in each.over_records)

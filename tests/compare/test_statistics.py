@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.statistics import LEVEL, holm, paired
+from neft_zoo.compare.tables import interval_cell
 from neft_zoo.compare.verdicts import judge
 
 DRAWS = {
@@ -79,4 +81,9 @@ def test_too_few_or_equal_values():
     one = paired([-0.1])
     assert (one.mean, one.low, one.p) == (-0.1, None, None)
     assert paired([0.0] * 5).p == 1.0
+    equal = paired([-0.1] * 5)
+    assert (equal.mean, equal.low, equal.high) == (pytest.approx(-0.1), None, None), "no width, yet undecided"
+    assert interval_text(equal, 3) == "\N{MINUS SIGN}0.100 at every seed" and interval_cell(equal) == "-"
+    assert interval_text(paired([-0.1]), 3) == "\N{MINUS SIGN}0.100, one seed"
+    assert paired([0.0] * 3).low == 0.0, "the same in every run"
     assert paired([-0.1] * 3).p == 0.25 and paired([-0.1] * 10).p < 0.002, "equal differences: sign flips"
