@@ -84,8 +84,10 @@ def _pair(rows: list[Row]) -> list[str]:
         if row.steps is None or row.is_other_length or row.runs[0][1].share == 1.0:
             continue
         # Steps are rounded twice: for the share of a strategy, and for a length or its epochs.
+        seeds = {record.seed for record in row.records}
+        common = {place: len(seeds & {record.seed for record in each.records}) for place, each in enumerate(plain)}
         gaps = {place: abs(each.steps - row.steps) for place, each in enumerate(plain) if each.steps is not None}
-        nearest = min(gaps, key=gaps.__getitem__)
+        nearest = min(gaps, key=lambda place: (gaps[place], -common[place]))
         row.is_matched = gaps[nearest] <= NEARLY * row.steps
         row.baseline = plain[nearest] if row.is_matched else none
     unmatched = [row.label for row in others if not row.is_matched]

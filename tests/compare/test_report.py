@@ -298,6 +298,10 @@ def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs
     row = next(row for row in summarize(runs + shorter).rows if row.label == "symnoise")
     assert row.baseline.label == "none, 1/2 of the steps" and row.cells["test_loss", "end"].verdict.word == "worse"
     assert row.cells["test_loss", "end"].baseline == pytest.approx(4.42)
+    changes = dict(control="epochs_2", overrides={"num_train_epochs": 2}, steps=5, row="row-epochs")
+    control = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, **changes) for seed in SEEDS]
+    row = next(row for row in summarize(runs + shorter[:1] + control).rows if row.label == "symnoise")
+    assert row.baseline.label == "none, 2 epochs", "of two for as many steps, the one with more common seeds"
 
 
 def test_the_baseline_is_that_of_the_rows_seeds(runs):
