@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import chain, count
 from pathlib import Path
 
-from neft_zoo.compare.experiment import COMPUTE, STEPS, Experiment
+from neft_zoo.compare.experiment import STEPS, Experiment
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.results import read
 from neft_zoo.compare.summary import summarize
@@ -28,18 +29,22 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
         where = Path("results") / path.relative_to(folder)
         groups[path.parent.relative_to(folder).as_posix(), record.recipe.hash][where] = record
     groups = _with_evaluations(groups)
-    experiments, notes, used = [], [], set()
+    experiments, notes, used = [], [], set[str]()
     for (place, _), runs in sorted(groups.items()):
-        first = next(iter(runs.values()))
-        name, budget = name_of(place), COMPUTE if first.config.get("compute_matched") else STEPS
-        if (name, budget) in used:
-            name = f"{name} ({first.recipe.name} {first.recipe.hash[:4]})"
-        used.add((name, budget))
+        named = _named(name_of(place), next(iter(runs.values())), used)
+        used.add(named.key)
         try:
-            experiments.append(summarize(runs, name, included=lambda *column: True))
+            experiments.append(summarize(runs, named.name, included=lambda *column: True))
         except NoiseError:
-            notes.append(f"{name}, {budget}: no finished run of `none` yet, so nothing can be compared.")
+            notes.append(f"{named.title}: no finished run of `none` yet, so nothing can be compared.")
     return sorted(experiments, key=lambda each: (each.name, each.budget != STEPS)), notes
+
+
+def _named(name: str, first: RunRecord, used: Container[str]) -> Experiment:
+    """Return an experiment without rows, whose name gives it a key, by which its files are named, that is not used."""
+    recipe = f"{first.recipe.name} {first.recipe.hash[:4]}"
+    names = chain([name, f"{name} ({recipe})"], (f"{name} ({recipe} {place})" for place in count(2)))
+    return next(each for name in names if (each := Experiment(name, [], first.config)).key not in used)
 
 
 def _with_evaluations(groups: Mapping[tuple[str, str], Runs]) -> dict[tuple[str, str], Runs]:

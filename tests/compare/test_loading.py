@@ -38,3 +38,11 @@ def test_another_run_of_the_same_name_is_an_experiment_of_its_own(folder):
     run["history"][0]["test_loss"] += 1e-6
     path.write_text(json.dumps(run))
     assert [each.name for each in loading.load(folder)[0]] == ["data", "evaluated/data", "other"]
+
+
+def test_experiments_have_keys_of_their_own(tmp_path):
+    for place in ("a_b", "a/b", "a-b"):
+        made_up.write(tmp_path / place, effects={"none": (0, 0, 0, 0)})
+    found, _ = loading.load(tmp_path)
+    assert len({each.key for each in found}) == 3, "files are named by them"
+    assert [each.name for each in found] == ["a-b", "a/b (r hFal)", "a_b (r hFal 2)"]
