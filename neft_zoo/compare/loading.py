@@ -22,12 +22,17 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
     """Return the experiments in a folder of results, and notes on those that cannot be shown.
 
     Files of runs are named relative to the parent folder, as in `results/dolly/none-0123abcd-s0.json`.
+
+    Raises:
+        NoiseError: if a file is damaged, or two in a folder are of one row and seed.
     """
     groups: dict[tuple[str, str], Runs] = defaultdict(dict)
     for path in sorted(folder.rglob("*.json")):
         record = read(path)
         where = Path("results") / path.relative_to(folder)
         groups[path.parent.relative_to(folder).as_posix(), record.recipe.hash][where] = record
+    for runs in groups.values():
+        _check_unique(runs)
     groups = _with_evaluations(groups)
     experiments, notes, used = [], [], set[str]()
     for (place, _), runs in sorted(groups.items()):
@@ -38,6 +43,15 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
         except NoiseError:
             notes.append(f"{named.title}: no finished run of `none` yet, so nothing can be compared.")
     return sorted(experiments, key=lambda each: (each.name, each.budget != STEPS)), notes
+
+
+def _check_unique(runs: Runs) -> None:
+    known: dict[tuple[str, int], Path] = {}
+    for path, run in runs.items():
+        if (other := known.setdefault((run.row, run.seed), path)) is not path:
+            raise NoiseError(
+                f"{path.parent} must hold one result of a row and seed, got {other.name} and {path.name}."
+            )
 
 
 def _named(name: str, first: RunRecord, used: Container[str]) -> Experiment:

@@ -5,6 +5,7 @@ import json
 import made_up
 import pytest
 
+from neft_zoo import NoiseError
 from neft_zoo.compare import loading
 
 
@@ -46,3 +47,11 @@ def test_experiments_have_keys_of_their_own(tmp_path):
     found, _ = loading.load(tmp_path)
     assert len({each.key for each in found}) == 3, "files are named by them"
     assert [each.name for each in found] == ["a-b", "a/b (r hFal)", "a_b (r hFal 2)"]
+
+
+def test_two_results_of_a_row_and_seed_are_refused_as_in_a_report(tmp_path):
+    folder = made_up.write(tmp_path / "a", effects={"none": (0, 0, 0, 0)})
+    path = next(folder.glob("*-s0.json"))
+    (folder / "copy.json").write_text(path.read_text())
+    with pytest.raises(NoiseError, match=f"must hold one result of a row and seed, got copy.json and {path.name}"):
+        loading.load(tmp_path)
