@@ -40,11 +40,11 @@ LEAST = {
     "r3f": ({"eps": 0.0}, 1),
     "r_drop": ({}, 1),  # of a model that drops next to nothing
     "sam": ({"rho": 0.0}, 1),
-    "smart": ({"radius": 0.0, "start": 0.0}, 1),
+    "smart": ({"radius": 0.0, "start": 1e-6}, 1),
     "symnoise": ({"alpha": 0.0}, 1),
     "token_vat": ({"alpha": 0.0, "radius": 0.0}, 1),
     "vaccine": ({"rho": 0.0}, 1),
-    "vat": ({"radius": 0.0, "start": 0.0}, 1),
+    "vat": ({"radius": 0.0, "start": 1e-6}, 1),
 }
 SEVERAL = [name for name in registry.builtin_names() if make(fitting(name)).objective.passes > 1] + ["embed_mix"]
 
