@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neft_zoo.compare.experiment import STEPS, Experiment
 from neft_zoo.compare.records import RunRecord
-from neft_zoo.compare.results import read
+from neft_zoo.compare.results import check_unique, read
 from neft_zoo.compare.summary import summarize
 from neft_zoo.errors import NoiseError
 
@@ -32,7 +32,7 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
         where = Path("results") / path.relative_to(folder)
         groups[path.parent.relative_to(folder).as_posix(), record.recipe.hash][where] = record
     for runs in groups.values():
-        _check_unique(runs)
+        check_unique(runs)
     groups = _with_evaluations(groups)
     experiments, notes, used = [], [], set[str]()
     for (place, _), runs in sorted(groups.items()):
@@ -43,15 +43,6 @@ def load(folder: Path) -> tuple[list[Experiment], list[str]]:
         except NoiseError:
             notes.append(f"{named.title}: no finished run of `none` yet, so nothing can be compared.")
     return sorted(experiments, key=lambda each: (each.name, each.budget != STEPS)), notes
-
-
-def _check_unique(runs: Runs) -> None:
-    known: dict[tuple[str, int], Path] = {}
-    for path, run in runs.items():
-        if (other := known.setdefault((run.row, run.seed), path)) is not path:
-            raise NoiseError(
-                f"{path.parent} must hold one result of a row and seed, got {other.name} and {path.name}."
-            )
 
 
 def _named(name: str, first: RunRecord, used: Container[str]) -> Experiment:

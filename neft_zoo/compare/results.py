@@ -86,11 +86,22 @@ def read_folder(folder: Path) -> dict[Path, RunRecord]:
     first, *others = records.values()
     for record in others:
         check_recipe(folder, first, record.recipe.hash, record.config)
-    known: dict[tuple[str, int], Path] = {}
-    for path, record in records.items():
-        if (other := known.setdefault((record.row, record.seed), path)) is not path:
-            raise NoiseError(f"{folder} must hold one result of a row and seed, got {other.name} and {path.name}.")
+    check_unique(records)
     return records
+
+
+def check_unique(runs: Mapping[Path, RunRecord]) -> None:
+    """Raise if a folder holds two results of a row and seed.
+
+    Raises:
+        NoiseError: with their names.
+    """
+    known: dict[tuple[str, int], Path] = {}
+    for path, run in runs.items():
+        if (other := known.setdefault((run.row, run.seed), path)) is not path:
+            raise NoiseError(
+                f"{path.parent} must hold one result of a row and seed, got {other.name} and {path.name}."
+            )
 
 
 def check_recipe(folder: Path, known: RunRecord, fingerprint: str, config: Mapping[str, object]) -> None:
