@@ -53,9 +53,7 @@ def strategy_loss(
         return loss
 
     def with_count(count: Any) -> Any:
-        if len(args) > 1:
-            return own_loss(model, copy_of(inputs), args[0], count, *args[2:], **kwargs)
-        return own_loss(model, copy_of(inputs), *args, **kwargs | {"num_items_in_batch": count})
+        return own_loss(model, copy_of(inputs), **{**given, "num_items_in_batch": count})
 
     nll = is_nll(trainer, own_loss)
     needed = session.strategy.objective.hidden and num_items is not None and not nll and not session.compiled

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from reported import SEEDS, record, summarize
 
 from neft_zoo import NoiseError
 from neft_zoo.cli.main import main
@@ -19,23 +20,13 @@ from neft_zoo.compare.grid import make_grid
 from neft_zoo.compare.labels import label
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.reference import find_reference
-from neft_zoo.compare.samples import samples
 from neft_zoo.compare.tables import (
     cell_of,
     markdown,
-    per_compute,
     reference_rows,
-    reference_sentence,
     table,
     verdict_of,
 )
-
-SEEDS = range(3)
-
-
-def summarize(runs):
-    """Pivot runs that are given as JSON values."""
-    return summary.summarize({Path(f"{place}.json"): RunRecord.from_dict(run) for place, run in enumerate(runs)})
 
 
 def cells_of(experiment):
@@ -45,36 +36,6 @@ def cells_of(experiment):
         for name, when in experiment.columns
         for row in experiment.rows
     }
-
-
-def record(name, seed, end, best, train, passes=1, status="ok", **changes):
-    """Return a run as the runner writes it."""
-    points = [
-        {"step": 5, "epoch": 1.0, "train_loss": train + 0.1, "test_loss": best},
-        {"step": 10, "epoch": 2.0, "train_loss": train, "test_loss": end},
-    ]
-    made = {"format": 1, "key": f"{name}{seed}", "recipe": {"name": "r", "hash": "h"}, "config": {"learning_rate": 1}}
-    made |= {"noise": {"name": name}, "version": 1, "control": "", "overrides": {}, "row": f"row-{name}", "seed": seed}
-    made |= {"passes": passes, "share": 1.0, "status": status, "versions": {"torch": "2"}, "device": "cpu"}
-    if status == "ok":
-        made |= {"end": points[-1], "best": points[0], "tokens": 100, "wall_s": 2.0 * passes, "history": points}
-    else:
-        made |= {"error": "layers must be below 2, got 99.", "history": []}
-    return made | changes
-
-
-@pytest.fixture
-def runs():
-    random = np.random.default_rng(0)
-    made = []
-    for seed in SEEDS:
-        noise = random.normal(0, 0.002, 6)
-        made += [
-            record("none", seed, 4.63 + 0.02 * seed, 4.50, 2.3),
-            record("neft_uniform", seed, 4.55 + 0.02 * seed + noise[0], 4.50 + noise[1], 2.5 + noise[2]),
-            record("symnoise", seed, 4.70 + 0.02 * seed + noise[3], 4.50 + noise[4], 2.6 + noise[5], passes=2),
-        ]
-    return made
 
 
 @pytest.fixture
@@ -199,44 +160,6 @@ def test_noise_that_is_not_compared_with_shorter_training_is_said(runs):
     assert not summarize([run for run in runs if run["noise"]["name"] == "none"]).notes
 
 
-def test_plain_training_of_other_epochs_is_a_length_and_a_reference(runs):
-    for seed in SEEDS:
-        changes = dict(control="epochs_1", overrides={"num_train_epochs": 1}, row="row-epochs")
-        runs.append(record("none", seed, 4.50 + 0.02 * seed, 4.50, 2.9, **changes))
-        runs.append(
-            record("none", seed, 4.63 + 0.02 * seed, 4.50, 2.3, control="drop", overrides={"x": 1}, row="same")
-        )
-    experiment = summarize(runs)
-    assert [row.label for row in experiment.rows] == ["none", "neft_uniform", "symnoise", "none, 1 epoch", "drop"]
-    questions = [row.question for row in experiment.rows[1:]]
-    assert questions == ["defaults", "defaults", "lengths", "controls"]
-    assert experiment.rows[4].cells["test_loss", "end"].verdict.word == "identical"
-    reference = find_reference(experiment)
-    assert reference.row.label == "none, 1 epoch" and not reference.halves
-    told = {row.label: (round(each.mean, 2), verdict.word) for row, each, verdict in reference.rows}
-    assert told["neft_uniform"] == (0.05, "worse") and told["drop"] == (0.13, "undecided")  # equal at three seeds
-    text = markdown(experiment)
-    assert "none, 1 epoch: test loss 4.5200 at the end of training, chosen and measured on the same test" in text
-    assert "identical: not a test" in text
-
-
-def test_the_reference_uses_the_halves_of_the_test_records_once_every_run_has_them(runs):
-    for seed in SEEDS:
-        runs.append(record("none", seed, 4.50, 4.50, 2.9, share=0.5, steps=5, row="half"))
-    # On the choosing half plain training for half as long is worse, elsewhere it is better.
-    worse = {run["row"]: 0.2 * (run["row"] == "half") for run in runs}
-    for run in runs:
-        whole = run["end"]["test_loss"]
-        run["end"] |= {"test_choosing_loss": whole + worse[run["row"]], "test_reporting_loss": whole - 0.1}
-    reference = find_reference(summarize(runs))
-    assert reference.halves and reference.row.label == "none" and reference.mean == pytest.approx(4.55)
-    old = next(run for run in runs if run["noise"]["name"] == "symnoise")
-    del old["end"]["test_choosing_loss"], old["end"]["test_reporting_loss"]
-    reference = find_reference(summarize(runs))
-    assert not reference.halves and reference.row.label == "none, 1/2 of the steps"
-    assert all(len(each.values) == len(SEEDS) for _, each, _ in reference.rows), "no run is left out"
-
-
 def test_a_loss_that_repeats_in_every_digit_is_no_test_and_a_share_that_does_may_be_one(runs):
     for run in runs:
         run["evaluation"] = {"train_exact": 0.0}
@@ -247,68 +170,6 @@ def test_a_loss_that_repeats_in_every_digit_is_no_test_and_a_share_that_does_may
     assert words == {"test_loss": "better", "train_loss": "identical", "train_exact": "undecided"}
     other = next(row for row in experiment.rows if row.label == "symnoise").cells["train_loss", "end"]
     assert other.verdict.p == other.difference.p, "not corrected for what is no test"
-
-
-def of_lengths(half, quarter):
-    """Return runs of `none`, a strategy and plain training for a half and a quarter, by their losses per seed."""
-    made = []
-    for seed in range(5):
-        base = 4.6 + 0.02 * seed
-        made += [record("none", seed, base, base, 2.3)]
-        made += [record("neft_uniform", seed, base - 0.02 + 0.001 * seed, base - 0.02, 2.5)]
-    for share, losses in ((0.5, half), (0.25, quarter)):
-        for seed, loss in losses.items():
-            changes = dict(share=share, steps=int(10 * share), row=f"row-{share}")
-            made.append(record("none", seed, 4.6 + 0.02 * seed + loss, 4.7, 2.9, **changes))
-    return made
-
-
-def test_a_length_of_few_seeds_does_not_choose_the_reference_for_all():
-    half = {seed: -0.05 - 0.002 * seed for seed in range(5)} | {0: 0.004}
-    complete = find_reference(summarize(of_lengths(half, {})))
-    assert complete.row.label == "none, 1/2 of the steps" and complete.rows[0][2].word == "undecided"
-    for loss in (0.3, -0.3):  # the first run of another length, poor or lucky
-        reference = find_reference(summarize(of_lengths(half, {0: loss})))
-        assert reference.row.label == complete.row.label, "at seed 0 alone none is the better one"
-        assert reference.rows[0][1:] == complete.rows[0][1:]
-        text = reference_sentence(reference)
-        assert text.endswith(", without none, 1/4 of the steps (too few seeds).") and "chosen on" not in text
-    reference = find_reference(summarize(of_lengths(half, {seed: 0.3 for seed in range(3)})))
-    assert "; the length was chosen on 3 of 5 seeds." in reference_sentence(reference), "three are enough"
-    assert find_reference(summarize(of_lengths({0: -0.3}, {}))) is None
-
-
-def test_a_length_whose_runs_all_failed_is_no_strategy():
-    runs = of_lengths({seed: -0.05 for seed in range(5)}, {})
-    runs += [record("none", seed, 0, 0, 0, status="failed", share=0.25, row="quarter") for seed in range(5)]
-    assert [row.label for row, _, _ in find_reference(summarize(runs)).rows] == ["neft_uniform"]
-
-
-def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs):
-    for run in runs:
-        run["share"] = 1.0 / run["passes"]
-        run["steps"] = 10 // run["passes"]
-    experiment = summarize(runs)
-    words = {row.label: row.cells["test_loss", "end"].verdict.word for row in experiment.rows[1:]}
-    assert words == {"neft_uniform": "better", "symnoise": "no baseline"}
-    assert "No plain training for as many steps as symnoise" in experiment.notes[-1]
-    unmatched = next(row for row in experiment.rows if row.label == "symnoise")
-    assert per_compute(unmatched, unmatched.cells["test_loss", "end"]) is None, "it says nothing of the noise"
-    shorter = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, share=0.5, steps=5, row="half") for seed in SEEDS]
-    row = next(row for row in summarize(runs + shorter).rows if row.label == "symnoise")
-    assert row.baseline.label == "none, 1/2 of the steps" and row.cells["test_loss", "end"].verdict.word == "worse"
-    assert row.cells["test_loss", "end"].baseline == pytest.approx(4.42)
-    changes = dict(control="epochs_2", overrides={"num_train_epochs": 2}, steps=5, row="row-epochs")
-    control = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, **changes) for seed in SEEDS]
-    row = next(row for row in summarize(runs + shorter[:1] + control).rows if row.label == "symnoise")
-    assert row.baseline.label == "none, 2 epochs", "of two for as many steps, the one with more common seeds"
-
-
-def test_the_baseline_is_that_of_the_rows_seeds(runs):
-    experiment = summarize([run for run in runs if (run["noise"]["name"], run["seed"]) != ("neft_uniform", 0)])
-    cell = next(row for row in experiment.rows if row.label == "neft_uniform").cells["test_loss", "end"]
-    assert cell.seeds == 2 and cell.baseline == pytest.approx(4.63 + 0.02 * 1.5)
-    assert cell.mean - cell.baseline == pytest.approx(cell.difference.mean)
 
 
 def test_a_recipe_states_margins(runs, tmp_path):
@@ -353,94 +214,6 @@ def test_an_interval_over_records_stands_beside_that_over_seeds(runs):
     assert "over records too" not in text.partition("## Train loss")[2].partition("Losses are")[0]
     lines = list(csv.DictReader(io.StringIO(table(experiment))))
     assert float(lines[2]["records_low"]) < float(lines[2]["records_high"]) and lines[-1]["records_low"] == ""
-
-
-def test_what_the_numbers_stand_on(runs, tmp_path):
-    assert samples(summarize(runs)) == (
-        "3 seeds, a test set of unknown size. Intervals are over seeds, not over test records."
-    )
-    (tmp_path / "test.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
-    config = {"dataset_name": str(tmp_path), "dataset_test_split": "test", "evaluation": {"answers": 7}}
-    shipped = [{**run, "config": config, "recipe": {"name": "r", "hash": fingerprint(config)}} for run in runs]
-    told = samples(summarize(shipped))
-    assert told.startswith(
-        "3 seeds, 2 test records in every run, 2 answers to test prompts and at most 7 to train prompts a run, "
-        "of at most 128 tokens."
-    )
-    (tmp_path / "test.jsonl").write_text('{"a": 1}\n')
-    assert "a test set of unknown size" in samples(summarize(shipped)), "the file is not the one of the runs any more"
-
-
-@pytest.mark.parametrize(
-    ("evaluation", "told"),
-    [
-        ({}, ", 40 answers to test prompts and at most 128 to train prompts a run, of at most 128 tokens"),
-        ({"answers": 4}, ", 4 answers a split and run, of at most 128 tokens"),
-        (
-            {"records": 2, "answers": 4, "max_new_tokens": 64},
-            ", of which the final model is evaluated on the first 2, 2 answers a split and run, of at most 64 tokens",
-        ),
-        ({"records": None, "answers": None}, ", all answers a split and run, of at most 128 tokens"),
-        ({"parts": ["robustness"], "answers": 32}, ", 32 answers to test prompts a run, of at most 128 tokens"),
-        ({"parts": ["losses"]}, ""),
-        (
-            {"parts": ["forgetting", "safety", "instructions"], "records": 2, "unrelated_records": 64},
-            ", 64 passages and 64 GSM8K problems for forgetting, 249 XSTest prompts, 100 IFEval prompts",
-        ),
-        ({"parts": ["of a later version"]}, ""),
-        (None, ""),
-    ],
-)
-def test_sample_sizes_are_those_that_were_measured(runs, evaluation, told):
-    for run in runs:
-        run["config"] = {"learning_rate": 1, "evaluation": evaluation}
-        run["record_losses"] = {"tokens": [10] * 40, "end": [4.6] * 40, "best": [4.6] * 40}
-    assert samples(summarize(runs)).partition(". Intervals")[0] == f"3 seeds, 40 test records in every run{told}"
-
-
-def test_failed_runs_are_no_seeds(runs):
-    kept = [run for run in runs if run["seed"] == 0]
-    failed = [record(run["noise"]["name"], run["seed"], 0, 0, 0, status="failed") for run in runs if run["seed"]]
-    assert samples(summarize(kept + failed)).startswith("1 seed, ")
-
-
-def test_less_compute_has_no_difference_per_compute(runs):
-    """Dividing by it would tell what a row that trained longer would do."""
-    half = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, share=0.5, tokens=50, row="half") for seed in SEEDS]
-    rows = {row.label: row for row in summarize(runs + half).rows}
-    costs = {label: per_compute(row, row.cells["test_loss", "end"]) for label, row in rows.items()}
-    assert costs["none, 1/2 of the steps"] is None and costs["symnoise"] == pytest.approx(0.035, abs=0.002)
-
-
-def test_time_on_a_cpu_is_that_of_the_cpu(runs):
-    """Runs at another time, beside other programs, once showed half as many steps as 9.75 times the time."""
-    for run in runs:
-        run |= {"device": "cpu", "cpu_s": 10.0 * run["passes"], "wall_s": 100.0 if run["passes"] > 1 else 10.0}
-    assert {row.label: row.time for row in summarize(runs).rows}["symnoise"] == 2
-    for run in runs:
-        run["device"] = "a GPU"
-    assert {row.label: row.time for row in summarize(runs).rows}["symnoise"] == 10
-
-
-def test_times_are_of_one_clock(runs):
-    """Results of before 0.2 may lack the CPU time, which takes a third of the time by the clock here."""
-    for run in runs:
-        run |= {"wall_s": 30.0} if run["noise"]["name"] == "neft_uniform" else {"cpu_s": 10.0, "wall_s": 30.0}
-    times = {row.label: row.time for row in summarize(runs).rows}
-    assert times == {"none": 1, "neft_uniform": 1, "symnoise": 1}
-
-
-def test_costs_that_were_not_measured_are_missing(runs):
-    for run in runs:
-        if run["noise"]["name"] == "neft_uniform":
-            del run["tokens"], run["wall_s"]
-    rows = {row.label: row for row in summarize(runs).rows}
-    assert rows["neft_uniform"].compute is None and rows["neft_uniform"].time is None
-    assert rows["symnoise"].compute == 2 and rows["none"].time == 1
-    cells = next(line for line in markdown(summarize(runs)).splitlines() if line.startswith("| neft_uniform")).split(
-        "|"
-    )
-    assert [cell.strip() for cell in cells].count("-") == 3, "compute, time and the difference per compute"
 
 
 def test_rows_are_named_by_what_differs():
