@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neft_zoo.compare.experiment import COMPUTE, STEPS, Experiment, Row
-from neft_zoo.compare.samples import answers, count_test_records
+from neft_zoo.compare.samples import answers, records_in_words
 from neft_zoo.config.recipe import PLACEHOLDER
 
 SHIPPED = "2.6 M model"
@@ -56,9 +56,8 @@ def setting(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
     parts += [f"{config['train_records']} training records per seed"] if config.get("train_records") else []
     epochs = config.get("num_train_epochs")
     parts += [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs else []
-    records = count_test_records(experiment)
-    parts += [] if records is None else [f"{records} test records"]
-    return ", ".join([*parts, *filter(None, [answers(experiment)]), seeds(experiment.rows if rows is None else rows)])
+    samples = filter(None, [records_in_words(experiment), answers(experiment)])
+    return ", ".join([*parts, *samples, seeds(experiment.rows if rows is None else rows)])
 
 
 def about(experiment: Experiment) -> str:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from neft_zoo.compare.experiment import CHOSEN_BY, POINTS, Column, Experiment
+from neft_zoo.compare.experiment import CHOSEN_BY, COMPUTE, POINTS, Column, Experiment
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import RunRecord
 from neft_zoo.compare.statistics import Difference
@@ -94,7 +94,7 @@ def svg(figure: Figure, description: str, caption: str = "") -> Markup:
 
 
 def forest(experiment: Experiment, column: Column, rows: Sequence[str] | None = None) -> Markup:
-    """Draw paired differences from `none` with their intervals, and a dot per seed behind them.
+    """Draw paired differences from the baselines with their intervals, and a dot per seed behind them.
 
     Args:
         experiment: the comparison.
@@ -104,18 +104,19 @@ def forest(experiment: Experiment, column: Column, rows: Sequence[str] | None = 
     Returns:
         The figure, or "" if no row has a difference.
     """
-    chosen = [row for row in experiment.rows if (rows is None or row.label in rows) and column in row.cells]
-    paired = [(row.label, row.cells[column].difference) for row in chosen]
+    matched = [row for row in experiment.rows if row.is_matched and column in row.cells]
+    paired = [(row.label, row.cells[column].difference) for row in matched if rows is None or row.label in rows]
     drawn = [(label, each) for label, each in paired if each is not None and each.mean is not None]
     if not drawn:
         return Markup("")
     kind = metric(column[0])
+    baseline = "none of equal compute" if experiment.budget == COMPUTE else "none"
     with style():
         figure, axes = new(5.2, 0.7 + 0.22 * (len(drawn) + 1))
         axes.axvline(0, color=INK, linewidth=1)
         for place, (_, each) in enumerate(drawn, start=1):
             _interval(axes, place, each)
-        axes.set_yticks(range(len(drawn) + 1), ["none", *(label[:LONGEST] for label, _ in drawn)])
+        axes.set_yticks(range(len(drawn) + 1), [baseline, *(label[:LONGEST] for label, _ in drawn)])
         axes.set_ylim(len(drawn) + 0.6, -0.6)
         low, high = axes.get_xlim()
         room = (10.0 ** (1 - kind.digits) - (high - low)) / 2  # differences below shown digits look like 0
@@ -123,9 +124,10 @@ def forest(experiment: Experiment, column: Column, rows: Sequence[str] | None = 
             axes.set_xlim(low - room, high + room)
         axes.locator_params(axis="x", nbins=5)
         unit = f", {kind.unit}" if kind.unit else ""
-        axes.set_xlabel(f"{kind.label[:LONGEST]} {POINTS[column[1]]}, minus none{unit}", fontsize=9)
+        axes.set_xlabel(f"{kind.label[:LONGEST]} {POINTS[column[1]]}, minus {baseline}{unit}", fontsize=9)
     place = POINTS[column[1]]
-    return svg(figure, f"{experiment.title}: paired differences to none in {kind.label}, {place}, with 95 % intervals")
+    title = f"{experiment.title}: paired differences to {baseline} in {kind.label}, {place}, with 95 % intervals"
+    return svg(figure, title)
 
 
 def _interval(axes: Axes, place: int, each: Difference) -> None:

@@ -18,13 +18,10 @@ ON_TEST_RECORDS = {*PARTS, "quantization", "prompts"}
 
 def samples(experiment: Experiment) -> str:
     """Return a description of the number of seeds, records and answers measured, and of what intervals cover."""
-    records, options = count_test_records(experiment), _options(experiment)
+    options = _options(experiment)
     parts = [f"{experiment.seeds} seed{'s' * (experiment.seeds != 1)}"]
-    parts.append("a test set of unknown size" if records is None else f"{records} test records in every run")
+    parts.append(records_in_words(experiment, " in every run") or "a test set of unknown size")
     if options is not None:
-        first = options.records if ON_TEST_RECORDS & {*options.parts} else None
-        if records is not None and first is not None and first < records:
-            parts.append(f"of which the final model is evaluated on the first {first}")
         parts += [*filter(None, [answers(experiment)]), *_shipped(options)]
     wide = any(
         cell.difference is not None and cell.difference.over_records is not None
@@ -33,6 +30,21 @@ def samples(experiment: Experiment) -> str:
     )
     wider = ", and over these and the test records where it says so" if wide else ", not over test records"
     return f"{', '.join(parts)}. Intervals are over seeds{wider}."
+
+
+def records_in_words(experiment: Experiment, where: str = "") -> str:
+    """Return the number of test records, and of those that the final model is evaluated on; "" if it is unknown.
+
+    Args:
+        experiment: the experiment.
+        where: what follows the first number.
+    """
+    records, options = count_test_records(experiment), _options(experiment)
+    if records is None:
+        return ""
+    first = options.records if options is not None and ON_TEST_RECORDS & {*options.parts} else None
+    part = "" if first is None or first >= records else f", of which the final model is evaluated on the first {first}"
+    return f"{records} test records{where}{part}"
 
 
 def answers(experiment: Experiment) -> str:

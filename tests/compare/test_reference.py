@@ -3,6 +3,7 @@
 import pytest
 from reported import SEEDS, record, summarize
 
+from neft_zoo.compare.plots import forest
 from neft_zoo.compare.reference import find_reference
 from neft_zoo.compare.tables import markdown, per_compute, reference_sentence
 
@@ -90,10 +91,14 @@ def test_at_equal_compute_a_row_without_a_plain_run_of_its_steps_is_no_test(runs
     assert "No plain training for as many steps as symnoise" in experiment.notes[-1]
     unmatched = next(row for row in experiment.rows if row.label == "symnoise")
     assert per_compute(unmatched, unmatched.cells["test_loss", "end"]) is None, "it says nothing of the noise"
+    assert "symnoise" not in forest(experiment, ("test_loss", "end"))
     shorter = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, share=0.5, steps=5, row="half") for seed in SEEDS]
     row = next(row for row in summarize(runs + shorter).rows if row.label == "symnoise")
     assert row.baseline.label == "none, 1/2 of the steps" and row.cells["test_loss", "end"].verdict.word == "worse"
     assert row.cells["test_loss", "end"].baseline == pytest.approx(4.42)
+    matched = summarize([dict(run, config=dict(run["config"], compute_matched=True)) for run in runs + shorter])
+    figure = forest(matched, ("test_loss", "end"))
+    assert "symnoise" in figure and "minus none of equal compute" in figure, "two baselines are in one figure"
     changes = dict(control="epochs_2", overrides={"num_train_epochs": 2}, steps=5, row="row-epochs")
     control = [record("none", seed, 4.4 + 0.02 * seed, 4.4, 2.5, **changes) for seed in SEEDS]
     row = next(row for row in summarize(runs + shorter[:1] + control).rows if row.label == "symnoise")
