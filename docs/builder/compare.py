@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from neft_zoo.compare.experiment import Experiment
 from neft_zoo.compare.formats import markdown_text
-from neft_zoo.compare.statistics import MANY
 
 from .data import chosen
 from .results import KINDS, against_plain, results_table
@@ -17,18 +16,17 @@ from .wants import leading, short
 from .words import about, same_data, setting, title
 
 HEAD = "---\nhide: [navigation, toc]\nsearch:\n  boost: 0.5\n---\n\n# Results\n"
-EXPLAINED = f"""
+EXPLAINED = """
 ## How to read it
 
 A number is the mean over the seeds of row **minus the baseline**, paired by seed, with its 95 % interval below
-(Student's t under {MANY} seeds, bootstrap from there); if runs have losses per test record, a second interval is over
-records too. The baseline is `none`, plain training; at equal compute it is plain training for as many steps. Its own
-line shows means. In the chart ● is the end of training and ◇ the *best checkpoint*, each run's own evaluation with the
-lowest test loss; the axis spans the 10th to the 90th percentile of the differences, and an arrow stands for a point
-outside. The figure below the table has all rows minus `none`, whatever their baseline; its line joins those that no
-row of at most their compute beats. All other metrics are measured at the end. Losses are in nats per graded token with
-the noise off; the gap is test loss minus train loss, a measure of memorization; *compute* is tokens times passes
-relative to `none`.
+(Student's t); if runs have losses per test record, a second interval is over records too. The baseline is `none`,
+plain training; at equal compute it is plain training for as many steps. Its own line shows means. In the chart ● is
+the end of training and ◇ the *best checkpoint*, each run's own evaluation with the lowest test loss; the axis spans
+the 10th to the 90th percentile of the differences, and an arrow stands for a point outside. The figure below the
+table has all rows minus `none`, whatever their baseline; its line joins those that no row of at most their compute
+beats. All other metrics are measured at the end. Losses are in nats per graded token with the noise off; the gap is
+test loss minus train loss, a measure of memorization; *compute* is tokens times passes relative to `none`.
 
 Four verdicts: <span class="badge better">better</span> <span class="badge worse">worse</span>
 <span class="badge same">practically the same</span> <span class="badge undecided">undecided</span>. They combine the

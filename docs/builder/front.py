@@ -110,6 +110,14 @@ SHORTER = {
     "worse": ("Yes, and stopping earlier does more", "The best plain run has a lower test loss than NEFTune."),
     "practically the same": ("Yes", "The best plain run has practically the test loss of NEFTune."),
 }
+# The same, where NEFTune itself is not shown to end lower than plain training of its length.
+NO_EFFECT = {
+    "worse": (
+        "Stopping earlier does more",
+        "NEFTune is not shown to end with a lower test loss than plain training, and the best plain run, a shorter "
+        "one, has a lower test loss than NEFTune.",
+    ),
+}
 AS_LONG = {
     "worse": LESS,
     "practically the same": (
@@ -153,7 +161,8 @@ def early_verdict(experiment: Experiment) -> Markup:
     answer = NO_LENGTHS
     if reference is not None and len(lines) > len(compared):
         longer = (reference.row.steps or 0) - (experiment.none.steps or 0)
-        answers = SHORTER if longer < 0 else LONGER if longer else AS_LONG
+        shorter = SHORTER if ends == "better" else NO_EFFECT if ends != "worse" else {}
+        answers = shorter if longer < 0 else LONGER if longer else AS_LONG
         answer = BETTER if last == "better" else answers.get(last) or ENDS.get(ends, UNDECIDED)
     text = Markup(
         '<p class="verdict"><b>{}.</b> {}</p>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -44,9 +45,26 @@ def results_table(
         "better": kind.better,
     }
     heads = [label_of(column) for column in columns] + (["compute"] if costs else [])
-    lines = [line_of(row, columns, ends, up, costs) for row in rows]
+    lines = [line_of(_at_their_seeds(row, rows), columns, ends, up, costs) for row in rows]
     made = TEMPLATES.get_template("results.html.j2").module.table  # type: ignore[attr-defined]
     return made(caption, chart, heads, lines, caption)
+
+
+def _at_their_seeds(row: Row, rows: Sequence[Row]) -> Row:
+    """Return a baseline whose means are over the seeds of its shown rows, where these are the same in all of them."""
+    if row.baseline is not None:
+        return row
+    cells = dict(row.cells)
+    for column, cell in row.cells.items():
+        beside = {
+            (other.baseline, other.pairs)
+            for each in rows
+            if each.baseline is row and (other := each.cells.get(column)) is not None and other.baseline is not None
+        }
+        if len(beside) == 1:
+            mean, seeds = beside.pop()
+            cells[column] = replace(cell, mean=mean, seeds=seeds)
+    return replace(row, cells=cells)
 
 
 def against_plain(experiment: Experiment, rows: Sequence[Row]) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 
 from neft_zoo import registry
-from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
+from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment, Row
 from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
-from neft_zoo.compare.records import When
-from neft_zoo.compare.statistics import Difference, paired
-from neft_zoo.compare.verdicts import judge, one_test
 
 from .tables import table, typeset
 from .words import title
@@ -33,36 +31,36 @@ def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
     seeds = shared([experiment.rows[0], *grid.values()])
     if len(grid) < FEWEST or not seeds:
         return None
-    gaps = {a: one_test(*(_gap(experiment, row, point, seeds) for point in POINTS)) for a, row in grid.items()}
-    ends, bests = ({alpha: each[turn] for alpha, each in gaps.items()} for turn in range(len(POINTS)))
-    verdicts = judge([*ends.values(), *bests.values()], experiment.margin("test_loss"), metric("test_loss").better)
-    better = {alpha for alpha, verdict in zip(ends, verdicts, strict=False) if verdict.word == "better"}
-    best = min(grid, key=lambda alpha: ends[alpha].mean or 0.0)
-    digits = metric("test_loss").digits
+    ends = {alpha: _mean_gap(experiment, row, seeds) for alpha, row in grid.items()}
+    best = min(grid, key=lambda alpha: ends[alpha])
+    judged = grid[best].cells["test_loss", "end"].verdict
+    is_better = judged is not None and judged.word == "better"
     lines = [
         (
             f"**{alpha:g}**" if alpha == best else f"{alpha:g}",
-            *(
-                f"{interval_text(each[alpha], digits)}, {verdicts[place + len(grid) * turn].text(digits)}"
-                for turn, each in enumerate((ends, bests))
-            ),
+            *(_shown(row.cells.get(("test_loss", point))) for point in POINTS),
+            str(row.cells["test_loss", "end"].pairs),
             typeset(_cpu(row, seeds), 0),
         )
-        for place, (alpha, row) in enumerate(grid.items())
+        for alpha, row in grid.items()
     ]
-    heads = ("alpha", *(f"test loss minus `none`, {place}" for place in POINTS.values()), "CPU seconds of training")
-    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    heads = ("alpha", *(f"test loss minus `none`, {place}" for place in POINTS.values()), "seeds", "CPU seconds")
+    count = f"{len(seeds)} common seed{'s' * (len(seeds) > 1)}"
     spent = [_cpu(row, seeds) for row in grid.values()]
     cost = None if None in spent else sum(each for each in spent if each is not None)
-    sentence = _sentence(ends, best, best in better, cost, sweep)
+    sentence = _sentence(ends, best, is_better, cost, sweep)
     return f"**`{name}`**, {title(experiment)}, {count}:\n\n{table(heads, lines)}\n\n{sentence}"
 
 
 def alphas(experiment: Experiment, name: str) -> dict[float, Row]:
     """Return the rows of a strategy that differ only in a constant alpha, by alpha."""
     rows = [row for row in experiment.rows if row.entry == name and ("test_loss", "end") in row.cells]
-    constant = {alpha: row for row in rows if isinstance(alpha := row.arguments.get("alpha"), int | float)}
-    same = {a: row for a, row in constant.items() if row.arguments == registry.make(name, alpha=a).to_dict()}
+    same = {
+        alpha: row
+        for row in rows
+        if isinstance(alpha := row.arguments.get("alpha"), int | float)
+        and row.arguments == registry.make(name, alpha=alpha).to_dict()
+    }
     return dict(sorted(same.items()))
 
 
@@ -71,9 +69,19 @@ def shared(rows: list[Row]) -> list[int]:
     return sorted(set.intersection(*({*row.values("test_loss", "end")} for row in rows)))
 
 
-def _gap(experiment: Experiment, row: Row, point: When, seeds: list[int]) -> Difference:
-    ours, none = (each.values("test_loss", point) for each in (row, experiment.rows[0]))
-    return paired([ours[seed] - none[seed] for seed in seeds])
+def _mean_gap(experiment: Experiment, row: Row, seeds: list[int]) -> float:
+    """Return the mean difference from `none` at the end of training over some seeds."""
+    ours, none = (each.values("test_loss", "end") for each in (row, experiment.rows[0]))
+    return fmean(ours[seed] - none[seed] for seed in seeds)
+
+
+def _shown(cell: Cell | None) -> str:
+    """Return a row's difference at all of its seeds with its verdict, which is that of every other page."""
+    digits = metric("test_loss").digits
+    if cell is None:
+        return "-"
+    said = f", {cell.verdict.text(digits)}" if cell.verdict and cell.verdict.word != "one seed" else ""
+    return f"{interval_text(cell.difference, digits)}{said}"
 
 
 def _cpu(row: Row, seeds: list[int]) -> float | None:
@@ -81,7 +89,7 @@ def _cpu(row: Row, seeds: list[int]) -> float | None:
     return sum(spent[seed] for seed in seeds) if all(seed in spent for seed in seeds) else None
 
 
-def _sentence(ends: dict[float, Difference], best: float, is_better: bool, cost: float | None, sweep: Path) -> str:
+def _sentence(ends: dict[float, float], best: float, is_better: bool, cost: float | None, sweep: Path) -> str:
     """Return a comparison of the sweep's pick with the best of the grid, if any is better than `none`."""
     text = f"The best of the grid at the end of training is {best:g}."
     text = text if is_better else "No alpha of the grid is shown to be better than `none`."
@@ -96,7 +104,7 @@ def _sentence(ends: dict[float, Difference], best: float, is_better: bool, cost:
     text += f" The sweep picks {pick:.3g} and says to search from {low:.3g} {ends_at}"
     if is_better:
         near = min(ends, key=lambda alpha: abs(math.log(alpha / pick)) if alpha else math.inf)
-        share = (ends[near].mean or 0.0) / (ends[best].mean or 1.0)
+        share = ends[near] / ends[best]
         text += f": the best is {'inside' if low <= best <= (high or math.inf) else 'outside'}"
-        text += f", and {near:g}, the grid's nearest to the pick, has {share:.0%} of its gain"
+        text += f", and {near:g}, the grid's nearest to the pick by ratio, has {share:.0%} of its gain"
     return f"{text}.{spent + ', the' if spent else ' The'} sweep {typeset(strengths['cpu_s'], 0)} s."

@@ -15,9 +15,14 @@ SEEDS = 3  # fewer pairs are meaningless
 
 def defaults(experiment: Experiment) -> list[Row]:
     """Return the rows of strategies at their default arguments that have enough seeds."""
-    rows = [experiment.find(name) for name in registry.builtin_names() if name != "none"]
-    enough = [row for row in rows if row and len(row.values("test_loss", "end")) >= SEEDS]
+    enough = [row for row in _at_defaults(experiment) if len(row.values("test_loss", "end")) >= SEEDS]
     return [row for row in enough if row.cells["test_loss", "end"].difference]
+
+
+def _at_defaults(experiment: Experiment) -> list[Row]:
+    """Return the rows of strategies at their default arguments."""
+    rows = [experiment.find(name) for name in registry.builtin_names() if name != "none"]
+    return [row for row in rows if row is not None]
 
 
 def tally(experiments: list[Experiment]) -> str:
@@ -28,9 +33,11 @@ def tally(experiments: list[Experiment]) -> str:
             continue
         places = "; ".join(f"{place} {_counted(rows, point)}" for point, place in POINTS.items())
         count = f"{len(rows)} strateg{'y' if len(rows) == 1 else 'ies'}"
+        few = ", ".join(f"`{row.entry}`" for row in _at_defaults(experiment) if row not in rows)
+        few = f" Not counted, with fewer than {SEEDS} seeds: {few}." if few else ""
         failed = ", ".join(f"`{row.entry}`{row.failures}" for row in rows if row.failed)
         without = f" Without failed runs: {failed}." if failed else ""
-        lines.append(f"* **{title(experiment)}**, {count} against `none`: {places}.{without}")
+        lines.append(f"* **{title(experiment)}**, {count} against `none`: {places}.{without}{few}")
     return "\n".join([*lines, *([f"\n{shared}"] if lines and (shared := same_data(experiments)) else [])])
 
 

@@ -56,8 +56,9 @@ def setting(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
     parts += [f"{config['train_records']} training records per seed"] if config.get("train_records") else []
     epochs = config.get("num_train_epochs")
     parts += [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs else []
-    samples = filter(None, [records_in_words(experiment), answers(experiment)])
-    return ", ".join([*parts, *samples, seeds(experiment.rows if rows is None else rows)])
+    shown = experiment.rows if rows is None else rows
+    samples = filter(None, [records_in_words(experiment), answers(experiment, shown)])
+    return ", ".join([*parts, *samples, seeds(shown)])
 
 
 def about(experiment: Experiment) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from neft_zoo.compare.experiment import Experiment
+from neft_zoo.compare.experiment import Experiment, Row
 from neft_zoo.compare.fingerprint import fingerprint
 from neft_zoo.config import recipe
 from neft_zoo.errors import NoiseError
@@ -47,21 +47,34 @@ def records_in_words(experiment: Experiment, where: str = "") -> str:
     return f"{records} test records{where}{part}"
 
 
-def answers(experiment: Experiment) -> str:
-    """Return a description of the number and maximum length of answers behind text metrics; "" without any."""
+def answers(experiment: Experiment, rows: Sequence[Row] | None = None) -> str:
+    """Return a description of the number and maximum length of answers behind text metrics; "" without any.
+
+    Args:
+        experiment: the experiment.
+        rows: those whose runs are described; None for all.
+    """
     options = _options(experiment)
-    if options is None or not {*ANSWERED} & {*options.parts}:
+    runs = [record for row in (experiment.rows if rows is None else rows) for record in row.records]
+    evaluated = sum(bool(record.evaluation) for record in runs)
+    if options is None or not {*ANSWERED} & {*options.parts} or not evaluated:
         return ""
     limit = min((count for count in (options.answers, options.records) if count is not None), default=None)
-    counts = [count for count in (limit, count_test_records(experiment)) if count is not None]
-    of_test = min(counts, default="all")
+    trained = experiment.config.get("train_records")
+    of_test, of_train = (
+        min((count for count in (limit, records) if isinstance(count, int)), default=None)
+        for records in (count_test_records(experiment), trained)
+    )
+    first, second = ("all" if count is None else count for count in (of_test, of_train))
+    at_most = "" if isinstance(trained, int) or limit is None else "at most "
     if not {*ANSWERED[:-1]} & {*options.parts}:
-        text = f"{of_test} answers to test prompts a run"
-    elif limit is None or of_test == limit:
-        text = f"{'all' if limit is None else limit} answers a split and run"
+        text = f"{first} answers to test prompts a run"
+    elif of_test == of_train:
+        text = f"{first} answers a split and run"
     else:
-        text = f"{of_test} answers to test prompts and at most {limit} to train prompts a run"
-    return f"{text}, of at most {options.max_new_tokens} tokens"
+        text = f"{first} answers to test prompts and {at_most}{second} to train prompts a run"
+    some = f" (in {evaluated} of {len(runs)} runs)" if evaluated < len(runs) else ""
+    return f"{text}, of at most {options.max_new_tokens} tokens{some}"
 
 
 def _options(experiment: Experiment) -> Options | None:

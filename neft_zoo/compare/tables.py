@@ -9,9 +9,9 @@ from neft_zoo.compare.experiment import Cell, Column, Experiment, Row
 from neft_zoo.compare.formats import csv_text, markdown_text, number, p_value
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.records import When
-from neft_zoo.compare.reference import Reference, find_reference
+from neft_zoo.compare.reference import ENOUGH, Reference, find_reference
 from neft_zoo.compare.samples import samples
-from neft_zoo.compare.statistics import MANY, Difference
+from neft_zoo.compare.statistics import Difference
 from neft_zoo.compare.summary import NEARLY
 from neft_zoo.compare.verdicts import Verdict
 
@@ -36,8 +36,8 @@ COLUMNS = (
 EXPLAINED = (
     "Losses are in nats per graded token, with the noise off. *Baseline*: mean of `none` over the row's seeds; in a "
     "compute-matched comparison, mean of plain training for as many steps. *Difference*: mean over seeds of row minus "
-    f"baseline, paired by seed. *Interval*: over seeds, uncorrected; Student's t below {MANY} seeds, bootstrap from "
-    "there. *Over records too*: paired bootstrap of the test records with Student's t for the seeds, if all runs have "
+    "baseline, paired by seed. *Interval*: over seeds by Student's t, uncorrected. "
+    "*Over records too*: paired bootstrap of the test records with Student's t for the seeds, if all runs have "
     "losses per record. *p*: corrected by Holm's method over the rows that answer one question (strategies at their "
     "defaults, the values of one strategy, lengths of plain training, controls) in one metric. *Verdict*, corrected "
     "likewise: *better* or *worse* if the difference is not 0, *practically the same* if it is smaller than the "
@@ -73,7 +73,7 @@ def reference_sentence(reference: Reference) -> str:
     how = "chosen on one half of the test records and measured on the other"
     if not reference.halves:
         how = "chosen and measured on the same test records, hence a little too good"
-    if reference.seeds < reference.none:
+    if reference.seeds < max(ENOUGH, reference.none):
         how += f"; the length was chosen on {reference.seeds} of {reference.none} seeds"
     if reference.omitted:
         how += f", without {' and '.join(row.label for row in reference.omitted)} (too few seeds)"

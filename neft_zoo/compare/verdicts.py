@@ -4,9 +4,9 @@ A verdict answers one question, such as "which strategy at its defaults changes 
 of every row, each corrected by Holm's method over the rows of that question only:
 
 * *better* or *worse*: the mean difference is not 0;
-* *practically the same*: the difference is smaller than the margin in both directions (two one-sided t tests,
-  equivalent to a 95 % interval within the margin). If both hold, this one is reported: a difference that is certain
-  but too small to matter is called the same.
+* *practically the same*: the difference is smaller than the margin in both directions (two one-sided t tests; for a
+  question of one row, a 95 % interval within the margin). If both hold, this one is reported: a difference that is
+  certain but too small to matter is called the same.
 
 If neither test succeeds, the verdict is *undecided*, with the effect size that these seeds would have detected with a
 power of 0.8.
@@ -35,6 +35,7 @@ Word = Literal[
     "one seed",
     "no baseline",
     "not measured",
+    "no common seed",
 ]
 POWER = 0.8  # power for the effect size in undecided verdicts
 FEWEST = 3  # pairs; two differences are too few to estimate their variance
@@ -98,7 +99,7 @@ def _verdict(
     difference: Difference | None, p: float | None, p_same: float | None, better: Better | None, count: int
 ) -> Verdict:
     if difference is None or difference.mean is None:
-        return Verdict("not measured")
+        return Verdict("not measured" if difference is None else "no common seed")
     if is_identical(difference):
         return Verdict("identical", 1.0 if len(difference.values) > 1 else None)
     if p is None:

@@ -4,7 +4,7 @@ import pytest
 from reported import SEEDS, record, summarize
 
 from neft_zoo.compare.fingerprint import fingerprint
-from neft_zoo.compare.samples import samples
+from neft_zoo.compare.samples import answers, samples
 from neft_zoo.compare.tables import markdown, per_compute
 
 
@@ -14,7 +14,8 @@ def test_what_the_numbers_stand_on(runs, tmp_path):
     )
     (tmp_path / "test.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     config = {"dataset_name": str(tmp_path), "dataset_test_split": "test", "evaluation": {"answers": 7}}
-    shipped = [{**run, "config": config, "recipe": {"name": "r", "hash": fingerprint(config)}} for run in runs]
+    recipe = {"name": "r", "hash": fingerprint(config)}
+    shipped = [{**run, "config": config, "recipe": recipe, "evaluation": {"test_words": 3.0}} for run in runs]
     told = samples(summarize(shipped))
     assert told.startswith(
         "3 seeds, 2 test records in every run, 2 answers to test prompts and at most 7 to train prompts a run, "
@@ -33,7 +34,10 @@ def test_what_the_numbers_stand_on(runs, tmp_path):
             {"records": 2, "answers": 4, "max_new_tokens": 64},
             ", of which the final model is evaluated on the first 2, 2 answers a split and run, of at most 64 tokens",
         ),
-        ({"records": None, "answers": None}, ", all answers a split and run, of at most 128 tokens"),
+        (
+            {"records": None, "answers": None},
+            ", 40 answers to test prompts and all to train prompts a run, of at most 128 tokens",
+        ),
         ({"parts": ["robustness"], "answers": 32}, ", 32 answers to test prompts a run, of at most 128 tokens"),
         ({"parts": ["losses"]}, ""),
         (
@@ -47,8 +51,23 @@ def test_what_the_numbers_stand_on(runs, tmp_path):
 def test_sample_sizes_are_those_that_were_measured(runs, evaluation, told):
     for run in runs:
         run["config"] = {"learning_rate": 1, "evaluation": evaluation}
+        run["evaluation"] = None if evaluation is None else {"test_words": 3.0}
         run["record_losses"] = {"tokens": [10] * 40, "end": [4.6] * 40, "best": [4.6] * 40}
     assert samples(summarize(runs)).partition(". Intervals")[0] == f"3 seeds, 40 test records in every run{told}"
+
+
+def test_answers_are_those_of_the_runs_that_were_evaluated(runs):
+    for run in runs:
+        run["config"] = {"learning_rate": 1, "evaluation": {"answers": 32}, "train_records": 24}
+        run["evaluation"] = {"test_words": 3.0} if run["seed"] else None
+        run["record_losses"] = {"tokens": [10] * 40, "end": [4.6] * 40, "best": [4.6] * 40}
+    told = "32 answers to test prompts and 24 to train prompts a run, of at most 128 tokens"
+    experiment = summarize(runs)
+    assert answers(experiment) == f"{told} (in 6 of 9 runs)" and f", {told} (in 6 of 9 runs)." in samples(experiment)
+    assert answers(experiment, experiment.rows[1:2]) == f"{told} (in 2 of 3 runs)"
+    for run in runs:
+        run["evaluation"] = None
+    assert answers(summarize(runs)) == ""
 
 
 def test_failed_runs_are_no_seeds(runs):

@@ -147,7 +147,7 @@ def test_the_same_where_the_interval_lies_within_the_margin():
 
 def test_what_cannot_be_judged():
     verdicts = judge([None, paired([]), paired([-0.1]), paired([-0.1, -0.2])], MARGIN, "lower")
-    assert [verdict.word for verdict in verdicts] == ["not measured", "not measured", "one seed", "undecided"]
+    assert [verdict.word for verdict in verdicts] == ["not measured", "no common seed", "one seed", "undecided"]
     assert verdicts[3].text(2) == "undecided" and verdicts[2].p is None
     text = judge([paired([-0.1, -0.2, 0.1])], MARGIN, "lower")[0].text(2)
     assert text == "undecided (\N{PLUS-MINUS SIGN}0.50 would have been seen)"

@@ -23,6 +23,7 @@ from neft_zoo.registry.docstrings import prose
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import compare, data, entries, findings, formulas, overview, playground, snippets, wants, words  # noqa: E402
+from builder.results import results_table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,23 @@ def test_a_real_model_leads_as_soon_as_it_has_enough_rows(tmp_path):
     found = loading.load(tmp_path)[0]
     assert wants.leading([each for each in found if each.name != "smollm2"]).name == "dolly"
     assert wants.leading(found).name == "smollm2" and "135 M parameters" in words.setting(wants.leading(found))
+
+
+def test_a_baselines_line_is_of_the_seeds_beside_it(tmp_path):
+    effects = {name: made_up.EFFECTS[name] for name in ("none", "neft_uniform 5", "symnoise")}
+    folder = made_up.write(tmp_path / "r", 5, effects)
+    for path in [*folder.glob("neft_uniform*-s[34].json"), *folder.glob("symnoise*-s4.json")]:
+        path.unlink()
+    none, noise, other = loading.load(tmp_path)[0][0].rows
+    column = ("test_loss", "end")
+    for rows, mean in (
+        ([none, noise], noise.cells[column].baseline),
+        ([none, noise, other], none.cells[column].mean),  # of different seeds
+        ([none], none.cells[column].mean),
+    ):
+        shown = results_table(rows, [column], "A table")
+        assert f"{mean:.3f}" in re.findall(r"<tr.*?</tr>", shown, re.DOTALL)[1]
+    assert f"{noise.cells[column].baseline:.3f}" != f"{none.cells[column].mean:.3f}"
 
 
 INTERNAL = ("dolly_often", "dolly_packed", "dolly_lora", "match_rms", "less none", "best point")

@@ -111,7 +111,7 @@ def test_strategies_are_counted_by_corrected_verdicts(experiments):
     assert tallies.tally(experiments) == (
         "* **made-up**, 2 strategies against `none`: at the end 2 (`neft_uniform`, `symnoise`) better, 0 worse, "
         "0 practically the same, 0 undecided; at the best checkpoint 1 (`neft_uniform`) better, 1 (`symnoise`) worse, "
-        "0 practically the same, 0 undecided."
+        "0 practically the same, 0 undecided. Not counted, with fewer than 3 seeds: `lat`."
     )
 
 

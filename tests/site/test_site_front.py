@@ -67,6 +67,8 @@ def test_lines_are_named_by_their_epochs_and_the_best_length_answers(tmp_path):
         (0.5, -0.08, -0.08, "Yes"),
         (2.0, -0.2, -0.08, "No: training longer does more"),
         (2.0, -0.08, -0.08, "No: training longer does as much"),
+        (0.5, -0.2, 0.0, "Stopping earlier does more"),
+        (0.5, -0.2, 0.1, "It does less here"),
         (0.5, 0.2, 0.0, "It changes nothing here"),
         (0.5, 0.2, 0.1, "It does less here"),
         (0.5, 0.2, -0.08, "No"),

@@ -7,6 +7,7 @@ import made_up
 import pytest
 
 from neft_zoo.compare import loading
+from neft_zoo.compare.formats import interval_text
 
 pytest.importorskip("latex2mathml", reason="the site needs neft-zoo[docs]")
 from builder import snippets, strength  # noqa: E402
@@ -29,13 +30,31 @@ def test_a_sweeps_pick_is_held_against_the_best_of_the_grid(tmp_path):
     text = strengths(tmp_path, {"low": 3.5, "pick": 6.1, "high": 13.6})
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows] == ["| alpha", "| ---", "| 1", "| 5", "| **10**", "| 30"]
-    assert re.match(r"−0\.(09|10)", rows[4].split(" | ")[1]) and rows[4].endswith(" | 57 |") and "set, 3 seeds" in text
+    assert re.match(r"−0\.(09|10)", rows[4].split(" | ")[1]) and rows[4].endswith(" | 57 |")
+    assert "set, 3 common seeds" in text
     told = (
-        "picks 6.1 and says to search from 3.5 to 13.6: the best is inside, and 5, the grid's nearest to the pick, has"
+        "picks 6.1 and says to search from 3.5 to 13.6: the best is inside, and 5, the grid's nearest to the pick by "
+        "ratio, has"
     )
     share = re.search(re.escape(told) + r" (\d+)% of its gain", text)
     assert share and 74 <= int(share[1]) <= 86
     assert "took 228 s of CPU time in training alone, the sweep 31 s." in text and "neft_gaussian" not in text
+
+
+def test_rows_with_another_switch_do_not_hide_those_of_a_grid(tmp_path):
+    """Each alpha was run with and without the energy of uniform noise."""
+    effects = {f"neft_gaussian {a}{plain}": (-0.01 * a, 0, 0, 0) for a in (1, 5, 10) for plain in (" plain", "")}
+    text = strengths(tmp_path, grid={**GRID, **effects})
+    assert text.count("The best of the grid at the end of training is 10.") == 2 and "**`neft_gaussian`**" in text
+
+
+def test_a_difference_has_the_verdict_that_it_has_on_all_pages(tmp_path):
+    strengths(tmp_path)
+    (experiment,) = loading.load(tmp_path / "results")[0]
+    text = strength.compared([experiment], ["neft_uniform"], tmp_path)
+    rows = [row for row in experiment.rows if row.entry == "neft_uniform"]
+    for cell in (row.cells["test_loss", point] for row in rows for point in ("end", "best")):
+        assert f"{interval_text(cell.difference, 3)}, {cell.verdict.text()}" in text
 
 
 def test_a_pick_that_misses_or_is_missing_is_said(tmp_path):
@@ -57,7 +76,7 @@ def test_runs_of_a_grid_that_are_missing_leave_fewer_seeds_or_no_table(tmp_path)
     paths = sorted((tmp_path / "results" / "set").glob("neft_uniform*-s2.json"))
     paths[0].unlink()
     (experiment,) = loading.load(tmp_path / "results")[0]
-    assert "set, 2 seeds" in strength.compared([experiment], ["neft_uniform"], tmp_path)
+    assert "set, 2 common seeds" in strength.compared([experiment], ["neft_uniform"], tmp_path)
     for path in (tmp_path / "results" / "set").glob("neft_uniform*-s[01].json"):
         path.unlink()
     for path in paths[2:]:

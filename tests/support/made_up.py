@@ -26,10 +26,10 @@ EFFECTS = {
 
 
 def noise_of(name):
-    kind, _, alpha = name.partition(" ")
+    kind, alpha, *plain = [*name.split(), ""]
     if kind == "label_smoothing":
         return make("none")
-    match = {"match_rms": True} if kind == "neft_gaussian" else {}
+    match = {"match_rms": True} if kind == "neft_gaussian" and plain[:1] != ["plain"] else {}
     return make(kind, **({"alpha": float(alpha)} if alpha else {}), **match)
 
 
