@@ -70,6 +70,8 @@ class Window:
     def __post_init__(self) -> None:
         check_number("begin", self.begin, 0, 1)
         check_number("end", self.end, self.begin, 1)
+        if self.end == self.begin:
+            raise NoiseError(f"end must be above begin, {self.begin:g}, for any step to be inside, got {self.end:g}.")
 
     def __call__(self, progress: float) -> float:
         inside = self.begin <= progress < self.end or self.end == progress == 1
@@ -149,9 +151,10 @@ def check_count(name: str, value: int, low: int = 0) -> None:
 
 
 def check_scalar(name: str, value: Scalar, low: float = 0.0, high: float = math.inf) -> None:
-    """Raise unless a number, or a schedule at eleven points of training, lies between `low` and `high`."""
+    """Raise unless a number, or a schedule at its edges and at eleven points of training, is from `low` to `high`."""
     if isinstance(value, Schedule):
-        for tenth in range(11):
-            check_number(f"{name} at progress {tenth / 10:g}", value(tenth / 10), low, high)
+        edge = value.begin if isinstance(value, Window) else 0.0
+        for progress in sorted({edge, *(tenth / 10 for tenth in range(11))}):
+            check_number(f"{name} at progress {progress:g}", value(progress), low, high)
     else:
         check_number(name, value, low, high)

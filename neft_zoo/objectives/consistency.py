@@ -50,7 +50,8 @@ class DropoutConsistency(ComparesPredictions):
 
 @dataclass(frozen=True)
 class LayerStability(Defaults):
-    """CE(clean) + weight * |h(clean) - h(noisy)|^2 / D, summed over the outputs of layers and over real tokens.
+    """CE(clean) + weight * |h(clean) - h(noisy)|^2 / D, summed over the outputs of layers and over real tokens
+    of documents with a graded one.
 
     The sum is divided in the way the trainer divides its own loss, by the step's number of graded tokens.
 
@@ -89,7 +90,9 @@ class LayerStability(Defaults):
 
 
 def _distance(one: Tensor, other: Tensor, batch: Batch) -> Tensor:
-    """Return the squared distance per feature, summed over the real tokens.
+    """Return the squared distance per feature, summed over the real tokens of documents with a graded one.
+
+    A document without any, as one of a single token, has no loss; some layouts cannot tell it from padding.
 
     Raises:
         NoiseError: unless every token has one state, or one in each of several streams.
@@ -99,7 +102,10 @@ def _distance(one: Tensor, other: Tensor, batch: Batch) -> Tensor:
         raise NoiseError(
             f"layers must take one state per token to be compared, got {states} states of {tokens} tokens."
         )
-    return ((one.float() - other.float()).square().mean(-1) * batch.real).sum()
+    counted = batch.real
+    if batch.graded is not None:
+        counted = counted & (batch.document_sum(batch.graded.float()) > 0)
+    return ((one.float() - other.float()).square().mean(-1) * counted).sum()
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,10 @@ class Ball:
         gradient = gradient.float() * self.where(batch)[..., None]
         if self.direction == "sign":
             return gradient.sign() / math.sqrt(gradient.shape[-1])
-        # Rescaled by its largest entry first, since the square of a gradient of 1e-25 is 0.
-        gradient = gradient / batch.document_max(gradient.abs().amax(-1))[..., None].clamp(min=SMALLEST)
+        # Rescaled by the largest entry first, since the square of a gradient of 1e-25 is 0.
+        largest = gradient.abs().amax(-1)
+        largest = largest if self.norm == "token" else batch.document_max(largest)
+        gradient = gradient / largest[..., None].clamp(min=SMALLEST)
         if self.norm == "coordinate":
             return gradient
         return gradient / self.length(gradient, batch).clamp(min=SMALLEST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neft_zoo.passes.divergences import Divergence, divergence
 from neft_zoo.passes.lm_head import LanguageHead
+from neft_zoo.passes.random_state import RandomState
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -25,7 +26,12 @@ LogitsFunction: TypeAlias = Callable[..., Tensor]
 
 
 def sum_in_chunks(
-    function: LogitsFunction, head: LanguageHead, hidden: list[Tensor], *aligned: Tensor, trains: bool = True
+    function: LogitsFunction,
+    head: LanguageHead,
+    hidden: list[Tensor],
+    *aligned: Tensor,
+    trains: bool = True,
+    same_dropout: bool = True,
 ) -> Float[Tensor, ""]:
     """Return the sum over positions of a function of logits.
 
@@ -35,6 +41,7 @@ def sum_in_chunks(
         hidden: the hidden states of each pass (N, D).
         aligned: further tensors with one row per position (N, ...), without gradient.
         trains: whether the head's trainable weights get gradients.
+        same_dropout: whether dropout in the head, as of an adapter, has one mask for all passes.
     """
     if head.is_one_product():
         weight, bias = head.project.weight, head.project.bias
@@ -44,11 +51,22 @@ def sum_in_chunks(
     passes = len(hidden)
 
     def of_chunk(*chunk: Tensor) -> Tensor:
-        return function(*map(head, chunk[:passes]), *chunk[passes:]).sum()
+        return function(*_project(head, chunk[:passes], same_dropout), *chunk[passes:]).sum()
 
     chunks = zip(*(tensor.split(POSITIONS_AT_A_TIME) for tensor in (*hidden, *aligned)), strict=True)
     sums = [checkpoint(of_chunk, *chunk, use_reentrant=False) for chunk in chunks]
     return sum(sums, start=hidden[0].new_zeros((), dtype=torch.float32))
+
+
+def _project(head: LanguageHead, hidden: Sequence[Tensor], same_dropout: bool) -> list[Tensor]:
+    """Return the logits of every pass for a chunk of positions."""
+    start = RandomState(head.project) if same_dropout and head.has_dropout() else None
+    logits = []
+    for states in hidden:
+        if start is not None:
+            start.restore()
+        logits.append(head(states))
+    return logits
 
 
 class _SumWithGradients(torch.autograd.Function):
@@ -65,9 +83,13 @@ class _SumWithGradients(torch.autograd.Function):
         *hidden: Tensor,
     ) -> Tensor:
         wanted = ctx.needs_input_grad[3:]
+        tensors = (weight, bias, *hidden)
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in tensors]
+        # The head's gradients are summed over all chunks: in 16 bits, late ones would be rounded away.
+        kinds = [torch.promote_types(weight.dtype, torch.float32)] * 2 + ctx.dtypes[2:]
         grads = [
-            torch.zeros_like(tensor) if needed and tensor is not None else None
-            for tensor, needed in zip((weight, bias, *hidden), wanted, strict=True)
+            torch.zeros_like(tensor, dtype=kind) if needed and tensor is not None else None
+            for tensor, needed, kind in zip(tensors, wanted, kinds, strict=True)
         ]
         total = torch.zeros((), device=weight.device)
         for first in range(0, len(hidden[0]), POSITIONS_AT_A_TIME):
@@ -86,7 +108,10 @@ class _SumWithGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        grads = (None if grad is None else grad * outer[0].to(grad) for grad in ctx.saved_tensors)
+        grads = (
+            None if grad is None else (grad * outer[0].to(torch.promote_types(grad.dtype, torch.float32))).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return None, None, None, *grads
 
 

@@ -74,6 +74,11 @@ class LanguageHead:
         found, logits = self(hidden), logits.float()
         return bool((found - logits).abs().max() <= ROUNDING * logits.abs().max())
 
+    def has_dropout(self) -> bool:
+        """Return whether the projection has active dropout, as an adapter on it may."""
+        kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+        return any(isinstance(part, kinds) and part.training and part.p > 0 for part in self.project.modules())
+
     def is_one_product(self) -> bool:
         """Return whether the projection is one product with an unsharded weight, without hooks."""
         head = self.project

@@ -28,6 +28,7 @@ class Predictions:
         batch: the batch that the model was called with.
         input_batch: the batch of the loss's inputs, or None.
         token_weight, nll: as in `Step`.
+        same_dropout: whether the passes share their dropout masks.
     """
 
     hooks: ModelHooks
@@ -35,6 +36,7 @@ class Predictions:
     input_batch: Batch | None
     token_weight: Tensor | float | None
     nll: bool
+    same_dropout: bool
 
     @property
     def graded(self) -> Bool[Tensor, "B L"]:
@@ -80,7 +82,8 @@ class Predictions:
         if len(kept) == len(passes):
             return self.per_token(function(*kept, *aligned).sum())
         head = LanguageHead(self.hooks.model)
-        return self.per_token(sum_in_chunks(function, head, self._hidden(passes, targets), *aligned, trains=trains))
+        hidden, shared = self._hidden(passes, targets), self.same_dropout
+        return self.per_token(sum_in_chunks(function, head, hidden, *aligned, trains=trains, same_dropout=shared))
 
     def joint_loss(
         self,

@@ -48,6 +48,7 @@ class Step:
     passes: list[Pass] = field(default_factory=list)
     _kept: list[Tensor] = field(default_factory=list)
     _random_state: RandomState | None = None
+    _redrawn: bool = False  # dropout, in any pass
 
     def run(
         self,
@@ -62,7 +63,9 @@ class Step:
             redraw_dropout: draw new dropout masks, instead of those that the passes of a step share.
             labels: targets that replace the batch's labels.
         """
-        if not redraw_dropout:
+        if redraw_dropout:
+            self._redrawn = True
+        else:
             self._same_dropout()
         ids = None if self.input_batch is None else self.input_batch.input_ids
         if isinstance(noise, TokenEdit):
@@ -189,7 +192,7 @@ class Step:
 
     @property
     def _predictions(self) -> Predictions:
-        return Predictions(self.hooks, self.batch, self.input_batch, self.token_weight, self.nll)
+        return Predictions(self.hooks, self.batch, self.input_batch, self.token_weight, self.nll, not self._redrawn)
 
     def _same_dropout(self) -> None:
         """Start every pass from the random state that the first pass started from."""

@@ -18,6 +18,7 @@ from neft_zoo.passes.torch_internals import in_backward
 from neft_zoo.registry.entries import make
 from neft_zoo.registry.strategy import Strategy
 from neft_zoo.training.checks import check_wrapped
+from neft_zoo.training.loss_scale import divides_by_count
 from neft_zoo.training.own_loss import copy_of
 from neft_zoo.training.session import Inputs, ModelInputs, NoiseSession
 from neft_zoo.training.step_checks import warn_if_trained, warn_in_eval_mode
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from neft_zoo.passes.weight_noise import WeightNoise
 
+COUNT = "num_items_in_batch"
 Loss = Callable[[nn.Module, ModelInputs], Tensor]
 
 
@@ -83,7 +85,8 @@ class Attached:
         In eval mode, or without gradients, it is the clean loss.
 
         Args:
-            inputs: the model's keyword arguments, including labels.
+            inputs: the model's keyword arguments, including labels. With gradient accumulation, give the number of
+                graded tokens in the whole step as `num_items_in_batch`, which most models divide their loss by.
             step: optimizer step, from 0; None counts the calls. Pass it with gradient accumulation and after a resume.
                 Calls with the same step draw the same noise for the same document.
             compute: the loss of one pass, if it is not the model's own.
@@ -97,7 +100,13 @@ class Attached:
         self._warn_of_weights()
         key, progress = step_key(self.seed, self.rank, self.step), self._progress()
         with named_token_ids(self.session.bare_model, inputs, self.session.tokenizer):
-            loss = self.session.loss(inputs, lambda given: compute(self.model, given), key=key, progress=progress)
+            loss = self.session.loss(
+                inputs,
+                lambda given: compute(self.model, given),
+                key=key,
+                progress=progress,
+                token_weight=self._token_weight(inputs, compute),
+            )
         self.measured = self.session.stats.take()
         self.step += 1
         return loss
@@ -133,6 +142,17 @@ class Attached:
     def detach(self) -> None:
         """Remove the noise; the model is then unchanged."""
         self.session.detach()
+
+    def _token_weight(self, inputs: Inputs, compute: Loss) -> Tensor | float | None:
+        """Return 1 / `num_items_in_batch` if the batch has it and the loss divides by it, so that its terms do too."""
+        count = inputs.get(COUNT) if isinstance(inputs, Mapping) else None
+        if count is None or not self.strategy.objective.hidden:
+            return None
+
+        def with_count(value: Any) -> Tensor:
+            return compute(self.model, {**copy_of(inputs), COUNT: value})
+
+        return 1 / count if divides_by_count(self.session, with_count, count, inputs.get("labels")) else None
 
     def _warn_of_weights(self) -> None:
         """Warn once if the weights are without the strategy's noise."""

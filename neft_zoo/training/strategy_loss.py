@@ -56,8 +56,10 @@ def strategy_loss(
         return own_loss(model, copy_of(inputs), **{**given, "num_items_in_batch": count})
 
     nll = is_nll(trainer, own_loss)
-    needed = session.strategy.objective.hidden and num_items is not None and not nll and not session.compiled
-    divides = not needed or divides_by_count(trainer, session, with_count, num_items)
+    # A step of one micro-batch divides by its own count either way; a compiled model would be compiled once more.
+    one = session.compiled and trainer.args.gradient_accumulation_steps == 1 and trainer.args.world_size == 1
+    needed = session.strategy.objective.hidden and num_items is not None and not nll and not one
+    divides = not needed or divides_by_count(session, with_count, num_items, inputs.get("labels"), counters)
     # The caller may differentiate outputs of the last pass too.
     keeps = wants_outputs or session.reads(inputs)
     accumulation = KeptGraphs(gradient_of(trainer)) if keeps else accumulation_of(trainer, num_items)

@@ -54,7 +54,7 @@ class TokenCounts:
 
 
 def count_tokens(data: Any, vocabulary: int) -> Int[Tensor, " V"]:
-    """Return the count of each token id below `vocabulary` in a tokenized dataset.
+    """Return the count of each token id below `vocabulary` in a tokenized dataset, without what its masks hide.
 
     Raises:
         NoiseError: if the records hold no `input_ids`, the data is a stream, or a token is not in the vocabulary.
@@ -62,10 +62,15 @@ def count_tokens(data: Any, vocabulary: int) -> Int[Tensor, " V"]:
     if data is None or not hasattr(data, "__len__"):
         raise NoiseError(f"token_counts must be given for training data without a length, got {type(data).__name__}.")
     counts = torch.zeros(vocabulary, dtype=torch.long)
-    for record in cast(Iterable[dict[str, Any]], data):
+    # A dataset that is only indexed need not raise an IndexError at its end.
+    records = data if hasattr(data, "__iter__") else map(data.__getitem__, range(len(data)))
+    for record in cast(Iterable[dict[str, Any]], records):
         if "input_ids" not in record:
             raise NoiseError(f"token_counts must be given for records without input_ids, got {sorted(record)}.")
         ids = torch.as_tensor(record["input_ids"]).flatten().long()
+        mask = record.get("attention_mask")
+        if mask is not None and (real := torch.as_tensor(mask).flatten()).shape == ids.shape:
+            ids = ids[real != 0]
         if len(ids) and int(ids.max()) >= vocabulary:
             raise NoiseError(
                 f"training tokens must be below the model's vocabulary {vocabulary}, got {int(ids.max())}."

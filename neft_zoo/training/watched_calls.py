@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from neft_zoo.noise.additive import TokenEdit
+from neft_zoo.objectives.simple import SinglePass
 from neft_zoo.passes.call_reader import CallReader
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.step import Step
@@ -17,14 +18,15 @@ from neft_zoo.training.session import NoiseSession
 
 
 def several_passes(strategy: Strategy) -> bool:
-    """Return whether a strategy needs more than noise in a single pass of the host's loss."""
-    return strategy.objective.passes > 1 or strategy.objective.hidden or isinstance(strategy.noise, TokenEdit)
+    """Return whether a strategy needs more than noise in the pass of the host's loss."""
+    # With one pass too, an ascent projects its start, and other objectives have a loss of their own.
+    return type(strategy.objective) is not SinglePass or isinstance(strategy.noise, TokenEdit)
 
 
 def watch(session: NoiseSession, key: int, progress: float) -> None:
     """Also add a session's noise in model calls outside of `session.loss`, until `unwatch`.
 
-    A strategy of several passes adds no noise there.
+    A strategy that is more than noise in one pass adds none there.
 
     Args:
         session: the session of the model; its hooks are set.

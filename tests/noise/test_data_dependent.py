@@ -11,6 +11,7 @@ from neft_zoo import NoiseError, SFTTrainer, attach, make
 from neft_zoo.noise.batch import EMBEDDING
 from neft_zoo.noise.data_dependent import Setup
 from neft_zoo.passes.hooks import ModelHooks
+from neft_zoo.training.token_counts import count_tokens
 
 DOCS = documents(400)
 SURE = 1e-6
@@ -188,3 +189,23 @@ def test_noise_that_was_not_prepared_is_refused(llama):
             ModelHooks(llama()).open(make(name).noise, batch),
         ):
             make(name).noise(embeddings(batch), batch)
+
+
+class Indexed:
+    """A dataset of padded records that is only indexed, without an error at its end."""
+
+    def __init__(self, pad):
+        self.pad = pad
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, place):
+        ids = [5 + place % 3, 9, 9, *[0] * self.pad]
+        return {"input_ids": ids, "attention_mask": [1, 1, 1, *[0] * self.pad]}
+
+
+@pytest.mark.parametrize("pad", [0, 56])
+def test_padding_is_not_counted(pad):
+    counts = count_tokens(Indexed(pad), 12)
+    assert counts.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 6, 0, 0]

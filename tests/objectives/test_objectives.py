@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gradients, own
+from naive import DOCUMENTS, INPUTS, Naive, Quadratic, Spy, apart, furthest, gradients, own, packed, padded
 
 from neft_zoo import NoiseError, attach, make
 from neft_zoo.noise import randomness
@@ -12,6 +12,7 @@ from neft_zoo.noise.batch import Batch, step_key
 from neft_zoo.noise.robust import Redrawn
 from neft_zoo.objectives.clean_teacher import CleanTeacher
 from neft_zoo.objectives.consistency import Consistency, DropoutConsistency, LayerStability
+from neft_zoo.objectives.norm_ball import Ball
 from neft_zoo.passes.records import FixedNoise
 from neft_zoo.registry.strategy import Strategy
 
@@ -136,6 +137,20 @@ def test_lnsr_sums_the_layers_from_the_first_on(model, first):
         return clean + 0.3 * total / len(naive.places)
 
     compare(model, "lnsr", reference, size=0.5, weight=0.3, first=first)
+
+
+@pytest.mark.parametrize("lengths", [(5, 4), (5, 1, 4), (5, 4, 1)])
+def test_lnsr_is_the_same_in_every_layout_of_documents_of_one_token(model, lengths):
+    documents = [[3 + length + place for place in range(length)] for length in lengths]
+    found = []
+    longer = [document for document in documents if len(document) > 1]
+    for inputs in (padded(documents, prompt=1), packed(documents, prompt=1), padded(longer, prompt=1)):
+        losses = []
+        for noise in ("none", {"name": "lnsr", "size": 1.0}):
+            with attach(model, noise, total_steps=1) as handle:
+                losses.append(handle.loss(inputs, step=0).item())
+        found.append(losses[1] - losses[0])
+    assert found[0] > 0 and found[1:] == pytest.approx([found[0]] * 2, rel=1e-4)
 
 
 def test_lnsr_begins_at_a_layer_of_the_model(model):
@@ -264,3 +279,11 @@ def test_symnoise_on_a_quadratic_is_the_plain_loss_plus_its_curvature():
 @pytest.mark.parametrize("objective", [DropoutConsistency, LayerStability, Consistency])
 def test_a_consistency_counts_in_full_unless_told_otherwise(objective):
     assert objective() == objective(weight=1.0)
+
+
+@pytest.mark.parametrize("share", [1e-10, 1e-20, 1e-25, 1e-28])
+def test_a_tokens_step_has_its_length_whatever_the_documents_gradient(share):
+    batch = Batch.from_inputs({"input_ids": torch.tensor([[5, 6, 7, 8]])})
+    gradient = torch.ones(1, 4, 8)
+    gradient[0, 2] *= share
+    torch.testing.assert_close(Ball(6.0, "token").up(gradient, batch).norm(dim=-1), torch.ones(1, 4))

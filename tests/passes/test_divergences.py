@@ -236,3 +236,41 @@ def test_nothing_graded_is_zero_and_no_labels_an_error(model):
     del inputs["labels"]
     with pytest.raises(NoiseError, match="compares predictions needs labels in the batch, got none"):
         two_passes(model, inputs, "js")
+
+
+@pytest.mark.parametrize("positions", [1024, 16384])
+def test_a_16_bit_heads_gradient_is_as_exact_as_that_of_all_positions_at_once(positions):
+    """Summed in 16 bits over chunks, late positions would be rounded away."""
+    torch.manual_seed(0)
+    project = torch.nn.Linear(16, 24, bias=True).bfloat16()
+    config = SimpleNamespace(model_type="llama")
+    config.get_text_config = lambda decoder: config
+    head = LanguageHead(
+        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
+    )
+    hidden, targets = (torch.randn(positions, 16) + 0.5).bfloat16(), torch.randint(0, 3, (positions,))
+
+    def gradients_of(loss, parameters):
+        return torch.cat([each.flatten().double() for each in torch.autograd.grad(loss / positions, parameters)])
+
+    ours = gradients_of(sum_in_chunks(chunks.cross_entropy, head, [hidden], targets), [*project.parameters()])
+    wide = [each.detach().double().requires_grad_() for each in project.parameters()]
+    logits = torch.nn.functional.linear(hidden.double(), *wide)
+    exact = gradients_of(chunks.cross_entropy(logits, targets).sum(), wide)
+    assert (ours - exact).norm() <= 0.004 * exact.norm()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_dropout_of_an_adapted_head_is_the_same_in_all_passes_if_they_share_it(same):
+    project = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(8, 31)).train()
+    config = SimpleNamespace(model_type="llama")
+    config.get_text_config = lambda decoder: config
+    head = LanguageHead(
+        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
+    )
+    hidden = torch.randn(300, 8, requires_grad=True)
+    value = sum_in_chunks(partial(of_divergence, "kl", False), head, [hidden, hidden], same_dropout=same)
+    value.backward()  # runs every chunk again
+    assert (value.item() == pytest.approx(0, abs=1e-4)) == same and (hidden.grad.abs().max() < 1e-4) == same
+    project.eval()
+    assert not head.has_dropout()

@@ -131,7 +131,7 @@ SCHEDULES = st.one_of(
     st.builds(Linear, NUMBERS, NUMBERS),
     st.builds(Cosine, NUMBERS, NUMBERS),
     st.builds(WarmUp, NUMBERS, st.floats(0, 1)),
-    st.builds(Window, NUMBERS, st.floats(0, 0.5), st.floats(0.5, 1)),
+    st.builds(Window, NUMBERS, st.floats(0, 0.5), st.floats(0.5, 1, exclude_min=True)),
 )
 
 
@@ -229,3 +229,24 @@ def test_public_names_are_there():
             assert callable(getattr(neft_zoo, name))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         neft_zoo.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value"),
+    [
+        ("embedding_dropout", "p", 1.5),
+        ("token_dropout", "p", 3),
+        ("neft_uniform", "alpha", -5),
+        ("r3f", "weight", -50),
+    ],
+)
+def test_a_window_between_tenths_is_checked_inside(name, argument, value):
+    window = {"schedule": "window", "value": value, "begin": 0.11, "end": 0.19}
+    with pytest.raises(NoiseError, match=rf"{argument} at progress 0\.11 must be .*, got {value}"):
+        make(name, **{argument: window})
+
+
+@pytest.mark.parametrize("edge", [0.0, 0.5, 1.0])
+def test_a_window_that_no_step_is_inside_of_is_refused(edge):
+    with pytest.raises(NoiseError, match=rf"end must be above begin, {edge:g}, .* got {edge:g}"):
+        make("neft_uniform", alpha={"schedule": "window", "value": 5, "begin": edge, "end": edge})

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 from small_models import apart, same, weights
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from neft_zoo import NoiseError, attach
@@ -164,3 +165,40 @@ def test_a_loss_that_is_computed_again_in_backward_draws_the_same(llama, step):
     loss.backward()
     attach(plain, "neft_uniform", total_steps=2).loss(BATCH, step=0).backward()
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["r3f", "pdr", "lnsr"])
+@pytest.mark.parametrize("own", ["the model's", "one that divides", "one that does not"])
+def test_a_regularizer_keeps_its_weight_under_accumulation(llama, name, own):
+    """With the step's token count in the batches, which the loss divides by or not."""
+    labels = IDS.clone()
+    labels[0, 3:], labels[1, 5:], labels[2, :6] = -100, -100, -100
+    count = int((labels[:, 1:] != -100).sum())
+
+    def divides(model, batch):
+        total = batch.pop("num_items_in_batch")
+        logits = model(**batch).logits[:, :-1].flatten(0, 1)
+        return cross_entropy(logits, batch["labels"][:, 1:].flatten(), reduction="sum", ignore_index=-100) / total
+
+    def ignores(model, batch):
+        return model(**{name: value for name, value in batch.items() if name != "num_items_in_batch"}).loss
+
+    compute = {"the model's": {}, "one that divides": {"compute": divides}}.get(own, {"compute": ignores})
+
+    def added(size):
+        torch.manual_seed(0)
+        losses = []
+        strength = {"size" if name == "lnsr" else "eps": 0.5}
+        for noise in ("none", {"name": name, **strength}):
+            with attach(llama(attention_dropout=0.0).train(), noise, total_steps=1) as handle:
+                rows = [slice(first, first + size) for first in range(0, len(IDS), size)]
+                batches = [dict(input_ids=IDS[part], labels=labels[part], num_items_in_batch=count) for part in rows]
+                graded = [batch for batch in batches if (batch["labels"] != -100).any()]
+                mean = 1 if compute.get("compute") is not ignores else len(graded)
+                losses.append(sum(handle.loss(batch, step=0, **compute).item() / mean for batch in graded))
+        return losses[1] - losses[0]
+
+    whole = added(len(IDS))
+    assert whole > 0
+    if own != "one that does not":
+        assert added(1) == pytest.approx(whole, rel=1e-3, abs=1e-7)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_models import with_lora
 from torch.nn.functional import cross_entropy
+from torch.utils.data import SequentialSampler
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -18,6 +19,7 @@ from neft_zoo import enable
 
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
 RECORDS = 4
+COMPILED = {"torch_compile": True, "torch_compile_backend": "eager"}
 
 
 class Mean(Trainer):
@@ -63,7 +65,7 @@ def collate(rows):
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def gradient(folder, trainer_class, model, kind, parts, noise=None):
+def gradient(folder, trainer_class, model, kind, parts, noise=None, **settings):
     """Return the gradient of a step of four records in so many micro-batches, as one vector."""
     found = []
 
@@ -83,6 +85,7 @@ def gradient(folder, trainer_class, model, kind, parts, noise=None):
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
+        **settings,
     )
     trainer = trainer_class(model, args, train_dataset=records(kind), data_collator=collate, callbacks=[Keep()])
     if noise is not None:
@@ -91,14 +94,17 @@ def gradient(folder, trainer_class, model, kind, parts, noise=None):
     return found[0]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_accumulation_keeps_the_ratio_of_divergence_and_loss(tmp_path, case):
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [*((case, {}) for case in CASES), pytest.param("override", COMPILED, marks=pytest.mark.slow)],
+)
+def test_accumulation_keeps_the_ratio_of_divergence_and_loss(tmp_path, case, settings):
     kind, trainer_class = CASES[case]
 
     def ratio(parts):
         plain = gradient(tmp_path, trainer_class, made(kind), kind, parts)
         noise = {"name": "r3f", "eps": 0.1, "weight": 100.0}
-        both = gradient(tmp_path, trainer_class, made(kind), kind, parts, noise)
+        both = gradient(tmp_path, trainer_class, made(kind), kind, parts, noise, **settings)
         return ((both - plain).norm() / plain.norm()).item()
 
     assert ratio(parts=4) == pytest.approx(ratio(parts=1), rel=1e-4)
@@ -112,3 +118,37 @@ def test_stm_takes_the_mean_over_what_it_keeps_of_a_loss_that_ignores_the_count(
 
     counted, ignored = found(Trainer), found(Mean)
     torch.testing.assert_close(ignored, counted, rtol=1e-4, atol=1e-6)
+
+
+class Auxiliary(Trainer):
+    """A loss that divides by the count, plus a term that does not depend on it; records come in order."""
+
+    def _get_train_sampler(self, *arguments, **keywords):
+        return SequentialSampler(self.train_dataset)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs, labels = model(input_ids=inputs["input_ids"]), inputs["labels"][:, 1:]
+        loss = cross_entropy(
+            outputs.logits[:, :-1].flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=-100
+        )
+        loss = loss / num_items_in_batch + 0.01 * outputs.logits.square().mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_batch_without_a_graded_token_says_nothing_of_the_scale(tmp_path):
+    data = records(LlamaForCausalLM)
+    data[0]["labels"] = torch.full_like(data[0]["labels"], -100)
+    args = TrainingArguments(
+        tmp_path,
+        max_steps=1,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=RECORDS,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Auxiliary(made(LlamaForCausalLM), args, train_dataset=data, data_collator=collate)
+    handle = enable(trainer, {"name": "r3f", "eps": 0.1})
+    trainer.train()
+    assert handle.session.history.divides is True

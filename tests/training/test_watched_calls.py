@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_models import fitting
 
-from neft_zoo import make, names
+from neft_zoo import NoiseCallback, NoiseError, make, names
 from neft_zoo.training.session import NoiseSession
 from neft_zoo.training.watched_calls import several_passes, unwatch, unwatched, watch
 
@@ -43,3 +43,16 @@ def test_calls_stay_clean_under_a_strategy_of_several_passes_or_none(llama, name
 def test_what_is_more_than_noise_in_one_pass():
     more = {name for name in names() if several_passes(make(fitting(name)))}
     assert {"symnoise", "r_drop", "masked_thought"} <= more and not {"none", "neft_uniform", "hype"} & more
+
+
+@pytest.mark.parametrize("noise", [dict(name="freelb", steps=1), dict(name="pgd", steps=0), dict(name="cat", steps=0)])
+def test_an_ascent_of_one_pass_is_more_than_noise(llama, noise):
+    """It projects its start onto the ball."""
+    model = llama()
+    session = NoiseSession(model, make(noise))
+    clean = model(IDS).logits
+    watch(session, key=1, progress=0.0)
+    assert torch.equal(model(IDS).logits, clean)
+    unwatch(session)
+    with pytest.raises(NoiseError, match=f"is not all that '{noise['name']}' does"):
+        NoiseCallback(noise)
