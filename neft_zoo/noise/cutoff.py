@@ -105,6 +105,14 @@ class HideTokens:
         if self.by not in ("mask", "random"):
             raise NoiseError(f"by must be 'mask' or 'random', got {self.by!r}.")
 
+    def check(self, fill_id: int | None, rows: int) -> None:
+        """Raise unless the token that is inserted, if it is known, has one of the embedding's rows."""
+        if self.by == "mask" and fill_id is not None and fill_id >= rows:
+            raise NoiseError(
+                f"by='mask' needs a mask token below the embedding's {rows} rows, got {fill_id}: resize the "
+                "embedding, or use by='random'."
+            )
+
     def edit(self, batch: Batch) -> Int[Tensor, "B L"]:
         if batch.graded is None:
             raise NoiseError("hiding graded tokens needs labels in the batch, got a batch without labels.")

@@ -20,7 +20,7 @@ from neft_zoo.passes.model_outputs import ModelOutputs, logits_of
 from neft_zoo.passes.open_pass import CurrentPass, OpenPass, add_noise
 from neft_zoo.passes.records import Pass
 from neft_zoo.passes.sharding import gather_in_backward
-from neft_zoo.passes.torch_internals import UncopiedHook
+from neft_zoo.passes.torch_internals import UncopiedHook, in_backward
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -165,7 +165,7 @@ class ModelHooks:
     def at_layer(self, hidden: Tensor, index: int) -> Tensor | None:
         """Record the input of a decoder layer and return its noisy version, or None if it gets no noise."""
         opened, before = self._current.opened, getattr(hidden, ADDED, None)
-        if opened is None and before is not None and torch.is_grad_enabled():
+        if opened is None and before is not None and in_backward():
             return add_noise(hidden, *before)[0]
         if opened is None:
             return None

@@ -93,11 +93,11 @@ class NoiseMixin(Host):
         check_calls(self, self.strategy, reference, self.runs_reference or runs_reference(self))
         check_used(self)
         data = {name: getattr(self, name, None) for name in ("train_dataset", "eval_dataset")}
-        check_vocabulary(self._current_model(), self.processing_class, data)
+        check_vocabulary(self._current_model(), self._noise_tokenizer(), data)
         self.session = NoiseSession(
             self._current_model(),
             self.strategy,
-            tokenizer=self.processing_class,
+            tokenizer=self._noise_tokenizer(),
             token_counts=self._count_tokens if token_counts is None else token_counts,
             reference=[getattr(self, "ref_model", None)] if reference == "same" else None,
             compiled=is_compiled(self.accelerator.state),
@@ -122,6 +122,10 @@ class NoiseMixin(Host):
             history.starts = False
             self.session.detach()
 
+    def _noise_tokenizer(self) -> Any:
+        """Return the trainer's tokenizer or processor, or its collator's; None if neither has one."""
+        return self.processing_class or getattr(self.data_collator, "tokenizer", None)
+
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super().call_model_init(*args, **kwargs)
         if hasattr(self, "session"):  # not set while transformers' __init__ creates a first model
@@ -140,7 +144,7 @@ class NoiseMixin(Host):
         session.attach()
         before, under_strategy = session.progress_mark, partial(strategy_loss, self, session)
         outermost = outermost_loss(self, NoiseMixin.compute_loss, under_strategy)
-        with self._perturbed_weights(), outermost, named_token_ids(model, inputs, self.processing_class):
+        with self._perturbed_weights(), outermost, named_token_ids(model, inputs, self._noise_tokenizer()):
             loss = super().training_step(model, inputs, *args, **kwargs)
         check_went_through(session, before, f"{type(self).__name__}.training_step")
         return loss

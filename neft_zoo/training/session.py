@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from neft_zoo.noise.additive import AtPlaceholders, Noise, TokenEdit
 from neft_zoo.noise.batch import Batch
+from neft_zoo.noise.cutoff import HideTokens
 from neft_zoo.passes.accumulation import Accumulation
-from neft_zoo.passes.anatomy import base_model
+from neft_zoo.passes.anatomy import base_model, find_table
 from neft_zoo.passes.hooks import ModelHooks
 from neft_zoo.passes.preparation import prepare
 from neft_zoo.passes.records import Pass
@@ -75,6 +76,8 @@ class NoiseSession:
             strategy.weights.check(self.bare_model)
         if isinstance(strategy.noise, AtPlaceholders):
             check_placeholders(base_model(self.bare_model), self.batch.tokens["media_ids"])
+        if isinstance(strategy.noise, HideTokens):
+            strategy.noise.check(self.batch.tokens["fill_id"], len(find_table(self.bare_model)))
         if not strategy.clean:
             strategy.objective.check(self.bare_model)
             self._prepare()

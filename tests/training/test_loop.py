@@ -202,3 +202,17 @@ def test_a_regularizer_keeps_its_weight_under_accumulation(llama, name, own):
     assert whole > 0
     if own != "one that does not":
         assert added(1) == pytest.approx(whole, rel=1e-3, abs=1e-7)
+
+
+def test_ones_own_embeddings_stay_clean_after_a_pass(llama):
+    """A later call with the same tensor is none of the backward pass, which alone computes a layer again."""
+    model = llama()
+    embeds = model.get_input_embeddings()(IDS).detach().requires_grad_()
+    clean = model(inputs_embeds=embeds, labels=IDS).loss
+
+    def compute(model, batch):
+        return model(inputs_embeds=embeds, labels=batch["labels"]).loss
+
+    with attach(model, {"name": "hype", "size": 1.0}, total_steps=1) as handle:
+        assert handle.loss(BATCH, step=0, compute=compute) != clean
+        assert model(inputs_embeds=embeds, labels=IDS).loss == clean

@@ -155,3 +155,26 @@ def test_remote_code_may_have_placeholders_of_its_own(llama, tokenizer):
 
     model = Llava(llama().config)
     check_vocabulary(model, tokenizer, {"train_dataset": Dataset.from_list(with_id(-200))})
+
+
+def test_a_mask_token_without_an_embedding_row_is_refused_before_training(llama, tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"mask_token": "<hidden>"})
+    message = (
+        rf"needs a mask token below the embedding's \d+ rows, got {tokenizer.mask_token_id}: resize the embedding"
+    )
+    with pytest.raises(NoiseError, match=message):
+        attach(llama(), "masked_thought", total_steps=10, tokenizer=tokenizer)
+    attach(llama(), {"name": "masked_thought", "by": "random"}, total_steps=10, tokenizer=tokenizer).detach()
+    model = llama()
+    model.resize_token_embeddings(len(tokenizer))
+    attach(model, "masked_thought", total_steps=10, tokenizer=tokenizer).detach()
+
+
+def test_a_tokenizer_that_only_the_collator_has_is_used(llama, tokenizer, tmp_path):
+    args = transformers.TrainingArguments(tmp_path, report_to=[], use_cpu=True)
+    trainer = Trainer(
+        llama(), args, data_collator=transformers.DataCollatorForSeq2Seq(tokenizer), noise="token_dropout"
+    )
+    tokens = trainer.session.batch.tokens
+    assert tokens["pad_id"] == tokenizer.pad_token_id and set(tokenizer.all_special_ids) <= {*tokens["special_ids"]}
