@@ -151,7 +151,7 @@ MISTAKES = (
      ("objectives/consistency", "        require_dropout(model)\n", "")),
     (22, "dropout masks drawn anew at every step of an ascent",
      "passes/test_step.py::test_all_passes_of_a_step_share_their_dropout_masks[freelb-False]",
-     ("passes/step", "        if not redraw_dropout:\n            self._same_dropout()\n", "")),
+     ("passes/step", "            self._same_dropout()\n", "            pass\n")),
     (23, "the table read outside the forward pass, where a sharded engine holds none",
      f"{HERE}relative_noise_looks_at_the_output_and_not_at_the_table",
      ("passes/hooks", OPEN, f"        find_embedding(self.model).weight[0].norm()\n{OPEN}")),

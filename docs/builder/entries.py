@@ -25,6 +25,11 @@ from .wants import leading
 from .words import row_name, setting, title
 
 SHOWN: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
+# What a method is for beside the loss; shown where it was measured.
+PURPOSES: dict[str, tuple[Column, ...]] = {
+    "quant_noise": (("rtn4_change", "end"), ("rtn3_change", "end")),
+    "mixout": (("general_text_loss", "end"),),
+}
 LINKS = {"https://arxiv.org/abs/2310.05914": "[What is published about NEFTune, table by table](../paper.md)."}
 
 
@@ -160,7 +165,7 @@ def results(name: str, experiments: list[Experiment]) -> str:
         rows = [row for row in experiment.rows if row.entry == name and row is not experiment.none]
         if not rows and (name != "none" or experiment is not leading(experiments)):
             continue
-        columns = [column for column in SHOWN if column in experiment.none.cells]
+        columns = [column for column in (*SHOWN, *PURPOSES.get(name, ())) if column in experiment.none.cells]
         shown = results_table([experiment.none, *rows], columns, setting(experiment, rows or None), "../", costs=False)
         view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
         parts += [

@@ -36,3 +36,6 @@ compare dolly --strategies lat --seeds 5 --set 'lat.layers=[2],[0.125]'
 # At equal compute, in a separate folder; and with an evaluation every 6 steps instead of once per epoch.
 compare dolly --strategies symnoise,r3f,freelb,pgd --seeds 5 --compute-matched --output "$output/compute"
 compare dolly_often --strategies "$main" --seeds 5 --lengths 1/4,1/2
+# Again, with the side effects that some methods are for: what rounding the weights adds, and forgetting.
+evaluation="parts: [losses, memorization, text, robustness, quantization, forgetting], unrelated_records: 64, $evaluation"
+compare dolly --strategies none,quant_noise,mixout,sam,neft_uniform --seeds 5 --output "$output/evaluated"
