@@ -25,7 +25,7 @@ from .wants import leading
 from .words import row_name, setting, title
 
 SHOWN: tuple[Column, ...] = (("test_loss", "end"), ("test_loss", "best"), ("gap", "end"), ("train_rouge_l", "end"))
-# What a method is for beside the loss; shown where it was measured.
+# What a method is for beside the loss; shown in the place of as many others.
 PURPOSES: dict[str, tuple[Column, ...]] = {
     "quant_noise": (("rtn4_change", "end"), ("rtn3_change", "end")),
     "mixout": (("general_text_loss", "end"),),
@@ -165,7 +165,9 @@ def results(name: str, experiments: list[Experiment]) -> str:
         rows = [row for row in experiment.rows if row.entry == name and row is not experiment.none]
         if not rows and (name != "none" or experiment is not leading(experiments)):
             continue
-        columns = [column for column in (*SHOWN, *PURPOSES.get(name, ())) if column in experiment.none.cells]
+        purposes = PURPOSES.get(name, ())
+        chosen = (*SHOWN[: len(SHOWN) - len(purposes)], *purposes)
+        columns = [column for column in chosen if any(column in row.cells for row in rows or [experiment.none])]
         shown = results_table([experiment.none, *rows], columns, setting(experiment, rows or None), "../", costs=False)
         view = f"../compare.html#experiment={experiment.key}&rows=all&filter={name}"
         parts += [
