@@ -11,6 +11,7 @@ from neft_zoo.compare.formats import interval_text
 from neft_zoo.compare.metrics import metric
 from neft_zoo.compare.reference import Reference, find_reference
 
+from .tables import judged_text
 from .words import is_real, regime, row_name, setting
 
 SEEDS = 3
@@ -47,17 +48,12 @@ def measured(noise: str, method: str, packing: str, goal: str, experiments: Sequ
 
 def said(row: Row) -> str:
     """Return a row's differences in test loss at both points, with their verdicts."""
-    cells = [
-        (words, row.cells["test_loss", when]) for when, words in POINTS.items() if ("test_loss", when) in row.cells
+    texts = [
+        f"{words} {judged_text(row.cells['test_loss', when])}"
+        for when, words in POINTS.items()
+        if ("test_loss", when) in row.cells
     ]
-    return (
-        "; ".join(
-            f"{words} {interval_text(cell.difference, metric('test_loss').digits)}"
-            + (f", {cell.verdict.text()}" if cell.verdict and cell.verdict.word != "one seed" else "")
-            for words, cell in cells
-        )
-        + row.failures
-    )
+    return "; ".join(texts) + row.failures
 
 
 def against_best(row: Row, reference: Reference | None) -> str:

@@ -8,11 +8,9 @@ from pathlib import Path
 from statistics import fmean
 
 from neft_zoo import registry
-from neft_zoo.compare.experiment import POINTS, STEPS, Cell, Experiment, Row
-from neft_zoo.compare.formats import interval_text
-from neft_zoo.compare.metrics import metric
+from neft_zoo.compare.experiment import POINTS, STEPS, Experiment, Row
 
-from .tables import table, typeset
+from .tables import judged_text, table, typeset
 from .words import title
 
 SWEEPS = Path(__file__).parents[1] / "strength"  # output of neft-zoo alpha, one file per strategy
@@ -38,7 +36,7 @@ def _compared(experiment: Experiment, name: str, sweep: Path) -> str | None:
     lines = [
         (
             f"**{alpha:g}**" if alpha == best else f"{alpha:g}",
-            *(_shown(row.cells.get(("test_loss", point))) for point in POINTS),
+            *(judged_text(row.cells.get(("test_loss", point))) for point in POINTS),
             str(row.cells["test_loss", "end"].pairs),
             typeset(_cpu(row, seeds), 0),
         )
@@ -73,15 +71,6 @@ def _mean_gap(experiment: Experiment, row: Row, seeds: list[int]) -> float:
     """Return the mean difference from `none` at the end of training over some seeds."""
     ours, none = (each.values("test_loss", "end") for each in (row, experiment.rows[0]))
     return fmean(ours[seed] - none[seed] for seed in seeds)
-
-
-def _shown(cell: Cell | None) -> str:
-    """Return a row's difference at all of its seeds with its verdict, which is that of every other page."""
-    digits = metric("test_loss").digits
-    if cell is None:
-        return "-"
-    said = f", {cell.verdict.text(digits)}" if cell.verdict and cell.verdict.word != "one seed" else ""
-    return f"{interval_text(cell.difference, digits)}{said}"
 
 
 def _cpu(row: Row, seeds: list[int]) -> float | None:

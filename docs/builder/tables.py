@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from neft_zoo.compare.experiment import Cell
 from neft_zoo.compare.formats import interval_text, number
 from neft_zoo.compare.html import environment
-from neft_zoo.compare.metrics import Metric
+from neft_zoo.compare.metrics import Metric, metric
 from neft_zoo.compare.verdicts import Verdict
 
 TEMPLATES = environment(Path(__file__).parent / "templates")
@@ -31,6 +31,15 @@ def typeset(value: float | None, digits: int, sign: bool = False) -> str:
 def difference_text(cell: Cell, kind: Metric) -> str:
     """Return a paired difference and its interval."""
     return interval_text(cell.difference, kind.digits)
+
+
+def judged_text(cell: Cell | None) -> str:
+    """Return a difference in test loss with its interval and verdict."""
+    if cell is None:
+        return "-"
+    digits, verdict = metric("test_loss").digits, cell.verdict
+    said = f", {verdict.text(digits)}" if verdict is not None and verdict.word != "one seed" else ""
+    return f"{interval_text(cell.difference, digits)}{said}"
 
 
 def could_have_been_seen(verdicts: Iterable[Verdict | None], word: str) -> str:

@@ -50,10 +50,10 @@ class DropoutConsistency(ComparesPredictions):
 
 @dataclass(frozen=True)
 class LayerStability(Defaults):
-    """CE(clean) + weight * |h(clean) - h(noisy)|^2 / D, summed over the outputs of layers and over real tokens
-    of documents with a graded one.
+    """CE(clean) + weight * |h(clean) - h(noisy)|^2 / D, summed over the outputs of layers and over real tokens.
 
-    The sum is divided in the way the trainer divides its own loss, by the step's number of graded tokens.
+    Tokens of documents without a graded token do not count. The sum is divided in the way the trainer divides its own
+    loss, by the step's number of graded tokens.
 
     Args:
         weight: of the distance (>= 0).

@@ -108,8 +108,10 @@ class _SumWithGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        # The factor, 1 over the number of tokens, would be rounded to 16 bits too.
+        wide = torch.promote_types(outer[0].dtype, torch.float32)
         grads = (
-            None if grad is None else (grad * outer[0].to(torch.promote_types(grad.dtype, torch.float32))).to(dtype)
+            None if grad is None else (grad.to(wide) * outer[0].to(wide)).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
         return None, None, None, *grads

@@ -36,6 +36,15 @@ TEXTBOOK = {
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17, 18, 19]]
 
 
+def head_of(project, model_type="llama", **settings):
+    """Return the head of a model that has nothing else."""
+    config = SimpleNamespace(model_type=model_type, **settings)
+    config.get_text_config = lambda decoder: config
+    return LanguageHead(
+        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
+    )
+
+
 def rows(seed, size=3.0, n=20, words=50):
     return torch.randn(n, words, generator=torch.Generator().manual_seed(seed)) * size
 
@@ -175,11 +184,7 @@ def test_gradients_made_on_the_way_are_those_of_chunks_that_are_computed_again(
     monkeypatch.setattr(chunks, "POSITIONS_AT_A_TIME", 4)
     torch.manual_seed(0)
     project = torch.nn.Linear(8, 31, bias=bias).to(dtype).requires_grad_(wanted != "hidden states")
-    config = SimpleNamespace(final_logit_softcapping=3.0, model_type="gemma2")
-    config.get_text_config = lambda decoder: config
-    head = LanguageHead(
-        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
-    )
+    head = head_of(project, final_logit_softcapping=3.0, model_type="gemma2")
     sides = [(3 * torch.randn(10, 8)).to(dtype).requires_grad_(wanted != "head") for _ in range(2)]
     leaves = [each for each in (*sides, *project.parameters()) if each.requires_grad]
 
@@ -200,11 +205,7 @@ def test_gradients_made_on_the_way_are_those_of_chunks_that_are_computed_again(
 
 def test_a_head_that_does_not_train_gets_no_gradient():
     project = torch.nn.Linear(8, 31)
-    config = SimpleNamespace(model_type="llama")
-    config.get_text_config = lambda decoder: config
-    head = LanguageHead(
-        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
-    )
+    head = head_of(project)
     sides = [torch.randn(3, 8, requires_grad=True) for _ in range(2)]
     sum_in_chunks(partial(of_divergence, "js", False), head, sides, trains=False).backward()
     assert all(each.grad.any() for each in sides) and project.weight.grad is project.bias.grad is None
@@ -243,11 +244,7 @@ def test_a_16_bit_heads_gradient_is_as_exact_as_that_of_all_positions_at_once(po
     """Summed in 16 bits over chunks, late positions would be rounded away."""
     torch.manual_seed(0)
     project = torch.nn.Linear(16, 24, bias=True).bfloat16()
-    config = SimpleNamespace(model_type="llama")
-    config.get_text_config = lambda decoder: config
-    head = LanguageHead(
-        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
-    )
+    head = head_of(project)
     hidden, targets = (torch.randn(positions, 16) + 0.5).bfloat16(), torch.randint(0, 3, (positions,))
 
     def gradients_of(loss, parameters):
@@ -263,11 +260,7 @@ def test_a_16_bit_heads_gradient_is_as_exact_as_that_of_all_positions_at_once(po
 @pytest.mark.parametrize("same", [True, False])
 def test_dropout_of_an_adapted_head_is_the_same_in_all_passes_if_they_share_it(same):
     project = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(8, 31)).train()
-    config = SimpleNamespace(model_type="llama")
-    config.get_text_config = lambda decoder: config
-    head = LanguageHead(
-        SimpleNamespace(config=config, get_input_embeddings=None, get_output_embeddings=lambda: project)
-    )
+    head = head_of(project)
     hidden = torch.randn(300, 8, requires_grad=True)
     value = sum_in_chunks(partial(of_divergence, "kl", False), head, [hidden, hidden], same_dropout=same)
     value.backward()  # runs every chunk again
